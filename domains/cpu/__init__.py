@@ -1,0 +1,1 @@
+"""What runs a guest: the gate to the core, the Python CPU, the x86 engine."""

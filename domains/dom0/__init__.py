@@ -1,0 +1,1 @@
+"""Dom0: xenstored, toolstack, consoles."""

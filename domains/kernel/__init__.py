@@ -1,0 +1,1 @@
+"""The PV kernel library for guests written in Python."""

@@ -1,0 +1,1 @@
+"""Split drivers, the ring and the xenbus state machine."""

@@ -1,0 +1,1 @@
+"""The PV console ring."""

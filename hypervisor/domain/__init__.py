@@ -1,0 +1,1 @@
+"""Domains and vCPUs: their parts, life cycle and control operations."""

@@ -1,0 +1,1 @@
+"""From hypercall number to handler; arguments decoded once from guest memory."""

@@ -1,0 +1,1 @@
+"""The emulated hardware: machine frames, page-table format, clock, trace."""

@@ -1,0 +1,1 @@
+"""Memory management: frame table, page types, validation, mmu_update, reservations."""

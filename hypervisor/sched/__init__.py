@@ -1,0 +1,1 @@
+"""Which vCPU runs, for how long; run states; timers."""

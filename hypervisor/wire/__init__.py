@@ -1,0 +1,1 @@
+"""Every message between processes, the mailbox and the hand-over of descriptors."""
