@@ -1,0 +1,38 @@
+"""Distinct number types for what Xen numbers, C's typedefs built on them, and the page size.
+
+A `NewType` costs nothing at run time and keeps a guest's frame number from being used as a machine's. The
+typedefs, for `Struct` fields, are those of Xen public/xen.h, public/event_channel.h and public/grant_table.h.
+"""
+
+from typing import Annotated, Final, NewType
+
+from hypervisor.public.layout import i64, u64
+
+Mfn = NewType("Mfn", int)
+"""Machine frame number: which 4 KiB frame of the machine."""
+Pfn = NewType("Pfn", int)
+"""Pseudo-physical frame number: which frame in the guest's own contiguous numbering."""
+VAddr = NewType("VAddr", int)
+"""Virtual (linear) address, in bytes."""
+MAddr = NewType("MAddr", int)
+"""Machine address, in bytes: an Mfn shifted by PAGE_SHIFT, plus an offset."""
+DomId = NewType("DomId", int)
+"""Domain id, 16 bits; DOMID_FIRST_RESERVED and above have special meanings."""
+Port = NewType("Port", int)
+"""Event channel of one domain."""
+GrantRef = NewType("GrantRef", int)
+"""Index into one domain's grant table."""
+
+PAGE_SHIFT: Final = 12
+PAGE_SIZE: Final = 1 << PAGE_SHIFT
+
+domid_t = Annotated[DomId, "<u2"]
+evtchn_port_t = Annotated[Port, "<u4"]
+grant_ref_t = Annotated[GrantRef, "<u4"]
+grant_handle_t = Annotated[int, "<u4"]
+xen_pfn_t = u64  # a frame number: the field says whether it is a Pfn or an Mfn
+xen_ulong_t = u64
+unsigned_long = u64
+long = i64
+XEN_GUEST_HANDLE = Annotated[VAddr, "<u8"]  # a pointer into the guest's memory
+xen_domain_handle_t = Annotated[bytes, 16]  # a UUID
