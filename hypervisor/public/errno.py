@@ -7,7 +7,7 @@ from enum import IntEnum
 
 
 class Errno(IntEnum):
-    """XEN_E… without its prefix; a hypercall returns the negative. EWOULDBLOCK is EAGAIN, EDEADLOCK is EDEADLK."""
+    """XEN_E… without the prefix XEN_; a hypercall returns the negative."""
 
     EPERM = 1
     ENOENT = 2
@@ -60,8 +60,6 @@ class Errno(IntEnum):
     ENOTCONN = 107
     ETIMEDOUT = 110
     ECONNREFUSED = 111
-    EWOULDBLOCK = EAGAIN
-    EDEADLOCK = EDEADLK
 
 
 class XenError(Exception):

@@ -1,11 +1,11 @@
 """How an ABI structure is declared: field names and C types in, a numpy dtype and a `struct.Struct` out.
 
-Owns the layout rule, which is C's on x86-64 (System V ABI, AMD64 supplement, §3.1.2): a field lies at the next
-multiple of its alignment, a structure's alignment is its widest member's, its size is rounded up to that.
-Everything is little-endian. The size given with a declaration is checked at import, so a wrong one cannot be used.
+Owns the layout rule, which is C's on x86-64 (System V ABI, AMD64 supplement, §3.1.2): a field lies at the
+next multiple of its alignment, a structure's alignment is its widest member's, its size is rounded up to that.
+Everything is little-endian. The size given with a declaration is checked at import: a wrong one cannot be used.
 
 A record is decoded by one `struct` call with one item per field; a member that is not a number comes out of it
-as bytes and is decoded from those. How structures are written and used is told in `hypervisor.public`.
+as bytes, which are then decoded. How structures are written and used is told in `hypervisor.public`.
 """
 
 import inspect
@@ -32,7 +32,7 @@ Buffer = bytes | bytearray | memoryview
 
 
 class CType(NamedTuple):
-    """One C type. `code` is struct's; `decode` and `encode` translate what struct cannot (None for a number)."""
+    """One C type. `code` is struct's; `decode` and `encode` translate what struct cannot: all but numbers."""
 
     size: int
     align: int
@@ -43,7 +43,7 @@ class CType(NamedTuple):
 
 
 def c_type(hint: Any) -> CType:
-    """The C type of an annotation: u8 … i64, a Struct, `Annotated[bytes, n]` or `Annotated[tuple[T, ...], n]`."""
+    """The C type of u8 … i64, of a Struct, of `Annotated[bytes, n]` or of `Annotated[tuple[T, ...], n]`."""
     if get_origin(hint) is not Annotated:
         code = f"{hint.sizeof}s"
         return CType(hint.sizeof, hint.alignof, hint.dtype, code, hint.unpack, lambda record: record.pack())
@@ -108,9 +108,14 @@ class Struct:
             raise TypeError(f"{cls.__name__} takes {cls.sizeof} bytes, declared are {size}")
         cls._codec = struct.Struct(f"<{size}s" if cls._overlaid else f"{code}{size - end}x")
         cls._decoders = [(name, field.decode) for name, field in cls._types.items() if field.decode]
-        formats = [field.dtype for field in cls._types.values()]
-        where = {"names": list(cls._types), "formats": formats, "offsets": offsets, "itemsize": size}
-        cls.dtype = np.dtype(where)
+        cls.dtype = np.dtype(
+            {
+                "names": list(cls._types),
+                "formats": [field.dtype for field in cls._types.values()],
+                "offsets": offsets,
+                "itemsize": size,
+            }
+        )
 
     def __init__(self, **fields: Any) -> None:
         if unknown := fields.keys() - self._types.keys():
@@ -121,7 +126,7 @@ class Struct:
 
     @classmethod
     def unpack(cls, buffer: Buffer, offset: int = 0) -> Self:
-        """The record at `offset` bytes into `buffer`; struct.error if the buffer ends before the record does."""
+        """The record at `offset` bytes into `buffer`; struct.error if the buffer ends before the record."""
         record = cls.__new__(cls)
         fields = record.__dict__
         fields.update(zip(cls._types, cls._codec.unpack_from(buffer, offset), strict=True))
@@ -145,8 +150,8 @@ class Struct:
         dtype: np.dtype[Any] = cls.dtype
         offset = 0
         for name in path.split("."):
-            dtype, at = (dtype.fields or {})[name][:2]
-            offset += at
+            member = (dtype.fields or dtype.base.fields)[name]
+            dtype, offset = member[0], offset + member[1]
         return offset
 
     @classmethod
@@ -165,7 +170,7 @@ class Struct:
 
 
 class Union(Struct, size=0):
-    """Base of every C union: all arms lie at offset 0. A record holds bytes, `raw`; each read of an arm decodes them."""
+    """Base of every C union: all arms lie at offset 0. A record holds the bytes; reading an arm decodes them."""
 
     _overlaid = True
 
