@@ -1,0 +1,92 @@
+"""The page that the core and one domain process share for what must not wait for a message.
+
+    0x000  raised[512 bytes]     one bit an event channel; the core flips a bit, and only when it equals `applied`
+    0x200  applied[512 bytes]    the process copies `raised` here once it has set the guest's pending bit
+    0x400  vCPU 0: counter u64   the core adds 1 each time it raises something for this vCPU
+           +8      stop u8       the core sets it to end a running slice, and clears it before it answers STOPPED
+    0x440  vCPU 1: …
+
+Invariant: each word has one writer (DESIGN.md, Events): raised, counter, stop: the core; applied: the process.
+A guest's pending bits are therefore written by its own process alone, and no event can be lost or doubled.
+"""
+
+from __future__ import annotations
+
+import mmap
+from typing import Final
+
+import numpy as np
+
+from hypervisor.public.types import PAGE_SIZE
+
+NR_EVENT_CHANNELS: Final = 4096
+MAX_VCPUS: Final = 32
+_APPLIED: Final = 0x200
+_VCPU: Final = 0x400
+_VCPU_STRIDE: Final = 64
+STOP_OFFSET: Final = 8
+"""Where a vCPU's stop byte lies after its counter."""
+
+
+class Mailbox:
+    """One domain's mailbox, as mapped in this process. `address` is where it lies here (for machine code that tests a stop byte)."""
+
+    def __init__(self, fd: int) -> None:
+        self._map = mmap.mmap(fd, PAGE_SIZE)
+        view = memoryview(self._map)
+        octets = np.frombuffer(view, dtype=np.uint8)
+        self.address = int(octets.ctypes.data)
+        self._raised = view[0:_APPLIED]
+        self._applied = view[_APPLIED:_VCPU]
+        self._counters = view[_VCPU:].cast("Q")
+        self._octets = view
+        self._raised_words = octets[0:_APPLIED].view("<u8")
+        self._applied_words = octets[_APPLIED:_VCPU].view("<u8")
+
+
+    # --- the core's side -------------------------------------------------------------------------
+
+    def raise_port(self, port: int, vcpu: int) -> None:
+        """Make `port` pending for `vcpu`: N raises that the process has not applied are one."""
+        byte, bit = port >> 3, 1 << (port & 7)
+        if (self._raised[byte] ^ self._applied[byte]) & bit == 0:
+            self._raised[byte] ^= bit
+        self._counters[vcpu * (_VCPU_STRIDE // 8)] += 1
+
+    def is_raised(self, port: int) -> bool:
+        """True until the process has applied the last raise of `port`."""
+        return bool((self._raised[port >> 3] ^ self._applied[port >> 3]) & 1 << (port & 7))
+
+    def kick(self, vcpu: int) -> None:
+        """Count an occasion to wake that is no port (a timer, VCPUOP_up)."""
+        self._counters[vcpu * (_VCPU_STRIDE // 8)] += 1
+
+    def set_stop(self, vcpu: int, stop: bool) -> None:
+        self._octets[_VCPU + vcpu * _VCPU_STRIDE + STOP_OFFSET] = stop
+
+    # --- the process's side ----------------------------------------------------------------------
+
+    def counter(self, vcpu: int) -> int:
+        return self._counters[vcpu * (_VCPU_STRIDE // 8)]
+
+    def stop(self, vcpu: int) -> bool:
+        return bool(self._octets[_VCPU + vcpu * _VCPU_STRIDE + STOP_OFFSET])
+
+    def stop_address(self, vcpu: int) -> int:
+        """Host address of the vCPU's stop byte in this process."""
+        return self.address + _VCPU + vcpu * _VCPU_STRIDE + STOP_OFFSET
+
+    def take_raised(self) -> list[int]:
+        """The ports raised since the last call, now applied: the caller sets their pending bits."""
+        fresh = np.bitwise_xor(self._raised_words, self._applied_words)
+        if not fresh.any():
+            return []
+        self._applied_words ^= fresh
+        return [int(p) for p in np.flatnonzero(np.unpackbits(fresh.view(np.uint8), bitorder="little"))]
+
+    def close(self) -> None:
+        self._raised_words = self._applied_words = np.empty(0, dtype="<u8")
+        for view in (self._raised, self._applied, self._counters, self._octets):
+            view.release()
+
+

@@ -1,0 +1,99 @@
+"""What core and domain processes say to each other over ZeroMQ: numbers, in msgpack, one frame a message.
+
+    request  [seq, vcpu, nr, a1, a2, a3, a4, a5, events_seen]    process → core; 64-bit unsigned arguments
+    irq      [irq]                                               process → core, one way (a host descriptor is ready)
+    reply    [seq, result, effects]                              core → process
+
+`seq` counts a process's requests from 1. The core performs the next number only: a repeated, skipped, malformed or oversized
+message ends that domain. `nr` >= 0 is a hypercall; the negative numbers of `Request` are the process's own.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, Final
+
+import msgpack
+
+MAX_MESSAGE: Final = 16 * 1024
+"""Bytes of the largest message from a domain process; it is one ZeroMQ frame."""
+
+U64_MASK: Final = (1 << 64) - 1
+NR_ARGS: Final = 5
+REQUEST_FIELDS: Final = 9
+
+
+class Request(IntEnum):
+    """What a domain process asks on its own account; argument meanings beside each."""
+
+    START = -1  # the process is ready; answered, with CONTEXT, when the vCPU is first scheduled
+    STOPPED = -2  # the stop byte was seen; answered when the vCPU holds a slice again
+    CRASH = -3  # the guest broke the contract: (host-readable text follows as a1: bytes)
+    SAVED = -4  # the vCPU's registers (a1: bytes of vcpu_guest_context), asked for by Effect.SAVE_CONTEXT
+    PTE_WRITE = -5  # a store to a read-only page table: (va, size, value, has_old, old)
+
+
+class Effect(IntEnum):
+    """What a reply does to the caller's CPU, in order. Fields: docs/contracts.md."""
+
+    LOAD_CR3 = 1
+    LOAD_USER_CR3 = 2
+    FLUSH_TLB = 3
+    INVLPG = 4
+    FLUSH_CODE = 5
+    TRAP_TABLE = 6
+    CALLBACK = 7
+    GDT = 8
+    LDT = 9
+    VM_ASSIST = 10
+    MAP_EXTENT = 11
+    UNMAP_EXTENT = 12
+    EVTCHN_UNMASK = 13
+    EVTCHN_CLEAR = 14
+    EVTCHN_VCPU = 15
+    VCPU_INFO = 16
+    LOCAL = 17
+    CONTEXT = 18
+    SAVE_CONTEXT = 19
+
+
+EffectRecord = list[Any]
+"""`[Effect, field…]`; fields are ints, bytes or lists of ints."""
+
+
+class ProtocolError(Exception):
+    """A message that no honest domain process sends."""
+
+
+_packer = msgpack.Packer()
+_pack = _packer.pack
+
+
+def pack(message: Any) -> bytes:
+    return _pack(message)  # type: ignore[no-any-return]
+
+
+def unpack_reply(data: bytes) -> list[Any]:
+    """A reply, from the core, which the process trusts."""
+    return msgpack.unpackb(data, strict_map_key=False)  # type: ignore[no-any-return]
+
+
+def unpack_request(data: bytes) -> list[Any]:
+    """A request or an irq from a process nobody trusts: a list of 64-bit ints, a1 of CRASH and SAVED being bytes.
+
+    Raises ProtocolError for everything else. Bounded by MAX_MESSAGE, which the socket enforces too.
+    """
+    if len(data) > MAX_MESSAGE:
+        raise ProtocolError(f"message of {len(data)} bytes")
+    try:
+        message = msgpack.unpackb(data, max_array_len=REQUEST_FIELDS, max_map_len=0, max_ext_len=0)
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        raise ProtocolError(f"not msgpack: {error}") from None
+    if type(message) is not list or len(message) not in (1, REQUEST_FIELDS):
+        raise ProtocolError("not a request")
+    for i, field in enumerate(message):
+        if type(field) is int:
+            continue
+        if not (type(field) is bytes and i == 3 and message[2] in (Request.CRASH, Request.SAVED)):
+            raise ProtocolError(f"field {i} is {type(field).__name__}")
+    return message
