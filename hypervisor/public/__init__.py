@@ -18,8 +18,8 @@ Structures
     gnttab_map_grant_ref.dtype                       explicit little-endian numpy dtype with C's offsets
 
     `sizeof` and `offsetof` are C's words, for `size` and `offset` are names of Xen's fields. Arrays are
-    tuples, arrays of char or u8 bytes, nested structures records. A field whose C name is a Python keyword ends
-    in an underscore (`in_`).
+    tuples, arrays of char or u8 are bytes, nested structures are records. A field whose C name is a Python
+    keyword ends in an underscore (`in_`).
 
 Unions
     class mmuext_op_arg1(Union, size=8): ...         # all arms at offset 0
@@ -35,12 +35,12 @@ Numbers
         GNTTABOP_map_grant_ref = 0
     (GNTTABOP_map_grant_ref, ...) = GrantTableOp.__members__.values()
 
-    so `from hypervisor.public.grant_table import GNTTABOP_map_grant_ref` and `GrantTableOp(0).name` both work.
-    Single values are `NAME: Final = ...`. Python mangles names that begin with two underscores, so hypercalls
-    are `Hypercall.mmu_update` for `__HYPERVISOR_mmu_update`, without a name at module level; likewise
+    so `from hypervisor.public.grant_table import GNTTABOP_copy` and `GrantTableOp(5).name` both work. Single
+    values are `NAME: Final = ...`. Python mangles names that begin with two underscores, so hypercalls are
+    `Hypercall.mmu_update` for `__HYPERVISOR_mmu_update`, without a name at module level; likewise
     `Errno.EINVAL` for XEN_EINVAL. Operators on IntFlag are slow: in a hot path take `int(...)` once.
 
 Distinct numbers
     `types.py` has the NewTypes (Mfn, Pfn, VAddr, MAddr, DomId, Port, GrantRef) and C's typedefs for fields
-    (`domid_t`, `evtchn_port_t`, `grant_ref_t`, `XEN_GUEST_HANDLE`): `record.dom` declared `domid_t` is a DomId.
+    (`domid_t`, `evtchn_port_t`, `grant_ref_t`, `XEN_GUEST_HANDLE`): a field declared `domid_t` is a DomId.
 """

@@ -1,11 +1,12 @@
 """How an ABI structure is declared: field names and C types in, a numpy dtype and a `struct.Struct` out.
 
 Owns the layout rule, which is C's on x86-64 (System V ABI, AMD64 supplement, §3.1.2): a field lies at the
-next multiple of its alignment, a structure's alignment is its widest member's, its size is rounded up to that.
-Everything is little-endian. The size given with a declaration is checked at import: a wrong one cannot be used.
+next multiple of its alignment, a structure's alignment is its widest member's, its size is rounded up to
+that. Everything is little-endian. The size given with a declaration is checked at import: a wrong one cannot
+be used.
 
-A record is decoded by one `struct` call with one item per field; a member that is not a number comes out of it
-as bytes, which are then decoded. How structures are written and used is told in `hypervisor.public`.
+A record is decoded by one `struct` call with one item per field; a member that is not a number comes out of
+it as bytes, which are then decoded. How structures are written and used is told in `hypervisor.public`.
 """
 
 import inspect
@@ -150,8 +151,9 @@ class Struct:
         dtype: np.dtype[Any] = cls.dtype
         offset = 0
         for name in path.split("."):
-            member = (dtype.fields or dtype.base.fields)[name]
-            dtype, offset = member[0], offset + member[1]
+            if (fields := dtype.base.fields) is None:
+                raise KeyError(path)
+            dtype, offset = fields[name][0], offset + fields[name][1]
         return offset
 
     @classmethod
@@ -170,7 +172,7 @@ class Struct:
 
 
 class Union(Struct, size=0):
-    """Base of every C union: all arms lie at offset 0. A record holds the bytes; reading an arm decodes them."""
+    """Base of every C union: all arms lie at offset 0, and reading an arm decodes the union's bytes."""
 
     _overlaid = True
 
