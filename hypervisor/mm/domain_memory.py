@@ -1,0 +1,83 @@
+"""What memory management knows of a domain and of each of its vCPUs. Plain state; `Mmu` acts on it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from hypervisor.public.types import DomId, Mfn
+
+if TYPE_CHECKING:
+    from hypervisor.mm.extents import Extents
+
+
+class CpuPort(Protocol):
+    """What memory management tells the CPU that runs a vCPU. Ordered; takes effect before its next instruction."""
+
+    def load_cr3(self, l4: Mfn) -> None: ...
+    def load_user_cr3(self, l4: Mfn | None) -> None: ...
+    def flush_tlb(self) -> None: ...
+    def invlpg(self, va: int) -> None: ...
+    def load_gdt(self, entries: int, frames: list[Mfn]) -> None: ...
+    def load_ldt(self, base: int, entries: int) -> None: ...
+    def flush_code(self, mfn: Mfn) -> None: ...
+
+
+class NoCpu:
+    """A vCPU that no CPU runs: tests, and the time before its process is there."""
+
+    def load_cr3(self, l4: Mfn) -> None: ...
+    def load_user_cr3(self, l4: Mfn | None) -> None: ...
+    def flush_tlb(self) -> None: ...
+    def invlpg(self, va: int) -> None: ...
+    def load_gdt(self, entries: int, frames: list[Mfn]) -> None: ...
+    def load_ldt(self, base: int, entries: int) -> None: ...
+    def flush_code(self, mfn: Mfn) -> None: ...
+
+
+@dataclass(eq=False)
+class VcpuMemory:
+    """One vCPU: the frames it holds references on, and its remembered walks."""
+
+    vcpu_id: int
+    domain: "DomainMemory"
+    cpu: CpuPort = field(default_factory=NoCpu)
+    cr3: Mfn | None = None
+    user_cr3: Mfn | None = None
+    gdt_frames: list[Mfn] = field(default_factory=list)
+    gdt_entries: int = 0
+    ldt_base: int = 0
+    ldt_entries: int = 0
+    ldt_frames: dict[int, Mfn] = field(default_factory=dict)
+    """LDT page index -> frame, promoted at first use (X6)."""
+    old_table: Mfn | None = None
+    """A table whose last reference could not be dropped in one slice (U9)."""
+    old_table_partial: bool = False
+    translations: dict[int, int] = field(default_factory=dict)
+    """Virtual page number << 2 | write << 1 | user -> MFN; dropped whole at any change above L1 (T3)."""
+
+
+@dataclass(eq=False)
+class DomainMemory:
+    """One domain: limits, its frames' extents, its vCPUs. Owner of record in the frame table is `domid`."""
+
+    domid: DomId
+    max_pages: int
+    extents: "Extents"
+    privileged: bool = False
+    dying: bool = False
+    tot_pages: int = 0
+    """Frames with this owner, without XEN frames (M1)."""
+    vcpus: list[VcpuMemory] = field(default_factory=list)
+    window: dict[str, Mfn] = field(default_factory=dict)
+    flush_clock: int = 0
+    """Counts flushes of all the domain's vCPUs; a frame's stamp is compared with it (T1)."""
+    target: DomId | None = None
+    """The one domain this domain has privilege over without being privileged (Xen's device-model domain)."""
+    relinquish_step: int = 0
+
+
+Flush = Callable[[DomainMemory], None]
+"""Called when all vCPUs of a domain must drop their translations before they run again."""
+
+OnExtent = Callable[[DomainMemory, Mfn, int, int], None]
+"""(domain, first MFN, frames, offset in frames): an extent was mapped and may be used from now on."""

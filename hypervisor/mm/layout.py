@@ -1,0 +1,73 @@
+"""Where Xen's own things lie: in the machine's frame numbers and in every PV guest's address space.
+
+Machine frames
+    0                 never valid: a zeroed entry names nothing
+    1                 M2P: L3 table          } read-only to everybody, A and D preset
+    2                 M2P: L2 table          }
+    3, 4              Xen's two GDT pages (FLAT_* selectors)
+    1024 … 33791      the M2P array, one u64 per frame, in 2 MiB pages
+    33792 …           extents of domains, 1024 frames each
+
+Virtual addresses (x86-64 PV, Xen arch/x86/include/asm/config.h)
+    0xffff800000000000  L4 slot 256: M2P array, guest-readable
+    0xffff820000000000  L4 slot 260: per-domain window: per vCPU 16 GDT pages, then 16 LDT pages
+    0xffff880000000000  L4 slot 272 and up: the guest's
+"""
+
+from typing import Final
+
+PAGE_SHIFT: Final = 12
+PAGE_SIZE: Final = 4096
+ENTRIES: Final = 512
+"""Entries in a page table of any level."""
+
+NR_FRAMES: Final = 1 << 24
+"""Machine address space: 64 GiB of frame numbers."""
+EXTENT_FRAMES: Final = 1024
+"""Frames in one extent of a domain's memfd (4 MiB)."""
+
+M2P_L3_MFN: Final = 1
+M2P_L2_MFN: Final = 2
+XEN_GDT_MFN: Final = 3
+NR_XEN_GDT_FRAMES: Final = 2
+M2P_MFN: Final = EXTENT_FRAMES
+M2P_FRAMES: Final = NR_FRAMES * 8 // PAGE_SIZE
+XEN_FRAMES: Final = M2P_MFN + M2P_FRAMES
+"""Frames below this number are Xen's own; they lie in one memfd that domains see read-only."""
+INVALID_M2P_ENTRY: Final = (1 << 64) - 1
+
+ROOT_PAGETABLE_FIRST_XEN_SLOT: Final = 256
+ROOT_PAGETABLE_LAST_XEN_SLOT: Final = 271
+HYPERVISOR_VIRT_START: Final = 0xFFFF_8000_0000_0000
+HYPERVISOR_VIRT_END: Final = 0xFFFF_8800_0000_0000
+RO_MPT_VIRT_START: Final = HYPERVISOR_VIRT_START
+PERDOMAIN_VIRT_START: Final = 0xFFFF_8200_0000_0000
+RO_MPT_SLOT: Final = 256
+PERDOMAIN_SLOT: Final = 260
+
+GDT_LDT_VCPU_PAGES: Final = 32
+"""Pages of the per-domain window that belong to one vCPU: 16 of GDT, 16 of LDT."""
+LDT_FIRST_PAGE: Final = 16
+NR_GDT_FRAMES: Final = 14
+"""Frames of GDT that are the guest's; entry 14 * 512 and up are Xen's."""
+NR_LDT_FRAMES: Final = 16
+
+
+def gdt_virt_start(vcpu_id: int) -> int:
+    """Linear address of a vCPU's GDT."""
+    return PERDOMAIN_VIRT_START + vcpu_id * GDT_LDT_VCPU_PAGES * PAGE_SIZE
+
+
+def ldt_virt_start(vcpu_id: int) -> int:
+    """Linear address of a vCPU's LDT window."""
+    return gdt_virt_start(vcpu_id) + LDT_FIRST_PAGE * PAGE_SIZE
+
+
+def is_canonical(va: int) -> bool:
+    """Bits 47 to 63 are all equal."""
+    return va >> 47 in (0, 0x1FFFF)
+
+
+def addr_ok(va: int) -> bool:
+    """A guest may use this linear address: canonical and outside the hypervisor's range (U7)."""
+    return (va >> 47 == 0) or (HYPERVISOR_VIRT_END <= va < 1 << 64)
