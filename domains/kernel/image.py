@@ -1,0 +1,58 @@
+"""A Python guest's kernel image: one page that names the class to run.
+
+    offset 0x000  PYTHON_IMAGE_MAGIC (8 bytes)
+           0x008  "package.module:Class" or "/absolute/path.py:Class", UTF-8, NUL-terminated
+           0x800  code addresses: 16 bytes stand for each callable that the kernel registers (traps, callbacks)
+
+The builder puts the page at pseudo-physical frame 0 and starts the vCPU at its first byte; the domain process reads it there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Final
+
+from domains.kernel.guest import Guest
+from hypervisor.public.types import PAGE_SIZE
+
+PYTHON_IMAGE_MAGIC: Final = b"XENOPY\0\0"
+MAX_SPEC: Final = 0x800 - len(PYTHON_IMAGE_MAGIC) - 1
+
+
+def make_image(spec: str) -> bytes:
+    """The image (one page) of the guest `spec`; ValueError if it is malformed or too long."""
+    module, colon, name = spec.rpartition(":")
+    if not (module and colon and name.isidentifier()):
+        raise ValueError(f"{spec!r} is not package.module:Class or /path.py:Class")
+    text = spec.encode()
+    if len(text) > MAX_SPEC or b"\0" in text:
+        raise ValueError(f"a guest's name takes at most {MAX_SPEC} bytes")
+    return (PYTHON_IMAGE_MAGIC + text).ljust(PAGE_SIZE, b"\0")
+
+
+def image_spec(page: bytes) -> str | None:
+    """The `spec` in an image's first page; None if it is not a Python guest's. ValueError if it is broken."""
+    if not page.startswith(PYTHON_IMAGE_MAGIC):
+        return None
+    text, end, _ = page[len(PYTHON_IMAGE_MAGIC) : 0x800].partition(b"\0")
+    if not end:
+        raise ValueError("the guest's name does not end")
+    return text.decode()
+
+
+def load_class(spec: str) -> type[Guest]:
+    """Import the guest class; ImportError, AttributeError or TypeError if there is none."""
+    module_name, _, class_name = spec.rpartition(":")
+    if module_name.startswith("/"):
+        found = importlib.util.spec_from_file_location("guest_image", module_name)
+        if found is None or found.loader is None:
+            raise ImportError(f"{module_name} is no Python file")
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+    else:
+        module = importlib.import_module(module_name)
+    guest = getattr(module, class_name)
+    if not (isinstance(guest, type) and issubclass(guest, Guest)):
+        raise TypeError(f"{spec} is no Guest")
+    return guest
