@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hypervisor.public.types import DomId, Port
 
@@ -39,6 +39,10 @@ class ECS(IntEnum):
     IPI = 6
 
 
+NO_DOMAIN: Final = DomId(0)
+NO_PORT: Final = Port(0)
+
+
 @dataclass(slots=True)
 class Channel:
     """One port. A field is meaningful in its own states only, as told beside it."""
@@ -46,9 +50,9 @@ class Channel:
     state: ECS = ECS.FREE
     notify_vcpu_id: int = 0
     xen_consumer: XenConsumer | None = None  # UNBOUND, INTERDOMAIN: the core owns this end
-    remote_domid: DomId = DomId(0)  # UNBOUND: who may bind
+    remote_domid: DomId = NO_DOMAIN  # UNBOUND: who may bind
     remote: EventChannels | None = None  # INTERDOMAIN: the peer …
-    remote_port: Port = Port(0)  # … and its port
+    remote_port: Port = NO_PORT  # … and its port
     pirq: int = 0  # PIRQ
     virq: int = 0  # VIRQ
 
@@ -60,5 +64,5 @@ class Channel:
     def free(self) -> None:
         """Back to what it was at the beginning: nothing of the old binding is left."""
         self.state, self.notify_vcpu_id, self.xen_consumer = ECS.FREE, 0, None
-        self.remote_domid, self.remote, self.remote_port = DomId(0), None, Port(0)
+        self.remote_domid, self.remote, self.remote_port = NO_DOMAIN, None, NO_PORT
         self.pirq = self.virq = 0

@@ -1,12 +1,14 @@
 """One domain's event channels: the ports, who is bound to them, and where an event goes.
 
-Owns the state of every port of the domain (rules E1–E13). A pure state machine: an event leaves through `raise_port`
-and `wake_poller`, which the core's wiring provides; there is no socket and no guest memory here.
+Owns the state of every port of the domain (rules E1–E13). A pure state machine: an event leaves through
+`raise_port` and `wake_poller`, which the core's wiring provides; there is no socket and no guest memory
+here.
 
 Differences from Xen, on purpose:
-    * Pending and mask bits are not here. Their single writer is the domain's own process, so that the core never reads
-      a decision from a page that a guest can write (E12): what is raised goes through the mailbox, and unmasking, or
-      clearing the pending bit of a closed port, is an effect on the process (E6, E7).
+    * Pending and mask bits are not here. Their single writer is the domain's own process, so that the core
+      never reads a decision from a page that a guest can write (E12): what is raised goes through the
+      mailbox, and unmasking, or clearing the pending bit of a closed port, is an effect on the process (E6,
+      E7).
     * A poller is remembered with all of its ports, and closing a port that it waits for wakes it (E11).
     * Only the 2-level ABI, as an old Xen: 4096 ports, and no control blocks.
     * A reset that finds new ports behind it makes another round instead of answering EAGAIN.
@@ -139,7 +141,9 @@ class EventChannels:
         return port
 
     def alloc_unbound_xen(self, remote: DomId, consumer: XenConsumer, vcpu_id: int = 0) -> Port:
-        """A port of this domain whose events the core consumes: the guest cannot send, close or move it (E5)."""
+        """A port of this domain whose events the core consumes: the guest cannot send, close or move it
+        (E5).
+        """
         port = self._free_port()
         channel = self._take(port, ECS.UNBOUND, vcpu_id)
         channel.remote_domid, channel.xen_consumer = remote, consumer
@@ -149,7 +153,8 @@ class EventChannels:
     def bind_interdomain(self, remote: DomId, remote_port: int) -> Port:
         """Connect to a port that its domain left unbound for exactly this domain (E3).
 
-        The new port is pending at once, for an event sent to the unbound port was dropped. XenError: ESRCH, EINVAL, ENOSPC.
+        The new port is pending at once, for an event sent to the unbound port was dropped. XenError: ESRCH,
+        EINVAL, ENOSPC.
         """
         peer = self._domains(remote)
         port = self._free_port()
@@ -165,8 +170,9 @@ class EventChannels:
     def bind_virq(self, virq: int, vcpu_id: int) -> Port:
         """Bind a VIRQ to a new port, of which there is one per vCPU and VIRQ (E8).
 
-        XenError: EINVAL (no such VIRQ, or not on this vCPU), ENOENT, EBUSY (another domain handles it), EEXIST, ENOSPC.
-        Nothing but this domain's own table is touched before the last check has passed (XSA-496).
+        XenError: EINVAL (no such VIRQ, or not on this vCPU), ENOENT, EBUSY (another domain handles it),
+        EEXIST, ENOSPC. Nothing but this domain's own table is touched before the last check has passed
+        (XSA-496).
         """
         if not 0 <= virq < NR_VIRQS:
             raise XenError(Errno.EINVAL, f"there is no virq {virq}")
@@ -191,7 +197,9 @@ class EventChannels:
         return port
 
     def bind_pirq(self, pirq: int) -> Port:
-        """Bind a physical interrupt that this domain is permitted to have (E8). XenError: EINVAL, EPERM, EEXIST, ENOSPC."""
+        """Bind a physical interrupt that this domain is permitted to have (E8). XenError: EINVAL, EPERM,
+        EEXIST, ENOSPC.
+        """
         if not 0 <= pirq < NR_PIRQS:
             raise XenError(Errno.EINVAL, f"there is no pirq {pirq}")
         if pirq not in self.permitted_pirqs:
@@ -237,8 +245,9 @@ class EventChannels:
     def reset(self, *, resuming: bool, limit: int = PORTS_PER_SLICE) -> tuple[list[Port], bool]:
         """Close every port that the core does not own, at most `limit` looked at now (E10, XSA-344).
 
-        Returns the ports closed in this step and whether it was the last; go on with `resuming=True`. Ports that appear behind
-        the place where it stands get another round. XenError(EBUSY): one is in progress already, or none is to be resumed.
+        Returns the ports closed in this step and whether it was the last; go on with `resuming=True`. Ports
+        that appear behind the place where it stands get another round. XenError(EBUSY): one is in progress
+        already, or none is to be resumed.
         """
         first = self._next_reset if resuming else int(not self._next_reset)
         if first == 0:
@@ -261,9 +270,11 @@ class EventChannels:
         return closed, done
 
     def close_all(self, *, limit: int = PORTS_PER_SLICE) -> bool:
-        """The domain dies: close its ports, the core's too, from the top; True once all are gone (K2, K3, XSA-344).
+        """The domain dies: close its ports, the core's too, from the top; True once all are gone (K2, K3,
+        XSA-344).
 
-        Restartable: what was closed is no longer valid, so a repetition finds the rest. No port can be taken meanwhile (K1).
+        Restartable: what was closed is no longer valid, so a repetition finds the rest. No port can be taken
+        meanwhile (K1).
         """
         self.dying = True
         self._pollers.clear()
@@ -300,7 +311,7 @@ class EventChannels:
             channel.remote._deliver(channel.remote_port)
 
     def notify_xen(self, port: Port) -> None:
-        """notify_via_xen_event_channel: the core sends on its own port; nothing happens while it is unbound."""
+        """The core sends on its own port (notify_via_xen_event_channel); it is dropped while unbound."""
         channel = self.channel(port)
         if channel.state is ECS.INTERDOMAIN:
             self._send_to_peer(channel)
@@ -342,9 +353,11 @@ class EventChannels:
     # --- polling -----------------------------------------------------------------------------------
 
     def poll(self, vcpu_id: int, ports: Collection[int]) -> None:
-        """A vCPU is about to wait for any of these ports: all are valid (E11, XSA-221), and `wake_poller` ends it once.
+        """A vCPU is about to wait for any of these ports: all are valid (E11, XSA-221), and `wake_poller`
+        ends it once.
 
-        XenError(EINVAL): an invalid port; then nobody waits. Whether one is pending already is the caller's to see.
+        XenError(EINVAL): an invalid port; then nobody waits. Whether one is pending already is the caller's
+        to see.
         """
         for port in ports:
             self.channel(port)

@@ -59,7 +59,8 @@ class GlobalVirqs:
     def set_handler(self, virq: int, events: EventChannels) -> None:
         """Name the domain that handles a global VIRQ from now on.
 
-        XenError: EINVAL for a VIRQ that is not global, or a dying domain; EBUSY while the old handler has it bound.
+        XenError: EINVAL for a VIRQ that is not global, or a dying domain; EBUSY while the old handler has it
+        bound.
         """
         if not 0 <= virq < NR_VIRQS or virq_type(virq) is not VirqType.GLOBAL:
             raise XenError(Errno.EINVAL, f"virq {virq} is not a global one")
