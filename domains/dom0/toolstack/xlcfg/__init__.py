@@ -1,0 +1,1 @@
+"""xl.cfg(5): `syntax` turns text into settings, `schema` knows the keys, `model` is the result."""

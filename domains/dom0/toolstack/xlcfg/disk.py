@@ -1,0 +1,184 @@
+"""Disk specifications, xl-disk-configuration(5), and the numbers of virtual devices, xen-vbd-interface(7).
+
+    'target, format, vdev, access'         positional, empty ones are skipped
+    'format=raw, vdev=xvda, access=rw, target=/path'
+    'phy:/dev/x,xvda,w'  'file:/x.img,xvda,w'     the old form: prefix, then vdev and access
+
+`target=` takes the rest of the text, commas and all. Each parameter may be given once.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+FORMATS: Final = ("raw", "qcow", "qcow2", "vhd", "qed")
+SUPPORTED_FORMATS: Final = ("raw",)
+ACCESS: Final = {"ro": False, "r": False, "rw": True, "w": True}
+
+OLD_PREFIXES: Final = {
+    "phy": "raw",
+    "file": "raw",
+    "raw": "raw",
+    "aio": "raw",
+    "qcow": "qcow",
+    "qcow2": "qcow2",
+    "vhd": "vhd",
+}
+"""`prefix:/path` of old descriptions, and the format each stands for."""
+
+FLAGS: Final = {"cdrom": ("devtype", "cdrom")}
+UNSUPPORTED: Final = (
+    "backend",
+    "backendtype",
+    "script",
+    "direct-io-safe",
+    "discard",
+    "no-discard",
+    "colo",
+    "specification",
+    "untrusted",
+)
+POSITIONS: Final = ("target", "format", "vdev", "access")
+NAMED: Final = (*POSITIONS, "devtype")
+
+XVD_MAJOR: Final = 202
+"""Linux' major number of xvd devices, in which Xen numbers virtual disks."""
+EXTENDED: Final = 1 << 28
+"""Marks a virtual device number with 20 bits of disk and 8 of partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One virtual disk."""
+
+    target: str
+    vdev: str
+    format: str = "raw"
+    writable: bool = True
+    cdrom: bool = False
+
+    @property
+    def devid(self) -> int:
+        """The number the guest knows it by; `virtual-device` in xenstore."""
+        number = device_number(self.vdev)
+        if number is None:
+            raise ValueError(f"'{self.vdev}' is no virtual device")
+        return number
+
+
+def parse_disk(text: str) -> Disk:
+    """The disk that a specification describes. Raises ValueError with a reason of one line."""
+    named = split_parameters(text)
+    for name in named:
+        if name in UNSUPPORTED:
+            raise ValueError(f"disk option '{name}' is not supported yet")
+        if name not in NAMED:
+            raise ValueError(f"unknown disk option '{name}'")
+    cdrom = named.get("devtype", "disk") == "cdrom"
+    if named.get("devtype", "disk") not in ("disk", "cdrom"):
+        raise ValueError(f"unknown devtype '{named['devtype']}'; it is disk or cdrom")
+    access = named.get("access") or ("ro" if cdrom else "rw")
+    if access not in ACCESS:
+        raise ValueError(f"unknown access '{access}'; it is ro or rw")
+    vdev = named.get("vdev", "")
+    if not vdev:
+        raise ValueError(f"disk '{text}' has no vdev (such as xvda)")
+    if device_number(vdev) is None:
+        raise ValueError(f"'{vdev}' is no virtual device; use xvda, xvdb …")
+    target = named.get("target", "")
+    if not target:
+        raise ValueError(f"disk '{text}' has no target")
+    if not target.startswith("/"):
+        target = f"/dev/{target}"
+    return Disk(target, vdev, checked_format(named.get("format") or "raw"), ACCESS[access], cdrom)
+
+
+def checked_format(name: str) -> str:
+    if name not in FORMATS:
+        raise ValueError(f"unknown disk format '{name}'; it is one of {', '.join(FORMATS)}")
+    if name not in SUPPORTED_FORMATS:
+        raise ValueError(f"disk format '{name}' is not supported yet; use {', '.join(SUPPORTED_FORMATS)}")
+    return name
+
+
+def split_parameters(text: str) -> dict[str, str]:
+    """The parameters of a specification by name, positional ones under the names of their places."""
+    named: dict[str, str] = {}
+    rest = text.strip()
+    if match := re.match(r"([a-z][a-z0-9]*):(?=/)", rest):
+        prefix = match.group(1)
+        if prefix not in OLD_PREFIXES:
+            raise ValueError(f"disk prefix '{prefix}:' is not supported; give a format instead")
+        named["format"] = OLD_PREFIXES[prefix]
+        rest = rest[match.end() :]
+    places = iter([place for place in POSITIONS if place not in named])
+    while rest:
+        if rest.startswith("target="):
+            set_once(named, "target", rest.removeprefix("target="))
+            break
+        item, _, rest = rest.partition(",")
+        rest = rest.lstrip()
+        item = item.strip()
+        name, equals, value = item.partition("=")
+        if item in FLAGS:
+            set_once(named, *FLAGS[item])
+        elif equals or item in UNSUPPORTED:
+            set_once(named, name, value)
+        else:
+            place = next((place for place in places if not named.get(place)), None)
+            if place is None:
+                raise ValueError(f"too many positional parameters in disk '{text}'")
+            place_value(named, place, item)
+    return named
+
+
+def place_value(named: dict[str, str], place: str, value: str) -> None:
+    """Put a positional parameter in; the old form of vdev carries the type of device: `hdc:cdrom`."""
+    if place == "vdev" and ":" in value:
+        value, _, named["devtype"] = value.rpartition(":")
+    named[place] = value
+
+
+def set_once(named: dict[str, str], name: str, value: str) -> None:
+    if named.get(name):
+        raise ValueError(f"disk option '{name}' is given twice")
+    named[name] = value
+
+
+def device_number(vdev: str) -> int | None:
+    """The virtual device number of a name such as xvda1, d0p1, hda, sda3 or a plain number; None if it is
+    none.
+
+    Disks 0-15 with partitions 0-15 of xvd have major 202's numbers, others the extended ones.
+    """
+    if match := re.fullmatch(r"d([0-9]+)p([0-9]+)", vdev):
+        return xvd_number(int(match.group(1)), int(match.group(2)))
+    if re.fullmatch(r"0x[0-9a-f]+|[0-9]+", vdev):
+        number = int(vdev, 0)
+        return number if number < 1 << 31 else None
+    match = re.fullmatch(r"(xvd|hd|sd)([a-z]{1,4})([1-9][0-9]{0,2})?", vdev)
+    if match is None:
+        return None
+    kind, letters, partition = match.group(1), letter_index(match.group(2)), int(match.group(3) or 0)
+    if kind == "xvd":
+        return xvd_number(letters, partition)
+    if kind == "hd":
+        usable = letters <= 3 and partition <= 63
+        return ((3 if letters < 2 else 22) << 8 | (letters & 1) << 6 | partition) if usable else None
+    return (8 << 8 | letters << 4 | partition) if letters <= 15 and partition <= 15 else None
+
+
+def xvd_number(disk: int, partition: int) -> int | None:
+    if disk >= 1 << 20 or partition > 255:
+        return None
+    if disk <= 15 and partition <= 15:
+        return XVD_MAJOR << 8 | disk << 4 | partition
+    return EXTENDED | disk << 8 | partition
+
+
+def letter_index(letters: str) -> int:
+    """a is 0, z 25, aa 26, as in a spreadsheet."""
+    index = -1
+    for letter in letters:
+        index = (index + 1) * 26 + ord(letter) - ord("a")
+    return index

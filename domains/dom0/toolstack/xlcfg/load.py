@@ -1,0 +1,170 @@
+"""From the text of a description, and KEY=VALUE arguments that override it, to a DomainConfig."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from domains.dom0.toolstack.xlcfg.model import Actions, DomainConfig
+from domains.dom0.toolstack.xlcfg.schema import IGNORED, Reader, unknown_key
+from domains.dom0.toolstack.xlcfg.syntax import (
+    Atom,
+    ConfigError,
+    ListValue,
+    Position,
+    Setting,
+    Value,
+    parse,
+    parse_override,
+)
+
+MAX_VCPUS: Final = 128
+MAX_MEMORY: Final = 1 << 20
+"""MiB; what the machine has is checked when the domain is made."""
+
+MAX_GUEST_CMDLINE: Final = 1024
+"""Bytes of a command line with its NUL; Xen public/xen.h."""
+
+MAX_TEXT: Final = 1 << 20
+"""Characters of a description."""
+
+KEYS: Final[dict[str, Callable[[Reader], Any]]] = {
+    "name": Reader.name,
+    "kernel": Reader.kernel,
+    "ramdisk": Reader.path,
+    "cmdline": Reader.text,
+    "root": Reader.text,
+    "extra": Reader.text,
+    "memory": lambda value: value.number(1, MAX_MEMORY),
+    "maxmem": lambda value: value.number(1, MAX_MEMORY),
+    "vcpus": lambda value: value.number(1, MAX_VCPUS),
+    "maxvcpus": lambda value: value.number(1, MAX_VCPUS),
+    "uuid": Reader.uuid,
+    "disk": Reader.disks,
+    "vif": Reader.vifs,
+    "type": lambda value: value.must_be("pv"),
+    "builder": lambda value: value.must_be("generic", "linux"),
+    "on_poweroff": Reader.action,
+    "on_reboot": Reader.action,
+    "on_crash": Reader.action,
+    "on_watchdog": Reader.action,
+    "cpu_weight": lambda value: value.number(1, 65535),
+    "cap": lambda value: value.number(0, 100 * MAX_VCPUS),
+    "max_grant_frames": lambda value: value.number(1),
+    "max_maptrack_frames": lambda value: value.number(0),
+    "max_event_channels": lambda value: value.number(1),
+}
+"""Every key that is acted on, and how its value is read."""
+
+ACTIONS: Final = ("on_poweroff", "on_reboot", "on_crash", "on_watchdog")
+
+PLAIN: Final = (
+    "ramdisk",
+    "uuid",
+    "cpu_weight",
+    "cap",
+    "max_grant_frames",
+    "max_maptrack_frames",
+    "max_event_channels",
+)
+"""Keys that are fields of DomainConfig as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The last value of one key."""
+
+    value: Any
+    position: Position
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> DomainConfig:
+    """Read a file. Raises ConfigError, OSError."""
+    return read_config(path.read_text(encoding="utf-8", errors="replace"), str(path), path.parent, overrides)
+
+
+def read_config(text: str, file: str, folder: Path, overrides: Sequence[str] = ()) -> DomainConfig:
+    """The domain that `text` describes. `file` is its name for messages; relative paths start at `folder`.
+
+    Overrides are `KEY=VALUE`, as on xl's command line: they take the place of what the file says.
+    """
+    start = Position(file, 1, 1)
+    if len(text) > MAX_TEXT:
+        raise ConfigError(start, f"longer than {MAX_TEXT} characters; this is no domain description")
+    settings = [*parse(text, file), *map(parse_override, overrides)]
+    given = {
+        setting.key: Given(KEYS[setting.key](Reader(setting.key, setting.value, folder)), setting.position)
+        for setting in merged(settings)
+        if setting.key not in IGNORED
+    }
+    for key, example in (("name", 'name = "web"'), ("kernel", 'kernel = "vmlinuz" or "python:module:Class"')):
+        if key not in given:
+            raise ConfigError(start, f"'{key}' is missing; add {example}")
+    return assembled(given)
+
+
+def merged(settings: Iterable[Setting]) -> list[Setting]:
+    """One setting a key: the last one, with `+=` put after what was there. Refuses keys that are not
+    served.
+    """
+    last: dict[str, Setting] = {}
+    for setting in settings:
+        if setting.key not in KEYS and setting.key not in IGNORED:
+            raise ConfigError(setting.position, unknown_key(setting.key, frozenset(KEYS)))
+        before = last.get(setting.key)
+        if setting.adds and before is not None:
+            setting = replace(setting, value=joined(before.value, setting))
+        last[setting.key] = setting
+    return list(last.values())
+
+
+def joined(before: Value, setting: Setting) -> Value:
+    after = setting.value
+    if isinstance(before, ListValue) and isinstance(after, ListValue):
+        return ListValue(before.items + after.items, before.position)
+    if isinstance(before, Atom) and isinstance(after, Atom):
+        return Atom(before.text + after.text, before.position)
+    raise ConfigError(
+        setting.position, f"{setting.key} += joins two lists or two strings, not one with the other"
+    )
+
+
+def assembled(given: dict[str, Given]) -> DomainConfig:
+    """Fill in defaults and check what concerns more than one key."""
+
+    def value(key: str, default: Any = None) -> Any:
+        return given[key].value if key in given else default
+
+    memory = value("memory", value("maxmem", DomainConfig.memory))
+    vcpus = value("vcpus", 1)
+    maxmem, maxvcpus = value("maxmem", memory), value("maxvcpus", vcpus)
+    if maxmem < memory:
+        raise ConfigError(given["maxmem"].position, f"maxmem {maxmem} is less than memory {memory}")
+    if maxvcpus < vcpus:
+        raise ConfigError(given["maxvcpus"].position, f"maxvcpus {maxvcpus} is less than vcpus {vcpus}")
+    return DomainConfig(
+        name=value("name"),
+        kernel=value("kernel"),
+        memory=memory,
+        maxmem=maxmem,
+        vcpus=vcpus,
+        maxvcpus=maxvcpus,
+        cmdline=command_line(given),
+        disks=value("disk", ()),
+        vifs=value("vif", ()),
+        actions=Actions(**{key: given[key].value for key in ACTIONS if key in given}),
+        **{key: value(key) for key in PLAIN},
+    )
+
+
+def command_line(given: dict[str, Given]) -> str:
+    """`cmdline`; without it `root=…` and `extra` put together, as xl does."""
+    if "cmdline" in given:
+        used = {"cmdline": given["cmdline"]}
+    else:
+        used = {key: given[key] for key in ("root", "extra") if key in given}
+    line = " ".join(f"root={item.value}" if key == "root" else item.value for key, item in used.items())
+    if len(line.encode()) >= MAX_GUEST_CMDLINE:
+        position = list(used.values())[-1].position
+        raise ConfigError(position, f"the command line is longer than {MAX_GUEST_CMDLINE - 1} bytes")
+    return line

@@ -1,0 +1,220 @@
+"""The syntax of xl.cfg(5): text in, a list of settings out; nothing is ever executed.
+
+Owns the grammar of Xen's libxlu_cfg (tools/libs/util/libxlu_cfg_l.l and libxlu_cfg_y.y):
+
+    file       = { [ setting ] ( newline | ";" ) }
+    setting    = key ( "=" | "+=" ) value
+    value      = string | number | "[" { value "," } [ value ] "]"        newlines are free within a list
+    string     = '…' or "…", one line, with C's backslash escapes
+    number     = decimal, octal after 0, hexadecimal after 0x
+
+Every error is a ConfigError, whose text is one line `file:line:column: message`. Deliberate differences from
+Xen: an error ends the parsing at once, `\\NNN` is octal, and lists nest at most MAX_DEPTH deep.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple, NoReturn
+
+MAX_DEPTH: Final = 16
+"""Levels of nested lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where something stands, for messages; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class ConfigError(Exception):
+    """A domain description that cannot be used; `str()` is one line that says where and why."""
+
+    def __init__(self, position: Position, message: str) -> None:
+        super().__init__(position, message)
+        self.position = position
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.position}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """A string or a number; Xen keeps both as text, and so does this."""
+
+    text: str
+    position: Position
+    quoted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ListValue:
+    items: tuple["Value", ...]
+    position: Position
+
+
+Value = Atom | ListValue
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    key: str
+    value: Value
+    position: Position
+    adds: bool = False
+    """Written with `+=`: the value is put after the previous one of the same key."""
+
+
+class Token(NamedTuple):
+    kind: str
+    text: str
+    position: Position
+
+
+TOKENS: Final = re.compile(
+    r"""(?P<space>[ \t\r]+) | (?P<newline>\#[^\n]*\n?|\n)
+      | (?P<key>[a-z][._0-9a-z]*) | (?P<number>[0-9][0-9a-fx]*)
+      | (?P<string>'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")
+      | (?P<sign>\+=|[,\[\]=;])""",
+    re.VERBOSE,
+)
+ESCAPE: Final = re.compile(r"\\(?:x([0-9a-fA-F]{1,2})|([0-7]{1,3})|(.))")
+ESCAPED: Final = dict(zip("abfnrtv\"'\\", "\a\b\f\n\r\t\v\"'\\", strict=True))
+
+
+def parse(text: str, file: str) -> list[Setting]:
+    """The settings of a description in order; `file` is its name for messages. Raises ConfigError."""
+    return list(Parser(text, file).settings())
+
+
+def parse_override(argument: str) -> Setting:
+    """One `KEY=VALUE` of a command line. What is neither number, quoted string nor list is taken as text."""
+    source = "command line"
+    key, equals, text = argument.partition("=")
+    adds = key.endswith("+")
+    key = key.removesuffix("+").strip()
+    position = Position(source, 1, 1)
+    if not equals or not re.fullmatch(r"[a-z][._0-9a-z]*", key):
+        raise ConfigError(position, f"'{argument}' is not KEY=VALUE")
+    if text.lstrip()[:1] in ("'", '"', "[") or re.fullmatch(r"0x[0-9a-f]+|[0-9]+", text):
+        (setting,) = parse(argument, source)
+        return setting
+    return Setting(key, Atom(text, Position(source, 1, len(argument) - len(text) + 1)), position, adds)
+
+
+class Parser:
+    """Reads one text from left to right, one token ahead."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self._tokens = scan(text, file)
+        self._next = next(self._tokens)
+
+    def settings(self) -> Iterator[Setting]:
+        while self._next.kind != "end":
+            if self._next.kind == "newline" or self._next.text == ";":
+                self._take()
+                continue
+            yield self._setting()
+            if self._next.kind not in ("newline", "end") and self._next.text != ";":
+                self._refuse("a newline or ';' after the value")
+
+    def _setting(self) -> Setting:
+        if self._next.kind != "key":
+            self._refuse("a key in small letters")
+        key = self._take()
+        if self._next.kind != "sign" or self._next.text not in ("=", "+="):
+            self._refuse(f"'=' after {key.text}")
+        adds = self._take().text == "+="
+        return Setting(key.text, self._value(0), key.position, adds)
+
+    def _value(self, depth: int) -> Value:
+        if self._next.kind == "string":
+            token = self._take()
+            return Atom(unquote(token), token.position)
+        if self._next.kind == "number":
+            token = self._take()
+            return Atom(token.text, token.position, quoted=False)
+        if self._next.text != "[" or self._next.kind != "sign":
+            self._refuse("a quoted string, a number or a list in []")
+        if depth == MAX_DEPTH:
+            raise ConfigError(self._next.position, f"lists are nested more than {MAX_DEPTH} deep")
+        return self._list(depth)
+
+    def _list(self, depth: int) -> ListValue:
+        position = self._take().position
+        items: list[Value] = []
+        self._skip_newlines()
+        while self._next.text != "]" or self._next.kind != "sign":
+            items.append(self._value(depth + 1))
+            self._skip_newlines()
+            if self._next.kind == "sign" and self._next.text == ",":
+                self._take()
+                self._skip_newlines()
+            elif self._next.kind != "sign" or self._next.text != "]":
+                self._refuse("',' or ']' in the list")
+        self._take()
+        return ListValue(tuple(items), position)
+
+    def _skip_newlines(self) -> None:
+        while self._next.kind == "newline":
+            self._take()
+
+    def _take(self) -> Token:
+        token = self._next
+        if token.kind != "end":
+            self._next = next(self._tokens)
+        return token
+
+    def _refuse(self, wanted: str) -> NoReturn:
+        found = {"newline": "the end of the line", "end": "the end"}.get(
+            self._next.kind, f"'{self._next.text}'"
+        )
+        raise ConfigError(self._next.position, f"expected {wanted}, found {found}")
+
+
+def scan(text: str, file: str) -> Iterator[Token]:
+    """The tokens of `text` without blanks, then one of kind `end`."""
+    at, line, line_start = 0, 1, 0
+    while at < len(text):
+        position = Position(file, line, at - line_start + 1)
+        match = TOKENS.match(text, at)
+        if match is None:
+            raise ConfigError(position, unreadable(text[at]))
+        at = match.end()
+        kind = match.lastgroup or ""
+        if kind == "newline":
+            line, line_start = line + 1, at
+        if kind != "space":
+            yield Token(kind, match.group(), position)
+    yield Token("end", "", Position(file, line, at - line_start + 1))
+
+
+def unreadable(character: str) -> str:
+    if character in "'\"":
+        return f"the string that begins with {character} is not closed on its line"
+    if character.isalpha() or character in "/.":
+        return f"'{character}' begins neither a key nor a value; text must be quoted"
+    return f"unexpected character {character!r}"
+
+
+def unquote(token: Token) -> str:
+    """The text of a quoted string, escapes resolved."""
+
+    def resolve(match: re.Match[str]) -> str:
+        hexadecimal, octal, letter = match.groups()
+        if hexadecimal or octal:
+            return chr(int(hexadecimal, 16) if hexadecimal else int(octal, 8) & 0xFF)
+        if letter not in ESCAPED:
+            at = token.position
+            column = at.column + 1 + match.start()
+            raise ConfigError(Position(at.file, at.line, column), f"unknown escape \\{letter} in a string")
+        return ESCAPED[letter]
+
+    return ESCAPE.sub(resolve, token.text[1:-1])
