@@ -1,0 +1,1 @@
+"""Xen public/arch-x86/: what is particular to x86."""

@@ -1,0 +1,1 @@
+"""Xen public/hvm/: of interest to PV tools only by its numbers."""

@@ -1,0 +1,1 @@
+"""Xen public/io/: what the two halves of a split driver share."""

@@ -1,0 +1,1 @@
+"""Xen public/xsm/: security modules."""
