@@ -1,23 +1,335 @@
-"""A CPU whose guest kernel is Python code."""
+"""A CPU whose guest kernel is Python code.
+
+Owns one vCPU's state: CR3 and user CR3, TLBs, the mode, the virtual IDT, callbacks, and the event words of
+its shared page. The guest touches memory only by `load`, `store` and `view` at virtual addresses, which
+walk real page tables; what they refuse is a page fault, delivered to the handler that the guest registered
+with a real set_trap_table hypercall. Effects of hypercalls are applied in order before the next access.
+
+    guest code ──load/store──► TLB ──miss──► page walk ──fault──► handler ──returns──► walk again
+         └──────hypercall────► gate ──► core;  reply ──► effects ──► upcall, if one is pending and not masked
+
+Events reach the guest at three points: after a hypercall, when it unmasks them, and from SIGUSR1 while it
+computes. Differences from hardware: a TLB holds at most TLB_ENTRIES pages and is emptied when full; a
+handler that returns MAX_REFAULTS times without having repaired anything ends the domain, where hardware
+would fault for ever.
+"""
 
 from __future__ import annotations
 
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final, NoReturn
 
-class PythonCpu:
-    """load / store / view at virtual addresses, through TLB, rings and page faults."""
+from domains.cpu.effects import EFFECTS, VcpuState
+from domains.cpu.gate import Gate
+from domains.cpu.local_calls import LOCAL_CALLS
+from domains.cpu.page_walk import PageWalk, Translation
+from domains.cpu.traps import TI_GET_IF, TrapFrame, Vector
+from hypervisor.machine.paging import PFEC_FETCH, PFEC_USER, is_canonical
+from hypervisor.public.callback import CALLBACKTYPE_event, CALLBACKTYPE_syscall
+from hypervisor.public.sched import SCHEDOP_block
+from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, VAddr
+from hypervisor.public.xen import Hypercall
+from hypervisor.wire.messages import EffectRecord
+
+TLB_ENTRIES: Final = 4096
+MAX_REFAULTS: Final = 64
+MAX_NESTED_TRAPS: Final = 8
+PAGE_OFFSET: Final = PAGE_SIZE - 1
+_BLOCKING: Final = {(int(Hypercall.sched_op), int(SCHEDOP_block))}
+
+
+class PythonCpu(VcpuState):
+    """One vCPU. Single-threaded: the SIGUSR1 handler is the only thing that comes between two steps of the
+    guest.
+    """
+
+    def __init__(self, gate: Gate, vcpu: int = 0) -> None:
+        super().__init__(gate, vcpu)
+        self.user = False
+        """Guest user mode: its accesses go through the user page table, its system calls to the guest
+        kernel.
+        """
+        self._walk = PageWalk(gate.memory)
+        self._in_xen = False
+        self._nested_traps = 0
+
+    # --- memory ----------------------------------------------------------------------------------
 
     def load(self, va: int, size: int) -> bytes:
-        """Read `size` bytes at `va`."""
-        raise NotImplementedError
+        """Read `size` bytes at `va`; faults go to the guest's handler."""
+        offset = va & PAGE_OFFSET
+        if offset + size <= PAGE_SIZE:
+            page = self.tlb_read.get(va >> PAGE_SHIFT)
+            if page is None:
+                page = self._fill(va, False)
+            return bytes(page[offset : offset + size])
+        return b"".join(self.views(va, size))
 
     def store(self, va: int, data: bytes | bytearray | memoryview) -> None:
-        """Write `data` at `va`."""
-        raise NotImplementedError
+        """Write `data` (bytes) at `va`. Up to the page where it faults, a longer store has been done."""
+        offset, size = va & PAGE_OFFSET, len(data)
+        if offset + size <= PAGE_SIZE:
+            page = self.tlb_write.get(va >> PAGE_SHIFT)
+            if page is None:
+                page = self._fill(va, True)
+            page[offset : offset + size] = data
+            return
+        done = 0
+        for view in self._pages(va, size, True):
+            view[:] = data[done : done + len(view)]
+            done += len(view)
 
     def view(self, va: int, size: int, write: bool = False) -> memoryview:
-        """A checked view within one page."""
-        raise NotImplementedError
+        """A view of `size` bytes within one page, checked now; ValueError if the range crosses into another
+        page.
+
+        Like a register holding an address, it is good only while the guest leaves the page mapped there.
+        """
+        offset = va & PAGE_OFFSET
+        if offset + size > PAGE_SIZE:
+            raise ValueError(f"{va:#x}+{size:#x} crosses a page")
+        page = (self.tlb_write if write else self.tlb_read).get(va >> PAGE_SHIFT)
+        if page is None:
+            page = self._fill(va, write)
+        view = page[offset : offset + size]
+        return view if write else view.toreadonly()
 
     def views(self, va: int, size: int, write: bool = False) -> list[memoryview]:
-        """Checked views that together cover the range, one a page."""
-        raise NotImplementedError
+        """Views that together cover `size` bytes from `va`, one a page."""
+        return list(self._pages(va, size, write))
+
+    def _pages(self, va: int, size: int, write: bool) -> Iterator[memoryview]:
+        while size > 0:
+            part = min(size, PAGE_SIZE - (va & PAGE_OFFSET))
+            yield self.view(va, part, write)
+            va, size = va + part, size - part
+
+    def translate(self, va: int, write: bool = False) -> Translation | None:
+        """What the page tables say of `va` now, past the TLB and without a fault; None if the access would
+        fault.
+        """
+        table = self._page_table()
+        found = (
+            self._walk.translate(table, va, write=write) if table is not None and is_canonical(va) else None
+        )
+        return found if isinstance(found, Translation) else None
+
+    def _page_table(self) -> int | None:
+        return self.user_cr3 if self.user else self.cr3
+
+    def _fill(self, va: int, write: bool) -> memoryview:
+        """Walk, faulting until the guest has made the access possible; the page's view, now in the TLB."""
+        for _ in range(MAX_REFAULTS):
+            page = self._lookup(va, write)
+            if page is not None:
+                return page
+        self.crash(f"page fault at {va:#x} is not repaired by its handler")
+
+    def _lookup(self, va: int, write: bool) -> memoryview | None:
+        """One attempt at an access: the page, or None after the guest's handler has returned."""
+        if not is_canonical(va):
+            self.bounce(Vector.general_protection, 0)
+            return None
+        table = self._page_table()
+        if table is None:
+            self.crash("user mode without a user page table")
+        found = self._walk.translate(table, va, write=write)
+        if isinstance(found, Translation):
+            page = self.memory.view(found.mfn << PAGE_SHIFT, PAGE_SIZE)
+            tlb = self.tlb_write if write else self.tlb_read
+            if len(tlb) >= TLB_ENTRIES:
+                tlb.clear()
+            tlb[va >> PAGE_SHIFT] = page
+            return page
+        self.events.set_cr2(va)
+        self.bounce(Vector.page_fault, found.error_code | (PFEC_USER if self.user else 0))
+        return None
+
+    # --- traps and modes -------------------------------------------------------------------------
+
+    def bounce(self, vector: int, error_code: int) -> None:
+        """Deliver a trap to the guest kernel's handler, in kernel mode; returns when the handler does.
+
+        Ends the domain if there is no handler, or if handlers trap in each other's midst (a double fault).
+        """
+        gate = self.traps.gate(vector)
+        if gate is None:
+            self.crash(f"trap {vector} (error {error_code:#x}) and no handler: double fault")
+        if self._nested_traps == MAX_NESTED_TRAPS:
+            self.crash(f"trap {vector} in {MAX_NESTED_TRAPS} trap handlers: double fault")
+        handler = self._code_at(gate.address)
+        frame = TrapFrame(vector, error_code, self.user, self.events.upcall_mask)
+        self._nested_traps += 1
+        try:
+            with self._kernel_mode(mask_events=bool(gate.flags & TI_GET_IF)):
+                handler(frame)
+        finally:
+            self._nested_traps -= 1
+        self.deliver_events()
+
+    @contextmanager
+    def _kernel_mode(self, mask_events: bool) -> Iterator[None]:
+        """Enter the guest kernel and come back as iret does: mode and event mask are those of before."""
+        user, masked = self.user, self.events.upcall_mask
+        self.switch_mode(False)
+        if mask_events:
+            self.events.upcall_mask = True
+        try:
+            yield
+        finally:
+            self.switch_mode(user)
+            self.events.upcall_mask = masked
+
+    @contextmanager
+    def user_mode(self) -> Iterator[None]:
+        """Run the block as guest user code: under the user page table, without hypercalls."""
+        if self.user_cr3 is None:
+            self.crash("user mode without a user page table")
+        self.switch_mode(True)
+        try:
+            yield
+        finally:
+            self.switch_mode(False)
+
+    def switch_mode(self, user: bool) -> None:
+        """Load the page table of the mode; each mode has TLBs of its own."""
+        self.user = user
+        self.tlb_read, self.tlb_write = self.user_tlbs if user else self.kernel_tlbs
+
+    def _code_at(self, address: int) -> Callable[..., int]:
+        """The kernel's callable at `address`, if the page there may be executed; a jump elsewhere ends the
+        domain.
+        """
+        handler = self.code.handler_at(address)
+        table = self.cr3
+        found = None if table is None else self._walk.translate(table, address, fetch=True)
+        if handler is None or not isinstance(found, Translation):
+            self.crash(f"jump to {address:#x}, where no code is (error {PFEC_FETCH:#x})")
+        return handler
+
+    # --- hypercalls ------------------------------------------------------------------------------
+
+    def syscall(self, nr: int, *args: int) -> int:
+        """The syscall instruction: a hypercall from kernel mode, the guest kernel's own handler from user
+        mode.
+        """
+        if not self.user:
+            return self.hypercall(nr, *args)
+        address, masks = self.callbacks.get(CALLBACKTYPE_syscall, (0, False))
+        handler = self._code_at(address)
+        with self._kernel_mode(masks):
+            result = handler(nr, *args)
+        self.deliver_events()
+        return result
+
+    def hypercall(self, nr: int, *args: int) -> int:
+        """Enter Xen: result of hypercall `nr`, negative for an error; its effects are in force when this
+        returns.
+
+        Arguments are 64-bit numbers, addresses being virtual ones of this vCPU. Kernel mode only (H1).
+        """
+        if self.user:
+            raise PermissionError("a hypercall from guest user mode")
+        local = LOCAL_CALLS.get(nr)
+        if local is not None:
+            return local(self, *args)
+        self._in_xen = True
+        try:
+            if args and (nr, args[0]) in _BLOCKING:
+                result = self._block()
+            else:
+                result, effects = self.gate.hypercall(self.vcpu, nr, *args)
+                self.apply(effects)
+        finally:
+            self._in_xen = False
+        self._leave_xen()
+        return result
+
+    def _block(self) -> int:
+        """SCHEDOP_block: unmasks events; returns at once if one is pending. No upcall can come between the
+        two.
+        """
+        self.events.upcall_mask = False
+        self.collect_events()
+        if self.events.upcall_pending:
+            return 0
+        result, effects = self.gate.hypercall(self.vcpu, Hypercall.sched_op, SCHEDOP_block)
+        self.apply(effects)
+        return result
+
+    def apply(self, effects: Sequence[EffectRecord]) -> None:
+        """Perform a reply's effects in order."""
+        for kind, *fields in effects:
+            EFFECTS[kind](self, *fields)
+
+    def local_call(self, nr: int, args: Sequence[int], result_va: int | None) -> None:
+        """A multicall entry that the process performs itself; its result goes to the entry's result word."""
+        result = LOCAL_CALLS[nr](self, *args)
+        if result_va is not None:
+            self.store(result_va, (result & (1 << 64) - 1).to_bytes(8, "little"))
+
+    # --- events ----------------------------------------------------------------------------------
+
+    def collect_events(self) -> None:
+        """Make pending, in the shared page, what the core has raised since the last time."""
+        for port in self.gate.raised():
+            self.events.set_pending(port)
+
+    def deliver_events(self) -> None:
+        """Collect, then call the guest's event callback while an upcall is pending and not masked."""
+        self.collect_events()
+        events = self.events
+        while events.upcall_pending and not events.upcall_mask:
+            address, _ = self.callbacks.get(CALLBACKTYPE_event, (0, False))
+            if not address:
+                return
+            with self._kernel_mode(mask_events=True):
+                self._code_at(address)()
+            self.collect_events()
+
+    def _leave_xen(self) -> None:
+        """On the way back to the guest: hand back a slice that is over, then deliver events."""
+        while self.gate.should_stop(self.vcpu):
+            self._in_xen = True
+            try:
+                self.apply(self.gate.stopped(self.vcpu))
+            finally:
+                self._in_xen = False
+        self.deliver_events()
+
+    def interrupt(self, _signum: int = 0, _frame: FrameType | None = None) -> None:
+        """SIGUSR1: the core has raised something or wants the slice back. In Xen already, the way out will
+        see to it.
+        """
+        if not self._in_xen and not self.gate.busy and self.started:
+            self._leave_xen()
+
+    # --- life ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Wait for the first slice and take over the initial registers (once)."""
+        self.boot(self.gate.start(self.vcpu))
+
+    def boot(self, effects: Sequence[EffectRecord]) -> None:
+        """Take over the effects of the START request; from here on the core's signals are heeded."""
+        self.apply(effects)
+        self.code.image = self.rip
+        self.started = True
+        signal.signal(signal.SIGUSR1, self.interrupt)
+
+    def rdtsc(self) -> int:
+        """The time-stamp counter: nanoseconds of the host's monotonic clock."""
+        return time.monotonic_ns()
+
+    def address_of(self, handler: Callable[..., int | None]) -> VAddr:
+        """The code address that stands for `handler`, to be given to set_trap_table or a callback."""
+        return self.code.address_of(handler)
+
+    def crash(self, reason: str) -> NoReturn:
+        """The guest broke the contract: its domain ends."""
+        self._in_xen = True
+        self.gate.crash(self.vcpu, reason)

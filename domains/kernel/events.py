@@ -10,7 +10,9 @@ Handler = Callable[[], None]
 
 
 class EventPorts:
-    """The domain's ports. A handler runs at least once after the last event that came before it (N events coalesce)."""
+    """The domain's ports. A handler runs at least once after the last event that came before it (N events
+    coalesce).
+    """
 
     def bind(self, port: Port, handler: Handler) -> None:
         """Call `handler` from the loop for each event on `port`, and unmask it."""
@@ -25,7 +27,9 @@ class EventPorts:
         raise NotImplementedError
 
     def bind_interdomain(self, remote: DomId, remote_port: Port) -> Port:
-        """A local port connected to one that `remote` allocated for this domain (EVTCHNOP_bind_interdomain)."""
+        """A local port connected to one that `remote` allocated for this domain
+        (EVTCHNOP_bind_interdomain).
+        """
         raise NotImplementedError
 
     def bind_virq(self, virq: int, handler: Handler) -> Port:

@@ -16,7 +16,9 @@ class GrantMapping(NamedTuple):
 
 
 class CopyEnd(NamedTuple):
-    """One end of a grant copy: `frame` is a GrantRef of `domid`, or with DOMID_SELF a frame number of this domain."""
+    """One end of a grant copy: `frame` is a GrantRef of `domid`, or with DOMID_SELF a frame number of this
+    domain.
+    """
 
     domid: DomId
     frame: GrantRef | Mfn

@@ -4,9 +4,9 @@
         def main(self) -> None:
             print("hello from", self.kernel.domid)
 
-`main` starts with memory, console, xenbus, events and grants ready. `print` writes to the guest's console and `input`
-reads from it. When `main` returns the domain powers off; when it raises, the traceback goes to the console and the
-domain has crashed.
+`main` starts with memory, console, xenbus, events and grants ready. `print` writes to the guest's console
+and `input` reads from it. When `main` returns the domain powers off; when it raises, the traceback goes to
+the console and the domain has crashed.
 """
 
 from __future__ import annotations

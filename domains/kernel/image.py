@@ -2,9 +2,10 @@
 
     offset 0x000  PYTHON_IMAGE_MAGIC (8 bytes)
            0x008  "package.module:Class" or "/absolute/path.py:Class", UTF-8, NUL-terminated
-           0x800  code addresses: 16 bytes stand for each callable that the kernel registers (traps, callbacks)
+           0x800  code addresses: 16 bytes stand for each callable that the kernel registers
 
-The builder puts the page at pseudo-physical frame 0 and starts the vCPU at its first byte; the domain process reads it there.
+The builder puts the page at pseudo-physical frame 0 and starts the vCPU at its first byte; the domain
+process reads it there.
 """
 
 from __future__ import annotations

