@@ -1,4 +1,4 @@
-"""What the hardware domain may ask of the machine: numbers, and setting the clock. Source: Xen public/platform.h."""
+"""What the hardware domain asks of the machine: numbers, setting the clock. Source: Xen public/platform.h."""
 
 from enum import IntEnum
 from typing import Annotated, Final
