@@ -1,0 +1,141 @@
+"""The ring of one guest: the page `struct xenstore_domain_interface` as the transport of a connection.
+
+       0  req[1024]   guest -> store       req_prod is the guest's word, req_cons ours
+    1024  rsp[1024]   store -> guest       rsp_prod is ours, rsp_cons the guest's word
+    2048  req_cons  req_prod  rsp_cons  rsp_prod  server_features  connection  error
+
+Everything in the page can be changed by the guest at any moment. So its two indices are read once per turn
+and checked, and what is ours is kept here and only written there, never read back. An index that lies, or a
+message that is too long, sets `error` and ends this connection, and nothing else (rule S4, XSA-325). Payload
+first, then the index, then the event. (Xen public/io/xs_wire.h, docs/misc/xenstore-ring.txt)
+
+Difference from Xen's C xenstored, as in its OCaml one: a guest may ask for a fresh start
+(XENSTORE_RECONNECT).
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from domains.dom0.xenstore.connection import Connection, Death
+from hypervisor.public.io.xs_wire import (
+    XENSTORE_CONNECTED,
+    XENSTORE_ERROR_COMM,
+    XENSTORE_ERROR_NONE,
+    XENSTORE_ERROR_PROTO,
+    XENSTORE_ERROR_RINGIDX,
+    XENSTORE_RECONNECT,
+    XENSTORE_RING_SIZE,
+    XENSTORE_SERVER_FEATURE_ERROR,
+    XENSTORE_SERVER_FEATURE_RECONNECTION,
+    xenstore_domain_interface,
+)
+
+_REQ: Final = xenstore_domain_interface.offsetof("req")
+_RSP: Final = xenstore_domain_interface.offsetof("rsp")
+_INDEX_MASK: Final = 0xFFFFFFFF
+_FEATURES: Final = int(XENSTORE_SERVER_FEATURE_ERROR) | int(XENSTORE_SERVER_FEATURE_RECONNECTION)
+_ERROR_OF: Final = {
+    Death.PROTOCOL: XENSTORE_ERROR_PROTO,
+    Death.RING_INDEX: XENSTORE_ERROR_RINGIDX,
+    Death.OVERFLOW: XENSTORE_ERROR_COMM,
+    Death.CLOSED: XENSTORE_ERROR_NONE,
+}
+
+
+class Ring:
+    """Attaches itself to `connection`. `page`: 4096 writable bytes (a numpy array's `.data`);
+    `notify` sends the guest an event.
+
+    Call `poll` when the guest has sent an event.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        page: memoryview,
+        notify: Callable[[], None],
+    ) -> None:
+        self._connection = connection
+        self._page = memoryview(page).cast("B")
+        self._words = xenstore_domain_interface.array(self._page, 1)[0]
+        self._notify = notify
+        self._polling = False
+        self._req_cons = 0
+        self._rsp_prod = 0
+        connection.transport = self
+        self._start()
+
+    def poll(self) -> None:
+        """Take what the guest has sent and may send, and give it what there is room for."""
+        if self._connection.dead:
+            return
+        if int(self._words["connection"]) == XENSTORE_RECONNECT:
+            self._connection.reset()
+            self._start()
+            return
+        self._polling = True
+        moved = self._read()
+        self._polling = False
+        if self._write() or moved:
+            self._notify()
+
+    def output_ready(self) -> None:
+        if self._polling:
+            return  # `poll` will write at its end
+        if self._write():
+            self._notify()
+
+    def input_wanted(self) -> None:
+        self.poll()
+
+    def _start(self) -> None:
+        """An empty ring: all words, then the state, then the event."""
+        self._req_cons = self._rsp_prod = 0
+        for word in ("req_cons", "req_prod", "rsp_cons", "rsp_prod"):
+            self._words[word] = 0
+        self._words["error"] = XENSTORE_ERROR_NONE
+        self._words["server_features"] = _FEATURES
+        self._words["connection"] = XENSTORE_CONNECTED
+        self._notify()
+
+    def _read(self) -> bool:
+        """Feed at most what was in the ring on entry. Returns whether anything was taken."""
+        available = self._distance(int(self._words["req_prod"]), self._req_cons)
+        moved = False
+        while available and (room := self._connection.room):
+            at = self._req_cons % XENSTORE_RING_SIZE
+            count = min(available, room, XENSTORE_RING_SIZE - at)
+            data = bytes(self._page[_REQ + at : _REQ + at + count])
+            available -= count
+            self._req_cons = (self._req_cons + count) & _INDEX_MASK
+            self._words["req_cons"] = self._req_cons
+            self._connection.feed(data)
+            moved = True
+        return moved
+
+    def _write(self) -> bool:
+        """Returns whether the guest has anything to look at."""
+        used = self._distance(self._rsp_prod, int(self._words["rsp_cons"]))
+        if self._connection.dead:
+            self._words["error"] = _ERROR_OF[self._connection.dead]
+            return True
+        data = self._connection.outgoing.peek(XENSTORE_RING_SIZE - used)
+        if not data:
+            return False
+        at = self._rsp_prod % XENSTORE_RING_SIZE
+        first, rest = data[: XENSTORE_RING_SIZE - at], data[XENSTORE_RING_SIZE - at :]
+        self._page[_RSP + at : _RSP + at + len(first)] = first
+        self._page[_RSP : _RSP + len(rest)] = rest
+        self._rsp_prod = (self._rsp_prod + len(data)) & _INDEX_MASK
+        self._words["rsp_prod"] = self._rsp_prod
+        self._connection.outgoing.advance(len(data))
+        return True
+
+    def _distance(self, producer: int, consumer: int) -> int:
+        """Bytes between two indices, which run freely modulo 2^32. More than the ring holds ends the
+        connection."""
+        distance = (producer - consumer) & _INDEX_MASK
+        if distance > XENSTORE_RING_SIZE:
+            self._connection.kill(Death.RING_INDEX)
+            return 0
+        return distance

@@ -1,0 +1,154 @@
+"""The tree as a flat map from path to immutable node, and the account of who owns what in it.
+
+Invariants: the root and the special names always exist; the parent of every node exists and lists it; the
+usage of every domain (`Quota.NODES`, `Quota.MEMORY`) is the sum over the nodes it owns. `check` recounts all
+three.
+
+A flat map has no recursion to run out of stack (XSA-418), and makes an open transaction cost nothing: it is
+an overlay over this map. The store enforces no permission and no quota: `tree` and `requests` have done so
+before.
+"""
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Final, NamedTuple, Protocol
+
+from domains.dom0.xenstore.node import Node
+from domains.dom0.xenstore.path import ROOT, SPECIALS, Path, child_of, is_special, leaf_of, parent_of
+from domains.dom0.xenstore.perms import Access, Perm, owner_of
+from domains.dom0.xenstore.quota import Quota, Usage
+from hypervisor.public.types import DomId
+
+CONTROL_DOMAIN: Final = DomId(0)
+_INITIAL: Final = (ROOT, Path("/tool"), Path("/tool/xenstored"), *SPECIALS)
+
+Changes = dict[Path, Node | None]
+"""What a request or a commit does to the tree: the new node, or None for "gone"."""
+
+
+class Match(Enum):
+    """Which watches an event reaches: those on exactly this path, or those on its ancestors as well."""
+
+    EXACT = 0
+    SUBTREE = 1
+
+
+class Plan(NamedTuple):
+    """All that one request will do. It has been checked, and is applied as a whole (rule S3)."""
+
+    changes: Changes
+    events: dict[Path, Match]
+
+
+class View(Protocol):
+    """Where a request reads: the store, or a transaction over it."""
+
+    def get(self, path: Path) -> Node | None:
+        """The node, or None."""
+        ...
+
+
+class Charge(NamedTuple):
+    """What changes cost one domain; negative is given back."""
+
+    nodes: int
+    memory: int
+
+
+def footprint(path: Path, node: Node) -> int:
+    """Bytes of `Quota.MEMORY` that a node costs its owner."""
+    return len(path) + node.size
+
+
+def cost(changes: Mapping[Path, Node | None], before: Callable[[Path], Node | None]) -> dict[DomId, Charge]:
+    """What `changes` cost each domain, compared with the nodes that `before` knows."""
+    charges: dict[DomId, Charge] = {}
+    for path, new in changes.items():
+        for node, sign in ((before(path), -1), (new, 1)):
+            if node is not None:
+                owner = owner_of(node.perms)
+                nodes, memory = charges.get(owner, (0, 0))
+                charges[owner] = Charge(nodes + sign, memory + sign * footprint(path, node))
+    return charges
+
+
+class Store:
+    """`usage_of` gives the account of a domain, which it opens if there is none yet."""
+
+    def __init__(self, usage_of: Callable[[DomId], Usage]) -> None:
+        self._usage_of = usage_of
+        self._nodes: dict[Path, Node] = {}
+        self._generation = 0
+        self.open_transactions = 0
+        # Which nodes name a domain in their permissions, so that its death costs what it owned, not a full
+        # walk. The control domain does not die and is not listed.
+        self._naming: dict[DomId, dict[Path, None]] = {}
+        perms = (Perm(CONTROL_DOMAIN, Access.NONE),)
+        children = {
+            parent_of(path): leaf_of(path) + b"\0" for path in _INITIAL if path != ROOT and path[0] == "/"
+        }
+        self.apply({path: Node(perms, children=children.get(path, b"")) for path in _INITIAL})
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def get(self, path: Path) -> Node | None:
+        return self._nodes.get(path)
+
+    def next_generation(self) -> int:
+        self._generation += 1
+        return self._generation
+
+    def paths_naming(self, domid: DomId) -> list[Path]:
+        """All nodes that `domid` owns or has a permission entry in; ancestors first."""
+        return sorted(self._naming.get(domid, ()))
+
+    def apply(self, changes: Mapping[Path, Node | None]) -> Changes:
+        """Do all `changes`; returns what was there before. Cannot fail."""
+        before: Changes = {}
+        for path, new in changes.items():
+            before[path] = old = self._nodes.pop(path, None) if new is None else self._nodes.get(path)
+            if new is not None:
+                self._nodes[path] = new.stamped(self.next_generation())
+            self._account(path, old, -1)
+            self._account(path, new, 1)
+        return before
+
+    def _account(self, path: Path, node: Node | None, sign: int) -> None:
+        if node is None:
+            return
+        usage = self._usage_of(owner_of(node.perms))
+        usage.add(Quota.NODES, sign)
+        usage.add(Quota.MEMORY, sign * footprint(path, node))
+        for perm in node.perms:
+            if perm.domid == CONTROL_DOMAIN:
+                continue
+            naming = self._naming.setdefault(perm.domid, {})
+            if sign > 0:
+                naming[path] = None
+            else:
+                naming.pop(path, None)
+            if not naming:
+                del self._naming[perm.domid]
+
+    def owned(self) -> dict[DomId, Charge]:
+        """Nodes and their memory per owner, counted afresh."""
+        return cost(self._nodes, lambda _path: None)
+
+    def check(self) -> list[str]:
+        """Recount everything; what does not hold, in words. Empty for a sound store."""
+        wrong = [f"{path} is missing" for path in (ROOT, *SPECIALS) if path not in self._nodes]
+        for path, node in self._nodes.items():
+            names = node.names()
+            if len(set(names)) != len(names):
+                wrong.append(f"{path} lists a child twice")
+            wrong += [f"{path} lists {name!r}" for name in names if child_of(path, name) not in self._nodes]
+            if path != ROOT and not is_special(path):
+                parent = self._nodes.get(parent_of(path))
+                if parent is None or leaf_of(path) not in parent.names():
+                    wrong.append(f"{path} is not listed by its parent")
+        for owner, charge in self.owned().items():
+            counted = self._usage_of(owner)[Quota.NODES]
+            if counted != charge.nodes:
+                wrong.append(f"domain {owner} owns {charge.nodes} nodes, {counted} are counted")
+        return wrong
