@@ -1,0 +1,1 @@
+"""consoled: the back end of every domain's PV console, and who is looking at it."""

@@ -1,0 +1,99 @@
+"""The consoles of all domains: maps each one's page, binds its event channel, and keeps its terminal.
+
+A domain's console is connected when the domain is built, before its first instruction, so nothing it says is
+lost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from domains.dom0.console.ring import ConsoleRing
+from domains.dom0.console.terminal import Terminal, Viewer
+from hypervisor.public.types import PAGE_SIZE, DomId, Mfn, Port, VAddr
+
+if TYPE_CHECKING:
+    from domains.kernel.kernel import Kernel
+
+RETRY: Final = 0.02
+"""Seconds until a viewer that took nothing is asked again."""
+
+
+class Line:
+    """What connects Dom0 with one domain's console."""
+
+    def __init__(self, kernel: Kernel, domid: DomId, mfn: Mfn, remote_port: Port) -> None:
+        self._kernel = kernel
+        self._va: VAddr = kernel.memory.map_frames(domid, [mfn])
+        try:
+            self._port = kernel.events.bind_interdomain(domid, remote_port)
+        except BaseException:
+            kernel.memory.unmap(self._va)
+            raise
+        ring = ConsoleRing(kernel.cpu.view(self._va, PAGE_SIZE, write=True))
+        self.terminal = Terminal(ring, self._notify)
+        kernel.events.bind(self._port, self.terminal.service)
+
+    def _notify(self) -> None:
+        self._kernel.events.notify(self._port)
+
+    def close(self, reason: str) -> bool:
+        done = self.terminal.close(reason)
+        self._kernel.events.close(self._port)
+        self._kernel.memory.unmap(self._va)
+        return done
+
+
+class Consoled:
+    """One per Dom0."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._lines: dict[DomId, Line] = {}
+        self._behind: list[Terminal] = []
+        self._retrying = False
+
+    def connect(self, domid: DomId, mfn: Mfn, port: Port) -> None:
+        """Serve the console of a domain: the ring in frame `mfn`, the domain's unbound `port`. XenError."""
+        self._lines[domid] = Line(self._kernel, domid, mfn, port)
+
+    def disconnect(self, domid: DomId, reason: str) -> None:
+        """The domain ends for `reason`; its viewers get the last bytes first. Harmless if it has no
+        console.
+        """
+        line = self._lines.pop(domid, None)
+        if line is not None and not line.close(reason):
+            self._ask_again(line.terminal)
+
+    def attach(self, domid: DomId, viewer: Viewer) -> bool:
+        """Let `viewer` follow; False if the domain has no console."""
+        line = self._lines.get(domid)
+        if line is None:
+            return False
+        line.terminal.attach(viewer)
+        if not line.terminal.pump():
+            self._ask_again(line.terminal)
+        return True
+
+    def detach(self, domid: DomId, viewer: Viewer) -> None:
+        if domid in self._lines:
+            self._lines[domid].terminal.detach(viewer)
+
+    def type(self, domid: DomId, data: bytes) -> None:
+        """Input for a domain; dropped if it has no console."""
+        if domid in self._lines:
+            self._lines[domid].terminal.type(data)
+
+    def _ask_again(self, terminal: Terminal) -> None:
+        if terminal not in self._behind:
+            self._behind.append(terminal)
+        if not self._retrying:
+            self._retrying = True
+            self._kernel.call_later(RETRY, self._retry)
+
+    def _retry(self) -> None:
+        self._retrying = False
+        behind, self._behind = self._behind, []
+        for terminal in behind:
+            if not terminal.pump():
+                self._ask_again(terminal)
