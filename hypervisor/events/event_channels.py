@@ -22,11 +22,10 @@ from typing import Final
 from hypervisor.events.channel import ECS, Channel, XenConsumer
 from hypervisor.events.virq import GlobalVirqs, VirqType, virq_type
 from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.event_channel import EVTCHN_2L_NR_CHANNELS
 from hypervisor.public.types import DomId, Port
 from hypervisor.public.xen import NR_VIRQS
 
-EVTCHN_2L_NR_CHANNELS: Final = 4096
-"""64 words of 64 bits: the most ports that the 2-level ABI can name (E1)."""
 EVTCHNS_PER_BUCKET: Final = 64
 """The port table grows by this many; a port beyond it is invalid, one inside it merely closed."""
 PORTS_PER_SLICE: Final = 64

@@ -1,0 +1,77 @@
+"""An independent recount of event channels: E1, E2, E4, E8, E9 and E11 from the port tables alone.
+
+It trusts no counter and no index: both are computed again from the states of all ports and compared. May be called
+after any step, also between two slices of a reset or a death.
+"""
+
+from collections.abc import Iterable
+
+from hypervisor.events.channel import ECS, Channel
+from hypervisor.events.event_channels import EVTCHN_2L_NR_CHANNELS, EventChannels
+from hypervisor.events.virq import VirqType, virq_type
+from hypervisor.public.types import Port
+
+
+def recount_events(tables: Iterable[EventChannels]) -> None:
+    """AssertionError naming domain, port and rule if any table of the machine is inconsistent."""
+    everybody = list(tables)
+    for events in everybody:
+        recount_one(events, everybody)
+
+
+def recount_one(events: EventChannels, everybody: list[EventChannels]) -> None:
+    ports = [(Port(port), events.channel(port)) for port in range(len(events))]
+    whose = f"d{events.domid}"
+    assert ports[0][1].state is ECS.RESERVED, f"E1: {whose} port 0 is {ports[0][1].state.name}"
+    assert len(ports) <= EVTCHN_2L_NR_CHANNELS, f"E1: {whose} has {len(ports)} ports"
+    live = [(port, channel) for port, channel in ports[1:] if channel.state is not ECS.FREE]
+    assert events.active == len(live), (
+        f"E9: {whose} counts {events.active} active ports, there are {len(live)}"
+    )
+    owned = sum(channel.xen_consumer is not None for _, channel in live)
+    assert events.xen_owned == owned, (
+        f"E9: {whose} counts {events.xen_owned} of the core's ports, not {owned}"
+    )
+    for port, channel in ports[1:]:
+        recount_port(events, port, channel, everybody)
+    recount_bindings(events, live)
+    for vcpu_id, polled in events.pollers.items():
+        assert all(port < len(ports) for port in polled), f"E11: {whose} vCPU {vcpu_id} polls an invalid port"
+
+
+def recount_port(events: EventChannels, port: Port, channel: Channel, everybody: list[EventChannels]) -> None:
+    where = f"d{events.domid} port {port}"
+    assert channel.state is not ECS.RESERVED, f"E1: {where} is reserved"
+    if channel.state is ECS.FREE:
+        assert channel == Channel(), f"E4: {where} is free but remembers {channel}"
+        return
+    assert port <= events.max_port, f"E1: {where} is beyond the domain's limit {events.max_port}"
+    if channel.state is ECS.INTERDOMAIN:
+        assert channel.remote in everybody, f"E2: {where} leads to a domain that is gone"
+        far = channel.remote.channel(channel.remote_port)
+        assert far.state is ECS.INTERDOMAIN, f"E2: {where} leads to a port that is {far.state.name}"
+        assert (far.remote, far.remote_port) == (events, port), f"E2: the peer of {where} leads elsewhere"
+    else:
+        assert channel.remote is None, f"E2: {where} is {channel.state.name} and has a peer"
+    if channel.xen_consumer is not None:
+        assert channel.state in (ECS.UNBOUND, ECS.INTERDOMAIN), (
+            f"E5: {where} is the core's and {channel.state.name}"
+        )
+
+
+def recount_bindings(events: EventChannels, live: list[tuple[Port, Channel]]) -> None:
+    """VIRQ and PIRQ bindings, both ways: every port has its binding, and there is no other (E8)."""
+    virqs = {}
+    for port, channel in live:
+        if channel.state is ECS.VIRQ:
+            per_vcpu = virq_type(channel.virq) is VirqType.VCPU
+            virqs[channel.notify_vcpu_id if per_vcpu else 0, channel.virq] = port
+    assert events._virq_ports == virqs, (
+        f"E8: d{events.domid} binds {events._virq_ports}, its ports say {virqs}"
+    )
+    pirqs = {channel.pirq: port for port, channel in live if channel.state is ECS.PIRQ}
+    assert events._pirq_ports == pirqs, (
+        f"E8: d{events.domid} binds {events._pirq_ports}, its ports say {pirqs}"
+    )
+    counted = sum(channel.state in (ECS.VIRQ, ECS.PIRQ) for _, channel in live)
+    assert counted == len(virqs) + len(pirqs), f"E8: d{events.domid} has two ports for one virq or pirq"
