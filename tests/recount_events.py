@@ -1,7 +1,7 @@
 """An independent recount of event channels: E1, E2, E4, E8, E9 and E11 from the port tables alone.
 
-It trusts no counter and no index: both are computed again from the states of all ports and compared. May be called
-after any step, also between two slices of a reset or a death.
+It trusts no counter and no index: both are computed again from the states of all ports and compared. May be
+called after any step, also between two slices of a reset or a death.
 """
 
 from collections.abc import Iterable
@@ -25,13 +25,9 @@ def recount_one(events: EventChannels, everybody: list[EventChannels]) -> None:
     assert ports[0][1].state is ECS.RESERVED, f"E1: {whose} port 0 is {ports[0][1].state.name}"
     assert len(ports) <= EVTCHN_2L_NR_CHANNELS, f"E1: {whose} has {len(ports)} ports"
     live = [(port, channel) for port, channel in ports[1:] if channel.state is not ECS.FREE]
-    assert events.active == len(live), (
-        f"E9: {whose} counts {events.active} active ports, there are {len(live)}"
-    )
+    assert events.active == len(live), f"E9: {whose} counts {events.active} ports, there are {len(live)}"
     owned = sum(channel.xen_consumer is not None for _, channel in live)
-    assert events.xen_owned == owned, (
-        f"E9: {whose} counts {events.xen_owned} of the core's ports, not {owned}"
-    )
+    assert events.xen_owned == owned, f"E9: {whose} counts {events.xen_owned} core ports, not {owned}"
     for port, channel in ports[1:]:
         recount_port(events, port, channel, everybody)
     recount_bindings(events, live)
@@ -66,12 +62,8 @@ def recount_bindings(events: EventChannels, live: list[tuple[Port, Channel]]) ->
         if channel.state is ECS.VIRQ:
             per_vcpu = virq_type(channel.virq) is VirqType.VCPU
             virqs[channel.notify_vcpu_id if per_vcpu else 0, channel.virq] = port
-    assert events._virq_ports == virqs, (
-        f"E8: d{events.domid} binds {events._virq_ports}, its ports say {virqs}"
-    )
+    assert events._virq_ports == virqs, f"E8: d{events.domid} binds {events._virq_ports}, ports say {virqs}"
     pirqs = {channel.pirq: port for port, channel in live if channel.state is ECS.PIRQ}
-    assert events._pirq_ports == pirqs, (
-        f"E8: d{events.domid} binds {events._pirq_ports}, its ports say {pirqs}"
-    )
+    assert events._pirq_ports == pirqs, f"E8: d{events.domid} binds {events._pirq_ports}, ports say {pirqs}"
     counted = sum(channel.state in (ECS.VIRQ, ECS.PIRQ) for _, channel in live)
     assert counted == len(virqs) + len(pirqs), f"E8: d{events.domid} has two ports for one virq or pirq"

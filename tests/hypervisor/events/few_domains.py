@@ -1,4 +1,4 @@
-"""A few domains' event channels, wired to each other as the core does it, with what leaves them written down."""
+"""A few domains' event channels, wired to each other as the core does it; what leaves them is written down."""
 
 from collections.abc import Iterable
 
