@@ -13,7 +13,7 @@ from hypervisor.public.domctl_vcpu import *
 from hypervisor.public.layout import Struct, Union, u16, u32
 from hypervisor.public.types import domid_t
 
-XEN_DOMCTL_INTERFACE_VERSION: Final = 21  # a caller with another one gets -EACCES
+XEN_DOMCTL_INTERFACE_VERSION: Final = 0x15  # a caller with another one gets -EACCES
 
 
 class Domctl(IntEnum):

@@ -36,9 +36,7 @@ XEN_DOMCTL_GRANT_version_mask: Final = 15
 
 
 class xen_domctl_createdomain(Struct, size=64):
-    """createdomain: a domain without vCPUs or memory; the id is xen_domctl.domain, IN (if taken: Xen
-    chooses) and OUT.
-    """
+    """A domain without vCPUs or memory; its id is `domain` of xen_domctl, IN (taken: Xen chooses) and OUT."""
 
     ssidref: u32  # IN: security label
     handle: xen_domain_handle_t  # IN: UUID
@@ -80,7 +78,7 @@ XEN_INVALID_MAX_VCPU_ID: Final = 0xFFFFFFFF
 
 
 class xen_domctl_getdomaininfo(Struct, size=112):
-    """getdomaininfo of the first domain at or above xen_domctl.domain; all OUT."""
+    """State of the first domain whose id is at least `domain` of xen_domctl; all OUT."""
 
     domain: domid_t
     pad1: u16
@@ -103,9 +101,7 @@ class xen_domctl_getdomaininfo(Struct, size=112):
 
 
 class PageFrameInfo(IntFlag):
-    """Frame type that getpageframeinfo3 puts in place of each frame number; the type is a 3-bit number
-    at bit 28.
-    """
+    """What getpageframeinfo3 puts in place of a frame number: pinned or not, and the type as a number."""
 
     XEN_DOMCTL_PFINFO_NOTAB = 0
     XEN_DOMCTL_PFINFO_L1TAB = 1 << 28

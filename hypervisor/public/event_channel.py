@@ -64,8 +64,8 @@ EVTCHN_FIFO_MASKED: Final = 30  # bit of an event word
 EVTCHN_FIFO_LINKED: Final = 29  # bit of an event word
 EVTCHN_FIFO_BUSY: Final = 28  # bit of an event word
 EVTCHN_FIFO_LINK_BITS: Final = 17
-EVTCHN_FIFO_LINK_MASK: Final = 0x1FFFF
-EVTCHN_FIFO_NR_CHANNELS: Final = 0x20000
+EVTCHN_FIFO_LINK_MASK: Final = (1 << EVTCHN_FIFO_LINK_BITS) - 1
+EVTCHN_FIFO_NR_CHANNELS: Final = 1 << EVTCHN_FIFO_LINK_BITS
 
 
 class evtchn_alloc_unbound(Struct, size=8):
@@ -122,14 +122,14 @@ class evtchn_send(Struct, size=4):
 class evtchn_status_u_unbound(Struct, size=2):
     """`unbound` of evtchn_status_u."""
 
-    dom: domid_t  # IN
+    dom: domid_t  # who may bind
 
 
 class evtchn_status_u_interdomain(Struct, size=8):
     """`interdomain` of evtchn_status_u."""
 
-    dom: domid_t  # IN
-    port: evtchn_port_t  # IN
+    dom: domid_t
+    port: evtchn_port_t
 
 
 class evtchn_status_u(Union, size=8):

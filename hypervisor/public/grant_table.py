@@ -131,9 +131,7 @@ GNTTAB_RESERVED_XENSTORE: Final = 1
 
 
 class grant_entry_v1(Struct, size=8):
-    """One entry of a version 1 table, shared between granter and Xen, which may only set reading and
-    writing.
-    """
+    """One entry of a version 1 table. The granter writes it; Xen sets `reading` and `writing`."""
 
     flags: u16  # GTF_*
     domid: domid_t  # who may use it
@@ -220,7 +218,7 @@ class gnttab_dump_table(Struct, size=4):
 
 
 class gnttab_transfer(Struct, size=24):
-    """Give a frame away to a domain that offered to accept it; not done for PV guests today."""
+    """Give a frame to a domain that granted a slot to accept it."""
 
     mfn: xen_pfn_t  # IN
     domid: domid_t  # IN

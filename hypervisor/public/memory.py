@@ -12,7 +12,7 @@ from hypervisor.public.types import XEN_GUEST_HANDLE, domid_t, xen_pfn_t, xen_ul
 
 
 class MemoryOp(IntEnum):
-    """First argument of memory_op, in its low bits."""
+    """First argument of memory_op, bits 0-5; above them, a continued one carries its progress."""
 
     XENMEM_increase_reservation = 0
     XENMEM_decrease_reservation = 1
@@ -75,9 +75,7 @@ class MapSpace(IntEnum):
 
 
 class ReservationFlags(IntFlag):
-    """`mem_flags` of xen_memory_reservation; bits 0-7: address bits the frames must fit; bits 8-15:
-    node + 1.
-    """
+    """`mem_flags` of xen_memory_reservation; bits 0-7: width of the frames' addresses; 8-15: node + 1."""
 
     XENMEMF_populate_on_demand = 1 << 16
     XENMEMF_exact_node_request = 1 << 17
@@ -101,8 +99,6 @@ class MemoryResource(IntEnum):
     XENMEM_resource_ioreq_server, XENMEM_resource_grant_table, XENMEM_resource_vmtrace_buf,
 ) = MemoryResource.__members__.values()  # fmt: skip
 
-MEMOP_EXTENT_SHIFT: Final = 6  # a continued memory_op carries its progress above the command
-MEMOP_CMD_MASK: Final = (1 << MEMOP_EXTENT_SHIFT) - 1
 XENMAPIDX_grant_table_status: Final = 0x80000000
 XENMEM_resource_grant_table_id_shared: Final = 0
 XENMEM_resource_grant_table_id_status: Final = 1

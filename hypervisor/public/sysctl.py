@@ -12,7 +12,7 @@ from hypervisor.public.layout import Struct, Union, i32, u8, u32, u64
 from hypervisor.public.types import XEN_GUEST_HANDLE, domid_t
 from hypervisor.public.xen import xenctl_bitmap
 
-XEN_SYSCTL_INTERFACE_VERSION: Final = 21  # a caller with another one gets -EACCES
+XEN_SYSCTL_INTERFACE_VERSION: Final = 0x15  # a caller with another one gets -EACCES
 
 
 class Sysctl(IntEnum):
@@ -285,11 +285,11 @@ class xen_sysctl_cpupool_op(Struct, size=40):
     cpumap: xenctl_bitmap  # OUT
 
 
-XEN_SYSCTL_SCHED_RATELIMIT_MAX: Final = 0x7A120  # microseconds
+XEN_SYSCTL_SCHED_RATELIMIT_MAX: Final = 500_000  # microseconds
 XEN_SYSCTL_SCHED_RATELIMIT_MIN: Final = 100  # microseconds
-XEN_SYSCTL_CSCHED_TSLICE_MAX: Final = 0x3E8  # milliseconds
+XEN_SYSCTL_CSCHED_TSLICE_MAX: Final = 1000  # milliseconds
 XEN_SYSCTL_CSCHED_TSLICE_MIN: Final = 1  # milliseconds
-XEN_SYSCTL_CSCHED_MGR_DLY_MAX_US: Final = 0x186A0
+XEN_SYSCTL_CSCHED_MGR_DLY_MAX_US: Final = 100_000
 
 
 class SysctlSchedulerOp(IntEnum):
@@ -340,7 +340,7 @@ class xen_sysctl_cpu_levelling_caps(Struct, size=4):
 
 
 class xen_sysctl_cpu_featureset(Struct, size=16):
-    """CPU features as bit words; deprecated."""
+    """CPU features as bit words."""
 
     index: u32  # IN: raw, host, pv, hvm, pv_max, hvm_max
     nr_features: u32  # IN and OUT: words

@@ -45,9 +45,7 @@ class RunState(IntEnum):
 
 RUNSTATE_running, RUNSTATE_runnable, RUNSTATE_blocked, RUNSTATE_offline = RunState.__members__.values()
 
-XEN_RUNSTATE_UPDATE: Final = (
-    -9223372036854775808
-)  # in state_entry_time while Xen writes, if the guest asked for it
+XEN_RUNSTATE_UPDATE: Final = 1 << 63  # in state_entry_time while Xen writes, if the guest asked for it
 VCPU_SSHOTTMR_future: Final = 1  # fail with ETIME if the time is past
 
 

@@ -30,7 +30,7 @@ class XenVersion(IntEnum):
 ) = XenVersion.__members__.values()  # fmt: skip
 
 XEN_EXTRAVERSION_LEN: Final = 16
-XEN_CAPABILITIES_INFO_LEN: Final = 0x400
+XEN_CAPABILITIES_INFO_LEN: Final = 1024
 XEN_CHANGESET_INFO_LEN: Final = 64
 XEN_COMMANDLINE_LEN: Final = 1024  # of xen_commandline_t; Xen has no name for it
 

@@ -13,9 +13,7 @@ from hypervisor.public.types import XEN_GUEST_HANDLE, DomId, unsigned_long, xen_
 
 
 class Hypercall(IntEnum):
-    """Hypercall numbers without `__HYPERVISOR_`, which Python would mangle. arch_0 is do_mca, arch_1
-    does nothing.
-    """
+    """Hypercall numbers, without `__HYPERVISOR_`, which Python would mangle."""
 
     set_trap_table = 0
     mmu_update = 1
@@ -59,7 +57,7 @@ class Hypercall(IntEnum):
     xenpmu_op = 40
     dm_op = 41
     hypfs_op = 42
-    arch_0 = 48
+    arch_0 = 48  # mca on x86
     arch_1 = 49
 
 
@@ -107,9 +105,7 @@ class MmuUpdateCommand(IntEnum):
 
 
 class MmuExtCommand(IntEnum):
-    """`cmd` of an mmuext_op. arg1.mfn: pins, base pointers, page operations; arg1.linear_addr:
-    invalidation, LDT.
-    """
+    """`cmd` of an mmuext_op. INVLPG_* and SET_LDT take arg1.linear_addr, the others arg1.mfn or nothing."""
 
     MMUEXT_PIN_L1_TABLE = 0
     MMUEXT_PIN_L2_TABLE = 1
@@ -143,9 +139,7 @@ class MmuExtCommand(IntEnum):
 
 
 class UpdateVaMappingFlags(IntFlag):
-    """Third argument of update_va_mapping; with MULTI or LOCAL and a flush, the rest is a pointer to a
-    vCPU bitmap.
-    """
+    """Third argument of update_va_mapping; if not ALL, its other bits point to a bitmap of vCPUs (0: local)."""
 
     UVMF_NONE = 0
     UVMF_TLB_FLUSH = 1 << 0
@@ -234,7 +228,7 @@ DOMID_COW: Final = DomId(0x7FF3)  # owner of shared (copy-on-write) frames
 DOMID_INVALID: Final = DomId(0x7FF4)
 DOMID_IDLE: Final = DomId(0x7FFF)
 DOMID_MASK: Final = DomId(0x7FFF)
-MAX_GUEST_CMDLINE: Final = 0x400
+MAX_GUEST_CMDLINE: Final = 1024
 
 
 class mmuext_op_arg1(Union, size=8):
@@ -333,9 +327,7 @@ class start_info_console(Union, size=16):
 
 
 class start_info(Struct, size=1168):
-    """What a PV guest is told at its entry point, through RSI. Frame numbers are the guest's own unless
-    said.
-    """
+    """What a PV guest is told at its entry point, through RSI."""
 
     magic: Annotated[bytes, 32]  # "xen-3.0-x86_64"
     nr_pages: unsigned_long  # size of the guest

@@ -27,11 +27,12 @@ class GuestContextFlags(IntFlag):
     VGCF_failsafe_disables_events = 1 << 3
     VGCF_syscall_disables_events = 1 << 4
     VGCF_online = 1 << 5
+    VGCF_in_syscall = 1 << 8  # of an iret_context; from xen-x86_64.h
 
 
 (
     VGCF_i387_valid, VGCF_in_kernel, VGCF_failsafe_disables_events, VGCF_syscall_disables_events,
-    VGCF_online,
+    VGCF_online, VGCF_in_syscall,
 ) = GuestContextFlags.__members__.values()  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from hypervisor.public.layout import Struct, u32
 
 
 class xencons_interface(Struct, size=3088):
-    """`in` and `out` as the guest sees them; counters run modulo 2^32, byte n of a ring is at n % its length."""
+    """`in` and `out` as the guest sees them; counters run modulo 2^32, byte n is at n % length."""
 
     in_: Annotated[bytes, 1024]  # daemon to guest
     out: Annotated[bytes, 2048]  # guest to daemon

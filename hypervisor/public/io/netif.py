@@ -99,8 +99,8 @@ class netif_tx_request(Struct, size=12):
 class netif_extra_info_u_gso(Struct, size=6):
     """`gso` of netif_extra_info_u."""
 
-    size: u16
-    type: u8  # XEN_NETIF_EXTRA_TYPE_*
+    size: u16  # bytes of payload per segment
+    type: u8  # XEN_NETIF_GSO_TYPE_*
     pad: u8
     features: u16  # 0
 
@@ -114,7 +114,7 @@ class netif_extra_info_u_mcast(Struct, size=6):
 class netif_extra_info_u_hash(Struct, size=6):
     """`hash` of netif_extra_info_u."""
 
-    type: u8  # XEN_NETIF_EXTRA_TYPE_*
+    type: u8  # XEN_NETIF_CTRL_HASH_TYPE_*
     algorithm: u8
     value: Annotated[bytes, 4]
 

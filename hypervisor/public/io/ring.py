@@ -7,7 +7,8 @@
     64     ring        slots: as many as fit into the page, rounded down to a power of 2;
                        a slot holds a request, then its response
 
-Counters run on without wrapping at the ring's size; slot n is `ring[n % slots]`. Source: Xen public/io/ring.h.
+Counters run on without wrapping at the ring's size; slot n is `ring[n % slots]`.
+Source: Xen public/io/ring.h.
 """
 
 from typing import Annotated

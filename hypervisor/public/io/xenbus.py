@@ -1,4 +1,4 @@
-"""State of each half of a split driver, as its key `state` in xenstore says. Source: Xen public/io/xenbus.h."""
+"""State of each half of a split driver, its key `state` in xenstore. Source: Xen public/io/xenbus.h."""
 
 from enum import IntEnum
 

@@ -90,10 +90,10 @@ class XenstoreRingError(IntEnum):
     XENSTORE_ERROR_NONE, XENSTORE_ERROR_COMM, XENSTORE_ERROR_RINGIDX, XENSTORE_ERROR_PROTO,
 ) = XenstoreRingError.__members__.values()  # fmt: skip
 
-XENSTORE_RING_SIZE: Final = 0x400
-XENSTORE_PAYLOAD_MAX: Final = 0x1000  # bytes after the header
-XENSTORE_ABS_PATH_MAX: Final = 0xC00
-XENSTORE_REL_PATH_MAX: Final = 0x800
+XENSTORE_RING_SIZE: Final = 1024
+XENSTORE_PAYLOAD_MAX: Final = 4096  # bytes after the header
+XENSTORE_ABS_PATH_MAX: Final = 3072
+XENSTORE_REL_PATH_MAX: Final = 2048
 
 XS_WRITE_NONE: Final = b"NONE"
 XS_WRITE_CREATE: Final = b"CREATE"
