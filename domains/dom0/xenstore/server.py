@@ -9,7 +9,7 @@
     xenstored.shutdown(domid)                 it has shut down: @releaseDomain fires
     xenstored.release(domid)                  it is gone: so are its nodes, rights, watches, transactions
 
-    delay = xenstored.run()                   what could not be done at once; once per turn of the caller's loop
+    delay = xenstored.run()                   what had to wait; once per turn of the caller's loop
 
 The control domain (0) is privileged: no permission and no quota holds for it, and only it manages domains.
 The domid of a client is a property of its connection, never of a message (rule V2).
