@@ -28,12 +28,15 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervisor.public.io.ring import sring
 from hypervisor.public.layout import Struct
 from hypervisor.public.types import PAGE_SIZE
 
 INDEX_MASK: Final = 0xFFFF_FFFF
-REQ_PROD, REQ_EVENT, RSP_PROD, RSP_EVENT = range(4)
-HEADER_SIZE: Final = 64
+HEADER_SIZE: Final = sring.sizeof
+REQ_PROD, REQ_EVENT, RSP_PROD, RSP_EVENT = (
+    sring.offsetof(name) // 4 for name in ("req_prod", "req_event", "rsp_prod", "rsp_event")
+)
 
 
 class RingBroken(Exception):
