@@ -5,6 +5,7 @@
     0x400  vCPU 0: counter u64   the core adds 1 each time it raises something for this vCPU
            +8      stop u8       the core sets it to end a running slice, and clears it before it answers STOPPED
     0x440  vCPU 1: …
+    0xC00  epoch u64             the host's CLOCK_MONOTONIC, ns, at system time 0 (core, once)
 
 Invariant: each word has one writer (DESIGN.md, Events): raised, counter, stop: the core; applied: the process.
 A guest's pending bits are therefore written by its own process alone, and no event can be lost or doubled.
@@ -24,6 +25,7 @@ MAX_VCPUS: Final = 32
 _APPLIED: Final = 0x200
 _VCPU: Final = 0x400
 _VCPU_STRIDE: Final = 64
+_EPOCH: Final = 0xC00
 STOP_OFFSET: Final = 8
 """Where a vCPU's stop byte lies after its counter."""
 
@@ -38,11 +40,10 @@ class Mailbox:
         self.address = int(octets.ctypes.data)
         self._raised = view[0:_APPLIED]
         self._applied = view[_APPLIED:_VCPU]
-        self._counters = view[_VCPU:].cast("Q")
+        self._counters = view[_VCPU:_EPOCH].cast("Q")
         self._octets = view
         self._raised_words = octets[0:_APPLIED].view("<u8")
         self._applied_words = octets[_APPLIED:_VCPU].view("<u8")
-
 
     # --- the core's side -------------------------------------------------------------------------
 
@@ -64,10 +65,18 @@ class Mailbox:
     def set_stop(self, vcpu: int, stop: bool) -> None:
         self._octets[_VCPU + vcpu * _VCPU_STRIDE + STOP_OFFSET] = stop
 
+    def set_epoch(self, monotonic_ns: int) -> None:
+        self._octets[_EPOCH : _EPOCH + 8] = monotonic_ns.to_bytes(8, "little")
+
     # --- the process's side ----------------------------------------------------------------------
 
     def counter(self, vcpu: int) -> int:
         return self._counters[vcpu * (_VCPU_STRIDE // 8)]
+
+    @property
+    def epoch(self) -> int:
+        """CLOCK_MONOTONIC at system time 0: system time is `time.monotonic_ns() - epoch`, in every process."""
+        return int.from_bytes(self._octets[_EPOCH : _EPOCH + 8], "little")
 
     def stop(self, vcpu: int) -> bool:
         return bool(self._octets[_VCPU + vcpu * _VCPU_STRIDE + STOP_OFFSET])
@@ -88,5 +97,3 @@ class Mailbox:
         self._raised_words = self._applied_words = np.empty(0, dtype="<u8")
         for view in (self._raised, self._applied, self._counters, self._octets):
             view.release()
-
-

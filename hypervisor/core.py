@@ -1,0 +1,326 @@
+"""The core process: one loop that owns every socket and feeds the hypervisor.
+
+    ROUTER ◄──────── requests, irqs ──────── domain processes
+    supervisor pair ◄── FORKED ── the supervisor, parent of all
+    epoll: pidfds (a process ended), pairs (BOUND: its endpoint is there), the supervisor's pidfd
+
+Nothing here waits for anybody: forks, connections and deaths are answered when they come in, and hypercalls that take long go on in slices
+between messages (Q4). A process that breaks the protocol ends, with its domain; the core does not.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import socket
+from dataclasses import dataclass
+from typing import Final
+
+import zmq
+
+from hypervisor.domain.dom0_build import build_dom0
+from hypervisor.domain.domain import Domain
+from hypervisor.domain.hypervisor import Hypervisor
+from hypervisor.domain.lifecycle import M2P_MEMFD, begin_destroy, process_gone
+from hypervisor.domain.requests import ProcessRequests
+from hypervisor.domain.vcpu import Vcpu
+from hypervisor.hypercalls.dispatch import Dispatcher
+from hypervisor.machine.memory import MachineMemory, create_memfd
+from hypervisor.mm.layout import XEN_FRAMES
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.types import DomId
+from hypervisor.supervisor import MachineConfig
+from hypervisor.wire import descriptors
+from hypervisor.wire.descriptors import Note
+from hypervisor.wire.endpoint import CoreEndpoint
+from hypervisor.wire.messages import Effect, ProtocolError, pack, unpack_request
+
+DOM0: Final = DomId(0)
+MESSAGES_PER_TURN: Final = 64
+SLICES_PER_TURN: Final = 8
+RESERVED_DESCRIPTORS: Final = 64
+DESCRIPTORS_PER_DOMAIN: Final = 6
+
+
+@dataclass(eq=False)
+class Link:
+    """The core's connection with one domain process. `seq`: the last request's number."""
+
+    domain: Domain
+    pair: socket.socket
+    path: str
+    pidfd: int = -1
+    seq: int = 0
+    connected: bool = False
+    killed: bool = False
+
+
+class Core:
+    def __init__(self, config: MachineConfig, supervisor: socket.socket, supervisor_pidfd: int) -> None:
+        self.config = config
+        self.links: dict[int, Link] = {}
+        self.ending = False
+        self._supervisor = supervisor
+        self._supervisor_pidfd = supervisor_pidfd
+        self._endpoint = CoreEndpoint()
+        self._by_fd: dict[int, Link] = {}
+        self._xen_fd = create_memfd("xen", XEN_FRAMES)
+        memory = MachineMemory()
+        memory.map(self._xen_fd, 0, XEN_FRAMES, 0)
+        self.hv = Hypervisor(memory, self, memory_frames=config.memory_frames, nr_cpus=config.nr_cpus)
+        self.dispatcher = Dispatcher(self.hv)
+        self._requests = ProcessRequests(self.hv)
+        self._epoll = select.epoll()
+        self._epoll.register(supervisor_pidfd, select.EPOLLIN)
+
+    # --- the loop --------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Build Dom0, then serve until the machine ends; the folder is gone afterwards."""
+        try:
+            build_dom0(self.hv, self.config)
+            self._loop()
+        finally:
+            self._endpoint.close()
+            shutil.rmtree(self.config.folder, ignore_errors=True)
+
+    def _loop(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._endpoint.socket, zmq.POLLIN)
+        poller.register(self._supervisor.fileno(), zmq.POLLIN)
+        poller.register(self._epoll.fileno(), zmq.POLLIN)
+        router, supervisor, epoll_fd = self._endpoint.socket, self._supervisor.fileno(), self._epoll.fileno()
+        while not self.ending:
+            ready = dict(poller.poll(self._timeout_ms()))
+            if router in ready:
+                self._drain()
+            if supervisor in ready:
+                self._on_supervisor()
+            if epoll_fd in ready:
+                self._on_epoll()
+            self._run_timers()
+            self._run_background()
+
+    def _timeout_ms(self) -> float:
+        hv = self.hv
+        if hv.continuations or hv.work:
+            return 0
+        deadlines = [d for d in (hv.timers.next_deadline(), hv.slices.next_deadline()) if d is not None]
+        if not deadlines:
+            return -1
+        return max(0, (min(deadlines) - hv.now() + 999_999) // 1_000_000)
+
+    def _run_timers(self) -> None:
+        now = self.hv.now()
+        self.hv.timers.run(now)
+        self.hv.slices.expire(now)
+
+    def _run_background(self) -> None:
+        hv = self.hv
+        for _ in range(min(SLICES_PER_TURN, len(hv.continuations))):
+            self.dispatcher.go_on()
+        if hv.work:
+            step = hv.work.popleft()
+            if not step():
+                hv.work.append(step)
+
+    # --- messages --------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        receive = self._endpoint.receive
+        for _ in range(MESSAGES_PER_TURN):
+            received = receive()
+            if received is None:
+                return
+            domid, data = received
+            link = self.links.get(domid) if domid is not None else None
+            if link is None or link.killed:
+                continue
+            try:
+                self._on_message(link, data)
+            except ProtocolError as error:
+                self._break(link, str(error))
+
+    def _on_message(self, link: Link, data: bytes | None) -> None:
+        """One message of a domain process, which may be anything (INVARIANTS D2.9–11). Raises ProtocolError."""
+        if data is None:
+            raise ProtocolError("a message of several frames")
+        message = unpack_request(data)
+        if len(message) == 1:
+            self._requests.irq(link.domain, message[0])
+            return
+        seq, vcpu_id, nr, a1, a2, a3, a4, a5, seen = message
+        if seq != link.seq + 1:
+            raise ProtocolError(f"request {seq} after {link.seq}")
+        if not 0 <= vcpu_id < len(link.domain.vcpus):
+            raise ProtocolError(f"a request of vCPU {vcpu_id}")
+        vcpu = link.domain.vcpus[vcpu_id]
+        if vcpu.waiting_seq is not None and not vcpu.saving:
+            raise ProtocolError("a second request before the first was answered")
+        link.seq = seq
+        if not link.connected:
+            link.connected = True
+            self._endpoint.connected(link.domain.domid)
+        if nr >= 0:
+            vcpu.waiting_seq = seq
+            self.dispatcher.hypercall(vcpu, nr, (a1, a2, a3, a4, a5), seen)
+        else:
+            self._requests.perform(vcpu, seq, nr, (a1, a2, a3, a4, a5))
+
+    def _break(self, link: Link, reason: str) -> None:
+        self.hv.log.line(f"d{link.domain.domid}: protocol error: {reason}")
+        self.hv.counters["protocol errors"] += 1
+        self.hv.crash(link.domain, "its process broke the protocol")
+        begin_destroy(self.hv, link.domain)
+
+    # --- Processes: what the hypervisor asks for -------------------------------------------------
+
+    def fork(self, domain: Domain) -> None:
+        limit = os.sysconf("SC_OPEN_MAX")
+        if (len(self.links) + 1) * DESCRIPTORS_PER_DOMAIN + RESERVED_DESCRIPTORS > limit:
+            raise XenError(Errno.ENOMEM, "the host allows no more descriptors")
+        ours, theirs = descriptors.pair()
+        path = str(self.config.folder / f"d{domain.domid}")
+        link = Link(domain, ours, path)
+        self.links[domain.domid] = link
+        self._watch(ours.fileno(), link)
+        descriptors.send(ours, [Note.MEMFD, M2P_MEMFD], (self._xen_fd,))
+        descriptors.send(ours, [Note.MEMFD, domain.domid], (domain.memfd,))
+        if domain.privileged:
+            for other in self.hv.domains.values():
+                if other is not domain:
+                    descriptors.send(ours, [Note.MEMFD, other.domid], (other.memfd,))
+        domain.pid = -1
+        descriptors.send(
+            self._supervisor, [Note.FORK, domain.domid, path], (theirs.fileno(), domain.mailbox_fd)
+        )
+        theirs.close()
+
+    def share_memfd(self, domain: Domain) -> None:
+        for link in self.links.values():
+            if link.domain.privileged and link.domain is not domain:
+                descriptors.send(link.pair, [Note.MEMFD, domain.domid], (domain.memfd,))
+
+    def kill(self, domain: Domain) -> None:
+        link = self.links.get(domain.domid)
+        if link is None:
+            return
+        link.killed = True
+        self._endpoint.disconnect(domain.domid)
+        if link.pidfd >= 0:
+            signal.pidfd_send_signal(link.pidfd, signal.SIGKILL)
+
+    def interrupt(self, vcpu: Vcpu) -> None:
+        link = self.links.get(vcpu.domain.domid)
+        if link is not None and link.connected and link.pidfd >= 0 and vcpu.waiting_seq is None:
+            signal.pidfd_send_signal(link.pidfd, signal.SIGUSR1)
+
+    def reply(self, vcpu: Vcpu) -> None:
+        reply, effects = vcpu.reply, vcpu.effects
+        vcpu.reply = None
+        assert reply is not None
+        data = pack([reply.seq, reply.result, effects])
+        effects.clear()
+        link = self.links.get(vcpu.domain.domid)
+        if link is not None and not link.killed and not self._endpoint.send(vcpu.domain.domid, data):
+            self._break(link, "its reply cannot be delivered")
+
+    def ask_to_save(self, vcpu: Vcpu) -> None:
+        if vcpu.waiting_seq is None:
+            return
+        effects = [*vcpu.effects, [Effect.SAVE_CONTEXT]]
+        vcpu.effects.clear()
+        self._endpoint.send(vcpu.domain.domid, pack([vcpu.waiting_seq, 0, effects]))
+
+    def gone(self, domain: Domain) -> None:
+        link = self.links.pop(domain.domid, None)
+        if link is not None:
+            self._forget(link)
+
+    # --- processes come and go -------------------------------------------------------------------
+
+    def _watch(self, fd: int, link: Link) -> None:
+        self._by_fd[fd] = link
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def _unwatch(self, fd: int) -> None:
+        if self._by_fd.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def _forget(self, link: Link) -> None:
+        self._endpoint.disconnect(link.domain.domid)
+        self._unwatch(link.pair.fileno())
+        link.pair.close()
+        if link.pidfd >= 0:
+            self._unwatch(link.pidfd)
+            os.close(link.pidfd)
+            link.pidfd = -1
+
+    def _on_supervisor(self) -> None:
+        received = descriptors.receive(self._supervisor)
+        if received is None:
+            self.ending = True
+            return
+        if received.note[0] != Note.FORKED:
+            received.close()
+            return
+        _, domid, pid = received.note
+        link = self.links.get(domid)
+        if link is None:
+            received.close()
+        elif pid == 0:
+            process_gone(self.hv, link.domain)
+        else:
+            link.pidfd, link.domain.pid = received.fds[0], pid
+            self._watch(link.pidfd, link)
+            if link.killed:
+                signal.pidfd_send_signal(link.pidfd, signal.SIGKILL)
+
+    def _on_epoll(self) -> None:
+        for fd, _events in self._epoll.poll(0):
+            if fd == self._supervisor_pidfd:
+                self.ending = True
+                return
+            link = self._by_fd.get(fd)
+            if link is None:
+                continue
+            if fd == link.pidfd:
+                self._on_death(link)
+            else:
+                self._on_pair(link)
+
+    def _on_pair(self, link: Link) -> None:
+        """The process says that its endpoint is bound; anything else, or its end, closes the pair's watch."""
+        try:
+            received = descriptors.receive(link.pair)
+        except (ValueError, OSError):
+            received = None
+        bound = received is not None and received.note[0] == Note.BOUND and not link.connected
+        if received is not None:
+            received.close()
+        if not bound:
+            self._unwatch(link.pair.fileno())
+        elif not link.killed:
+            self._endpoint.connect(link.domain.domid, link.path)
+
+    def _on_death(self, link: Link) -> None:
+        self._unwatch(link.pidfd)
+        os.close(link.pidfd)
+        link.pidfd = -1
+        link.killed = True
+        process_gone(self.hv, link.domain)
+        if link.domain.domid == DOM0:
+            # As Xen, whose hardware domain's end is the machine's (common/domain.c, hwdom_shutdown).
+            self.ending = True
+
+
+def run_core(config: MachineConfig, supervisor: socket.socket, supervisor_pidfd: int) -> None:
+    """The core process's body."""
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    core = Core(config, supervisor, supervisor_pidfd)
+    core.hv.log.line(
+        f"Xenoscope: machine {config.name}, {config.memory_frames >> 8} MiB, {config.nr_cpus} CPUs"
+    )
+    core.run()

@@ -1,0 +1,77 @@
+"""A vCPU's initial registers: checked, then installed as a whole (D4, D6; Xen arch/x86/domain.c, arch_set_info_guest)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from hypervisor.domain.vcpu import Vcpu
+from hypervisor.mm.layout import NR_GDT_FRAMES, addr_ok, is_canonical
+from hypervisor.public.arch_x86.xen import VGCF_online, vcpu_guest_context
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.types import Mfn
+from hypervisor.wire.messages import Effect
+
+if TYPE_CHECKING:
+    from hypervisor.domain.hypervisor import Hypervisor
+
+X86_EFLAGS_IF: Final = 1 << 9
+X86_EFLAGS_IOPL: Final = 3 << 12
+X86_EFLAGS_VM: Final = 1 << 17
+MAX_LDT_ENTRIES: Final = 8192
+
+
+def check_context(raw: bytes) -> vcpu_guest_context:
+    """The context with its selectors at RPL 3 and its flags as a guest may have them.
+
+    XenError(EINVAL): an address that Xen must not load (D4).
+    """
+    context = vcpu_guest_context.unpack(raw)
+    regs = context.user_regs
+    entries = (
+        context.event_callback_eip,
+        context.failsafe_callback_eip,
+        context.syscall_callback_eip,
+    )
+    bases = (context.fs_base, context.gs_base_kernel, context.gs_base_user)
+    loaded = (regs.rip, regs.rsp, context.kernel_sp, *entries, *(trap.address for trap in context.trap_ctxt))
+    if not all(is_canonical(address) for address in (*loaded, *bases)):
+        raise XenError(Errno.EINVAL, "D4: an address of the context is not canonical")
+    if context.ldt_ents > MAX_LDT_ENTRIES or (context.ldt_ents and not addr_ok(context.ldt_base)):
+        raise XenError(Errno.EINVAL, "X6: LDT outside the guest's range")
+    if context.gdt_ents > NR_GDT_FRAMES * 512:
+        raise XenError(Errno.EINVAL, "D1: GDT reaches into Xen's entries")
+    for name in ("cs", "ss"):
+        setattr(regs, name, getattr(regs, name) | 3)
+    regs.rflags = regs.rflags & ~(X86_EFLAGS_IOPL | X86_EFLAGS_VM) | X86_EFLAGS_IF | 2
+    context.user_regs = regs
+    return context
+
+
+def install_context(hv: Hypervisor, vcpu: Vcpu, context: vcpu_guest_context) -> None:
+    """Take the references that the registers need, then make them the vCPU's (D6). All or nothing."""
+    l4 = Mfn(context.ctrlreg[3] >> 12)
+    user_l4 = Mfn(context.ctrlreg[1] >> 12)
+    entries = context.gdt_ents
+    frames = [Mfn(mfn) for mfn in context.gdt_frames[: (entries + 511) // 512]]
+    hv.mmu.set_gdt(vcpu.mem, frames, entries)
+    try:
+        hv.mmu.new_baseptr(vcpu.mem, l4)
+        if user_l4:
+            hv.mmu.new_user_baseptr(vcpu.mem, user_l4)
+    except XenError:
+        hv.mmu.set_gdt(vcpu.mem, [], 0)
+        raise
+    vcpu.domain.vm_assist = context.vm_assist
+    vcpu.context = context.pack()
+    vcpu.initialised = True
+    vcpu.up = bool(context.flags & VGCF_online)
+    vcpu.effects.insert(_context_place(vcpu), [Effect.CONTEXT, vcpu.context])
+    vcpu.effects.append([Effect.VM_ASSIST, context.vm_assist])
+
+
+def _context_place(vcpu: Vcpu) -> int:
+    """The registers come first, before the page tables and the GDT that were just loaded, but after all mappings."""
+    for place, effect in enumerate(vcpu.effects):
+        if effect[0] != Effect.MAP_EXTENT:
+            return place
+    return len(vcpu.effects)

@@ -1,0 +1,50 @@
+"""Building Dom0: the one domain that no toolstack builds (Xen arch/x86/pv/dom0_build.c)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from hypervisor.domain.context import install_context
+from hypervisor.domain.domain import Domain
+from hypervisor.domain.lifecycle import create_domain
+from hypervisor.machine.pv_layout import PvImage, Segment, StartOfDay, contents, plan, vcpu_context
+from hypervisor.public.types import PAGE_SHIFT, DomId, MAddr, Mfn, VAddr
+from hypervisor.public.xen import SIF_INITDOMAIN, SIF_PRIVILEGED
+from hypervisor.supervisor import MachineConfig
+
+if TYPE_CHECKING:
+    from hypervisor.domain.hypervisor import Hypervisor
+
+VIRT_BASE: Final = VAddr(0xFFFF_FFFF_8000_0000)
+NR_PIRQS: Final = 256
+
+
+def build_dom0(hv: Hypervisor, config: MachineConfig) -> Domain:
+    """Create, fill and start domain 0. It controls the machine and may bind every physical interrupt."""
+    domain = create_domain(hv, DomId(0), privileged=True, max_pages=config.memory_frames)
+    domain.events.permitted_pirqs.update(range(NR_PIRQS))
+    hv.virqs.default = domain.events
+    image = PvImage(
+        segments=[Segment(VIRT_BASE, config.dom0_kernel, len(config.dom0_kernel))],
+        virt_base=VIRT_BASE,
+        entry=VIRT_BASE,
+    )
+    layout = plan(image, config.dom0_frames)
+    p2m = np.array([hv.mmu.alloc_page(domain.mem) for _ in range(layout.nr_pages)], dtype=np.uint64)
+    for pfn, mfn in enumerate(p2m.tolist()):
+        hv.mmu.m2p.set(Mfn(mfn), pfn)
+    day = StartOfDay(
+        shared_info=MAddr(domain.shared_info << PAGE_SHIFT),
+        flags=int(SIF_PRIVILEGED | SIF_INITDOMAIN),
+        cmdline=f"folder={config.folder} machine={config.name}",
+    )
+    for content in contents(layout, p2m, day):
+        pages = content.data.reshape(-1, 4096)
+        for i, page in enumerate(pages):
+            hv.memory.write(int(p2m[content.pfn + i]) << PAGE_SHIFT, page.tobytes())
+    install_context(hv, domain.vcpus[0], vcpu_context(layout, p2m))
+    domain.tool_pauses = 0
+    hv.unpause(domain)
+    return domain

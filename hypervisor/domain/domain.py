@@ -1,0 +1,78 @@
+"""A domain: what all rooms hold of it, side by side, and where it stands in its life.
+
+created ─(unpause)─► running ─(SCHEDOP_shutdown, crash)─► shut down
+   │                    │                                    │
+   └────────────────────┴──── destroy, or its process dies ──┴──► DYING ──(every step done)──► gone
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final
+
+from hypervisor.domain.vcpu import Vcpu
+from hypervisor.events.event_channels import EventChannels
+from hypervisor.mm.domain_memory import DomainMemory
+from hypervisor.public.types import DomId, Mfn
+from hypervisor.sched.timers import Timer
+from hypervisor.wire.mailbox import Mailbox
+
+if TYPE_CHECKING:
+    from hypervisor.grants.grant_table import GrantTable
+
+
+DEATH_STEPS: Final = 4
+
+
+class Life(Enum):
+    ALIVE = auto()
+    DYING = auto()
+    DEAD = auto()
+
+
+@dataclass(eq=False)
+class Domain:
+    """One domain. `memfd` and `mailbox_fd` are the core's descriptors, closed when the domain is gone."""
+
+    domid: DomId
+    handle: bytes
+    mem: DomainMemory
+    mailbox: Mailbox
+    memfd: int
+    mailbox_fd: int
+    privileged: bool = False
+    shared_info: Mfn = Mfn(0)
+    vcpus: list[Vcpu] = field(default_factory=list)
+    life: Life = Life.ALIVE
+    pause_count: int = 1
+    """How often it was paused; the toolstack's first unpause starts it."""
+    tool_pauses: int = 1
+    """How many of those pauses XEN_DOMCTL_pausedomain counts for (V3)."""
+    shutdown_code: int | None = None
+    shutdown_hint: int | None = None
+    """SCHEDOP_shutdown_code: what a shutdown made by the control domain is to count as."""
+    vm_assist: int = 0
+    watchdogs: dict[int, Timer] = field(default_factory=dict)
+    ssidref: int = 0
+    pid: int = 0
+    created_ns: int = 0
+    death_step: int = 0
+    console_line: bytearray = field(default_factory=bytearray)
+    permissions: set[tuple[str, int]] = field(default_factory=set)
+    """("iomem", mfn), ("irq", n), ("ioport", n) that the control domain granted."""
+    events: EventChannels = field(init=False)
+    grants: GrantTable = field(init=False)
+
+    @property
+    def paused(self) -> bool:
+        return self.pause_count > 0
+
+    @property
+    def destroying(self) -> bool:
+        """True while the steps of its death go on; what others still hold of it is not counted."""
+        return self.life is Life.DYING and self.death_step < DEATH_STEPS
+
+    def runnable(self) -> bool:
+        """True when its vCPUs may hold slices at all."""
+        return self.life is Life.ALIVE and not self.paused and self.shutdown_code is None

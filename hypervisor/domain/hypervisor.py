@@ -1,0 +1,289 @@
+"""The hypervisor: its rooms wired together, and what crosses them. One instance per machine; it knows no sockets.
+
+What must reach a process leaves through `Processes`, which the core implements and tests replace by a recorder.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from hypervisor.domain.domain import Domain, Life
+from hypervisor.domain.log import Log
+from hypervisor.domain.vcpu import Reply, Vcpu
+from hypervisor.events.virq import GlobalVirqs
+from hypervisor.machine.memory import MachineMemory
+from hypervisor.mm.domain_memory import DomainMemory
+from hypervisor.mm.frame_table import FrameTable
+from hypervisor.mm.mmu import Mmu
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.sched import SHUTDOWN_crash, SHUTDOWN_watchdog
+from hypervisor.public.types import DomId, Mfn, Port
+from hypervisor.public.xen import VIRQ_DOM_EXC
+from hypervisor.sched.round_robin import RoundRobin
+from hypervisor.sched.runstate import RunState
+from hypervisor.sched.scheduler import SchedUnit
+from hypervisor.sched.slices import Slices
+from hypervisor.sched.timers import Timers
+from hypervisor.wire.messages import Effect
+
+if TYPE_CHECKING:
+    from hypervisor.hypercalls.call import Call
+
+DOMID_FIRST_RESERVED: Final = 0x7FF0
+
+
+class Processes(Protocol):
+    """What the hypervisor asks of whoever holds the processes' connections."""
+
+    def fork(self, domain: Domain) -> None:
+        """Begin to make the domain's process; it will ask to START. XenError when the machine's limits forbid it."""
+
+    def share_memfd(self, domain: Domain) -> None:
+        """Let the control domain's process have the memfd of a new domain."""
+
+    def kill(self, domain: Domain) -> None:
+        """End the domain's process now; `Hypervisor.process_gone` follows, perhaps at once."""
+
+    def interrupt(self, vcpu: Vcpu) -> None:
+        """Make a vCPU that runs guest code look at its mailbox."""
+
+    def reply(self, vcpu: Vcpu) -> None:
+        """Send `vcpu.reply` with `vcpu.effects`, and clear both."""
+
+    def ask_to_save(self, vcpu: Vcpu) -> None:
+        """Have the process of a vCPU that is in the hypervisor send its registers (Request.SAVED)."""
+
+    def gone(self, domain: Domain) -> None:
+        """The domain's last trace is gone: forget it."""
+
+
+class Hypervisor:
+    """`now()` is system time: ns since the machine started."""
+
+    def __init__(
+        self,
+        memory: MachineMemory,
+        processes: Processes,
+        *,
+        memory_frames: int,
+        nr_cpus: int,
+        boot_ns: int | None = None,
+    ) -> None:
+        self.boot_ns = time.monotonic_ns() if boot_ns is None else boot_ns
+        self.memory = memory
+        self.processes = processes
+        self.memory_frames = memory_frames
+        self.nr_cpus = nr_cpus
+        self.log = Log()
+        self.explain = False
+        self.counters: Counter[str] = Counter()
+        self.domains: dict[DomId, Domain] = {}
+        self.memories: dict[DomId, DomainMemory] = {}
+        self.frames = FrameTable()
+        self.mmu = Mmu(
+            memory,
+            self.frames,
+            self.memories,
+            quota_frames=memory_frames,
+            flush=self._flush,
+            on_extent=self._on_extent,
+        )
+        self.virqs = GlobalVirqs()
+        self.timers = Timers()
+        self.slices = Slices(nr_cpus, RoundRobin(), self._resume, self._preempt)
+        self.units: dict[SchedUnit, Vcpu] = {}
+        self.work: deque[Callable[[], bool]] = deque()
+        """What goes on between messages, a bounded step a turn: each returns True when it is done."""
+        self.continuations: deque[Call] = deque()
+        """Hypercalls that used up their slice's budget and go on after the others' requests."""
+        self._next_domid = 1
+
+    def now(self) -> int:
+        return time.monotonic_ns() - self.boot_ns
+
+    # --- domains ---------------------------------------------------------------------------------
+
+    def domain(self, domid: DomId) -> Domain:
+        """XenError(ESRCH) if there is no such domain."""
+        domain = self.domains.get(domid)
+        if domain is None:
+            raise XenError(Errno.ESRCH, f"there is no domain {domid}")
+        return domain
+
+    def free_domid(self) -> DomId:
+        """The next id that is not in use; an id is not reused while anything of its old domain is left (K4)."""
+        for _ in range(DOMID_FIRST_RESERVED):
+            domid = DomId(self._next_domid)
+            self._next_domid = self._next_domid % (DOMID_FIRST_RESERVED - 1) + 1
+            if domid not in self.domains:
+                return domid
+        raise XenError(Errno.ENOMEM, "no domain id is free")
+
+    def _flush(self, d: DomainMemory) -> None:
+        domain = self.domains.get(d.domid)
+        for vcpu in domain.vcpus if domain else ():
+            if [Effect.FLUSH_TLB] not in vcpu.effects[-1:]:
+                vcpu.effects.append([Effect.FLUSH_TLB])
+            self.processes.interrupt(vcpu)
+
+    def _on_extent(self, d: DomainMemory, mfn: Mfn, nr_frames: int, offset: int) -> None:
+        """An extent appeared: its own process maps it, and the control domain's."""
+        record: list[Any] = [Effect.MAP_EXTENT, d.domid, mfn, nr_frames, offset]
+        for domain in self.domains.values():
+            if (domain.mem is d or domain.privileged) and domain.vcpus:
+                domain.vcpus[0].effects.append(list(record))
+
+    def off_extent(self, mfn: Mfn, nr_frames: int) -> None:
+        """An extent is going: the control domain's process lets go of it."""
+        for domain in self.domains.values():
+            if domain.privileged and domain.vcpus:
+                domain.vcpus[0].effects.append([Effect.UNMAP_EXTENT, mfn, nr_frames])
+
+    # --- running ---------------------------------------------------------------------------------
+
+    def answer(self, vcpu: Vcpu, result: int) -> None:
+        """The outstanding request has its result: the vCPU runs on when it holds a slice."""
+        if vcpu.waiting_seq is None:
+            return
+        vcpu.reply = Reply(vcpu.waiting_seq, result)
+        if vcpu.unit.runstate.state is not RunState.RUNSTATE_running:
+            return
+        if vcpu.unit.preempting or not vcpu.domain.runnable():
+            self._give_way(vcpu)
+        else:
+            self._send(vcpu)
+
+    def _give_way(self, vcpu: Vcpu) -> None:
+        if vcpu.domain.runnable():
+            self.slices.yield_(vcpu.unit, self.now())
+        else:
+            self.slices.sleep(vcpu.unit, self.now(), RunState.RUNSTATE_offline)
+
+    def _send(self, vcpu: Vcpu) -> None:
+        vcpu.waiting_seq = None
+        vcpu.context_saved = False
+        vcpu.domain.mailbox.set_stop(vcpu.vcpu_id, False)
+        self.processes.reply(vcpu)
+
+    def _resume(self, unit: SchedUnit) -> None:
+        vcpu = self.units[unit]
+        if vcpu.reply is not None:
+            if vcpu.runstate_area:
+                self.write_runstate(vcpu)
+            self._send(vcpu)
+
+    def write_runstate(self, vcpu: Vcpu) -> None:
+        """Bring the guest's registered runstate area up to date; an area that went away is left alone, as on Xen."""
+        from hypervisor.domain.runstate_area import pack_runstate
+
+        try:
+            self.mmu.copy_to_guest(vcpu.mem, vcpu.runstate_area, pack_runstate(vcpu, self.now()))
+        except XenError:
+            self.log.counters["runstate area not writable"] += 1
+
+    def _preempt(self, unit: SchedUnit) -> None:
+        vcpu = self.units[unit]
+        vcpu.domain.mailbox.set_stop(vcpu.vcpu_id, True)
+        self.processes.interrupt(vcpu)
+
+    def block(self, vcpu: Vcpu) -> None:
+        self.slices.sleep(vcpu.unit, self.now())
+
+    def wake(self, vcpu: Vcpu) -> None:
+        """End a block or poll: its answer is 0."""
+        if vcpu.blocked is not None:
+            if vcpu.blocked.timer is not None:
+                vcpu.blocked.timer.cancel()
+            vcpu.blocked = None
+            vcpu.domain.events.unpoll(vcpu.vcpu_id)
+            if vcpu.after_block is not None:
+                self.continuations.append(vcpu.after_block)
+                vcpu.after_block = None
+            elif vcpu.waiting_seq is not None:
+                vcpu.reply = Reply(vcpu.waiting_seq, 0)
+        self.consider(vcpu)
+
+    def consider(self, vcpu: Vcpu) -> None:
+        """Queue the vCPU if nothing keeps it from running."""
+        if vcpu.up and vcpu.domain.runnable() and vcpu.blocked is None and not vcpu.saving:
+            self.slices.wake(vcpu.unit, self.now())
+
+    def raise_port(self, domain: Domain, port: Port, vcpu_id: int) -> None:
+        """Deliver an event (E6): the bit in the mailbox, then the wake-up or the interruption."""
+        if vcpu_id >= len(domain.vcpus):
+            vcpu_id = 0
+        vcpu = domain.vcpus[vcpu_id]
+        domain.mailbox.raise_port(port, vcpu_id)
+        if vcpu.blocked is not None:
+            self.wake(vcpu)
+        elif vcpu.waiting_seq is None and vcpu.up:
+            domain.mailbox.set_stop(vcpu_id, True)
+            self.processes.interrupt(vcpu)
+
+    # --- pausing ---------------------------------------------------------------------------------
+
+    def pause(self, domain: Domain) -> None:
+        domain.pause_count += 1
+        for vcpu in domain.vcpus:
+            self._stop(vcpu)
+
+    def _stop(self, vcpu: Vcpu) -> None:
+        """Take the vCPU off its CPU: at once when it is in the hypervisor, else as soon as it looks."""
+        if vcpu.waiting_seq is None and vcpu.unit.runstate.state is RunState.RUNSTATE_running:
+            vcpu.domain.mailbox.set_stop(vcpu.vcpu_id, True)
+            self.processes.interrupt(vcpu)
+        elif vcpu.unit.runstate.state is not RunState.RUNSTATE_blocked:
+            self.slices.sleep(vcpu.unit, self.now(), RunState.RUNSTATE_offline)
+
+    def unpause(self, domain: Domain) -> None:
+        domain.pause_count -= 1
+        for vcpu in domain.vcpus:
+            self.consider(vcpu)
+
+    def is_stopped(self, vcpu: Vcpu) -> bool:
+        """True while its guest executes nothing: its registers are at rest."""
+        return vcpu.waiting_seq is not None or vcpu.unit.cpu is None
+
+    def saved_context(self, vcpu: Vcpu) -> bool:
+        """True when `vcpu.context` holds the registers of the stopped vCPU; else its process is asked for them."""
+        if vcpu.context_saved:
+            return True
+        if vcpu.waiting_seq is None:
+            self._stop(vcpu)
+        elif not vcpu.saving:
+            vcpu.saving = True
+            self.processes.ask_to_save(vcpu)
+        return False
+
+    def context_saved(self, vcpu: Vcpu, seq: int, context: bytes) -> None:
+        """The process answered: what it waits for now is what it waited for before."""
+        vcpu.context, vcpu.context_saved, vcpu.saving = context, True, False
+        vcpu.waiting_seq = seq
+        if vcpu.reply is not None:
+            vcpu.reply = Reply(seq, vcpu.reply.result)
+        self.consider(vcpu)
+
+    # --- ends ------------------------------------------------------------------------------------
+
+    def shutdown(self, domain: Domain, code: int) -> None:
+        """SCHEDOP_shutdown: the domain stops for good; the control domain is told."""
+        if domain.shutdown_code is not None:
+            return
+        domain.shutdown_code = code
+        for vcpu in domain.vcpus:
+            self._stop(vcpu)
+        self.virqs.send(VIRQ_DOM_EXC)
+
+    def watchdog_fired(self, domain: Domain) -> None:
+        self.log.line(f"d{domain.domid}: watchdog timer fired")
+        self.shutdown(domain, int(SHUTDOWN_watchdog))
+
+    def crash(self, domain: Domain, reason: str) -> None:
+        """The guest broke the contract: its domain is stopped as crashed, everybody else goes on."""
+        self.log.line(f"d{domain.domid} crashed: {reason}")
+        self.counters["domain crashes"] += 1
+        if domain.life is Life.ALIVE:
+            self.shutdown(domain, int(SHUTDOWN_crash))

@@ -1,0 +1,208 @@
+"""Making a domain, and taking one apart in restartable steps (K1–K6)."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Final
+
+from hypervisor.domain.domain import DEATH_STEPS, Domain, Life
+from hypervisor.domain.vcpu import EffectPort, Vcpu
+from hypervisor.events.event_channels import EventChannels
+from hypervisor.grants.grant_table import GrantTable
+from hypervisor.machine.memory import create_memfd
+from hypervisor.mm.budget import Budget, Restart
+from hypervisor.mm.layout import XEN_FRAMES
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.types import DomId
+from hypervisor.public.xen import VIRQ_DOM_EXC, shared_info
+from hypervisor.sched.runstate import RunState
+from hypervisor.sched.scheduler import SchedUnit
+from hypervisor.wire.mailbox import Mailbox
+from hypervisor.wire.messages import Effect
+
+if TYPE_CHECKING:
+    from hypervisor.domain.hypervisor import Hypervisor
+
+MAX_VCPUS: Final = 1
+"""vCPUs of a domain: they would take turns in its process (SMP guests are not implemented)."""
+M2P_MEMFD: Final = -1
+RETRY_NS: Final = 5_000_000
+GRANT_OVERHEAD_FRAMES: Final = 2048
+
+
+def create_domain(
+    hv: Hypervisor,
+    domid: DomId,
+    *,
+    handle: bytes = bytes(16),
+    nr_vcpus: int = 1,
+    max_evtchn_port: int = 4095,
+    max_grant_frames: int = 64,
+    max_maptrack_frames: int = 1024,
+    privileged: bool = False,
+    max_pages: int = 0,
+) -> Domain:
+    """A paused domain without memory of its own, but with its shared_info; its process is on its way.
+
+    XenError(ENOMEM, EINVAL); then nothing is left behind.
+    """
+    if not 0 < nr_vcpus <= MAX_VCPUS:
+        raise XenError(Errno.EINVAL, f"a domain has 1 to {MAX_VCPUS} vCPUs, not {nr_vcpus}")
+    nr_frames = hv.memory_frames + GRANT_OVERHEAD_FRAMES
+    memfd = create_memfd(f"d{domid}", nr_frames)
+    mailbox_fd = create_memfd(f"d{domid} mailbox", 1)
+    mem = hv.mmu.create(
+        domid, memfd, nr_frames, max_pages=max_pages, privileged=privileged, nr_vcpus=nr_vcpus
+    )
+    domain = Domain(domid, handle, mem, Mailbox(mailbox_fd), memfd, mailbox_fd, privileged=privileged)
+    domain.created_ns = hv.now()
+    domain.mailbox.set_epoch(hv.boot_ns)
+    domain.events = EventChannels(
+        domid,
+        lambda port, vcpu_id: hv.raise_port(domain, port, vcpu_id),
+        wake_poller=lambda vcpu_id: hv.wake(domain.vcpus[vcpu_id]),
+        domains=lambda other: hv.domain(other).events,
+        nr_vcpus=lambda: len(domain.vcpus),
+        virqs=hv.virqs,
+        max_port=max_evtchn_port,
+    )
+    hv.memories[domid] = mem
+    hv.domains[domid] = domain
+    try:
+        domain.grants = GrantTable(
+            mem,
+            hv.mmu,
+            domains=lambda other: hv.domain(other).grants,
+            max_grant_frames=max_grant_frames,
+            max_maptrack_frames=max_maptrack_frames,
+        )
+        _add_vcpus(hv, domain, nr_vcpus)
+        domain.shared_info = hv.mmu.alloc_xen_page(mem, writable=True)
+        _write_wallclock(hv, domain)
+        hv.processes.fork(domain)
+        hv.processes.share_memfd(domain)
+    except XenError:
+        begin_destroy(hv, domain)
+        raise
+    return domain
+
+
+def _add_vcpus(hv: Hypervisor, domain: Domain, count: int) -> None:
+    for vcpu_id in range(count):
+        unit = SchedUnit(domain.domid, vcpu_id)
+        unit.runstate.state_entry_time = hv.now()
+        vcpu = Vcpu(vcpu_id, domain, domain.mem.vcpus[vcpu_id], unit)
+        vcpu.mem.cpu = EffectPort(vcpu.effects)
+        domain.vcpus.append(vcpu)
+        hv.units[unit] = vcpu
+    first = domain.vcpus[0].effects
+    first.append([Effect.MAP_EXTENT, M2P_MEMFD, 0, XEN_FRAMES, 0])
+
+
+def _write_wallclock(hv: Hypervisor, domain: Domain) -> None:
+    """The wall clock time at system time 0; the rest of shared_info is the process's to write."""
+    boot_wall = time.time_ns() - hv.now()
+    base = domain.shared_info << 12
+    info = shared_info(
+        wc_version=2,
+        wc_sec=boot_wall // 10**9 & 0xFFFF_FFFF,
+        wc_sec_hi=boot_wall // 10**9 >> 32,
+        wc_nsec=boot_wall % 10**9,
+    )
+    hv.memory.write(base, info.pack())
+    for vcpu in domain.vcpus:
+        hv.memory.write(base + shared_info.offsetof("vcpu_info") + 64 * vcpu.vcpu_id + 1, b"\1")
+
+
+def begin_destroy(hv: Hypervisor, domain: Domain) -> None:
+    """Mark the domain dying (K1) and begin to take it apart; `hv.work` goes on with it. Idempotent."""
+    if domain.life is not Life.ALIVE:
+        return
+    domain.life = Life.DYING
+    domain.mem.dying = True
+    for vcpu in domain.vcpus:
+        _stop_for_good(hv, vcpu)
+    hv.processes.kill(domain)
+    hv.work.append(lambda: _destroy_step(hv, domain))
+
+
+def _stop_for_good(hv: Hypervisor, vcpu: Vcpu) -> None:
+    vcpu.up = False
+    for timer in (vcpu.set_timer, vcpu.singleshot, vcpu.periodic, vcpu.blocked and vcpu.blocked.timer):
+        if timer is not None:
+            timer.cancel()
+    vcpu.blocked = vcpu.reply = vcpu.waiting_seq = None
+    hv.slices.sleep(vcpu.unit, hv.now(), RunState.RUNSTATE_offline)
+
+
+def _destroy_step(hv: Hypervisor, domain: Domain) -> bool:
+    """One bounded step of K2; True when the background has nothing more to do for now."""
+    budget = Budget()
+    steps = (_release_maps, _close_ports, _release_areas, _relinquish)
+    try:
+        while domain.death_step < DEATH_STEPS:
+            if not steps[domain.death_step](hv, domain, budget):
+                return False
+            domain.death_step += 1
+    except Restart:
+        return False
+    hv.virqs.send(VIRQ_DOM_EXC)
+    complete_destroy(hv, domain)
+    return True
+
+
+def _release_maps(hv: Hypervisor, domain: Domain, budget: Budget) -> bool:
+    return not hasattr(domain, "grants") or domain.grants.release_maps(budget)
+
+
+def _close_ports(hv: Hypervisor, domain: Domain, budget: Budget) -> bool:
+    return domain.events.close_all()
+
+
+def _release_areas(hv: Hypervisor, domain: Domain, budget: Budget) -> bool:
+    for vcpu in domain.vcpus:
+        frame, vcpu.info_frame = vcpu.info_frame, None
+        if frame is not None:
+            hv.mmu.put_page_and_type(frame)
+    if hasattr(domain, "grants"):
+        domain.grants.release_frames()
+    frame, domain.shared_info = domain.shared_info, type(domain.shared_info)(0)
+    if frame:
+        hv.mmu.free_xen_page(frame)
+    return True
+
+
+def _relinquish(hv: Hypervisor, domain: Domain, budget: Budget) -> bool:
+    return hv.mmu.relinquish(domain.mem, budget)
+
+
+def complete_destroy(hv: Hypervisor, domain: Domain) -> None:
+    """The last step: when the process is gone and nobody holds a frame any more, the domain and its id are free (K4)."""
+    if domain.life is not Life.DYING or domain.death_step < DEATH_STEPS:
+        return
+    extents = [(mfn, nr) for mfn, nr in hv.mmu.extents_of(domain.mem)]
+    if domain.pid or not hv.mmu.release_extents(domain.mem):
+        hv.timers.at(hv.now() + RETRY_NS, lambda: complete_destroy(hv, domain))
+        return
+    for mfn, nr in extents:
+        hv.off_extent(mfn, nr)
+    domain.life = Life.DEAD
+    for vcpu in domain.vcpus:
+        del hv.units[vcpu.unit]
+    del hv.domains[domain.domid], hv.memories[domain.domid]
+    hv.processes.gone(domain)
+    domain.mailbox.close()
+    os.close(domain.memfd)
+    os.close(domain.mailbox_fd)
+    hv.virqs.send(VIRQ_DOM_EXC)
+
+
+def process_gone(hv: Hypervisor, domain: Domain) -> None:
+    """The domain's process ended, by itself, by `kill` or by somebody's signal."""
+    domain.pid = 0
+    if domain.life is Life.ALIVE:
+        hv.log.line(f"d{domain.domid}: its process died")
+        begin_destroy(hv, domain)
+    else:
+        complete_destroy(hv, domain)

@@ -1,0 +1,81 @@
+"""What a domain's process asks on its own account, beside its guest's hypercalls (wire/messages.py, Request)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from hypervisor.domain.domain import Domain
+from hypervisor.domain.vcpu import Vcpu
+from hypervisor.public.arch_x86.xen import vcpu_guest_context
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.wire.messages import ProtocolError, Request
+
+if TYPE_CHECKING:
+    from hypervisor.domain.hypervisor import Hypervisor
+
+Args = tuple[int | bytes, int, int, int, int]
+
+
+class ProcessRequests:
+    """A request's handler raises ProtocolError for what no honest process sends."""
+
+    def __init__(self, hv: Hypervisor) -> None:
+        self.hv = hv
+        self._handlers: Final[dict[int, Callable[[Vcpu, int, Args], None]]] = {
+            Request.START: self._start,
+            Request.STOPPED: self._stopped,
+            Request.CRASH: self._crash,
+            Request.SAVED: self._saved,
+            Request.PTE_WRITE: self._pte_write,
+        }
+
+    def perform(self, vcpu: Vcpu, seq: int, nr: int, args: Args) -> None:
+        handler = self._handlers.get(nr)
+        if handler is None:
+            raise ProtocolError(f"request {nr}")
+        handler(vcpu, seq, args)
+
+    def irq(self, domain: Domain, irq: int) -> None:
+        """A host descriptor of Dom0 is ready: its physical interrupt. Anybody else's irq is a lie."""
+        if irq not in domain.events.permitted_pirqs:
+            raise ProtocolError(f"irq {irq}")
+        domain.events.send_pirq(irq)
+
+    def _start(self, vcpu: Vcpu, seq: int, _args: Args) -> None:
+        if seq != 1:
+            raise ProtocolError("a second START")
+        vcpu.waiting_seq = seq
+        self.hv.answer(vcpu, 0)
+
+    def _stopped(self, vcpu: Vcpu, seq: int, _args: Args) -> None:
+        """The slice is over, or something was raised: who has nobody to give way to goes on at once."""
+        vcpu.waiting_seq = seq
+        self.hv.answer(vcpu, 0)
+
+    def _crash(self, vcpu: Vcpu, seq: int, args: Args) -> None:
+        if not isinstance(args[0], bytes):
+            raise ProtocolError("a crash without a reason")
+        vcpu.waiting_seq = seq
+        self.hv.crash(vcpu.domain, args[0].decode("utf-8", "replace"))
+
+    def _saved(self, vcpu: Vcpu, seq: int, args: Args) -> None:
+        context = args[0]
+        if not vcpu.saving or not isinstance(context, bytes):
+            raise ProtocolError("registers that nobody asked for")
+        if len(context) not in (0, vcpu_guest_context.sizeof):
+            raise ProtocolError(f"registers of {len(context)} bytes")
+        self.hv.context_saved(vcpu, seq, context or vcpu.context)
+
+    def _pte_write(self, vcpu: Vcpu, seq: int, args: Args) -> None:
+        """A store of the guest to a page table that it sees read-only (P12): answered 0, -EFAULT (a fault for the guest), or 1
+        when a compare-and-exchange found another value."""
+        va, size, value, has_old, old = args
+        if isinstance(va, bytes):
+            raise ProtocolError("bytes for an address")
+        vcpu.waiting_seq = seq
+        try:
+            result = self.hv.mmu.emulate_pte_write(vcpu.mem, va, size, value, old if has_old else None)
+        except XenError as error:
+            result = -int(error.errno or Errno.EFAULT)
+        self.hv.answer(vcpu, result)

@@ -1,0 +1,92 @@
+"""A virtual CPU: its parts in the other rooms, what its guest registered, and the effects its process has yet to apply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hypervisor.mm.domain_memory import VcpuMemory
+from hypervisor.public.types import Mfn
+from hypervisor.sched.scheduler import SchedUnit
+from hypervisor.sched.timers import Timer
+from hypervisor.wire.messages import Effect, EffectRecord
+
+if TYPE_CHECKING:
+    from hypervisor.domain.domain import Domain
+    from hypervisor.hypercalls.call import Call
+
+
+@dataclass
+class Reply:
+    """The answer to the request that a process waits for; sent when the vCPU holds a slice."""
+
+    seq: int
+    result: int
+
+
+@dataclass
+class Polling:
+    """A SCHEDOP_poll or SCHEDOP_block in progress."""
+
+    timer: Timer | None = None
+    ports: tuple[int, ...] = ()
+
+
+@dataclass(eq=False)
+class Vcpu:
+    """One vCPU. `waiting_seq`: the process's outstanding request; `reply`: its answer, once there is one."""
+
+    vcpu_id: int
+    domain: Domain
+    mem: VcpuMemory
+    unit: SchedUnit
+    initialised: bool = False
+    up: bool = False
+    effects: list[EffectRecord] = field(default_factory=list)
+    waiting_seq: int | None = None
+    reply: Reply | None = None
+    blocked: Polling | None = None
+    after_block: Call | None = None
+    """The rest of a multicall that one of its entries put to sleep."""
+    context: bytes = b""
+    """vcpu_guest_context as the toolstack set it or the process last saved it."""
+    context_saved: bool = False
+    saving: bool = False
+    info_frame: Mfn | None = None
+    """The frame that VCPUOP_register_vcpu_info registered; a writable type reference is held (D7)."""
+    runstate_area: int = 0
+    singleshot: Timer | None = None
+    set_timer: Timer | None = None
+    periodic: Timer | None = None
+    counters: dict[str, int] = field(default_factory=dict)
+
+
+class EffectPort:
+    """hypervisor.mm's `CpuPort`: what memory management tells a CPU becomes effects, in order."""
+
+    def __init__(self, effects: list[EffectRecord]) -> None:
+        self._effects = effects
+
+    def _add(self, *record: Any) -> None:
+        self._effects.append(list(record))
+
+    def load_cr3(self, l4: Mfn) -> None:
+        self._add(Effect.LOAD_CR3, l4)
+
+    def load_user_cr3(self, l4: Mfn | None) -> None:
+        self._add(Effect.LOAD_USER_CR3, l4 or 0)
+
+    def flush_tlb(self) -> None:
+        self._add(Effect.FLUSH_TLB)
+
+    def invlpg(self, va: int) -> None:
+        self._add(Effect.INVLPG, va)
+
+    def load_gdt(self, entries: int, frames: list[Mfn]) -> None:
+        self._add(Effect.GDT, entries, list(frames))
+
+    def load_ldt(self, base: int, entries: int) -> None:
+        self._add(Effect.LDT, base, entries)
+
+    def flush_code(self, mfn: Mfn) -> None:
+        self._add(Effect.FLUSH_CODE, mfn)

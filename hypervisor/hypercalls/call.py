@@ -1,0 +1,117 @@
+"""One hypercall being performed: who calls, with what, and the ways to its guest's memory.
+
+Decode, then perform: a handler copies what it needs through this object, once, checks it, and then acts.
+Ways to fail (STYLE 6): XenError → `-errno` (in `perform` alone); a status inside an operation; DomainCrash → the caller's
+domain ends; anything else is a bug of the hypervisor, logged, and ends the caller's domain only (H3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervisor.domain.domain import Domain, Life
+from hypervisor.domain.vcpu import Vcpu
+from hypervisor.mm.budget import Budget
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.layout import Struct
+from hypervisor.public.types import DomId
+from hypervisor.public.xen import DOMID_SELF
+from hypervisor.wire.messages import EffectRecord
+
+if TYPE_CHECKING:
+    from hypervisor.domain.hypervisor import Hypervisor
+
+S = TypeVar("S", bound=Struct)
+
+
+class DomainCrash(Exception):
+    """The calling guest broke the contract; its domain ends with this reason in the log."""
+
+
+@dataclass(frozen=True)
+class Continue:
+    """Dispatch the same hypercall again, with these arguments, after everybody else had a turn.
+
+    `state` is what guest arguments cannot carry (a multicall's place); it lives as long as the vCPU waits.
+    """
+
+    args: tuple[int, int, int, int, int]
+    state: Any = None
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """The vCPU sleeps; `Hypervisor.answer` ends it. Only sched_op does this."""
+
+
+@dataclass
+class Call:
+    """`args`: five unsigned 64-bit words. `effects`: what the caller's CPU has to do, in order, before its next instruction.
+    `perform`: how a multicall performs its entries."""
+
+    hv: Hypervisor
+    domain: Domain
+    vcpu: Vcpu
+    nr: int
+    args: tuple[int, int, int, int, int]
+    perform: Callable[[Call], Result]
+    events_seen: int = 0
+    state: Any = None
+    in_multicall: bool = False
+    budget: Budget = field(default_factory=Budget)
+
+    @property
+    def effects(self) -> list[EffectRecord]:
+        return self.vcpu.effects
+
+    # --- guest memory ----------------------------------------------------------------------------
+
+    def copy_from_guest(self, va: int, size: int) -> bytes:
+        """`size` bytes of the caller's memory, copied once. XenError(EFAULT)."""
+        return self.hv.mmu.copy_from_guest(self.vcpu.mem, va, size)
+
+    def copy_to_guest(self, va: int, data: bytes) -> None:
+        """XenError(EFAULT): not writable; then nothing was written."""
+        self.hv.mmu.copy_to_guest(self.vcpu.mem, va, data)
+
+    def read(self, va: int, struct: type[S]) -> S:
+        return struct.unpack(self.hv.mmu.copy_from_guest(self.vcpu.mem, va, struct.sizeof))
+
+    def write(self, va: int, record: Struct) -> None:
+        self.hv.mmu.copy_to_guest(self.vcpu.mem, va, record.pack())
+
+    def read_array(self, va: int, struct: type[Struct], count: int) -> NDArray[np.void]:
+        """A private copy of `count` structures; the caller has bounded `count`."""
+        return struct.array(self.copy_from_guest(va, struct.sizeof * count), count)
+
+    # --- whom it is about ------------------------------------------------------------------------
+
+    def target(self, domid: int) -> Domain:
+        """The domain that an argument names, DOMID_SELF included. XenError(ESRCH)."""
+        if domid == DOMID_SELF:
+            return self.domain
+        return self.hv.domain(DomId(domid))
+
+    def require_control(self) -> None:
+        """Only the control domain (V1). XenError(EPERM), before anything is looked up."""
+        if not self.domain.privileged:
+            raise XenError(Errno.EPERM, f"V1: d{self.domain.domid} is not the control domain")
+
+    def require_privilege_over(self, target: Domain) -> None:
+        """Oneself, or a domain one controls (U2). XenError(EPERM)."""
+        if target is not self.domain and not self.domain.privileged:
+            raise XenError(Errno.EPERM, f"U2: d{self.domain.domid} has no privilege over another domain")
+
+    def require_alive(self, target: Domain) -> None:
+        if target.life is not Life.ALIVE:
+            raise XenError(Errno.EINVAL, f"K1: d{target.domid} is dying")
+
+
+Result = int | Continue | Blocked
+Handler = Callable[[Call], Result]
+SubOp = Callable[..., Result]

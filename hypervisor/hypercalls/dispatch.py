@@ -1,0 +1,79 @@
+"""From a request to its answer: the table look-up, the one place where an error becomes -errno, and continuations.
+
+A continuation is a call that used up its slice's budget: it waits in `hv.continuations` and goes on after the others' requests.
+Killing its domain between two slices drops it (Q5).
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hypervisor.domain.domain import Life
+from hypervisor.domain.vcpu import Vcpu
+from hypervisor.hypercalls.call import Blocked, Call, Continue, DomainCrash, Result
+from hypervisor.hypercalls.table import HYPERCALLS
+from hypervisor.mm.budget import Budget, Restart
+from hypervisor.public.errno import Errno, XenError
+
+if TYPE_CHECKING:
+    from hypervisor.domain.hypervisor import Hypervisor
+
+Args = tuple[int, int, int, int, int]
+
+
+class Dispatcher:
+    """Performs hypercalls of the vCPUs of one hypervisor."""
+
+    def __init__(self, hv: Hypervisor) -> None:
+        self.hv = hv
+
+    def hypercall(self, vcpu: Vcpu, nr: int, args: Args, events_seen: int) -> None:
+        """Perform one hypercall of `vcpu`, whose request is outstanding; its answer goes through `hv.answer`."""
+        self._perform(Call(self.hv, vcpu.domain, vcpu, nr, args, perform, events_seen))
+
+    def pending(self) -> bool:
+        return bool(self.hv.continuations)
+
+    def go_on(self) -> None:
+        """One slice of the continuation that has waited longest."""
+        call = self.hv.continuations.popleft()
+        if call.domain.life is Life.ALIVE and call.vcpu.waiting_seq is not None:
+            self._perform(call)
+
+    def _perform(self, call: Call) -> None:
+        result = perform(call)
+        if isinstance(result, int):
+            self.hv.answer(call.vcpu, result)
+        elif isinstance(result, Continue):
+            self.hv.continuations.append(replace(call, args=result.args, state=result.state, budget=Budget()))
+
+
+def perform(call: Call) -> Result:
+    """Run one slice of a hypercall. Whatever happens, the hypervisor's state is consistent afterwards (H3)."""
+    hv = call.hv
+    handler = HYPERCALLS.get(call.nr)
+    if handler is None:
+        hv.log.once(
+            f"hypercall {call.nr}: ENOSYS", f"d{call.domain.domid}: hypercall {call.nr} is not implemented"
+        )
+        return -Errno.ENOSYS
+    try:
+        return handler(call)
+    except XenError as error:
+        hv.log.counters[f"hypercall {call.nr}: {error.errno.name}"] += 1
+        if hv.explain:
+            hv.log.line(f"d{call.domain.domid}: hypercall {call.nr}: {error.errno.name}: {error}")
+        return -error.errno
+    except Restart:
+        return Continue(call.args, call.state)
+    except DomainCrash as crash:
+        hv.crash(call.domain, str(crash))
+    except Exception:  # noqa: BLE001 - H3: a bug of the hypervisor ends nobody but the caller
+        hv.log.line(
+            f"hypervisor bug in hypercall {call.nr} of d{call.domain.domid}\n{traceback.format_exc()}"
+        )
+        hv.counters["hypervisor bugs"] += 1
+        hv.crash(call.domain, f"hypervisor bug in hypercall {call.nr}")
+    return Blocked()

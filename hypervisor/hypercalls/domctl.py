@@ -1,0 +1,299 @@
+"""domctl: the control domain's hypercall on one domain (Xen common/domctl.c). Permission comes before everything else (V1).
+
+What the operations do lives in hypervisor/domain/; here they are decoded. The answer goes back into the argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from hypervisor.domain.context import check_context, install_context
+from hypervisor.domain.domain import Domain, Life
+from hypervisor.domain.info import domain_info
+from hypervisor.domain.lifecycle import MAX_VCPUS, begin_destroy, create_domain
+from hypervisor.domain.vcpu import Vcpu
+from hypervisor.hypercalls.call import Call, Continue, Result
+from hypervisor.hypercalls.domctl_memory import MEMORY_OPS
+from hypervisor.public.arch_x86.xen import vcpu_guest_context
+from hypervisor.public.domctl import (
+    XEN_DOMCTL_INTERFACE_VERSION,
+    XEN_DOMCTL_CDF_hvm,
+    XEN_DOMCTL_createdomain,
+    XEN_DOMCTL_destroydomain,
+    XEN_DOMCTL_get_address_size,
+    XEN_DOMCTL_getdomaininfo,
+    XEN_DOMCTL_getvcpucontext,
+    XEN_DOMCTL_getvcpuinfo,
+    XEN_DOMCTL_hypercall_init,
+    XEN_DOMCTL_iomem_permission,
+    XEN_DOMCTL_ioport_permission,
+    XEN_DOMCTL_irq_permission,
+    XEN_DOMCTL_max_vcpus,
+    XEN_DOMCTL_pausedomain,
+    XEN_DOMCTL_resumedomain,
+    XEN_DOMCTL_set_address_size,
+    XEN_DOMCTL_set_virq_handler,
+    XEN_DOMCTL_setdomainhandle,
+    XEN_DOMCTL_setvcpucontext,
+    XEN_DOMCTL_unpausedomain,
+    xen_domctl,
+)
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.types import PAGE_SIZE, DomId
+from hypervisor.public.xen import DOMID_SELF
+from hypervisor.sched.runstate import RunState
+
+DomctlHandler = Callable[[Call, xen_domctl, Domain], Result]
+DEFAULT_GRANT_FRAMES: Final = 64
+DEFAULT_MAPTRACK_FRAMES: Final = 1024
+MAX_GRANT_FRAMES: Final = 256
+MAX_MAPTRACK_FRAMES: Final = 4096
+
+
+def do_createdomain(call: Call, op: xen_domctl) -> Result:
+    """A new, paused domain; its id goes back in op.domain."""
+    config, hv = op.u.createdomain, call.hv
+    if config.flags & XEN_DOMCTL_CDF_hvm:
+        raise XenError(Errno.EINVAL, "HVM domains are not implemented")
+    if config.max_vcpus == 0 or config.max_vcpus > MAX_VCPUS:
+        raise XenError(Errno.EINVAL, f"a domain has 1 to {MAX_VCPUS} vCPUs, not {config.max_vcpus}")
+    domid = op.domain
+    if domid == 0 or domid in hv.domains:
+        raise XenError(Errno.EEXIST, f"there is a domain {domid} already")
+    if domid >= DOMID_FIRST_RESERVED_OR_ANY:
+        domid = hv.free_domid()
+    create_domain(
+        hv,
+        DomId(domid),
+        handle=bytes(config.handle),
+        nr_vcpus=config.max_vcpus,
+        max_evtchn_port=min(config.max_evtchn_port, 0x7FFF_FFFF),
+        max_grant_frames=_limit(config.max_grant_frames, DEFAULT_GRANT_FRAMES, MAX_GRANT_FRAMES),
+        max_maptrack_frames=_limit(config.max_maptrack_frames, DEFAULT_MAPTRACK_FRAMES, MAX_MAPTRACK_FRAMES),
+    )
+    op.domain = DomId(domid)
+    call.write(call.args[0], op)
+    return 0
+
+
+DOMID_FIRST_RESERVED_OR_ANY: Final = 0x7FF0
+
+
+def _limit(asked: int, default: int, most: int) -> int:
+    if asked > most:
+        raise XenError(Errno.EINVAL, f"{asked} frames are more than {most}")
+    return default if asked < 0 else asked
+
+
+def do_destroydomain(call: Call, _op: xen_domctl, target: Domain) -> Result:
+    """Goes on in slices until the domain's memory is taken apart; what its process still holds follows (K2, K4)."""
+    if target is call.domain:
+        raise XenError(Errno.EINVAL, "K1: a domain cannot destroy itself")
+    begin_destroy(call.hv, target)
+    return Continue(call.args) if target.destroying else 0
+
+
+def do_pausedomain(call: Call, _op: xen_domctl, target: Domain) -> Result:
+    if target is call.domain:
+        raise XenError(Errno.EINVAL, "V3: a domain cannot pause itself")
+    call.hv.pause(target)
+    target.tool_pauses += 1
+    return 0
+
+
+def do_unpausedomain(call: Call, _op: xen_domctl, target: Domain) -> Result:
+    if target.tool_pauses == 0:
+        raise XenError(Errno.EINVAL, f"V3: d{target.domid} is not paused")
+    target.tool_pauses -= 1
+    call.hv.unpause(target)
+    return 0
+
+
+def do_resumedomain(call: Call, _op: xen_domctl, target: Domain) -> Result:
+    """A domain that shut down to suspend runs on."""
+    if target is call.domain:
+        raise XenError(Errno.EINVAL, "a domain cannot resume itself")
+    target.shutdown_code = None
+    for vcpu in target.vcpus:
+        call.hv.answer(vcpu, 0)
+        call.hv.consider(vcpu)
+    return 0
+
+
+def do_getdomaininfo(call: Call, op: xen_domctl, target: Domain) -> Result:
+    op.u.getdomaininfo = domain_info(call.hv, target)
+    op.domain = target.domid
+    call.write(call.args[0], op)
+    return 0
+
+
+def do_max_vcpus(call: Call, op: xen_domctl, target: Domain) -> Result:
+    """createdomain made the vCPUs already: only that number is accepted, as on Xen since 4.13 (V3)."""
+    if op.u.max_vcpus.max != len(target.vcpus):
+        raise XenError(Errno.EINVAL, f"V3: d{target.domid} was created with {len(target.vcpus)} vCPUs")
+    return 0
+
+
+def do_setvcpucontext(call: Call, op: xen_domctl, target: Domain) -> Result:
+    """The registers of a vCPU of a paused domain (V3); a null pointer resets it, which needs it never to have run."""
+    vcpu = _vcpu(target, op.u.vcpucontext.vcpu)
+    if not target.tool_pauses:
+        raise XenError(Errno.EINVAL, f"V3: d{target.domid} is not paused by its toolstack")
+    if op.u.vcpucontext.ctxt == 0:
+        raise XenError(Errno.EOPNOTSUPP, "resetting a vCPU is not implemented")
+    context = check_context(call.copy_from_guest(op.u.vcpucontext.ctxt, vcpu_guest_context.sizeof))
+    install_context(call.hv, vcpu, context)
+    return 0
+
+
+def do_getvcpucontext(call: Call, op: xen_domctl, target: Domain) -> Result:
+    """The registers of a stopped vCPU. While its process still executes guest code the call goes on; it is asked to stop first."""
+    vcpu = _vcpu(target, op.u.vcpucontext.vcpu)
+    if not vcpu.initialised:
+        raise XenError(Errno.ENODATA, f"vCPU {vcpu.vcpu_id} has no context")
+    if vcpu.domain is call.domain or not target.paused:
+        raise XenError(Errno.EINVAL, f"V3: d{target.domid} is not paused")
+    if not call.hv.saved_context(vcpu):
+        return Continue(call.args)
+    call.copy_to_guest(op.u.vcpucontext.ctxt, vcpu.context)
+    return 0
+
+
+def do_getvcpuinfo(call: Call, op: xen_domctl, target: Domain) -> Result:
+    vcpu = _vcpu(target, op.u.getvcpuinfo.vcpu)
+    info, state = op.u.getvcpuinfo, vcpu.unit.runstate
+    info.online = int(vcpu.up)
+    info.blocked = int(state.state is RunState.RUNSTATE_blocked)
+    info.running = int(state.state is RunState.RUNSTATE_running)
+    info.cpu_time = state.times(call.hv.now())[RunState.RUNSTATE_running]
+    info.cpu = vcpu.unit.cpu or 0
+    op.u.getvcpuinfo = info
+    call.write(call.args[0], op)
+    return 0
+
+
+def do_setdomainhandle(_call: Call, op: xen_domctl, target: Domain) -> Result:
+    target.handle = bytes(op.u.setdomainhandle.handle)
+    return 0
+
+
+def do_set_address_size(_call: Call, op: xen_domctl, _target: Domain) -> Result:
+    if op.u.address_size.size != 64:
+        raise XenError(Errno.EINVAL, "32-bit PV guests are not implemented")
+    return 0
+
+
+def do_get_address_size(call: Call, op: xen_domctl, _target: Domain) -> Result:
+    size = op.u.address_size
+    size.size = 64
+    op.u.address_size = size
+    call.write(call.args[0], op)
+    return 0
+
+
+def do_hypercall_init(call: Call, op: xen_domctl, target: Domain) -> Result:
+    """Fill a frame of the domain with hypercall stubs: `mov eax, nr; syscall; ret`, 32 bytes each (X5's rule for the frame)."""
+    from hypervisor.mm.frame_table import PGT
+
+    mfn = op.u.hypercall_init.gmfn
+    call.hv.mmu.get_page_and_type(mfn, target.domid, PGT.writable_page)
+    try:
+        call.hv.memory.write(mfn << 12, hypercall_page())
+    finally:
+        call.hv.mmu.put_page_and_type(mfn)
+    return 0
+
+
+def hypercall_page() -> bytes:
+    """The hypercall page of a 64-bit PV guest (Xen arch/x86/pv/hypercall.c): rcx and r11 are kept around `syscall`."""
+    iret = 23
+    page = bytearray(b"\xcc" * PAGE_SIZE)
+    for nr in range(PAGE_SIZE // 32):
+        mov = b"\xb8" + nr.to_bytes(4, "little")
+        stub = b"\x51\x41\x53" + mov + b"\x0f\x05\x41\x5b\x59\xc3"
+        if nr == iret:  # the frame is at rsp: push rcx, r11, rax; it never returns
+            stub = b"\x51\x41\x53\x50" + mov + b"\x0f\x05"
+        page[nr * 32 : nr * 32 + len(stub)] = stub
+    return bytes(page)
+
+
+def do_set_virq_handler(call: Call, op: xen_domctl, target: Domain) -> Result:
+    call.hv.virqs.set_handler(op.u.set_virq_handler.virq, target.events)
+    return 0
+
+
+def _permission(kind: str, first: int, count: int, allow: int, target: Domain) -> Result:
+    if count > 1 << 20 or first + count > 1 << 40:
+        raise XenError(Errno.EINVAL, f"{kind} range {first:#x}+{count:#x}")
+    if kind == "irq" and first >= 256:
+        raise XenError(Errno.EINVAL, f"there is no irq {first}")
+    key = (kind, first, count)
+    (target.permissions.add if allow else target.permissions.discard)(key)
+    return 0
+
+
+def do_irq_permission(_call: Call, op: xen_domctl, target: Domain) -> Result:
+    irq = op.u.irq_permission
+    _permission("irq", irq.pirq, 1, irq.allow_access, target)
+    permitted = target.events.permitted_pirqs
+    (permitted.add if irq.allow_access else permitted.discard)(irq.pirq)
+    return 0
+
+
+def do_iomem_permission(_call: Call, op: xen_domctl, target: Domain) -> Result:
+    """Recorded; no machine frame of this machine is a device's, so it grants nothing to map (P5)."""
+    iomem = op.u.iomem_permission
+    return _permission("iomem", iomem.first_mfn, iomem.nr_mfns, iomem.allow_access, target)
+
+
+def do_ioport_permission(_call: Call, op: xen_domctl, target: Domain) -> Result:
+    ports = op.u.ioport_permission
+    if ports.first_port + ports.nr_ports > 65536:
+        raise XenError(Errno.EINVAL, "an I/O port above 65535")
+    return _permission("ioport", ports.first_port, ports.nr_ports, ports.allow_access, target)
+
+
+def _vcpu(target: Domain, vcpu_id: int) -> Vcpu:
+    if vcpu_id >= len(target.vcpus):
+        raise XenError(Errno.EINVAL, f"d{target.domid} has no vCPU {vcpu_id}")
+    return target.vcpus[vcpu_id]
+
+
+DOMCTL_OPS: Final[dict[int, DomctlHandler]] = {
+    XEN_DOMCTL_destroydomain: do_destroydomain,
+    XEN_DOMCTL_pausedomain: do_pausedomain,
+    XEN_DOMCTL_unpausedomain: do_unpausedomain,
+    XEN_DOMCTL_resumedomain: do_resumedomain,
+    XEN_DOMCTL_getdomaininfo: do_getdomaininfo,
+    XEN_DOMCTL_max_vcpus: do_max_vcpus,
+    XEN_DOMCTL_setvcpucontext: do_setvcpucontext,
+    XEN_DOMCTL_getvcpucontext: do_getvcpucontext,
+    XEN_DOMCTL_getvcpuinfo: do_getvcpuinfo,
+    XEN_DOMCTL_setdomainhandle: do_setdomainhandle,
+    XEN_DOMCTL_set_address_size: do_set_address_size,
+    XEN_DOMCTL_get_address_size: do_get_address_size,
+    XEN_DOMCTL_hypercall_init: do_hypercall_init,
+    XEN_DOMCTL_set_virq_handler: do_set_virq_handler,
+    XEN_DOMCTL_irq_permission: do_irq_permission,
+    XEN_DOMCTL_iomem_permission: do_iomem_permission,
+    XEN_DOMCTL_ioport_permission: do_ioport_permission,
+    **MEMORY_OPS,
+}
+_ON_DYING: Final = frozenset({int(XEN_DOMCTL_destroydomain), int(XEN_DOMCTL_getdomaininfo)})
+
+
+def do_domctl(call: Call) -> Result:
+    call.require_control()
+    op = call.read(call.args[0], xen_domctl)
+    if op.interface_version != XEN_DOMCTL_INTERFACE_VERSION:
+        raise XenError(Errno.EACCES, f"domctl interface version {op.interface_version:#x}")
+    if op.cmd == XEN_DOMCTL_createdomain:
+        return do_createdomain(call, op)
+    handler = DOMCTL_OPS.get(op.cmd)
+    if handler is None:
+        raise XenError(Errno.ENOSYS, f"domctl {op.cmd}")
+    target = call.domain if op.domain == DOMID_SELF else call.hv.domain(op.domain)
+    if target.life is not Life.ALIVE and op.cmd not in _ON_DYING:
+        raise XenError(Errno.EINVAL, f"K1: d{target.domid} is dying")
+    return handler(call, op, target)

@@ -1,0 +1,85 @@
+"""multicall: many hypercalls in one (Xen common/multicall.c). It does not nest; each entry keeps its own result.
+
+Entries that the process performs itself (iret's neighbours: DESIGN.md's table) become LOCAL effects in their place in the
+order; their results are the process's to write.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from hypervisor.hypercalls.call import Blocked, Call, Continue, Result
+from hypervisor.mm.budget import Budget
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.xen import Hypercall, multicall_entry
+from hypervisor.wire.messages import Effect, EffectRecord
+
+LOCAL_HYPERCALLS: Final = frozenset(
+    int(nr)
+    for nr in (
+        Hypercall.stack_switch,
+        Hypercall.set_segment_base,
+        Hypercall.fpu_taskswitch,
+        Hypercall.set_debugreg,
+        Hypercall.get_debugreg,
+    )
+)
+"""Hypercalls on one vCPU's registers alone. iret is one too, and ends the multicall (XSA-213)."""
+ENTRIES_PER_SLICE: Final = 64
+_RESULT: Final = multicall_entry.offsetof("result")
+
+
+@dataclass(frozen=True)
+class _Inner:
+    """The continuation of the entry that used up its slice."""
+
+    args: tuple[int, int, int, int, int]
+    state: object
+
+
+def do_multicall(call: Call) -> Result:
+    """(entries, count): each entry through `call.perform`, as any hypercall."""
+    va, count = call.args[:2]
+    if count > 1 << 32:
+        raise XenError(Errno.EINVAL, f"multicall of {count} entries")
+    inner = call.state if isinstance(call.state, _Inner) else None
+    for done in range(min(count, ENTRIES_PER_SLICE)):
+        if call.budget.exhausted and done:
+            return Continue((va, count - done, 0, 0, 0))
+        entry = call.read(va, multicall_entry)
+        if entry.op == Hypercall.iret:
+            call.effects.append(_local(entry, va))
+            return 0
+        result = _perform_entry(call, entry, inner)
+        inner = None
+        if isinstance(result, Continue):
+            return Continue((va, count - done, 0, 0, 0), _Inner(result.args, result.state))
+        if isinstance(result, Blocked):
+            call.copy_to_guest(va + _RESULT, bytes(8))
+            rest = (va + multicall_entry.sizeof, count - done - 1, 0, 0, 0)
+            call.vcpu.after_block = replace(call, args=rest, state=None, budget=Budget())
+            return result
+        if result is not None:
+            call.copy_to_guest(va + _RESULT, (result & (1 << 64) - 1).to_bytes(8, "little"))
+        else:
+            call.effects.append(_local(entry, va))
+        va += multicall_entry.sizeof
+    left = count - min(count, ENTRIES_PER_SLICE)
+    return Continue((va, left, 0, 0, 0)) if left else 0
+
+
+def _local(entry: multicall_entry, va: int) -> EffectRecord:
+    return [Effect.LOCAL, entry.op, *entry.args[:5], va + _RESULT]
+
+
+def _perform_entry(call: Call, entry: multicall_entry, inner: _Inner | None) -> Result | None:
+    """One entry; None when it is the process's to perform."""
+    if entry.op == Hypercall.multicall:
+        return -Errno.EINVAL
+    if entry.op in LOCAL_HYPERCALLS:
+        return None
+    a = entry.args
+    args = inner.args if inner else (a[0], a[1], a[2], a[3], a[4])
+    state = inner.state if inner else None
+    return call.perform(replace(call, nr=entry.op, args=args, state=state, in_multicall=True))

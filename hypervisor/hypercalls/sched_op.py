@@ -1,0 +1,151 @@
+"""sched_op and set_timer_op: the only hypercalls that wait (Xen common/sched/core.c, public/sched.h)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hypervisor.domain.vcpu import Polling
+from hypervisor.hypercalls.call import Blocked, Call, Result, SubOp
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.sched import (
+    SCHEDOP_block,
+    SCHEDOP_poll,
+    SCHEDOP_remote_shutdown,
+    SCHEDOP_shutdown,
+    SCHEDOP_shutdown_code,
+    SCHEDOP_watchdog,
+    SCHEDOP_yield,
+    sched_poll,
+    sched_remote_shutdown,
+    sched_shutdown,
+    sched_watchdog,
+)
+from hypervisor.public.xen import VIRQ_TIMER, shared_info
+
+MAX_POLL_PORTS: Final = 128
+NR_WATCHDOG_TIMERS: Final = 2
+MAX_SHUTDOWN_CODE: Final = 255
+
+
+def do_yield(call: Call, _arg: int) -> Result:
+    """The others' turn; then 0."""
+    call.vcpu.unit.preempting = True
+    return 0
+
+
+def do_block(call: Call, _arg: int) -> Result:
+    """Sleep until an event comes. An event the process had not seen when it asked is one that came (DESIGN.md, Events)."""
+    if call.domain.mailbox.counter(call.vcpu.vcpu_id) != call.events_seen:
+        return 0
+    call.vcpu.blocked = Polling()
+    call.hv.block(call.vcpu)
+    return Blocked()
+
+
+def do_poll(call: Call, arg: int) -> Result:
+    """Sleep until one of the ports is pending or `timeout` (system time, ns; 0: none) has come (E11)."""
+    poll = call.read(arg, sched_poll)
+    if poll.nr_ports > MAX_POLL_PORTS:
+        raise XenError(Errno.EINVAL, f"poll of {poll.nr_ports} ports")
+    raw = call.copy_from_guest(poll.ports, 4 * poll.nr_ports) if poll.nr_ports else b""
+    ports = tuple(int.from_bytes(raw[i : i + 4], "little") for i in range(0, len(raw), 4))
+    events, hv = call.domain.events, call.hv
+    for port in ports:
+        events.channel(port)
+    moved = call.domain.mailbox.counter(call.vcpu.vcpu_id) != call.events_seen
+    if any(_pending(call, port) for port in ports) or (moved and not ports):
+        return 0
+    if poll.timeout and poll.timeout <= hv.now():
+        return 0
+    events.poll(call.vcpu.vcpu_id, ports)
+    call.vcpu.blocked = Polling(ports=ports)
+    if poll.timeout:
+        call.vcpu.blocked.timer = hv.timers.at(poll.timeout, lambda: hv.wake(call.vcpu))
+    hv.block(call.vcpu)
+    return Blocked()
+
+
+def _pending(call: Call, port: int) -> bool:
+    """Raised but not yet applied, or pending in the guest's own page: a wrong word there hurts only the caller (E12)."""
+    if call.domain.mailbox.is_raised(port):
+        return True
+    word = (call.domain.shared_info << 12) + shared_info.offsetof("evtchn_pending") + port // 8
+    return bool(call.hv.memory.read(word, 1)[0] >> (port & 7) & 1)
+
+
+def do_shutdown(call: Call, arg: int) -> Result:
+    reason = call.read(arg, sched_shutdown).reason
+    call.hv.log.line(f"d{call.domain.domid} shuts down, reason {reason}")
+    call.hv.shutdown(call.domain, reason & MAX_SHUTDOWN_CODE)
+    return Blocked()
+
+
+def do_shutdown_code(call: Call, arg: int) -> Result:
+    """Set the code of a shutdown that the control domain will make (a guest that suspends)."""
+    call.domain.shutdown_hint = call.read(arg, sched_shutdown).reason & MAX_SHUTDOWN_CODE
+    return 0
+
+
+def do_remote_shutdown(call: Call, arg: int) -> Result:
+    call.require_control()
+    remote = call.read(arg, sched_remote_shutdown)
+    target = call.hv.domain(remote.domain_id)
+    if target is call.domain:
+        raise XenError(Errno.ESRCH, "a remote shutdown is for another domain")
+    call.hv.shutdown(target, remote.reason & MAX_SHUTDOWN_CODE)
+    return 0
+
+
+def do_watchdog(call: Call, arg: int) -> Result:
+    """Set (id 0: a new one), change or (timeout 0) stop a watchdog timer of the domain; when it fires, the domain shuts down."""
+    watchdog = call.read(arg, sched_watchdog)
+    timers, hv, domain = call.domain.watchdogs, call.hv, call.domain
+    if watchdog.id > NR_WATCHDOG_TIMERS:
+        raise XenError(Errno.EINVAL, f"there is no watchdog {watchdog.id}")
+    slot = watchdog.id
+    if slot == 0:
+        if watchdog.timeout == 0:
+            raise XenError(Errno.EINVAL, "a new watchdog needs a timeout")
+        free = [i for i in range(1, NR_WATCHDOG_TIMERS + 1) if i not in timers]
+        if not free:
+            raise XenError(Errno.ENOSPC, "all watchdogs are in use")
+        slot = free[0]
+    elif slot not in timers:
+        raise XenError(Errno.EINVAL, f"watchdog {slot} is not in use")
+    else:
+        timers.pop(slot).cancel()
+    if watchdog.timeout:
+        when = hv.now() + watchdog.timeout * 10**9
+        timers[slot] = hv.timers.at(when, lambda: hv.watchdog_fired(domain))
+    return slot if watchdog.id == 0 else 0
+
+
+SCHED_OPS: Final[dict[int, SubOp]] = {
+    SCHEDOP_yield: do_yield,
+    SCHEDOP_block: do_block,
+    SCHEDOP_poll: do_poll,
+    SCHEDOP_shutdown: do_shutdown,
+    SCHEDOP_shutdown_code: do_shutdown_code,
+    SCHEDOP_remote_shutdown: do_remote_shutdown,
+    SCHEDOP_watchdog: do_watchdog,
+}
+
+
+def do_sched_op(call: Call) -> Result:
+    op = SCHED_OPS.get(call.args[0])
+    if op is None:
+        raise XenError(Errno.ENOSYS, f"sched_op {call.args[0]}")
+    return op(call, call.args[1])
+
+
+def do_set_timer_op(call: Call) -> Result:
+    """VIRQ_TIMER at `timeout` (system time, ns); 0 stops it. A time that has passed fires at once."""
+    vcpu, hv = call.vcpu, call.hv
+    if vcpu.set_timer is not None:
+        vcpu.set_timer.cancel()
+        vcpu.set_timer = None
+    if call.args[0]:
+        vcpu.set_timer = hv.timers.at(
+            call.args[0], lambda: vcpu.domain.events.send_guest_virq(VIRQ_TIMER, vcpu.vcpu_id)
+        )
+    return 0

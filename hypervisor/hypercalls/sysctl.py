@@ -1,0 +1,129 @@
+"""sysctl: the control domain's hypercall on the machine (Xen common/sysctl.c)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from hypervisor.domain.info import domain_info
+from hypervisor.hypercalls.call import Call, Result
+from hypervisor.public.domctl import XEN_SCHEDULER_CREDIT, xen_domctl_getdomaininfo
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.sysctl import (
+    XEN_SYSCTL_INTERFACE_VERSION,
+    XEN_SYSCTL_availheap,
+    XEN_SYSCTL_cputopoinfo,
+    XEN_SYSCTL_getdomaininfolist,
+    XEN_SYSCTL_PHYSCAP_pv,
+    XEN_SYSCTL_physinfo,
+    XEN_SYSCTL_readconsole,
+    XEN_SYSCTL_sched_id,
+    xen_sysctl,
+    xen_sysctl_cputopo,
+    xen_sysctl_physinfo,
+)
+from hypervisor.public.types import PAGE_SIZE
+
+MAX_DOMAINS_A_CALL: Final = 256
+CPU_KHZ: Final = 1_000_000
+"""The emulated CPUs' clock: their TSC counts nanoseconds."""
+
+
+def do_readconsole(call: Call, op: xen_sysctl) -> Result:
+    """The hypervisor's log, from the start or (incremental) from `index` on; `count` bytes at most."""
+    console, log = op.u.readconsole, call.hv.log
+    held = log.read()
+    start = max(console.index, log.start & 0xFFFF_FFFF) if console.incremental else log.start & 0xFFFF_FFFF
+    skip = start - (log.start & 0xFFFF_FFFF)
+    text = held[skip : skip + min(console.count, len(held))] if skip <= len(held) else b""
+    call.copy_to_guest(console.buffer, text)
+    if console.clear:
+        log.clear()
+    console.count, console.index = len(text), (start + len(text)) & 0xFFFF_FFFF
+    op.u.readconsole = console
+    call.write(call.args[0], op)
+    return 0
+
+
+def do_physinfo(call: Call, op: xen_sysctl) -> Result:
+    hv = call.hv
+    op.u.physinfo = xen_sysctl_physinfo(
+        threads_per_core=1,
+        cores_per_socket=hv.nr_cpus,
+        nr_cpus=hv.nr_cpus,
+        max_cpu_id=hv.nr_cpus - 1,
+        nr_nodes=1,
+        cpu_khz=CPU_KHZ,
+        capabilities=int(XEN_SYSCTL_PHYSCAP_pv),
+        total_pages=hv.memory_frames,
+        free_pages=hv.mmu.free_frames,
+        max_mfn=hv.memory.nr_frames - 1,
+    )
+    call.write(call.args[0], op)
+    return 0
+
+
+def do_getdomaininfolist(call: Call, op: xen_sysctl) -> Result:
+    """The domains from `first_domain` up, in order of their ids."""
+    listing, hv = op.u.getdomaininfolist, call.hv
+    ids = sorted(domid for domid in hv.domains if domid >= listing.first_domain)
+    ids = ids[: min(listing.max_domains, MAX_DOMAINS_A_CALL)]
+    infos = b"".join(domain_info(hv, hv.domains[domid]).pack() for domid in ids)
+    assert len(infos) == len(ids) * xen_domctl_getdomaininfo.sizeof
+    if infos:
+        call.copy_to_guest(listing.buffer, infos)
+    listing.num_domains = len(ids)
+    op.u.getdomaininfolist = listing
+    call.write(call.args[0], op)
+    return 0
+
+
+def do_sched_id(call: Call, op: xen_sysctl) -> Result:
+    """Round robin has no number of Xen's; toolstacks are told credit, whose parameters answer ENOSYS."""
+    sched = op.u.sched_id
+    sched.sched_id = int(XEN_SCHEDULER_CREDIT)
+    op.u.sched_id = sched
+    call.write(call.args[0], op)
+    return 0
+
+
+def do_availheap(call: Call, op: xen_sysctl) -> Result:
+    heap = op.u.availheap
+    heap.avail_bytes = call.hv.mmu.free_frames * PAGE_SIZE
+    op.u.availheap = heap
+    call.write(call.args[0], op)
+    return 0
+
+
+def do_cputopoinfo(call: Call, op: xen_sysctl) -> Result:
+    """One socket, a core per emulated CPU. With a null array: only how many."""
+    topology, nr_cpus = op.u.cputopoinfo, call.hv.nr_cpus
+    if topology.cputopo:
+        count = min(topology.num_cpus, nr_cpus)
+        entries = b"".join(xen_sysctl_cputopo(core=cpu).pack() for cpu in range(count))
+        call.copy_to_guest(topology.cputopo, entries)
+    topology.num_cpus = nr_cpus
+    op.u.cputopoinfo = topology
+    call.write(call.args[0], op)
+    return 0
+
+
+SYSCTL_OPS: Final[dict[int, Callable[[Call, xen_sysctl], Result]]] = {
+    XEN_SYSCTL_readconsole: do_readconsole,
+    XEN_SYSCTL_physinfo: do_physinfo,
+    XEN_SYSCTL_getdomaininfolist: do_getdomaininfolist,
+    XEN_SYSCTL_sched_id: do_sched_id,
+    XEN_SYSCTL_availheap: do_availheap,
+    XEN_SYSCTL_cputopoinfo: do_cputopoinfo,
+}
+
+
+def do_sysctl(call: Call) -> Result:
+    call.require_control()
+    op = call.read(call.args[0], xen_sysctl)
+    if op.interface_version != XEN_SYSCTL_INTERFACE_VERSION:
+        raise XenError(Errno.EACCES, f"sysctl interface version {op.interface_version:#x}")
+    handler = SYSCTL_OPS.get(op.cmd)
+    if handler is None:
+        raise XenError(Errno.ENOSYS, f"sysctl {op.cmd}")
+    return handler(call, op)

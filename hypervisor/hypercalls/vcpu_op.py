@@ -1,0 +1,180 @@
+"""vcpu_op: bringing vCPUs up and down, run states, timers, registered areas (Xen common/domain.c, public/vcpu.h).
+
+A vCPU beyond 0 does not exist here (SMP guests are not implemented): operations on it answer ENOENT, as on Xen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from hypervisor.domain.context import check_context, install_context
+from hypervisor.domain.runstate_area import pack_runstate
+from hypervisor.domain.vcpu import Vcpu
+from hypervisor.hypercalls.call import Call, Result
+from hypervisor.mm.frame_table import PGT
+from hypervisor.public.arch_x86.xen import vcpu_guest_context
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.types import PAGE_SIZE, Mfn
+from hypervisor.public.vcpu import (
+    VCPU_SSHOTTMR_future,
+    VCPUOP_down,
+    VCPUOP_get_runstate_info,
+    VCPUOP_initialise,
+    VCPUOP_is_up,
+    VCPUOP_register_runstate_memory_area,
+    VCPUOP_register_vcpu_info,
+    VCPUOP_set_periodic_timer,
+    VCPUOP_set_singleshot_timer,
+    VCPUOP_stop_periodic_timer,
+    VCPUOP_stop_singleshot_timer,
+    VCPUOP_up,
+    vcpu_register_runstate_memory_area,
+    vcpu_register_vcpu_info,
+    vcpu_set_periodic_timer,
+    vcpu_set_singleshot_timer,
+)
+from hypervisor.public.xen import VIRQ_TIMER, vcpu_info
+from hypervisor.sched.runstate import RunState
+from hypervisor.wire.messages import Effect
+
+MIN_PERIOD_NS: Final = 1_000_000
+
+
+def do_initialise(call: Call, vcpu: Vcpu, arg: int) -> Result:
+    """Give a vCPU its first registers, once (D6)."""
+    if vcpu.initialised:
+        raise XenError(Errno.EEXIST, f"D6: vCPU {vcpu.vcpu_id} is initialised already")
+    raw = call.copy_from_guest(arg, vcpu_guest_context.sizeof)
+    context = check_context(raw)
+    install_context(call.hv, vcpu, context)
+    return 0
+
+
+def do_up(call: Call, vcpu: Vcpu, _arg: int) -> Result:
+    if not vcpu.initialised:
+        raise XenError(Errno.EINVAL, f"vCPU {vcpu.vcpu_id} is not initialised")
+    vcpu.up = True
+    call.hv.consider(vcpu)
+    return 0
+
+
+def do_down(call: Call, vcpu: Vcpu, _arg: int) -> Result:
+    """Offline until VCPUOP_up; when it is the last one, the domain can only be destroyed (as Xen: it shuts down)."""
+    vcpu.up = False
+    if all(not other.up for other in call.domain.vcpus):
+        call.hv.shutdown(call.domain, 0)
+    else:
+        call.hv.slices.sleep(vcpu.unit, call.hv.now(), RunState.RUNSTATE_offline)
+    return 0
+
+
+def do_is_up(_call: Call, vcpu: Vcpu, _arg: int) -> Result:
+    return int(vcpu.up)
+
+
+def do_get_runstate_info(call: Call, vcpu: Vcpu, arg: int) -> Result:
+    call.copy_to_guest(arg, pack_runstate(vcpu, call.hv.now()))
+    return 0
+
+
+def do_register_runstate(call: Call, vcpu: Vcpu, arg: int) -> Result:
+    """Keep a copy of the run state at this virtual address; it is written each time the vCPU gets a slice."""
+    area = call.read(arg, vcpu_register_runstate_memory_area).addr.v
+    vcpu.runstate_area = area
+    if area:
+        call.copy_to_guest(area, pack_runstate(vcpu, call.hv.now()))
+    return 0
+
+
+def do_register_vcpu_info(call: Call, vcpu: Vcpu, arg: int) -> Result:
+    """Move vcpu_info into a frame of the guest, once; it stays writable for as long as it is registered (D7, XSA-327)."""
+    info = call.read(arg, vcpu_register_vcpu_info)
+    if vcpu.info_frame is not None:
+        raise XenError(Errno.EINVAL, "D7: vcpu_info is registered already")
+    if info.offset > PAGE_SIZE - vcpu_info.sizeof:
+        raise XenError(Errno.ENXIO, f"D7: vcpu_info at offset {info.offset:#x} leaves its frame")
+    if info.offset & 7:
+        raise XenError(Errno.ENXIO, f"D7: vcpu_info at offset {info.offset:#x} is not aligned")
+    if vcpu is not call.vcpu and vcpu.up:
+        raise XenError(Errno.EINVAL, "D7: the vCPU runs")
+    mfn = Mfn(info.mfn)
+    call.hv.mmu.get_page_and_type(mfn, call.domain.domid, PGT.writable_page)
+    vcpu.info_frame = mfn
+    vcpu.effects.append([Effect.VCPU_INFO, mfn, info.offset])
+    return 0
+
+
+def do_set_periodic_timer(call: Call, vcpu: Vcpu, arg: int) -> Result:
+    period = call.read(arg, vcpu_set_periodic_timer).period_ns
+    if period < MIN_PERIOD_NS:
+        raise XenError(Errno.EINVAL, f"a period of {period} ns")
+    do_stop_periodic_timer(call, vcpu, 0)
+    _tick_later(call, vcpu, call.hv.now() + period, period)
+    return 0
+
+
+def _tick_later(call: Call, vcpu: Vcpu, when: int, period: int) -> None:
+    hv = call.hv
+
+    def tick() -> None:
+        vcpu.domain.events.send_guest_virq(VIRQ_TIMER, vcpu.vcpu_id)
+        _tick_later(call, vcpu, max(when + period, hv.now()), period)
+
+    vcpu.periodic = hv.timers.at(when, tick)
+
+
+def do_stop_periodic_timer(_call: Call, vcpu: Vcpu, _arg: int) -> Result:
+    if vcpu.periodic is not None:
+        vcpu.periodic.cancel()
+        vcpu.periodic = None
+    return 0
+
+
+def do_set_singleshot_timer(call: Call, vcpu: Vcpu, arg: int) -> Result:
+    """One VIRQ_TIMER at an absolute system time (ns); only for oneself."""
+    if vcpu is not call.vcpu:
+        raise XenError(Errno.EINVAL, "a single-shot timer of another vCPU")
+    timer = call.read(arg, vcpu_set_singleshot_timer)
+    now = call.hv.now()
+    if timer.flags & VCPU_SSHOTTMR_future and timer.timeout_abs_ns < now:
+        raise XenError(Errno.ETIME, "the time has passed")
+    do_stop_singleshot_timer(call, vcpu, 0)
+    vcpu.singleshot = call.hv.timers.at(
+        timer.timeout_abs_ns, lambda: vcpu.domain.events.send_guest_virq(VIRQ_TIMER, vcpu.vcpu_id)
+    )
+    return 0
+
+
+def do_stop_singleshot_timer(call: Call, vcpu: Vcpu, _arg: int) -> Result:
+    if vcpu is not call.vcpu:
+        raise XenError(Errno.EINVAL, "a single-shot timer of another vCPU")
+    if vcpu.singleshot is not None:
+        vcpu.singleshot.cancel()
+        vcpu.singleshot = None
+    return 0
+
+
+VCPU_OPS: Final[dict[int, Callable[[Call, Vcpu, int], Result]]] = {
+    VCPUOP_initialise: do_initialise,
+    VCPUOP_up: do_up,
+    VCPUOP_down: do_down,
+    VCPUOP_is_up: do_is_up,
+    VCPUOP_get_runstate_info: do_get_runstate_info,
+    VCPUOP_register_runstate_memory_area: do_register_runstate,
+    VCPUOP_register_vcpu_info: do_register_vcpu_info,
+    VCPUOP_set_periodic_timer: do_set_periodic_timer,
+    VCPUOP_stop_periodic_timer: do_stop_periodic_timer,
+    VCPUOP_set_singleshot_timer: do_set_singleshot_timer,
+    VCPUOP_stop_singleshot_timer: do_stop_singleshot_timer,
+}
+
+
+def do_vcpu_op(call: Call) -> Result:
+    cmd, vcpu_id, arg = call.args[:3]
+    if vcpu_id >= len(call.domain.vcpus):
+        raise XenError(Errno.ENOENT, f"there is no vCPU {vcpu_id}")
+    op = VCPU_OPS.get(cmd)
+    if op is None:
+        raise XenError(Errno.ENOSYS, f"vcpu_op {cmd}")
+    return op(call, call.domain.vcpus[vcpu_id], arg)

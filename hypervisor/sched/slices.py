@@ -1,0 +1,94 @@
+"""Slices: which units hold the machine's emulated CPUs.
+
+              wake                 pick                    expire
+    blocked ───────► runnable ───────────────► running ───────────► runnable (after it stopped)
+       ▲                ▲                       │  │
+       └── sleep ───────┴───────────────────────┘  └─ sleep ─► blocked / offline
+
+Invariants: at most one unit a CPU; a unit that runs is not in the scheduler's queue; no CPU idles while a unit waits.
+A running unit is never taken off its CPU by force: `preempt` asks it to stop, and it comes back through `yield_`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from hypervisor.sched.runstate import RunState
+from hypervisor.sched.scheduler import Scheduler, SchedUnit
+
+OVERRUN_NS: Final = 20_000_000
+"""How long after the end of its slice a unit may take to stop before it is asked again."""
+
+
+class Slices:
+    """`resume(unit)`: it holds a CPU from now on. `preempt(unit)`: it is to stop. Both are the core's."""
+
+    def __init__(
+        self,
+        nr_cpus: int,
+        scheduler: Scheduler,
+        resume: Callable[[SchedUnit], None],
+        preempt: Callable[[SchedUnit], None],
+    ) -> None:
+        self.scheduler = scheduler
+        self.cpus: list[SchedUnit | None] = [None] * nr_cpus
+        self._resume = resume
+        self._preempt = preempt
+
+    def wake(self, unit: SchedUnit, now: int) -> None:
+        """`unit` has something to do. No-op unless it sleeps."""
+        if unit.runstate.state in (RunState.RUNSTATE_running, RunState.RUNSTATE_runnable):
+            return
+        unit.runstate.change(RunState.RUNSTATE_runnable, now)
+        self.scheduler.insert(unit, now, woken=True)
+        self._fill(now)
+
+    def sleep(self, unit: SchedUnit, now: int, state: RunState = RunState.RUNSTATE_blocked) -> None:
+        """`unit` gives its CPU up, or its place in the queue, until it is woken."""
+        self.scheduler.remove(unit)
+        unit.runstate.change(state, now)
+        self._release(unit, now)
+
+    def yield_(self, unit: SchedUnit, now: int) -> None:
+        """`unit` stopped with work left: the others' turn."""
+        if unit.runstate.state is not RunState.RUNSTATE_running:
+            return
+        unit.runstate.change(RunState.RUNSTATE_runnable, now)
+        self.scheduler.insert(unit, now, woken=False)
+        self._release(unit, now)
+
+    def expire(self, now: int) -> None:
+        """Ask the units whose slice is over to stop, if others wait."""
+        if not self.scheduler.waiting():
+            return
+        for unit in self.cpus:
+            if unit is not None and now >= unit.deadline:
+                unit.preempting = True
+                unit.deadline = now + OVERRUN_NS
+                self._preempt(unit)
+
+    def next_deadline(self) -> int | None:
+        """When `expire` is next of use, ns; None while nobody waits."""
+        if not self.scheduler.waiting():
+            return None
+        return min((unit.deadline for unit in self.cpus if unit is not None), default=None)
+
+    def _release(self, unit: SchedUnit, now: int) -> None:
+        if unit.cpu is not None:
+            self.cpus[unit.cpu] = None
+            unit.cpu = None
+            self._fill(now)
+
+    def _fill(self, now: int) -> None:
+        for cpu, occupant in enumerate(self.cpus):
+            if occupant is not None:
+                continue
+            picked = self.scheduler.pick(now)
+            if picked is None:
+                return
+            unit, slice_ns = picked
+            self.cpus[cpu] = unit
+            unit.cpu, unit.deadline, unit.preempting = cpu, now + slice_ns, False
+            unit.runstate.change(RunState.RUNSTATE_running, now)
+            self._resume(unit)

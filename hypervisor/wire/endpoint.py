@@ -1,0 +1,101 @@
+"""The ZeroMQ ends of the hypercall path.
+
+The core's one ROUTER connects *out* to each domain process's own endpoint, under an id that the core chose: a message's
+sender is a property of that connection, and no peer can claim another's. Endpoints lie in the machine's private folder and are
+unlinked as soon as their one client is connected. A full queue never blocks the core: the peer is broken.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import zmq
+
+from hypervisor.wire.messages import MAX_MESSAGE
+
+QUEUE: Final = 16
+"""Messages a connection may hold in one direction: a process has one request outstanding, irqs beside it."""
+
+
+class CoreEndpoint:
+    """The core's ROUTER. Domain ids are ints; what is received is (domid, bytes), or bytes None for a multi-frame message."""
+
+    def __init__(self) -> None:
+        self.context = zmq.Context(io_threads=1)
+        self.context.set(zmq.MAX_SOCKETS, 4096)
+        self.socket = self.context.socket(zmq.ROUTER)
+        for option, value in (
+            (zmq.LINGER, 0),
+            (zmq.ROUTER_MANDATORY, 1),
+            (zmq.MAXMSGSIZE, MAX_MESSAGE),
+            (zmq.SNDHWM, QUEUE),
+            (zmq.RCVHWM, QUEUE),
+            (zmq.RECONNECT_IVL, -1),
+        ):
+            self.socket.setsockopt(option, value)
+        self._ids: dict[int, bytes] = {}
+        self._domids: dict[bytes, int] = {}
+        self._paths: dict[int, str] = {}
+
+    def connect(self, domid: int, path: str) -> None:
+        identity = b"d%d" % domid
+        self.socket.setsockopt(zmq.CONNECT_ROUTING_ID, identity)
+        self.socket.connect(f"ipc://{path}")
+        self._ids[domid], self._domids[identity], self._paths[domid] = identity, domid, path
+
+    def connected(self, domid: int) -> None:
+        """The first message came: the name in the file system has done its work."""
+        Path(self._paths[domid]).unlink(missing_ok=True)
+
+    def disconnect(self, domid: int) -> None:
+        """Forget a domain's connection and what lies in its queues."""
+        identity = self._ids.pop(domid, None)
+        if identity is None:
+            return
+        del self._domids[identity]
+        path = self._paths.pop(domid)
+        self.socket.disconnect(f"ipc://{path}")
+        Path(path).unlink(missing_ok=True)
+
+    def receive(self) -> tuple[int | None, bytes | None] | None:
+        """The next message without waiting, or None. domid None: the sender is gone already."""
+        try:
+            identity = self.socket.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        data = self.socket.recv()
+        if self.socket.getsockopt(zmq.RCVMORE):
+            while self.socket.getsockopt(zmq.RCVMORE):
+                self.socket.recv()
+            return self._domids.get(identity), None
+        return self._domids.get(identity), data
+
+    def send(self, domid: int, data: bytes) -> bool:
+        """False when the peer's queue is full or its connection gone: it breaks the request-reply rule."""
+        identity = self._ids.get(domid)
+        if identity is None:
+            return False
+        try:
+            self.socket.send(identity, zmq.SNDMORE | zmq.NOBLOCK)
+            self.socket.send(data, zmq.NOBLOCK)
+        except zmq.ZMQError:
+            return False
+        return True
+
+    def close(self) -> None:
+        for domid in list(self._ids):
+            self.disconnect(domid)
+        self.context.destroy(linger=0)
+
+
+class ProcessEndpoint:
+    """A domain process's DEALER; its only peer is the core."""
+
+    def __init__(self, path: str) -> None:
+        self.context = zmq.Context(io_threads=1)
+        self.socket = self.context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.bind(f"ipc://{path}")
+        self.send = self.socket.send
+        self.recv = self.socket.recv
