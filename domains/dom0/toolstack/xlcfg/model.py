@@ -31,7 +31,7 @@ class Actions:
     on_watchdog: Action = Action.DESTROY
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DomainConfig:
     """One domain. Paths are absolute; memory is in MiB."""
 

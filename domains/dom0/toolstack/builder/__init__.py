@@ -1,0 +1,1 @@
+"""From a kernel to a domain that can start: what libxenguest does for xl."""

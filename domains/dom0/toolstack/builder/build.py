@@ -1,0 +1,157 @@
+"""Build a PV domain that exists and is empty: memory, page tables, start info, first vCPU.
+
+The order is libxenguest's: limits, frames, ports, contents, page tables pinned, vCPU, grants for the store
+and the console. All of it goes through hypercalls that any privileged domain could issue. On return the
+domain is paused and complete; if anything is refused the exception passes through, and the caller destroys
+the domain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from domains.dom0.toolstack.builder.image import load_kernel, load_ramdisk
+from domains.dom0.toolstack.errors import ToolstackError
+from domains.dom0.toolstack.xenctrl import XenCtrl
+from domains.dom0.toolstack.xlcfg.model import DomainConfig
+from hypervisor.machine.pv_layout import (
+    Content,
+    LayoutError,
+    Plan,
+    StartOfDay,
+    contents,
+    plan,
+    vcpu_context,
+)
+from hypervisor.public.grant_table import (
+    GNTTAB_RESERVED_CONSOLE,
+    GNTTAB_RESERVED_XENSTORE,
+    GTF_permit_access,
+    grant_entry_v1,
+)
+from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, MAddr, Mfn, Pfn, Port
+from hypervisor.public.xen import XEN_LEGACY_MAX_VCPUS, shared_info, vcpu_info
+
+if TYPE_CHECKING:
+    from domains.kernel.kernel import Kernel
+
+DOM0: Final = DomId(0)
+PAGES_PER_MIB: Final = 256
+PAGES_AT_ONCE: Final = 256
+"""Foreign frames mapped at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A domain that fits its memory, before any of it exists: everything that can be wrong with its files is
+    known.
+    """
+
+    plan: Plan
+    ramdisk: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What the store and the consoles must know of a built domain."""
+
+    store_mfn: Mfn
+    store_port: Port
+    console_mfn: Mfn
+    console_port: Port
+
+
+def prepare(config: DomainConfig) -> Prepared:
+    """Read kernel and ramdisk and lay the domain out. Raises ToolstackError."""
+    image = load_kernel(config)
+    ramdisk = load_ramdisk(config)
+    try:
+        return Prepared(plan(image, config.memory * PAGES_PER_MIB, len(ramdisk)), ramdisk)
+    except LayoutError as error:
+        raise ToolstackError(f"domain {config.name}: {error}") from None
+
+
+class Builder:
+    """Builds one domain after another."""
+
+    def __init__(self, kernel: Kernel, xen: XenCtrl) -> None:
+        self._kernel = kernel
+        self._xen = xen
+
+    def build(self, domid: DomId, config: DomainConfig, prepared: Prepared) -> Built:
+        """Fill the domain `domid`, which has just been created. Raises XenError."""
+        layout, xen = prepared.plan, self._xen
+        xen.max_vcpus(domid, config.maxvcpus)
+        xen.max_mem(domid, config.maxmem * 1024)
+        p2m = xen.populate_physmap(domid, layout.nr_pages)
+        store_port = xen.alloc_unbound(domid, DOM0)
+        console_port = xen.alloc_unbound(domid, DOM0)
+        shared = self._shared_info_frame(domid)
+        self._mask_events(domid, shared)
+        day = StartOfDay(MAddr(shared << PAGE_SHIFT), 0, config.cmdline, store_port, console_port)
+        for part in contents(layout, p2m, day, prepared.ramdisk):
+            self._write(domid, p2m, part)
+        self._hypercall_page(domid, layout, p2m)
+        xen.pin_l4(domid, mfn_of(p2m, layout.l4))
+        xen.setvcpucontext(domid, 0, vcpu_context(layout, p2m))
+        store, console = mfn_of(p2m, layout.xenstore), mfn_of(p2m, layout.console)
+        self._seed_grants(domid, store, console)
+        return Built(store, store_port, console, console_port)
+
+    def _shared_info_frame(self, domid: DomId) -> Mfn:
+        info = self._xen.getdomaininfo(domid)
+        if info is None:
+            raise ToolstackError(f"domain {domid} has disappeared while it was built")
+        return info.shared_info_frame
+
+    def _mask_events(self, domid: DomId, shared: Mfn) -> None:
+        """A PV domain begins with events masked on every vCPU."""
+        kernel = self._kernel
+        va = kernel.memory.map_frames(domid, [shared])
+        try:
+            for vcpu in range(XEN_LEGACY_MAX_VCPUS):
+                at = shared_info.offsetof("vcpu_info") + vcpu * vcpu_info.sizeof
+                kernel.cpu.store(va + at + vcpu_info.offsetof("evtchn_upcall_mask"), b"\1")
+        finally:
+            kernel.memory.unmap(va)
+
+    def _write(self, domid: DomId, p2m: npt.NDArray[np.uint64], part: Content) -> None:
+        """Put whole pages into the domain through a foreign mapping."""
+        kernel, data = self._kernel, memoryview(part.data)
+        for at in range(0, len(data), PAGES_AT_ONCE * PAGE_SIZE):
+            piece = data[at : at + PAGES_AT_ONCE * PAGE_SIZE]
+            first = part.pfn + (at >> PAGE_SHIFT)
+            frames = [Mfn(mfn) for mfn in p2m[first : first + (len(piece) >> PAGE_SHIFT)].tolist()]
+            va = kernel.memory.map_frames(domid, frames)
+            try:
+                kernel.cpu.store(va, piece)
+            finally:
+                kernel.memory.unmap(va)
+
+    def _hypercall_page(self, domid: DomId, layout: Plan, p2m: npt.NDArray[np.uint64]) -> None:
+        page = layout.image.hypercall_page
+        if page is None:
+            return
+        pfn = (page - layout.image.virt_base) >> PAGE_SHIFT
+        if page % PAGE_SIZE or not 0 <= pfn < layout.used:
+            raise ToolstackError(f"the kernel's hypercall page {page:#x} lies outside of its memory")
+        self._xen.hypercall_init(domid, mfn_of(p2m, Pfn(pfn)))
+
+    def _seed_grants(self, domid: DomId, store: Mfn, console: Mfn) -> None:
+        """Let Dom0 map the two rings by grant, as a back end that is not privileged would."""
+        kernel = self._kernel
+        va = kernel.memory.map_frames(domid, [self._xen.grant_table_frame(domid)])
+        try:
+            for ref, frame in ((GNTTAB_RESERVED_CONSOLE, console), (GNTTAB_RESERVED_XENSTORE, store)):
+                entry = grant_entry_v1(flags=GTF_permit_access, domid=DOM0, frame=frame)
+                kernel.cpu.store(va + ref * grant_entry_v1.sizeof, entry.pack())
+        finally:
+            kernel.memory.unmap(va)
+
+
+def mfn_of(p2m: npt.NDArray[np.uint64], pfn: Pfn) -> Mfn:
+    return Mfn(int(p2m[pfn]))

@@ -1,0 +1,274 @@
+"""Xen's control interface as calls with plain arguments: what libxenctrl is for xl.
+
+Every method is one hypercall, or a bounded row of them for arrays longer than the argument area takes.
+Errors are XenError with Xen's number. Domains other than the caller need privilege, which Dom0 has from boot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from hypervisor.public.arch_x86.xen import vcpu_guest_context
+from hypervisor.public.domctl import (
+    XEN_DOMCTL_INTERFACE_VERSION,
+    Domctl,
+    xen_domctl,
+    xen_domctl_createdomain,
+    xen_domctl_getdomaininfo,
+    xen_domctl_hypercall_init,
+    xen_domctl_max_mem,
+    xen_domctl_max_vcpus,
+    xen_domctl_u,
+    xen_domctl_vcpucontext,
+)
+from hypervisor.public.domctl_domain import (
+    XEN_DOMINF_blocked,
+    XEN_DOMINF_dying,
+    XEN_DOMINF_paused,
+    XEN_DOMINF_running,
+    XEN_DOMINF_shutdown,
+    XEN_DOMINF_shutdownmask,
+    XEN_DOMINF_shutdownshift,
+)
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.event_channel import EVTCHNOP_alloc_unbound, evtchn_alloc_unbound
+from hypervisor.public.grant_table import GNTST_okay, GNTTABOP_setup_table, gnttab_setup_table
+from hypervisor.public.memory import XENMEM_populate_physmap, xen_memory_reservation
+from hypervisor.public.sched import ShutdownReason
+from hypervisor.public.sysctl import (
+    XEN_SYSCTL_INTERFACE_VERSION,
+    Sysctl,
+    xen_sysctl,
+    xen_sysctl_physinfo,
+    xen_sysctl_readconsole,
+    xen_sysctl_u,
+)
+from hypervisor.public.types import DomId, Mfn, Port
+from hypervisor.public.xen import (
+    DOMID_FIRST_RESERVED,
+    MMUEXT_PIN_L4_TABLE,
+    mmuext_op,
+    mmuext_op_arg1,
+)
+
+if TYPE_CHECKING:
+    from domains.kernel.kernel import Kernel
+
+EXTENTS_AT_ONCE: Final = 512
+"""Frame numbers in one call: what fits into a page of arguments."""
+
+CONSOLE_CHUNK: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class DomainInfo:
+    """XEN_DOMCTL_getdomaininfo in the words of the list that people read."""
+
+    domid: DomId
+    handle: bytes
+    flags: int
+    tot_pages: int
+    max_pages: int
+    shared_info_frame: Mfn
+    cpu_time: int
+    vcpus: int
+    max_vcpus: int
+
+    @property
+    def shutdown(self) -> ShutdownReason | None:
+        """Why it shut down, if it did."""
+        if not self.flags & XEN_DOMINF_shutdown:
+            return None
+        return ShutdownReason(self.flags >> XEN_DOMINF_shutdownshift & XEN_DOMINF_shutdownmask)
+
+    @property
+    def dying(self) -> bool:
+        return bool(self.flags & XEN_DOMINF_dying)
+
+    @property
+    def paused(self) -> bool:
+        return bool(self.flags & XEN_DOMINF_paused)
+
+    @property
+    def state(self) -> str:
+        """xl's six letters: running, blocked, paused, shut down, crashed, dying."""
+        crashed = self.shutdown is ShutdownReason.SHUTDOWN_crash
+        letters = (
+            ("r", self.flags & XEN_DOMINF_running),
+            ("b", self.flags & XEN_DOMINF_blocked),
+            ("p", self.flags & XEN_DOMINF_paused),
+            ("s", self.flags & XEN_DOMINF_shutdown),
+            ("c", crashed),
+            ("d", self.flags & XEN_DOMINF_dying),
+        )
+        return "".join(letter if set_ else "-" for letter, set_ in letters)
+
+
+class XenCtrl:
+    """One per toolstack."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._hypercalls = kernel.hypercalls
+        self._load = kernel.cpu.load
+
+    def createdomain(
+        self, handle: bytes, max_vcpus: int, grant_frames: int, maptrack_frames: int, max_port: int
+    ) -> DomId:
+        """A new domain without vCPUs and memory, paused; its id is Xen's choice. Limits of -1: Xen's
+        default.
+        """
+        arguments = xen_domctl_createdomain(
+            handle=handle,
+            max_vcpus=max_vcpus,
+            max_evtchn_port=max_port,
+            max_grant_frames=grant_frames,
+            max_maptrack_frames=maptrack_frames,
+            grant_opts=1,
+        )
+        op = self._domctl(Domctl.XEN_DOMCTL_createdomain, DomId(0), xen_domctl_u(createdomain=arguments))
+        return DomId(op.domain)
+
+    def destroydomain(self, domid: DomId) -> None:
+        """Ends when all its frames that nobody else holds are back."""
+        self._domctl(Domctl.XEN_DOMCTL_destroydomain, domid)
+
+    def pausedomain(self, domid: DomId) -> None:
+        self._domctl(Domctl.XEN_DOMCTL_pausedomain, domid)
+
+    def unpausedomain(self, domid: DomId) -> None:
+        self._domctl(Domctl.XEN_DOMCTL_unpausedomain, domid)
+
+    def max_vcpus(self, domid: DomId, vcpus: int) -> None:
+        self._domctl(
+            Domctl.XEN_DOMCTL_max_vcpus, domid, xen_domctl_u(max_vcpus=xen_domctl_max_vcpus(max=vcpus))
+        )
+
+    def max_mem(self, domid: DomId, kib: int) -> None:
+        """The most memory it may ever have."""
+        limit = xen_domctl_max_mem(max_memkb=kib)
+        self._domctl(Domctl.XEN_DOMCTL_max_mem, domid, xen_domctl_u(max_mem=limit))
+
+    def setvcpucontext(self, domid: DomId, vcpu: int, context: vcpu_guest_context) -> None:
+        """The initial state of a vCPU of a paused domain."""
+        with self._hypercalls.arguments as area:
+            where = xen_domctl_vcpucontext(vcpu=vcpu, ctxt=area.push(context.pack()))
+            self._domctl(Domctl.XEN_DOMCTL_setvcpucontext, domid, xen_domctl_u(vcpucontext=where))
+
+    def hypercall_init(self, domid: DomId, frame: Mfn) -> None:
+        """Let Xen write its hypercall page into the domain's frame."""
+        page = xen_domctl_hypercall_init(gmfn=frame)
+        self._domctl(Domctl.XEN_DOMCTL_hypercall_init, domid, xen_domctl_u(hypercall_init=page))
+
+    def getdomaininfo(self, domid: DomId) -> DomainInfo | None:
+        """That domain, or None if there is none with this id."""
+        info = self._next_domain(domid)
+        return info if info is not None and info.domid == domid else None
+
+    def domains(self) -> list[DomainInfo]:
+        """All domains in the order of their ids, dying ones included."""
+        found: list[DomainInfo] = []
+        first = 0
+        while first < DOMID_FIRST_RESERVED:
+            info = self._next_domain(DomId(first))
+            if info is None:
+                break
+            found.append(info)
+            first = info.domid + 1
+        return found
+
+    def populate_physmap(self, domid: DomId, nr_pages: int) -> npt.NDArray[np.uint64]:
+        """Give the domain `nr_pages` frames as pfn 0, 1, …; uint64[nr_pages], the Mfn of each.
+        XenError(ENOMEM).
+        """
+        p2m = np.empty(nr_pages, np.uint64)
+        for first in range(0, nr_pages, EXTENTS_AT_ONCE):
+            count = min(EXTENTS_AT_ONCE, nr_pages - first)
+            pfns = np.arange(first, first + count, dtype="<u8")
+            with self._hypercalls.arguments as area:
+                va = area.push(pfns.tobytes())
+                request = xen_memory_reservation(extent_start=va, nr_extents=count, domid=domid)
+                done = self._hypercalls.hypercall_memory_op(XENMEM_populate_physmap, request)
+                if done != count:
+                    raise XenError(Errno.ENOMEM, f"{first + done} of {nr_pages} pages")
+                p2m[first : first + count] = np.frombuffer(self._load(va, count * 8), "<u8")
+        return p2m
+
+    def alloc_unbound(self, domid: DomId, remote: DomId) -> Port:
+        """A new port of `domid` that `remote` may bind to."""
+        op = evtchn_alloc_unbound(dom=domid, remote_dom=remote)
+        self._hypercalls.hypercall_event_channel_op(EVTCHNOP_alloc_unbound, op)
+        return op.port
+
+    def pin_l4(self, domid: DomId, frame: Mfn) -> None:
+        """Validate a domain's page tables from the top, and keep them valid."""
+        op = mmuext_op(cmd=MMUEXT_PIN_L4_TABLE, arg1=mmuext_op_arg1(mfn=frame))
+        self._hypercalls.hypercall_mmuext_op([op], domid)
+
+    def grant_table_frame(self, domid: DomId) -> Mfn:
+        """The first frame of a domain's grant table."""
+        with self._hypercalls.arguments as area:
+            op = gnttab_setup_table(dom=domid, nr_frames=1, frame_list=area.push(bytes(8)))
+            self._hypercalls.hypercall_grant_table_op(GNTTABOP_setup_table, [op])
+            if op.status != GNTST_okay:
+                raise XenError(Errno.EINVAL, f"grant table of domain {domid}: status {op.status}")
+            return Mfn(int.from_bytes(self._load(op.frame_list, 8), "little"))
+
+    def physinfo(self) -> xen_sysctl_physinfo:
+        """The machine's CPUs and memory."""
+        info: xen_sysctl_physinfo = self._sysctl(Sysctl.XEN_SYSCTL_physinfo, xen_sysctl_u()).u.physinfo
+        return info
+
+    def readconsole(self, clear: bool = False) -> bytes:
+        """Everything the hypervisor's console ring holds."""
+        text, index = b"", 0
+        while True:
+            with self._hypercalls.arguments as area:
+                buffer = area.push(bytes(CONSOLE_CHUNK))
+                request = xen_sysctl_readconsole(
+                    clear=clear, incremental=1, index=index, buffer=buffer, count=CONSOLE_CHUNK
+                )
+                op = self._sysctl(Sysctl.XEN_SYSCTL_readconsole, xen_sysctl_u(readconsole=request))
+                part = op.u.readconsole
+                if not part.count:
+                    return text
+                text += self._load(buffer, part.count)
+                index = part.index
+
+    def _next_domain(self, first: DomId) -> DomainInfo | None:
+        try:
+            op = self._domctl(Domctl.XEN_DOMCTL_getdomaininfo, first)
+        except XenError as error:
+            if error.errno is Errno.ESRCH:
+                return None
+            raise
+        info: xen_domctl_getdomaininfo = op.u.getdomaininfo
+        return DomainInfo(
+            domid=DomId(info.domain),
+            handle=info.handle,
+            flags=info.flags,
+            tot_pages=info.tot_pages,
+            max_pages=info.max_pages,
+            shared_info_frame=Mfn(info.shared_info_frame),
+            cpu_time=info.cpu_time,
+            vcpus=info.nr_online_vcpus,
+            max_vcpus=info.max_vcpu_id + 1 & 0xFFFF_FFFF,
+        )
+
+    def _domctl(self, cmd: Domctl, domid: DomId, arguments: xen_domctl_u | None = None) -> xen_domctl:
+        op = xen_domctl(
+            cmd=cmd,
+            interface_version=XEN_DOMCTL_INTERFACE_VERSION,
+            domain=domid,
+            u=arguments or xen_domctl_u(),
+        )
+        self._hypercalls.hypercall_domctl(op)
+        return op
+
+    def _sysctl(self, cmd: Sysctl, arguments: xen_sysctl_u) -> xen_sysctl:
+        op = xen_sysctl(cmd=cmd, interface_version=XEN_SYSCTL_INTERFACE_VERSION, u=arguments)
+        self._hypercalls.hypercall_sysctl(op)
+        return op
