@@ -7,12 +7,11 @@ from enum import IntEnum
 
 
 class Errno(IntEnum):
-    """XEN_E… without the prefix XEN_; a hypercall returns the negative."""
+    """XEN_E… without XEN_; a hypercall returns the negative. EINTR and ERESTART stay inside Xen."""
 
     EPERM = 1
     ENOENT = 2
     ESRCH = 3
-    EINTR = 4
     EIO = 5
     ENXIO = 6
     E2BIG = 7
@@ -49,7 +48,6 @@ class Errno(IntEnum):
     EBADMSG = 74
     EOVERFLOW = 75
     EILSEQ = 84
-    ERESTART = 85
     ENOTSOCK = 88
     EMSGSIZE = 90
     EOPNOTSUPP = 95

@@ -33,7 +33,7 @@ Buffer = bytes | bytearray | memoryview
 
 
 class CType(NamedTuple):
-    """One C type. `code` is struct's; `decode` and `encode` translate what struct cannot: all but numbers."""
+    """One C type; where `code`, which is struct's, gives bytes, `decode` and `encode` do the rest."""
 
     size: int
     align: int
@@ -53,7 +53,7 @@ def c_type(hint: Any) -> CType:
         size = int(detail[2:])
         return CType(size, size, detail, STRUCT_CODE[detail])
     if kind is bytes:
-        return CType(detail, 1, f"V{detail}", f"{detail}s", bytes, lambda raw: fitted(raw, detail))
+        return CType(detail, 1, f"V{detail}", f"{detail}s", None, lambda raw: fitted(raw, detail))
     return c_array(c_type(get_args(kind)[0]), detail)
 
 
@@ -181,6 +181,11 @@ class Union(Struct, size=0):
         for name, arm in cls._types.items():
             setattr(cls, name, property(partial(read_arm, arm), partial(write_arm, arm)))
 
+    def __init__(self, **arm: Any) -> None:
+        if len(arm) > 1:
+            raise TypeError(f"{type(self).__name__} takes one arm, not {', '.join(arm)}")
+        super().__init__(**arm)
+
     @classmethod
     def unpack(cls, buffer: Buffer, offset: int = 0) -> Self:
         """The union's bytes at `offset` into `buffer`, not yet decoded."""
@@ -195,9 +200,11 @@ class Union(Struct, size=0):
 
 
 def read_arm(arm: CType, union: Union) -> Any:
+    """The value of one arm, decoded from the union's bytes."""
     (value,) = struct.unpack_from("<" + arm.code, union.__dict__["raw"])
     return arm.decode(value) if arm.decode else value
 
 
 def write_arm(arm: CType, union: Union, value: Any) -> None:
+    """Replace the union's bytes by those of one arm, filled up with zeros."""
     union.__dict__["raw"] = fitted(encoded(arm, value), union.sizeof)

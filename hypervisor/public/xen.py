@@ -139,7 +139,7 @@ class MmuExtCommand(IntEnum):
 
 
 class UpdateVaMappingFlags(IntFlag):
-    """Third argument of update_va_mapping; if not ALL, its other bits point to a bitmap of vCPUs (0: local)."""
+    """Third argument of update_va_mapping; other bits: 0 (LOCAL), ALL, or a pointer to a vCPU bitmap."""
 
     UVMF_NONE = 0
     UVMF_TLB_FLUSH = 1 << 0

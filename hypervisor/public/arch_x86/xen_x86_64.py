@@ -98,7 +98,7 @@ class cpu_user_regs(Struct, size=200):
     entry_vector: u32  # Xen's own
     rip: u64
     cs: u16
-    _pad0: u16
+    _pad0: Annotated[tuple[u16, ...], 1]
     saved_upcall_mask: u8
     _pad1: Annotated[bytes, 3]
     rflags: u64
