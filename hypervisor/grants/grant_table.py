@@ -1,0 +1,216 @@
+"""One domain's grant table: what it lets others use, and what it uses of others.
+
+Owns, as granter, the shared frames (Xen's own, F12) and the active entries; as mapper, the handles. The
+operations on them are beside this file: mapping.py, copying.py, transfer.py. Version 1 only, as on a Xen
+with `gnttab=max-ver:1`.
+
+Invariants
+    * An active entry exists exactly while its pin word is not 0, and only it counts then (G3).
+    * GTF_reading is set in the shared entry of every pinned reference, GTF_writing if a pin may write; the
+      flags go with the last such pin, in the same step (G11), and never sooner: a granter that sees neither
+      may reuse the frame (G12).
+    * A pin holds its frame: every host map, device map and copy in flight has its own general reference, and
+      if it may write its own writable type reference (G4). The page-table entry of a host map has references
+      of its own.
+
+Differences from Xen, on purpose: a grant of a dying domain is refused, so that its table comes to rest (K4);
+and a mapping is refused whose frame the mapper's process could not be shown (mapping.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from hypervisor.grants.active import Active, GNTPIN_writers
+from hypervisor.grants.maptrack import Maptrack
+from hypervisor.grants.shared_entries import SharedEntries
+from hypervisor.grants.status import GrantRefused
+from hypervisor.machine.atomic import Atomics
+from hypervisor.machine.memory import MachineMemory
+from hypervisor.mm.domain_memory import DomainMemory
+from hypervisor.mm.mmu import Mmu
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.grant_table import (
+    GNTST_bad_domain,
+    GNTST_bad_gntref,
+    GNTST_bad_page,
+    GNTST_eagain,
+    GNTST_general_error,
+    GTF_permit_access,
+    GTF_reading,
+    GTF_readonly,
+    GTF_sub_page,
+    GTF_type_mask,
+    GTF_writing,
+)
+from hypervisor.public.types import DomId, GrantRef
+
+INITIAL_NR_GRANT_FRAMES: Final = 1
+MAX_GRANT_FRAMES: Final = 64
+"""Default limit of a table, in frames of 512 entries."""
+MAX_MAPTRACK_FRAMES: Final = 1024
+"""Default limit of a mapper's handles, in pages of 256."""
+GRANT_VERSION: Final = 1
+MAX_TRIES: Final = 5
+"""How often a head that the granter keeps changing is tried (G2, XSA-295)."""
+
+_READING, _WRITING, _READONLY = int(GTF_reading), int(GTF_writing), int(GTF_readonly)
+_TYPE, _SUB_PAGE, _PERMIT_ACCESS = int(GTF_type_mask), int(GTF_sub_page), int(GTF_permit_access)
+
+
+class GrantTable:
+    """The grants of one domain.
+
+    domains(domid)          a peer's GrantTable; XenError(ESRCH) if there is no such domain
+    granter_stopped(domid)  whether Xen may write that granter's flags now. False: its guest runs and does
+    not change
+                            them atomically; the core has asked it to stop, and the operation answers
+                            GNTST_eagain
+    atomics                 how flags are exchanged; None where the host cannot: then `granter_stopped` may
+    say True
+                            only of a domain that executes nothing at all
+    XenError(ENOMEM): there is no frame for the table.
+    """
+
+    def __init__(
+        self,
+        memory_of: DomainMemory,
+        mmu: Mmu,
+        memory: MachineMemory,
+        *,
+        domains: Callable[[DomId], GrantTable],
+        granter_stopped: Callable[[DomId], bool],
+        atomics: Atomics | None,
+        max_grant_frames: int = MAX_GRANT_FRAMES,
+        max_maptrack_frames: int = MAX_MAPTRACK_FRAMES,
+    ) -> None:
+        self.d = memory_of
+        self.domid = memory_of.domid
+        self.mmu = mmu
+        self.memory = memory
+        self.max_grant_frames = max_grant_frames
+        self.shared = SharedEntries(memory, atomics)
+        self.active: dict[GrantRef, Active] = {}
+        self.maptrack = Maptrack(max_maptrack_frames)
+        self.find = domains
+        self._granter_stopped = granter_stopped
+        self.grow(INITIAL_NR_GRANT_FRAMES)
+
+    # --- the table -----------------------------------------------------------------------------------
+
+    def grow(self, nr_frames: int) -> None:
+        """At least this many frames; a table never shrinks and its frames never move (G1).
+
+        XenError: EINVAL beyond the limit, ENOMEM; what was added before stays.
+        """
+        if nr_frames > self.max_grant_frames:
+            raise XenError(Errno.EINVAL, f"G1: d{self.domid} may have {self.max_grant_frames} grant frames")
+        while len(self.shared.frames) < nr_frames:
+            self.shared.frames.append(self.mmu.alloc_xen_page(self.d, writable=True))
+
+    def require_ref(self, ref: GrantRef) -> None:
+        """GrantRefused(GNTST_bad_gntref) for a reference beyond the table (G1)."""
+        if ref >= len(self.shared):
+            raise GrantRefused(GNTST_bad_gntref, f"G1: d{self.domid} has no entry {ref:#x}")
+
+    def granter(self, domid: DomId) -> GrantTable:
+        """The table of the domain that an operation names. GrantRefused(GNTST_bad_domain)."""
+        try:
+            return self.find(domid)
+        except XenError as error:
+            raise GrantRefused(GNTST_bad_domain, str(error)) from None
+
+    def swap(self, a: GrantRef, b: GrantRef) -> None:
+        """Exchange two entries of one's own that nobody uses (G16). GrantRefused: bad_gntref, eagain."""
+        self.require_ref(a)
+        self.require_ref(b)
+        if a == b:
+            return
+        for ref in (a, b):
+            if ref in self.active:
+                raise GrantRefused(GNTST_eagain, f"G16: entry {ref:#x} of d{self.domid} is in use")
+        self.shared.swap(a, b)
+
+    def destroy(self) -> bool:
+        """Give the shared frames back once nobody uses an entry any more (K4); False while somebody does."""
+        if self.active:
+            return False
+        while self.shared.frames:
+            self.mmu.free_xen_page(self.shared.frames.pop())
+        return True
+
+    # --- pinning -------------------------------------------------------------------------------------
+
+    def acquire(
+        self, ref: GrantRef, user: DomId, increment: int, *, readonly: bool, sub_page: bool = False
+    ) -> Active:
+        """Pin an entry for a user, and take one general reference on its frame (G2, G3).
+
+        `increment` is what the pin word grows by; `sub_page` accepts an entry marked GTF_sub_page, which on
+        version 1 means nothing. GrantRefused, and nothing changed: bad_gntref, general_error, bad_page,
+        eagain.
+        """
+        self.require_ref(ref)
+        active = self.active.get(ref)
+        if active is not None and (active.domid != user or active.overflows(increment)):
+            why = f"G4: entry {ref:#x} of d{self.domid}: d{active.domid}, pin {active.pin:#x}"
+            raise GrantRefused(GNTST_general_error, why)
+        if active is None and self.d.dying:
+            raise GrantRefused(GNTST_bad_domain, f"K4: d{self.domid} is dying")
+        if active is None or not (readonly or active.written):
+            self._announce(ref, user, active, readonly=readonly, sub_page=sub_page)
+        mfn = active.mfn if active is not None else self.shared.frame(ref)
+        try:
+            self.mmu.get_page(mfn, self.domid)
+        except XenError as error:
+            self._withdraw(ref, active.pin if active else 0, readonly=readonly)
+            raise GrantRefused(GNTST_bad_page, f"G5: entry {ref:#x} of d{self.domid}: {error}") from None
+        if active is None:
+            active = self.active[ref] = Active(user, mfn)
+        active.pin += increment
+        return active
+
+    def release(self, ref: GrantRef, decrement: int, *, readonly: bool) -> None:
+        """Undo `acquire`'s pin, not its reference; the flags go with the last pin that needs them (G11)."""
+        active = self.active[ref]
+        active.pin -= decrement
+        if not active.pin:
+            del self.active[ref]
+        self._withdraw(ref, active.pin, readonly=readonly)
+
+    def _announce(
+        self, ref: GrantRef, user: DomId, active: Active | None, *, readonly: bool, sub_page: bool
+    ) -> None:
+        """Check the shared entry, and set the flags that tell the granter of its use, in one exchange (G2)."""
+        self.require_stopped()
+        type_mask = _TYPE if sub_page else _TYPE | _SUB_PAGE
+        wanted = _READING if readonly else _READING | _WRITING
+        head = self.shared.head(ref)
+        for _ in range(MAX_TRIES):
+            flags, domid = head & 0xFFFF, head >> 16
+            if active is None and (flags & type_mask != _PERMIT_ACCESS or domid != user):
+                why = f"G2: entry {ref:#x} of d{self.domid} has head {head:#x}, asked for by d{user}"
+                raise GrantRefused(GNTST_general_error, why)
+            if flags & _READONLY and not readonly:
+                raise GrantRefused(GNTST_general_error, f"G2: entry {ref:#x} of d{self.domid} is read-only")
+            seen = self.shared.compare_exchange_head(ref, head, head | wanted)
+            if seen == head:
+                return
+            head = seen
+        raise GrantRefused(GNTST_general_error, f"G2: entry {ref:#x} of d{self.domid} does not hold still")
+
+    @staticmethod
+    def flags_to_clear(pin: int, *, readonly: bool) -> int:
+        """Which flags go when `pin` is what is left after one use of that kind ended (G11)."""
+        last_writer = not readonly and not pin & GNTPIN_writers
+        return (0 if pin else _READING) | (_WRITING if last_writer else 0)
+
+    def _withdraw(self, ref: GrantRef, pin: int, *, readonly: bool) -> None:
+        if flags := self.flags_to_clear(pin, readonly=readonly):
+            self.shared.clear_flags(ref, flags)
+
+    def require_stopped(self) -> None:
+        """GrantRefused(GNTST_eagain) while the granter may be changing its flags itself, not atomically."""
+        if not self._granter_stopped(self.domid):
+            raise GrantRefused(GNTST_eagain, f"d{self.domid} is being stopped: its grant flags change")

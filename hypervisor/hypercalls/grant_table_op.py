@@ -1,0 +1,268 @@
+"""grant_table_op: decode each operation of a batch, have the grant tables perform it, write its status back.
+
+    grant_table_op(cmd, uop, count)     cmd: GNTTABOP_*; uop: guest address of `count` structures of that
+    operation
+
+Each structure is read once and only what is an output is written, into that structure, before the next one
+is read. A batch is cut where the budget of the dispatch ends, and goes on behind what is done: none is
+repeated, none skipped (G17, XSA-318). Error numbers and statuses: Xen's xen/common/grant_table.c with
+version 1 as the highest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hypervisor.grants.cache_flush import cache_flush
+from hypervisor.grants.copying import copy
+from hypervisor.grants.grant_table import GRANT_VERSION
+from hypervisor.grants.mapping import map_grant_ref, unmap
+from hypervisor.grants.status import GrantRefused
+from hypervisor.grants.transfer import transfer
+from hypervisor.hypercalls.call import Call, Continue
+from hypervisor.mm.layout import addr_ok
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.grant_table import (
+    GNTST_bad_domain,
+    GNTST_bad_virt_addr,
+    GNTST_general_error,
+    GNTST_okay,
+    GNTST_permission_denied,
+    GrantTableOp,
+    gnttab_cache_flush,
+    gnttab_copy,
+    gnttab_get_status_frames,
+    gnttab_get_version,
+    gnttab_map_grant_ref,
+    gnttab_query_size,
+    gnttab_set_version,
+    gnttab_setup_table,
+    gnttab_swap_grant_ref,
+    gnttab_transfer,
+    gnttab_unmap_and_replace,
+    gnttab_unmap_grant_ref,
+)
+from hypervisor.public.layout import Struct
+
+U32: Final = 0xFFFF_FFFF
+GNTTABOP_CMD_MASK: Final = 0xFFF
+"""Above it Xen keeps its place in a cut cache_flush; here the place is the address alone."""
+MAX_COUNT: Final = (1 << 31) - 1
+
+
+def do_grant_table_op(call: Call) -> int | Continue:
+    """The handler of hypercall 20. XenError: EINVAL, ENOSYS, EFAULT."""
+    cmd, uop, count = call.args[0] & U32, call.args[1], call.args[2] & U32
+    if count > MAX_COUNT or cmd & ~GNTTABOP_CMD_MASK:
+        raise XenError(Errno.EINVAL, f"grant_table_op {cmd:#x} of {count}")
+    if batched := BATCHED.get(cmd):
+        return perform_batch(call, batched, uop, count)
+    single = SINGLE.get(cmd)
+    if single is None:
+        raise XenError(Errno.ENOSYS, f"grant_table_op {cmd}")
+    return single(call, uop, count)
+
+
+# --- batches ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Batched:
+    """An operation that comes in arrays. `outputs`: the fields the guest gets back; without any, a refusal
+    is the result.
+    """
+
+    struct: type[Struct]
+    perform: Callable[[Call, Any], None]
+    outputs: tuple[str, ...] = ("status",)
+    cost: int = 8  # in the budget's unit, entries looked at
+    unmaps: bool = False
+
+
+def perform_batch(call: Call, op: Batched, uop: int, count: int) -> int | Continue:
+    """As many operations as the budget allows, in order; at least one, so that every dispatch makes
+    progress.
+    """
+    size = op.struct.sizeof
+    require_range(uop, size * count)
+    try:
+        for done in range(count):
+            if done and call.budget.exhausted:
+                return Continue((call.args[0], uop + done * size, count - done, *call.args[3:]))
+            perform_one(call, op, uop + done * size)
+            call.budget.spend(op.cost)
+        return 0
+    finally:
+        if op.unmaps and count:
+            for vcpu in call.domain.mem.vcpus:
+                vcpu.cpu.flush_tlb()
+
+
+def perform_one(call: Call, op: Batched, va: int) -> None:
+    record: Any = call.read(va, op.struct)
+    try:
+        op.perform(call, record)
+        status = GNTST_okay
+    except GrantRefused as refused:
+        status = refused.status
+        kind = f"{op.struct.__name__} {status.name}"
+        call.hv.log.once(kind, f"d{call.domain.domid}: {kind}: {refused.reason}")
+    if op.outputs:
+        record.status = int(status)
+    for name in op.outputs:
+        call.copy_to_guest(va + op.struct.offsetof(name), record.pack_field(name))
+
+
+def require_range(va: int, size: int) -> None:
+    """The array lies in addresses a guest may use. XenError(EFAULT), before its first element is read (H2)."""
+    if not addr_ok(va) or not addr_ok(va + max(size, 1) - 1) or va + size > 1 << 64:
+        raise XenError(Errno.EFAULT, f"H2: {size} bytes at {va:#x} are not the guest's")
+
+
+def do_map_grant_ref(call: Call, op: gnttab_map_grant_ref) -> None:
+    map_grant_ref(call.domain.grants, call.vcpu.mem, op)
+
+
+def do_unmap_grant_ref(call: Call, op: gnttab_unmap_grant_ref) -> None:
+    grants = call.domain.grants
+    unmap(grants, call.vcpu.mem, op.handle, host_addr=op.host_addr, dev_bus_addr=op.dev_bus_addr)
+
+
+def do_unmap_and_replace(call: Call, op: gnttab_unmap_and_replace) -> None:
+    unmap(call.domain.grants, call.vcpu.mem, op.handle, host_addr=op.host_addr, new_addr=op.new_addr)
+
+
+def do_copy(call: Call, op: gnttab_copy) -> None:
+    copy(call.domain.grants, op)
+
+
+def do_transfer(call: Call, op: gnttab_transfer) -> None:
+    transfer(call.domain.grants, op)
+
+
+def do_swap_grant_ref(call: Call, op: gnttab_swap_grant_ref) -> None:
+    call.domain.grants.swap(op.ref_a, op.ref_b)
+
+
+def do_cache_flush(call: Call, op: gnttab_cache_flush) -> None:
+    cache_flush(call.domain.grants, op)
+
+
+BATCHED: Final[dict[int, Batched]] = {
+    GrantTableOp.GNTTABOP_map_grant_ref: Batched(
+        gnttab_map_grant_ref, do_map_grant_ref, ("status", "handle", "dev_bus_addr"), cost=16
+    ),
+    GrantTableOp.GNTTABOP_unmap_grant_ref: Batched(gnttab_unmap_grant_ref, do_unmap_grant_ref, unmaps=True),
+    GrantTableOp.GNTTABOP_unmap_and_replace: Batched(
+        gnttab_unmap_and_replace, do_unmap_and_replace, unmaps=True
+    ),
+    GrantTableOp.GNTTABOP_transfer: Batched(gnttab_transfer, do_transfer, cost=32),
+    GrantTableOp.GNTTABOP_copy: Batched(gnttab_copy, do_copy),
+    GrantTableOp.GNTTABOP_swap_grant_ref: Batched(gnttab_swap_grant_ref, do_swap_grant_ref),
+    GrantTableOp.GNTTABOP_cache_flush: Batched(gnttab_cache_flush, do_cache_flush, ()),
+}
+
+
+# --- one at a time ----------------------------------------------------------------------------------------
+
+
+def require_one(count: int) -> None:
+    if count != 1:
+        raise XenError(Errno.EINVAL, f"this grant_table_op takes one structure, not {count}")
+
+
+def target_status(call: Call, domid: int) -> tuple[Any, int]:
+    """The domain that a query names, if one may ask about it (G16, M5): (domain, GNTST_okay), or (None, the
+    status).
+    """
+    try:
+        target = call.target(domid)
+    except XenError:
+        return None, int(GNTST_bad_domain)
+    try:
+        call.require_privilege_over(target)
+    except XenError:
+        return None, int(GNTST_permission_denied)
+    return target, int(GNTST_okay)
+
+
+def do_setup_table(call: Call, uop: int, count: int) -> int:
+    """Grow a table to at least `nr_frames`, and list that many of its frames (G1)."""
+    require_one(count)
+    op = call.read(uop, gnttab_setup_table)
+    require_range(op.frame_list, 8 * op.nr_frames)
+    target, op.status = target_status(call, op.dom)
+    if target is not None:
+        try:
+            target.grants.grow(op.nr_frames)
+            op.status = list_frames(call, op.frame_list, target.grants.shared.frames[: op.nr_frames])
+        except XenError as error:
+            call.hv.log.once("setup_table", f"d{call.domain.domid}: {error}")
+            op.status = int(GNTST_general_error)
+    call.copy_to_guest(uop + op.offsetof("status"), op.pack_field("status"))
+    return 0
+
+
+def list_frames(call: Call, va: int, frames: list[Any]) -> int:
+    """Write the frame numbers as 64-bit words; the status."""
+    try:
+        call.copy_to_guest(va, b"".join(mfn.to_bytes(8, "little") for mfn in frames))
+    except XenError:
+        return int(GNTST_bad_virt_addr)
+    return int(GNTST_okay)
+
+
+def do_query_size(call: Call, uop: int, count: int) -> int:
+    require_one(count)
+    op = call.read(uop, gnttab_query_size)
+    target, op.status = target_status(call, op.dom)
+    if target is not None:
+        op.nr_frames = len(target.grants.shared.frames)
+        op.max_nr_frames = target.grants.max_grant_frames
+    call.write(uop, op)
+    return 0
+
+
+def do_set_version(call: Call, uop: int, _count: int) -> int:
+    """1 is what a table has; 2 is unknown to a Xen that stops at 1. The version in force is written back
+    either way.
+    """
+    op = call.read(uop, gnttab_set_version)
+    asked, op.version = op.version, GRANT_VERSION
+    call.write(uop, op)
+    if asked not in (1, 2):
+        raise XenError(Errno.EINVAL, f"there is no grant table version {asked}")
+    if asked != GRANT_VERSION:
+        raise XenError(Errno.ENOSYS, f"grant table version {asked} is not offered")
+    return 0
+
+
+def do_get_version(call: Call, uop: int, _count: int) -> int:
+    op = call.read(uop, gnttab_get_version)
+    call.require_privilege_over(call.target(op.dom))
+    op.version = GRANT_VERSION
+    call.copy_to_guest(uop + op.offsetof("version"), op.pack_field("version"))
+    return 0
+
+
+def do_get_status_frames(call: Call, uop: int, count: int) -> int:
+    """A version 1 table has no status frames: none can be listed."""
+    require_one(count)
+    op = call.read(uop, gnttab_get_status_frames)
+    require_range(op.frame_list, 8 * op.nr_frames)
+    target, op.status = target_status(call, op.dom)
+    if target is not None and op.nr_frames:
+        op.status = int(GNTST_general_error)
+    call.copy_to_guest(uop + op.offsetof("status"), op.pack_field("status"))
+    return 0
+
+
+SINGLE: Final[dict[int, Callable[[Call, int, int], int]]] = {
+    GrantTableOp.GNTTABOP_setup_table: do_setup_table,
+    GrantTableOp.GNTTABOP_query_size: do_query_size,
+    GrantTableOp.GNTTABOP_set_version: do_set_version,
+    GrantTableOp.GNTTABOP_get_version: do_get_version,
+    GrantTableOp.GNTTABOP_get_status_frames: do_get_status_frames,
+}
