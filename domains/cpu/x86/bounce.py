@@ -1,0 +1,139 @@
+"""Exceptions, interrupts and system calls of the guest as frames on its kernel's stack (Xen's create_bounce_frame).
+
+    higher addresses   SS
+                       RSP
+                       RFLAGS      IF: the inverse of the upcall mask
+                       CS          bits 32 to 39: the upcall mask; RPL 0 if the kernel was interrupted
+                       RIP
+                       error code  if the vector has one
+                       R11
+    new RSP, 16n + 0   RCX
+
+From user space the frame goes to the stack that stack_switch named, after the switch to the kernel; from the kernel below its
+current stack. A frame that cannot be written, or a handler that is not there, ends the domain. 64-bit words.
+Source: Xen arch/x86/x86_64/entry.S, arch/x86/pv/traps.c.
+"""
+
+import struct
+from typing import Final
+
+from domains.cpu.traps import TI_GET_DPL, TI_GET_IF
+from domains.cpu.x86.crash import crash
+from domains.cpu.x86.paging import GuestFault
+from domains.cpu.x86.registers import (
+    CS,
+    EFLAGS_AC,
+    EFLAGS_IF,
+    EFLAGS_IOPL,
+    EFLAGS_NT,
+    EFLAGS_RF,
+    EFLAGS_TF,
+    EFLAGS_VM,
+    EXC_DB,
+    EXC_HAVE_ERROR_CODE,
+    EXC_NAMES,
+    EXC_PF,
+    R11,
+    RCX,
+    RSP,
+    SS,
+    U32,
+    U64,
+)
+from domains.cpu.x86.state import RIP
+from domains.cpu.x86.vcpu import DR6_DEFAULT, X86Vcpu
+from hypervisor.machine.paging import PFEC_USER
+from hypervisor.public.arch_x86.xen_x86_64 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
+from hypervisor.public.xen import VMASST_TYPE_architectural_iopl
+
+CLEARED_ON_TRAP: Final = EFLAGS_AC | EFLAGS_VM | EFLAGS_RF | EFLAGS_NT | EFLAGS_TF
+ARCHITECTURAL_IOPL: Final = 1 << VMASST_TYPE_architectural_iopl
+FRAME_BYTES: Final = 64
+DR6_BP_MASK: Final = 0xF
+
+_FRAME: Final = struct.Struct("<7Q")
+_FRAME_WITH_ERROR: Final = struct.Struct("<8Q")
+
+
+def bounce(v: X86Vcpu, address: int, *, mask: bool, error_code: int | None = None) -> None:
+    """Enter the guest's kernel at `address`. `mask`: hold back upcalls there. Ends the domain if it cannot be done."""
+    cpu, events = v.cpu, v.events
+    q = cpu.q
+    flags, old_rsp = cpu.rflags, q[RSP]
+    code, stack = cpu.selector(CS), cpu.selector(SS)
+    if v.mode.in_kernel:
+        rsp = old_rsp & ~15
+        code &= ~3
+    else:
+        v.mode.toggle()
+        rsp = v.pv.kernel_sp & ~15
+    if HYPERVISOR_VIRT_START < rsp <= HYPERVISOR_VIRT_END + FRAME_BYTES:
+        crash(v, f"kernel stack {rsp:#x} lies in the hypervisor's range")
+    masked = events.upcall_mask
+    saved = flags & ~(EFLAGS_IF | EFLAGS_IOPL) & U32 | (0 if masked else EFLAGS_IF)
+    if v.pv.vm_assist & ARCHITECTURAL_IOPL:
+        saved |= v.pv.iopl
+    code |= masked << 32
+    if error_code is None:
+        frame = _FRAME.pack(q[RCX], q[R11], q[RIP], code, saved, old_rsp, stack)
+    else:
+        frame = _FRAME_WITH_ERROR.pack(q[RCX], q[R11], error_code & U32, q[RIP], code, saved, old_rsp, stack)
+    rsp = rsp - len(frame) & U64
+    try:
+        v.paging.write(rsp, frame)
+    except GuestFault as fault:
+        crash(v, f"no frame for a trap can be written at {rsp:#x}: {fault}", walk=fault.va)
+    if not address:
+        crash(v, "a trap, and the guest has no handler for it")
+    if mask:
+        events.upcall_mask = True
+    flags = flags & ~(CLEARED_ON_TRAP | EFLAGS_IOPL) | EFLAGS_IF
+    cpu.rflags = flags
+    q[RSP] = rsp
+    q[RIP] = q[RCX] = address  # the way back to the guest is a SYSRET, which leaves rip and rflags there
+    q[R11] = flags
+    v.segments.flat()
+
+
+def inject_hw_exception(v: X86Vcpu, vector: int, error_code: int = 0) -> None:
+    """A fault or trap of the guest's; `error_code` is used by the vectors that have one."""
+    v.exits[EXC_NAMES.get(vector, f"vector {vector}")] += 1
+    _inject(v, vector, error_code if vector in EXC_HAVE_ERROR_CODE else None)
+
+
+def inject_sw_interrupt(v: X86Vcpu, vector: int) -> None:
+    """INT n, permitted by the gate's DPL; rip is behind it."""
+    v.exits["INT n"] += 1
+    _inject(v, vector, None)
+
+
+def inject_page_fault(v: X86Vcpu, va: int, error_code: int) -> None:
+    """#PF at `va`; the U bit is what the guest's mode says, for the CPU always sets it."""
+    error_code &= ~PFEC_USER
+    if not v.mode.in_kernel:
+        error_code |= PFEC_USER
+    v.pv.cr2 = va
+    v.events.set_cr2(va)
+    v.exits["#PF"] += 1
+    _inject(v, EXC_PF, error_code, va)
+
+
+def inject_debug(v: X86Vcpu, pending: int) -> None:
+    """#DB; `pending` is DR6's new bits with positive polarity."""
+    dr6 = v.pv.dr6 ^ DR6_DEFAULT
+    v.pv.dr6 = (dr6 & ~DR6_BP_MASK | pending) ^ DR6_DEFAULT
+    inject_hw_exception(v, EXC_DB)
+
+
+def _inject(v: X86Vcpu, vector: int, error_code: int | None, va: int | None = None) -> None:
+    gate = v.pv.traps[vector]
+    if gate is None or not gate.address:
+        name = EXC_NAMES.get(vector, "INT n")
+        crash(v, f"Unhandled: vec {vector}, {name}[{error_code or 0:04x}]", walk=va)
+    bounce(v, gate.address, mask=bool(gate.flags & TI_GET_IF), error_code=error_code)
+
+
+def permits_software_interrupt(v: X86Vcpu, vector: int) -> bool:
+    """The gate's DPL lets the guest's current half raise `vector` by INT n."""
+    gate = v.pv.traps[vector]
+    return gate is not None and gate.flags & TI_GET_DPL >= (1 if v.mode.in_kernel else 3)

@@ -1,0 +1,67 @@
+"""MOV to and from CR0, CR2, CR3 and CR4, and CLTS, of the guest's kernel. Source: Xen arch/x86/pv/emul-priv-op.c, domain.c."""
+
+from collections.abc import Callable
+from typing import Final
+
+from domains.cpu.x86.effects import apply_effects
+from domains.cpu.x86.registers import CR0_TS, CR4_DE, CR4_TSD, U64
+from domains.cpu.x86.state import CR
+from domains.cpu.x86.vcpu import CR0_OF_XEN, CR4_OF_XEN, X86Vcpu
+from hypervisor.public.types import PAGE_SHIFT
+
+CR4_OF_GUEST: Final = CR4_TSD | CR4_DE
+"""What a guest may set of Xen's PV_CR4_GUEST_MASK under this CPU model (no FSGSBASE, no XSAVE)."""
+
+
+def read_cr0(v: X86Vcpu) -> int:
+    return CR0_OF_XEN | (CR0_TS if v.pv.cr0_ts else 0)
+
+
+def read_cr2(v: X86Vcpu) -> int:
+    return v.pv.cr2
+
+
+def read_cr3(v: X86Vcpu) -> int:
+    return v.mode.kernel_l4 << PAGE_SHIFT
+
+
+def read_cr4(v: X86Vcpu) -> int:
+    return v.pv.cr4
+
+
+def write_cr0(v: X86Vcpu, value: int) -> bool:
+    if (value ^ CR0_OF_XEN) & ~CR0_TS & U64:
+        return False
+    v.set_ts(bool(value & CR0_TS))
+    return True
+
+
+def write_cr2(v: X86Vcpu, value: int) -> bool:
+    v.pv.cr2 = value
+    v.events.set_cr2(value)
+    return True
+
+
+def write_cr3(v: X86Vcpu, value: int) -> bool:
+    """A new page table for the kernel, which the core must accept: the same as MMUEXT_NEW_BASEPTR."""
+    result, effects = v.gate.new_baseptr(v.vcpu_id, value >> PAGE_SHIFT)
+    apply_effects(v, effects)
+    return result == 0
+
+
+def write_cr4(v: X86Vcpu, value: int) -> bool:
+    """Bits a guest may not choose are ignored, not refused."""
+    v.pv.cr4 = value & CR4_OF_GUEST | CR4_OF_XEN
+    cr4 = v.cpu.q[CR + 4]
+    v.cpu.q[CR + 4] = cr4 & ~CR4_TSD | v.pv.cr4 & CR4_TSD
+    return True
+
+
+READ_CR: Final[dict[int, Callable[[X86Vcpu], int]]] = {0: read_cr0, 2: read_cr2, 3: read_cr3, 4: read_cr4}
+WRITE_CR: Final[dict[int, Callable[[X86Vcpu, int], bool]]] = {
+    0: write_cr0,
+    2: write_cr2,
+    3: write_cr3,
+    4: write_cr4,
+}
+"""By number; False is #GP."""

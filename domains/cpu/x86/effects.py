@@ -1,0 +1,128 @@
+"""What a hypercall's effects do to a vCPU on the x86 engine: one handler per effect, in one table (docs/contracts.md).
+
+Extents are mapped, and registers given back, by the gate before they get here.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from domains.cpu.event_words import EventWords
+from domains.cpu.traps import TrapGate
+from domains.cpu.x86.context import load_context
+from domains.cpu.x86.local import local_hypercall
+from domains.cpu.x86.registers import CR4_TSD, U64
+from domains.cpu.x86.state import CR
+from domains.cpu.x86.vcpu import X86Vcpu
+from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
+from hypervisor.public.xen import Hypercall, vcpu_info
+from hypervisor.wire.messages import Effect, EffectRecord
+
+
+def apply_effects(v: X86Vcpu, effects: Sequence[EffectRecord]) -> None:
+    """Perform a reply's effects, in order."""
+    for kind, *fields in effects:
+        EFFECTS[kind](v, *fields)
+
+
+def load_cr3(v: X86Vcpu, l4: int) -> None:
+    v.mode.load_kernel_table(l4)
+
+
+def load_user_cr3(v: X86Vcpu, l4: int) -> None:
+    v.mode.load_user_table(l4)
+
+
+def flush_tlb(v: X86Vcpu) -> None:
+    v.paging.invalidate_all()
+
+
+def invlpg(v: X86Vcpu, va: int) -> None:
+    v.paging.invalidate(va)
+
+
+def flush_code(v: X86Vcpu, mfn: int) -> None:
+    v.paging.invalidate_code(mfn)
+
+
+def trap_table(v: X86Vcpu, entries: Sequence[Sequence[int]]) -> None:
+    """Replace the entries named; an empty list clears the table."""
+    if not entries:
+        v.pv.traps = [None] * 256
+    for vector, flags, cs, address in entries:
+        v.pv.traps[vector] = TrapGate(flags, cs, address)
+
+
+def callback(v: X86Vcpu, kind: int, address: int, flags: int) -> None:
+    v.pv.callbacks[kind] = (address, flags)
+
+
+def gdt(v: X86Vcpu, entries: int, frames: Sequence[int]) -> None:
+    """The window already shows the new frames; only the translations of it are old."""
+    v.pv.gdt_entries, v.pv.gdt_frames = entries, list(frames)
+    v.paging.invalidate_all()
+
+
+def ldt(v: X86Vcpu, base: int, entries: int) -> None:
+    v.pv.ldt_base, v.pv.ldt_entries = base, entries
+    v.segments.set_ldt(base, entries)
+    v.paging.invalidate_all()
+
+
+def vm_assist(v: X86Vcpu, bits: int) -> None:
+    v.pv.vm_assist = bits
+
+
+def evtchn_unmask(v: X86Vcpu, port: int) -> None:
+    v.events.unmask(port)
+
+
+def evtchn_clear(v: X86Vcpu, port: int) -> None:
+    v.events.clear(port)
+
+
+def evtchn_vcpu(_v: X86Vcpu, _port: int, _vcpu: int) -> None:
+    """With one vCPU there is nobody else to deliver to."""
+
+
+def vcpu_info_moved(v: X86Vcpu, mfn: int, offset: int) -> None:
+    """The first one names this vCPU's slot of the shared page; the time goes to wherever it lies now."""
+    at = (mfn << PAGE_SHIFT) + offset
+    info = v.gate.memory.view(at, vcpu_info.sizeof)
+    if not hasattr(v, "events"):
+        v.events = EventWords(v.gate.memory.view(mfn << PAGE_SHIFT, PAGE_SIZE), info)
+    else:
+        v.events.move(info)
+    v.clock.publish(at)
+
+
+def local(v: X86Vcpu, nr: int, a1: int, a2: int, a3: int, a4: int, a5: int, result_va: int = 0) -> None:
+    """A multicall entry that this process performs; its result goes to the entry's result word. iret has none."""
+    result = local_hypercall(v, nr, (a1, a2, a3, a4, a5))
+    if nr != Hypercall.iret and result_va:
+        v.paging.write(result_va, (result & U64).to_bytes(8, "little"))
+
+
+def context(v: X86Vcpu, raw: bytes) -> None:
+    load_context(v, raw)
+    cr4 = v.cpu.q[CR + 4]
+    v.cpu.q[CR + 4] = cr4 & ~CR4_TSD | v.pv.cr4 & CR4_TSD
+
+
+EFFECTS: Final[dict[int, Callable[..., None]]] = {
+    Effect.LOAD_CR3: load_cr3,
+    Effect.LOAD_USER_CR3: load_user_cr3,
+    Effect.FLUSH_TLB: flush_tlb,
+    Effect.INVLPG: invlpg,
+    Effect.FLUSH_CODE: flush_code,
+    Effect.TRAP_TABLE: trap_table,
+    Effect.CALLBACK: callback,
+    Effect.GDT: gdt,
+    Effect.LDT: ldt,
+    Effect.VM_ASSIST: vm_assist,
+    Effect.EVTCHN_UNMASK: evtchn_unmask,
+    Effect.EVTCHN_CLEAR: evtchn_clear,
+    Effect.EVTCHN_VCPU: evtchn_vcpu,
+    Effect.VCPU_INFO: vcpu_info_moved,
+    Effect.LOCAL: local,
+    Effect.CONTEXT: context,
+}

@@ -1,0 +1,105 @@
+"""The x86-64 engine of a domain process: one vCPU's guest code on Unicorn, from its first slice to the domain's end.
+
+    emu_start ──exit (hook)──► Xen's entry code ──► guest goes on
+        │ stop byte (stop_stub)
+        ▼
+    gate.stopped: the slice is given back, the next one awaited
+
+Unicorn sees the whole machine reservation as one region at 0, so machine address = physical address; what is not mapped in this
+process reads as zeros. Invariant: `cpu.running` is true exactly while emulation runs.
+"""
+
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+import unicorn.x86_const as uc_x86
+from unicorn.unicorn_const import UC_PROT_ALL
+
+from domains.cpu.gate import Gate
+from domains.cpu.x86 import selfcheck
+from domains.cpu.x86.crash import crash
+from domains.cpu.x86.decode import Decoder
+from domains.cpu.x86.effects import apply_effects
+from domains.cpu.x86.hooks import Hooks
+from domains.cpu.x86.io_ports import PortStub
+from domains.cpu.x86.paging import DirectPaging
+from domains.cpu.x86.registers import (
+    CR4_OSFXSR,
+    CR4_OSXMMEXCPT,
+    CR4_PAE,
+    CR4_PGE,
+    DS,
+    EFER_SCE_LME_LMA_NX,
+    ES,
+    FS,
+    GS,
+    MSR_EFER,
+    U32,
+)
+from domains.cpu.x86.segments import FLAT_DATA, Segments
+from domains.cpu.x86.state import CR, RIP, CpuState
+from domains.cpu.x86.stop_stub import StopStub
+from domains.cpu.x86.upcall import deliver_events
+from domains.cpu.x86.vcpu import CR0_OF_XEN, X86Vcpu
+from domains.cpu.x86.wheel import Wheel, error_text, new_instance
+from hypervisor.wire.messages import EffectRecord
+
+CR4_OF_CPU: Final = CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT
+"""The real CR4. FSGSBASE and OSXSAVE, which Unicorn starts with, are not advertised to guests."""
+
+
+class X86Cpu:
+    """Implements domains.cpu.cpu.Cpu. Raises UnsupportedWheel at once if this Unicorn is not the one it knows."""
+
+    def __init__(self, gate: Gate, vcpu: int = 0) -> None:
+        uc = new_instance()
+        self._uc = uc
+        self._wheel = wheel = Wheel(uc)
+        cpu = CpuState(uc, wheel)
+        selfcheck.check(uc, wheel, cpu)
+        uc.ctl_exits_enabled(True)  # no address ends emulation
+        uc.mem_map_ptr(0, gate.memory.size, UC_PROT_ALL, gate.memory.base)
+        paging = DirectPaging(gate.memory, cpu, wheel)
+        segments = Segments(cpu, gate.memory, vcpu)
+        self.vcpu = X86Vcpu(vcpu, gate, cpu, paging, segments, Decoder(cpu, paging))
+        self._set_up_registers()
+        self._stop_stub = StopStub(wheel, gate.mailbox.stop_address(vcpu))
+        self._port_stub = PortStub(wheel, cpu)
+        self._hooks = Hooks(wheel, self.vcpu)
+
+    def _set_up_registers(self) -> None:
+        """Long mode with paging on, ring 3, flat segments: what never changes again."""
+        uc, v = self._uc, self.vcpu
+        uc.msr_write(MSR_EFER, EFER_SCE_LME_LMA_NX)
+        v.cpu.q[CR + 4] = 0
+        uc.reg_write(uc_x86.UC_X86_REG_CR4, CR4_OF_CPU)
+        uc.reg_write(uc_x86.UC_X86_REG_CR0, CR0_OF_XEN)
+        v.segments.load_tables()
+        v.segments.flat()
+        for segment in (ES, DS, FS, GS):
+            v.cpu.set_segment(segment, 0, 0, U32, FLAT_DATA)
+
+    def apply(self, effects: Sequence[EffectRecord]) -> None:
+        """Perform the effects of a reply, in order (docs/contracts.md)."""
+        apply_effects(self.vcpu, effects)
+
+    def run(self) -> NoReturn:
+        """Run guest code; the process exits when the domain is over."""
+        while True:
+            self.run_slice()
+
+    def run_slice(self) -> None:
+        """Run until the stop byte is seen, then give the slice back and wait for the next. Raises what a hook raised."""
+        v = self.vcpu
+        deliver_events(v)
+        v.cpu.running = True
+        error = self._wheel.emu_start(v.cpu.q[RIP])
+        v.cpu.running = False
+        if self._hooks.failure is not None:
+            failure, self._hooks.failure = self._hooks.failure, None
+            raise failure
+        if error:
+            crash(v, f"the engine cannot go on: {error_text(error)}")
+        if v.gate.mailbox.stop(v.vcpu_id):
+            v.exits["slice over"] += 1
+            self.apply(v.gate.stopped(v.vcpu_id))

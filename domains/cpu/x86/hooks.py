@@ -1,0 +1,96 @@
+"""Where guest code meets Xen's entry code: Unicorn's callbacks, none of which needs to stop emulation.
+
+A Python exception cannot cross Unicorn's frames: it is kept, emulation is stopped, and the engine raises it again.
+"""
+
+from collections.abc import Callable
+
+import unicorn.x86_const as uc_x86
+
+from domains.cpu.x86.cpuid import do_cpuid
+from domains.cpu.x86.exceptions import handle_exception, handle_software_interrupt
+from domains.cpu.x86.invalid_op import handle_invalid_op
+from domains.cpu.x86.registers import RAX, RDX, U32, U64
+from domains.cpu.x86.state import RIP
+from domains.cpu.x86.syscall import LENGTH, handle_syscall
+from domains.cpu.x86.upcall import deliver_events
+from domains.cpu.x86.vcpu import X86Vcpu
+from domains.cpu.x86.wheel import (
+    CPUID_HOOK,
+    HOOK_INSN,
+    HOOK_INTERRUPT,
+    HOOK_INVALID,
+    INTERRUPT_HOOK,
+    INVALID_HOOK,
+    SYSCALL_HOOK,
+    Wheel,
+)
+
+
+class Hooks:
+    """`failure` is the exception that ended emulation, if one did."""
+
+    def __init__(self, wheel: Wheel, v: X86Vcpu) -> None:
+        self._wheel = wheel
+        self._v = v
+        self.failure: BaseException | None = None
+        wheel.add_hook(HOOK_INTERRUPT, INTERRUPT_HOOK(self._on_interrupt))
+        wheel.add_hook(HOOK_INVALID, INVALID_HOOK(self._on_invalid))
+        wheel.add_hook(HOOK_INSN, SYSCALL_HOOK(self._on_syscall), uc_x86.UC_X86_INS_SYSCALL)
+        wheel.add_hook(HOOK_INSN, CPUID_HOOK(self._on_cpuid), uc_x86.UC_X86_INS_CPUID)
+        wheel.add_hook(HOOK_INSN, CPUID_HOOK(self._on_rdtsc), uc_x86.UC_X86_INS_RDTSC)
+
+    def _on_interrupt(self, _uc: int, vector: int, _data: int) -> None:
+        v = self._v
+        try:
+            if v.cpu.take_exception():
+                handle_software_interrupt(v, vector)
+            else:
+                handle_exception(v, vector, v.cpu.error_code)
+            deliver_events(v)
+        except BaseException as failure:  # noqa: BLE001 - it cannot cross Unicorn's frames
+            self._keep(failure)
+
+    def _on_invalid(self, _uc: int, _data: int) -> bool:
+        v = self._v
+        try:
+            v.cpu.take_exception()
+            handle_invalid_op(v)
+            deliver_events(v)
+        except BaseException as failure:  # noqa: BLE001
+            self._keep(failure)
+        return True
+
+    def _on_syscall(self, _uc: int, _data: int) -> None:
+        """Unicorn adds the instruction's length to rip afterwards."""
+        v, q = self._v, self._v.cpu.q
+        try:
+            q[RIP] = q[RIP] + LENGTH & U64
+            handle_syscall(v)
+            deliver_events(v)
+            q[RIP] = q[RIP] - LENGTH & U64
+        except BaseException as failure:  # noqa: BLE001
+            self._keep(failure)
+
+    def _on_cpuid(self, _uc: int, _data: int) -> int:
+        return self._instead(do_cpuid)
+
+    def _on_rdtsc(self, _uc: int, _data: int) -> int:
+        return self._instead(do_rdtsc)
+
+    def _instead(self, instruction: Callable[[X86Vcpu], None]) -> int:
+        """Do an instruction in its place; Unicorn skips its own."""
+        try:
+            instruction(self._v)
+        except BaseException as failure:  # noqa: BLE001
+            self._keep(failure)
+        return 1
+
+    def _keep(self, failure: BaseException) -> None:
+        self.failure = failure
+        self._wheel.emu_stop()
+
+
+def do_rdtsc(v: X86Vcpu) -> None:
+    now = v.clock.now()
+    v.cpu.q[RAX], v.cpu.q[RDX] = now & U32, now >> 32

@@ -1,0 +1,49 @@
+"""IN and OUT: the guest's own IOPL decides whether they are allowed; no port of the machine belongs to a guest.
+
+An allowed read gives all ones, an allowed write goes nowhere. String forms (INS, OUTS) are #GP: no PV guest uses them without
+a port of its own. Unicorn never refuses IN and OUT, so the stub below, installed as their hook, raises the #GP that the CPU
+should have raised; it is machine code, for that call leaves by longjmp.
+
+    movabs $env, %rdi
+    mov    $13, %esi        #GP
+    xor    %edx, %edx       error code 0
+    movabs $raise_exception_err, %rax
+    jmp    *%rax
+
+Source: Xen arch/x86/pv/emul-priv-op.c (guest_io_okay, guest_io_read).
+"""
+
+import ctypes
+import mmap
+import struct
+from typing import Final
+
+import unicorn.x86_const as uc_x86
+
+from domains.cpu.x86.registers import EFLAGS_IOPL
+from domains.cpu.x86.state import CpuState
+from domains.cpu.x86.vcpu import X86Vcpu
+from domains.cpu.x86.wheel import HOOK_INSN, Wheel, exported
+from hypervisor.public.xen import VMASST_TYPE_architectural_iopl
+
+NO_DEVICE: Final = 0xFFFFFFFF
+
+
+def iopl_ok(v: X86Vcpu) -> bool:
+    """The guest's IOPL lets its current half do I/O, CLI and STI; its kernel counts as ring 1, or 0 if it asked for that."""
+    kernel_ring = 0 if v.pv.vm_assist >> VMASST_TYPE_architectural_iopl & 1 else 1
+    needed = kernel_ring if v.mode.in_kernel else 3
+    return needed << 12 <= v.pv.iopl & EFLAGS_IOPL
+
+
+class PortStub:
+    """Makes IN and OUT fault at CPL 3, as they do with IOPL 0."""
+
+    def __init__(self, wheel: Wheel, cpu: CpuState) -> None:
+        self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        code = b"\x48\xbf" + struct.pack("<Q", cpu.env) + bytes.fromhex("be0d000000 31d2 48b8")
+        code += struct.pack("<Q", exported("raise_exception_err_x86_64")) + bytes.fromhex("ffe0")
+        self._page[: len(code)] = code
+        self._octets = (ctypes.c_uint8 * mmap.PAGESIZE).from_buffer(self._page)
+        for instruction in (uc_x86.UC_X86_INS_IN, uc_x86.UC_X86_INS_OUT):
+            wheel.add_code_hook(HOOK_INSN, ctypes.addressof(self._octets), 0, instruction)

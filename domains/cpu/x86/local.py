@@ -1,0 +1,95 @@
+"""Hypercalls about one vCPU's registers: decoded and performed here, never sent to the core, alone or within a multicall.
+
+Result: ≥ 0, or -errno from a XenError in `local_hypercall`. Source: Xen arch/x86/pv/misc-hypercalls.c.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from domains.cpu.x86.debug_registers import read_dr, write_dr
+from domains.cpu.x86.iret import do_iret
+from domains.cpu.x86.registers import FS, GS
+from domains.cpu.x86.segments import DESC_PRESENT, unpack
+from domains.cpu.x86.vcpu import X86Vcpu
+from hypervisor.machine.paging import is_canonical
+from hypervisor.public.arch_x86.xen_x86_64 import (
+    SEGBASE_FS,
+    SEGBASE_GS_KERNEL,
+    SEGBASE_GS_USER,
+    SEGBASE_GS_USER_SEL,
+)
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.xen import Hypercall
+
+
+def do_stack_switch(v: X86Vcpu, ss: int = 0, esp: int = 0, *_: int) -> int:
+    """The stack on which user space enters the kernel."""
+    v.pv.kernel_ss, v.pv.kernel_sp = ss & 0xFFFF | 3, esp
+    return 0
+
+
+def do_fpu_taskswitch(v: X86Vcpu, on: int = 0, *_: int) -> int:
+    v.set_ts(bool(on & 0xFFFFFFFF))
+    return 0
+
+
+def do_set_debugreg(v: X86Vcpu, number: int = 0, value: int = 0, *_: int) -> int:
+    write_dr(v.pv, number & 0xFFFFFFFF, value)
+    return 0
+
+
+def do_get_debugreg(v: X86Vcpu, number: int = 0, *_: int) -> int:
+    return read_dr(v.pv, number & 0xFFFFFFFF)
+
+
+def set_fs(v: X86Vcpu, base: int) -> None:
+    v.cpu.set_base(FS, base)
+
+
+def set_gs_user(v: X86Vcpu, base: int) -> None:
+    v.mode.inactive_gs = base
+
+
+def set_gs_kernel(v: X86Vcpu, base: int) -> None:
+    v.cpu.set_base(GS, base)
+
+
+BASES: Final[dict[int, Callable[[X86Vcpu, int], None]]] = {
+    SEGBASE_FS: set_fs,
+    SEGBASE_GS_USER: set_gs_user,
+    SEGBASE_GS_KERNEL: set_gs_kernel,
+}
+
+
+def do_set_segment_base(v: X86Vcpu, which: int = 0, base: int = 0, *_: int) -> int:
+    """Set a base, or the user GS by selector; a selector that does not work gives base 0, as a null one does."""
+    which &= 0xFFFFFFFF
+    if which == SEGBASE_GS_USER_SEL:
+        selector = base & 0xFFFF
+        descriptor = v.segments.descriptor(selector, v.paging.l4) if selector > 3 else None
+        usable = descriptor is not None and descriptor >> 32 & DESC_PRESENT
+        v.mode.inactive_gs = unpack(descriptor)[0] if descriptor is not None and usable else 0
+        return 0
+    setter = BASES.get(which)
+    if setter is None or not is_canonical(base):
+        raise XenError(Errno.EINVAL, f"set_segment_base {which}, {base:#x}")
+    setter(v, base)
+    return 0
+
+
+LOCAL_HYPERCALLS: Final[dict[int, Callable[..., int]]] = {
+    Hypercall.stack_switch: do_stack_switch,
+    Hypercall.fpu_taskswitch: do_fpu_taskswitch,
+    Hypercall.set_debugreg: do_set_debugreg,
+    Hypercall.get_debugreg: do_get_debugreg,
+    Hypercall.iret: do_iret,
+    Hypercall.set_segment_base: do_set_segment_base,
+}
+
+
+def local_hypercall(v: X86Vcpu, nr: int, args: tuple[int, ...]) -> int:
+    """Perform hypercall `nr`, one of LOCAL_HYPERCALLS."""
+    try:
+        return LOCAL_HYPERCALLS[nr](v, *args)
+    except XenError as error:
+        return -error.errno

@@ -1,0 +1,60 @@
+"""#PF: the window's descriptors, stores to read-only page tables, stale translations, and the guest's own faults.
+
+Source: Xen arch/x86/traps.c (fixup_page_fault, handle_gdt_ldt_mapping_fault).
+"""
+
+from typing import Final
+
+from domains.cpu.x86.bounce import inject_hw_exception, inject_page_fault
+from domains.cpu.x86.effects import apply_effects
+from domains.cpu.x86.ptwr import emulate_page_table_write
+from domains.cpu.x86.registers import EXC_GP, XEC_EXT, XEC_IDT, XEC_TI
+from domains.cpu.x86.segments import LDT_OFFSET, VCPU_WINDOW
+from domains.cpu.x86.vcpu import X86Vcpu
+from hypervisor.machine.paging import PFEC_FETCH, PFEC_PRESENT, PFEC_USER, PFEC_WRITE, is_canonical
+from hypervisor.public.xen import VMASST_TYPE_writable_pagetables
+
+WRITABLE_PAGETABLES: Final = 1 << VMASST_TYPE_writable_pagetables
+PROTECTION_WRITE: Final = PFEC_PRESENT | PFEC_WRITE
+
+
+def handle_page_fault(v: X86Vcpu, va: int, error_code: int) -> None:
+    """A fault of the guest at `va`; `error_code` as the CPU gave it, for which both halves are user."""
+    if not error_code & PFEC_USER:
+        offset = va - v.segments.gdt_base
+        if 0 <= offset < VCPU_WINDOW:
+            _handle_window_fault(v, offset, error_code)
+            return
+    if (
+        v.mode.in_kernel
+        and error_code & (PROTECTION_WRITE | PFEC_FETCH) == PROTECTION_WRITE
+        and v.pv.vm_assist & WRITABLE_PAGETABLES
+        and v.paging.read_only_leaf(va)
+        and emulate_page_table_write(v, va)
+    ):
+        v.exits["page-table write"] += 1
+        return
+    if is_canonical(va) and v.paging.permits(va, error_code):
+        v.exits["stale translation"] += 1
+        v.paging.invalidate(va)
+        return
+    inject_page_fault(v, va, error_code)
+
+
+def _handle_window_fault(v: X86Vcpu, offset: int, error_code: int) -> None:
+    """The CPU missed a descriptor: no GDT page there is #GP[sel]; an LDT page is filled at its first use (X6)."""
+    if offset < LDT_OFFSET:
+        inject_hw_exception(v, EXC_GP, offset & ~(XEC_EXT | XEC_IDT | XEC_TI))
+        return
+    offset -= LDT_OFFSET
+    result, effects = v.gate.map_ldt_page(v.vcpu_id, offset)
+    apply_effects(v, effects)
+    if result == 0:
+        v.exits["LDT page"] += 1
+        v.paging.invalidate(v.segments.ldt_base + offset)
+        return
+    wanted = v.segments.guest_ldt_base + offset
+    if is_canonical(wanted):
+        inject_page_fault(v, wanted, error_code)
+    else:
+        inject_hw_exception(v, EXC_GP, offset & ~(XEC_EXT | XEC_IDT) | XEC_TI)

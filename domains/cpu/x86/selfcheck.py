@@ -1,0 +1,70 @@
+"""Proof, before a guest runs, that the state structure lies as `state` says: each offset is tried by its behaviour."""
+
+import ctypes
+from typing import Any, Final
+
+import unicorn.x86_const as uc_x86
+
+from domains.cpu.x86.registers import CS, EFLAGS_CF, EFLAGS_DF, EFLAGS_MBS, EFLAGS_ZF, EXC_DE, FS, RAX
+from domains.cpu.x86.state import (
+    CR,
+    HF_CS64,
+    HF_LMA,
+    HFLAGS,
+    IS_INT,
+    OLD_EXCEPTION,
+    RFLAGS,
+    RIP,
+    CpuState,
+)
+from domains.cpu.x86.wheel import HOOK_INTERRUPT, INSTALLED, INTERRUPT_HOOK, UnsupportedWheel, Wheel
+
+SCRATCH: Final = 0x5A5A5000
+PROGRAM: Final = bytes.fromhex("4831c0 48ffc8 4883c001 cd77 31c9 f7f1")
+"""xor %rax, %rax; dec %rax; add $1, %rax (sets CF and ZF); int $0x77; xor %ecx, %ecx; div %ecx"""
+AFTER_INT: Final = SCRATCH + 12
+AT_DIV: Final = SCRATCH + 14
+
+
+def check(uc: Any, wheel: Wheel, state: CpuState) -> None:
+    """Run ten bytes of code and compare what the structure says with what must be. Raises UnsupportedWheel.
+
+    The instance must be fresh; its memory is as before afterwards, its registers are not.
+    """
+    seen: list[tuple[int, ...]] = []
+
+    def on_interrupt(_uc: int, vector: int, _data: int) -> None:
+        state.running = True
+        old = ctypes.c_int32(state.d[OLD_EXCEPTION]).value
+        seen.append((vector, state.d[IS_INT], state.q[RIP], old, state.rflags & (EFLAGS_CF | EFLAGS_ZF)))
+        state.take_exception()
+        if vector == EXC_DE:
+            state.rflags = EFLAGS_CF | EFLAGS_DF
+            wheel.emu_stop()
+        state.running = False
+
+    uc.mem_map(SCRATCH, 0x1000)
+    uc.mem_write(SCRATCH, PROGRAM)
+    hook = wheel.add_hook(HOOK_INTERRUPT, INTERRUPT_HOOK(on_interrupt))
+    uc.reg_write(uc_x86.UC_X86_REG_RAX, 5)
+    wheel.emu_start(SCRATCH)
+    wheel.remove_hook(hook)
+    uc.mem_unmap(SCRATCH, 0x1000)
+    uc.reg_write(uc_x86.UC_X86_REG_CR2, 0x1234567)
+    uc.reg_write(uc_x86.UC_X86_REG_FS_BASE, 0x7654321)
+    vectors, software, rips, old, flags = zip(*seen, strict=True) if len(seen) == 2 else ((),) * 5
+    facts = {
+        "general registers": state.q[RAX] == 0,
+        "rip": rips == (AFTER_INT, AT_DIV) and state.q[RIP] == AT_DIV,
+        "INT n": vectors == (0x77, EXC_DE) and software == (1, 0),
+        "old_exception": old == (-1, EXC_DE) and ctypes.c_int32(state.d[OLD_EXCEPTION]).value == -1,
+        "lazy flags": flags[:1] == (EFLAGS_CF | EFLAGS_ZF,),
+        "rflags": state.q[RFLAGS] & 0xCD7 == EFLAGS_CF | EFLAGS_DF | EFLAGS_MBS,
+        "hflags": state.d[HFLAGS] & (HF_LMA | HF_CS64) == HF_LMA | HF_CS64,
+        "control registers": state.q[CR + 2] == 0x1234567,
+        "segment bases": state.base(FS) == 0x7654321 and state.base(CS) == 0,
+    }
+    wrong = [name for name, holds in facts.items() if not holds]
+    if wrong:
+        where = ", ".join(wrong)
+        raise UnsupportedWheel(f"unicorn {INSTALLED}: its CPU state differs in {where}; seen {seen}")

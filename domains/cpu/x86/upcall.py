@@ -1,0 +1,26 @@
+"""Events on the way back to the guest: what the core raised becomes pending, and the upcall is made if nothing masks it.
+
+Xen's test_all_events: after every exit, in a loop, for an upcall's own entry is such an exit too.
+"""
+
+from domains.cpu.x86.bounce import bounce
+from domains.cpu.x86.vcpu import X86Vcpu
+from hypervisor.public.callback import CALLBACKTYPE_event
+
+
+def deliver_events(v: X86Vcpu) -> None:
+    """Collect raised ports and enter the guest's event callback if an upcall is pending and not masked."""
+    collect_events(v)
+    if v.events.upcall_pending and not v.events.upcall_mask:
+        v.exits["upcall"] += 1
+        address, _ = v.pv.callbacks.get(CALLBACKTYPE_event, (0, 0))
+        bounce(v, address, mask=True)
+
+
+def collect_events(v: X86Vcpu) -> None:
+    """Set the pending bits of what the core has raised since the last time."""
+    counter = v.gate.mailbox.counter(v.vcpu_id)
+    if counter != v.events_seen:
+        v.events_seen = counter
+        for port in v.gate.raised():
+            v.events.set_pending(port)

@@ -1,0 +1,85 @@
+"""One vCPU as Xen's entry code sees it: the CPU's registers and the PV state that no register holds.
+
+Everything that a trap, a hypercall or an interrupt of this vCPU touches is reached from here; the files beside this one
+are what Xen does on each of them, as functions on an X86Vcpu. Words of PV state are named as in Xen's struct pv_vcpu.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from domains.cpu.event_words import EventWords
+from domains.cpu.gate import Gate
+from domains.cpu.traps import TrapGate
+from domains.cpu.x86.clock import VcpuClock
+from domains.cpu.x86.decode import Decoder
+from domains.cpu.x86.mode import Pv64Mode
+from domains.cpu.x86.paging import DirectPaging
+from domains.cpu.x86.registers import CR0_TS
+from domains.cpu.x86.segments import Segments
+from domains.cpu.x86.state import CR, HF_TS, CpuState
+
+CR0_OF_XEN = 0x80050033
+"""PG, AM, WP, NE, ET, MP, PE: what a guest reads of CR0, TS apart."""
+CR4_OF_XEN = 0x660
+"""PAE, MCE, OSFXSR, OSXMMEXCPT: what a guest sees of the machine's CR4 (Xen's PV_CR4_GUEST_VISIBLE_MASK)."""
+DR6_DEFAULT = 0xFFFF0FF0
+DR7_DEFAULT = 0x400
+
+
+@dataclass
+class PvState:
+    """Xen's struct pv_vcpu. `traps[vector]` is None where no handler is set; callbacks: type → (address, flags)."""
+
+    traps: list[TrapGate | None] = field(default_factory=lambda: [None] * 256)
+    callbacks: dict[int, tuple[int, int]] = field(default_factory=dict)
+    kernel_ss: int = 0
+    kernel_sp: int = 0
+    iopl: int = 0
+    """The guest's own IOPL, in place in EFLAGS (bits 12 and 13); the real one is always 0."""
+    vm_assist: int = 0
+    cr0_ts: bool = False
+    cr2: int = 0
+    cr4: int = CR4_OF_XEN
+    dr: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    dr6: int = DR6_DEFAULT
+    dr7: int = DR7_DEFAULT
+    dr7_emul: int = 0
+    gdt_entries: int = 0
+    gdt_frames: list[int] = field(default_factory=list)
+    ldt_base: int = 0
+    ldt_entries: int = 0
+
+
+class X86Vcpu:
+    """`cpu.q[RAX]` … `cpu.q[RIP]` are its registers; rip is where the guest goes on. `exits` counts exits by cause."""
+
+    def __init__(
+        self,
+        vcpu_id: int,
+        gate: Gate,
+        cpu: CpuState,
+        paging: DirectPaging,
+        segments: Segments,
+        decoder: Decoder,
+    ) -> None:
+        self.vcpu_id = vcpu_id
+        self.gate = gate
+        self.cpu = cpu
+        self.paging = paging
+        self.segments = segments
+        self.decoder = decoder
+        self.mode = Pv64Mode(cpu, paging)
+        self.pv = PvState()
+        self.clock = VcpuClock(gate.memory, gate.mailbox.epoch)
+        self.events: EventWords
+        """Of the shared page; there from the first VCPU_INFO effect on."""
+        self.exits: Counter[str] = Counter()
+        self.events_seen = -1
+        """The mailbox counter when raised ports were last collected."""
+
+    def set_ts(self, on: bool) -> None:
+        """CR0.TS of the guest: the next FPU instruction gives #NM."""
+        self.pv.cr0_ts = on
+        cr0 = self.cpu.q[CR]
+        self.cpu.q[CR] = cr0 | CR0_TS if on else cr0 & ~CR0_TS
+        self.cpu.set_hflags(HF_TS, HF_TS if on else 0)

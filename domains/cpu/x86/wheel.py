@@ -1,0 +1,134 @@
+"""What the engine takes from the Unicorn library beyond its Python binding: called directly, a hook costs half as much.
+
+Everything here is looked up by name when the engine starts; a build that lacks one of the names is refused with
+one clear line (`UnsupportedWheel`) and never run on half of what it needs.
+"""
+
+import ctypes
+import importlib
+from typing import Any, Final
+
+from unicorn.unicorn_const import (
+    UC_ARCH_X86,
+    UC_HOOK_BLOCK,
+    UC_HOOK_INSN,
+    UC_HOOK_INSN_INVALID,
+    UC_HOOK_INTR,
+    UC_MODE_64,
+)
+from unicorn.unicorn_py3.unicorn import uclib
+
+_binding: Any = importlib.import_module("unicorn")  # has no types
+INSTALLED: Final[str] = _binding.__version__
+WHEEL_VERSION: Final = "2.1.4"
+
+INTERRUPT_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
+INVALID_HOOK = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_void_p)
+SYSCALL_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+CPUID_HOOK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+IN_HOOK = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
+OUT_HOOK = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p
+)
+
+HOOK_INTERRUPT: Final = UC_HOOK_INTR
+HOOK_INVALID: Final = UC_HOOK_INSN_INVALID
+HOOK_INSN: Final = UC_HOOK_INSN
+HOOK_BLOCK: Final = UC_HOOK_BLOCK
+
+EXPORTS: Final = (
+    "uc_hook_add",
+    "uc_hook_del",
+    "uc_emu_start",
+    "uc_emu_stop",
+    "tlb_flush_x86_64",
+    "tlb_flush_page_x86_64",
+    "tb_invalidate_phys_range_x86_64",
+    "cpu_cc_compute_all_x86_64",
+    "raise_exception_err_x86_64",
+)
+
+
+def new_instance() -> Any:
+    """A fresh 64-bit x86 CPU (unicorn.Uc)."""
+    return _binding.Uc(UC_ARCH_X86, UC_MODE_64)
+
+
+def error_text(error: int) -> str:
+    return str(_binding.UcError(error))
+
+
+class UnsupportedWheel(RuntimeError):
+    """This build of Unicorn is not the one the engine knows."""
+
+
+class Wheel:
+    """The library's functions for one Unicorn instance. `uc` is its handle, `cpu` the address of its CPUState."""
+
+    def __init__(self, uc: Any) -> None:
+        if not INSTALLED.startswith(WHEEL_VERSION):
+            raise UnsupportedWheel(f"unicorn {INSTALLED} is installed, {WHEEL_VERSION} is needed")
+        missing = [name for name in EXPORTS if not hasattr(uclib, name)]
+        if missing:
+            raise UnsupportedWheel(f"unicorn {INSTALLED} does not export {', '.join(missing)}")
+        self.uc = ctypes.c_void_p(uc._uch.value)
+        self.cpu = ctypes.c_void_p()
+        self._kept: list[Any] = []  # callbacks live as long as the instance
+        self._tlb_flush = uclib.tlb_flush_x86_64
+        self._tlb_flush_page = uclib.tlb_flush_page_x86_64
+        self._tlb_flush_page.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        self._invalidate = uclib.tb_invalidate_phys_range_x86_64
+        self._invalidate.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64]
+        self._invalidate.restype = None
+        self.cc_compute_all = uclib.cpu_cc_compute_all_x86_64
+        self.cc_compute_all.argtypes = [ctypes.c_void_p, ctypes.c_int]
+        self.cc_compute_all.restype = ctypes.c_uint32
+
+    def tlb_flush(self) -> None:
+        """Forget every translation."""
+        self._tlb_flush(self.cpu)
+
+    def tlb_flush_page(self, va: int) -> None:
+        """Forget the translation of one page."""
+        self._tlb_flush_page(self.cpu, va)
+
+    def invalidate_code(self, maddr: int, size: int) -> None:
+        """Forget the code translated from the machine addresses [maddr, maddr + size)."""
+        self._invalidate(self.uc, maddr, maddr + size)
+
+    def emu_stop(self) -> None:
+        """Leave emulation at the next boundary. Only from within a hook (an asynchronous stop corrupts the guest)."""
+        uclib.uc_emu_stop(self.uc)
+
+    def emu_start(self, rip: int) -> int:
+        """Run from `rip` until a hook stops it; returns Unicorn's error number."""
+        return int(uclib.uc_emu_start(self.uc, ctypes.c_uint64(rip), ctypes.c_uint64(2**64 - 1), 0, 0))
+
+    def add_hook(self, kind: int, callback: Any, instruction: int | None = None) -> int:
+        """Install a C callback; `instruction` is the UC_X86_INS_… of a HOOK_INSN. Returns its handle."""
+        self._kept.append(callback)
+        extra = () if instruction is None else (ctypes.c_int(instruction),)
+        return self._add(kind, callback, None, extra)
+
+    def remove_hook(self, handle: int) -> None:
+        uclib.uc_hook_del(self.uc, ctypes.c_size_t(handle))
+
+    def add_code_hook(
+        self, kind: int, code_address: int, data_address: int, instruction: int | None = None
+    ) -> None:
+        """Install machine code at `code_address` as a callback that gets `data_address`."""
+        extra = () if instruction is None else (ctypes.c_int(instruction),)
+        self._add(kind, ctypes.c_void_p(code_address), ctypes.c_void_p(data_address), extra)
+
+    def _add(self, kind: int, callback: Any, data: Any, extra: tuple[Any, ...]) -> int:
+        handle = ctypes.c_size_t()
+        everywhere = (ctypes.c_uint64(1), ctypes.c_uint64(0))  # begin > end: any address
+        error = uclib.uc_hook_add(self.uc, ctypes.byref(handle), kind, callback, data, *everywhere, *extra)
+        if error:
+            raise UnsupportedWheel(f"unicorn refused a hook of kind {kind:#x}: error {error}")
+        return handle.value
+
+
+def exported(name: str) -> int:
+    """The address of one of the library's functions."""
+    return int(ctypes.cast(getattr(uclib, name), ctypes.c_void_p).value or 0)
