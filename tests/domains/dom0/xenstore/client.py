@@ -1,4 +1,5 @@
-"""What the tests talk through: a client of a connection, a guest's side of a ring, a toolstack with real pages."""
+"""What the tests talk through: a client of a connection, a guest's side of a ring, a toolstack with real
+pages."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,5 @@
-"""Rule S1: who sees and changes what, and what a dead domain leaves behind (XSA-115, 322, 352, 353, 417, 419)."""
+"""Rule S1: who sees and changes what, and what a dead domain leaves behind (XSA-115, 322, 352, 353, 417,
+419)."""
 
 import itertools
 
@@ -16,7 +17,8 @@ WRITES = {b"w", b"b"}
 @pytest.mark.parametrize("letter", [b"n", b"r", b"w", b"b"])
 @pytest.mark.parametrize("asker", ["owner", "listed", "other", "control"])
 def test_s1_each_right_lets_through_what_it_names(bench: Bench, letter: bytes, asker: str) -> None:
-    """The node is domain 1's; `letter` is what domain 2 (by its entry) and domain 3 (by the first entry) may do."""
+    """The node is domain 1's; `letter` is what domain 2 (by its entry) and domain 3 (by the first entry) may
+    do."""
     bench.dom0.write(b"/node", b"value")
     bench.dom0.chmod(b"/node", letter + b"1", letter + b"2")
     client = {"owner": 1, "listed": 2, "other": 3, "control": 0}[asker]
@@ -117,7 +119,9 @@ def test_k5_s1_nothing_of_a_dead_domain_is_left_for_the_next_of_its_id(bench: Be
     assert (usage[Quota.NODES], usage[Quota.MEMORY]) == (0, 0)
 
     heir = bench.introduced(1)
-    assert heir.connection.domain.usage.snapshot() == dict.fromkeys(heir.connection.domain.usage.snapshot(), 0)
+    assert heir.connection.domain.usage.snapshot() == dict.fromkeys(
+        heir.connection.domain.usage.snapshot(), 0
+    )
     assert heir.read(b"/elsewhere") == "EACCES"
 
 

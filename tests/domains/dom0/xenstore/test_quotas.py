@@ -157,7 +157,8 @@ def test_s2_room_says_how_much_a_stalled_client_may_still_send(bench: Bench) -> 
 
 
 def test_xsa_326_events_that_a_request_causes_count_until_they_are_taken(bench: Bench) -> None:
-    """Domain 1 writes what domain 0 watches and does not read: domain 1 has to wait, not domain 0's queue to grow."""
+    """Domain 1 writes what domain 0 watches and does not read: domain 1 has to wait, not domain 0's queue to
+    grow."""
     bench.home(1)
     bench.dom0.watch(b"/local/domain/1")
     bench.dom0.take_events()
@@ -176,6 +177,7 @@ def test_s2_events_that_an_unprivileged_watcher_leaves_lying_are_dropped_in_time
     bench.dom0.chmod(b"/local/domain/1", b"r1")
     sleeper = bench.domains[2]
     sleeper.watch(b"/local/domain/1")
+    sleeper.take_events()
     writer = bench.domains[1].connection
     for number in range(40):
         writer.feed(encode(XS_WRITE, b"%d\0" % number))

@@ -34,7 +34,8 @@ from hypervisor.public.io.xs_wire import (
 )
 from tests.domains.dom0.xenstore.client import OK, Bench
 
-# (domid, transaction, request, payload, reply). Transaction: 0 none, "T" the one open transaction of domain 0.
+# (domid, transaction, request, payload, reply). Transaction: 0 none, "T" the one open transaction of domain
+# 0.
 Row = tuple[int, int, int, bytes, bytes | str]
 
 CONVERSATIONS: dict[str, list[Row]] = {

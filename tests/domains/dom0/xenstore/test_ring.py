@@ -18,7 +18,9 @@ from hypervisor.public.io.xs_wire import (
 from hypervisor.public.types import DomId
 from tests.domains.dom0.xenstore.client import OK, Bench, Guest, decode, encode, outcome
 
-INDICES = st.sampled_from([0, 1, 15, 16, 1023, 1024, 1025, 4096, 0x7FFFFFFF, 0x80000000, 0xFFFFFC00, 0xFFFFFFFF])
+INDICES = st.sampled_from(
+    [0, 1, 15, 16, 1023, 1024, 1025, 4096, 0x7FFFFFFF, 0x80000000, 0xFFFFFC00, 0xFFFFFFFF]
+)
 LENGTHS = st.sampled_from([0, 1, 15, 16, 1008, 1024, 4095, 4096, 4097, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
 
 
@@ -83,17 +85,13 @@ def test_s2_a_guest_that_takes_no_replies_is_not_read_any_further(bench: Bench) 
     for _ in range(100):
         data = data[guest.send(data) :]
         guest.poll()
-    sent = 400 - -(-len(data) // len(request))
-    assert sent < 300
+    assert len(data) > 100 * len(request)
     answer = b""
-    while True:
-        answer += guest.receive()
+    while received := guest.receive():
+        answer += received
         data = data[guest.send(data) :]
         guest.poll()
         bench.xenstored.run()
-        if not data and not (received := guest.receive()):
-            break
-        answer += received if not data else b""
     assert replies(answer) == ["EACCES"] * 400
 
 
@@ -143,7 +141,9 @@ def test_what_the_guest_writes_over_our_own_indices_has_no_effect(bench: Bench) 
 @given(
     writes=st.lists(
         st.one_of(
-            st.tuples(st.sampled_from(["req_cons", "req_prod", "rsp_cons", "rsp_prod", "connection"]), INDICES),
+            st.tuples(
+                st.sampled_from(["req_cons", "req_prod", "rsp_cons", "rsp_prod", "connection"]), INDICES
+            ),
             st.tuples(st.just("header"), LENGTHS),
             st.tuples(st.just("garbage"), st.binary(max_size=200)),
             st.tuples(st.just("request"), st.sampled_from([XS_READ, XS_WATCH, XS_WRITE, 99])),
@@ -181,8 +181,9 @@ def guest_is_sane(guest: Guest) -> bool:
 
 
 def test_s4_every_impossible_index_is_noticed(bench: Bench) -> None:
-    for word in ("req_prod", "rsp_cons"):
-        for value in (1025, 0x80000000, 0xFFFFFFFF):
+    """Both start at 0: more than the ring is full of requests, or more taken than was ever sent."""
+    for word, values in (("req_prod", (1025, 0x80000000, 0xFFFFFFFF)), ("rsp_cons", (1, 1025, 0x80000000))):
+        for value in values:
             bench.xenstored.introduce(DomId(9), gfn=5, port=6)
             guest = bench.toolstack.guests[9]
             guest.words[word] = value
