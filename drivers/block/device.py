@@ -124,7 +124,7 @@ class BlockDevice:
             self._open_image()
 
     def _connect(self, own: XenbusState) -> None:
-        """Front Initialised, or Connected already: attach to its ring. After a failure it must close first."""
+        """Front Initialised, or Connected already: attach to its ring. After a failure it closes first."""
         if own is XenbusStateInitialising:
             self._offer(own)
             own = self.end.state()

@@ -1,0 +1,55 @@
+"""A machine with block back in Dom0 and virtual disks for its guests, as the toolstack would make them."""
+
+from pathlib import Path
+
+from drivers.block.back import BlockBack
+from tests.drivers.transport import Domain, Machine
+
+
+class Disks:
+    """Dom0 with block back, started."""
+
+    def __init__(self) -> None:
+        self.machine = Machine()
+        self.dom0 = self.machine.domain(0)
+        self.back = BlockBack(self.dom0)
+        self.back.start()
+        self.machine.settle()
+
+    def guest(self, domid: int) -> Domain:
+        """A new domain with a home of its own in the store."""
+        guest = self.machine.domain(domid)
+        self.dom0.xenbus.write(f"/local/domain/{domid}/name", f"guest{domid}")
+        self.dom0.xenbus.set_permissions(f"/local/domain/{domid}", [f"n{domid}"])
+        return guest
+
+    def attach(self, guest: Domain, image: Path, mode: str = "w", device: int = 51712) -> str:
+        """Write the nodes of a disk; the front's path."""
+        front = f"/local/domain/{guest.domid}/device/vbd/{device}"
+        back = f"/local/domain/0/backend/vbd/{guest.domid}/{device}"
+        nodes = {
+            front: {"backend": back, "backend-id": 0, "virtual-device": device, "state": 1},
+            back: {
+                "frontend": front,
+                "frontend-id": guest.domid,
+                "params": image,
+                "mode": mode,
+                "online": 1,
+                "state": 1,
+            },
+        }
+        with self.dom0.xenbus.transaction() as transaction:
+            for directory, values in nodes.items():
+                for name, value in values.items():
+                    transaction.write(f"{directory}/{name}", str(value))
+        self.dom0.xenbus.set_permissions(front, [f"n{guest.domid}", "r0"])
+        self.dom0.xenbus.set_permissions(back, ["n0", f"r{guest.domid}"])
+        for name in nodes[front]:
+            self.dom0.xenbus.set_permissions(f"{front}/{name}", [f"n{guest.domid}", "r0"])
+        for name in nodes[back]:
+            self.dom0.xenbus.set_permissions(f"{back}/{name}", ["n0", f"r{guest.domid}"])
+        return f"device/vbd/{device}"
+
+    def state(self, guest: Domain, device: int = 51712) -> str:
+        """The back end's state."""
+        return self.dom0.xenbus.read(f"/local/domain/0/backend/vbd/{guest.domid}/{device}/state")

@@ -1,0 +1,344 @@
+"""What carries a split driver's words between two domains, in one process: pages, grants, event channels, and
+the real store.
+
+A double of the transport alone, with Xen's rules for who may map what and who hears whom: nothing of the
+drivers' own is imitated. `Machine.census` says what is still held, for a test to compare with what was held
+before.
+"""
+
+import mmap
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from domains.dom0.xenstore.server import Xenstored
+from domains.kernel.grants import GrantMapping
+from domains.kernel.memory import Page
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.io import xs_wire
+from hypervisor.public.types import PAGE_SIZE, DomId, GrantRef, Mfn, Pfn, Port, VAddr
+from tests.domains.dom0.xenstore.client import OK, Client, Rings
+
+MAPPINGS = 1 << 40
+"""Mapped grants of a domain are seen from this address on; its own pages at their machine address."""
+
+
+@dataclass
+class Grant:
+    """One entry of a grant table."""
+
+    domid: int
+    mfn: int
+    readonly: bool
+    pins: int = 0
+
+
+@dataclass
+class Channel:
+    """One end of an event channel; `peer` is None while nobody is bound to it."""
+
+    remote: int
+    peer: tuple[int, int] | None = None
+    handler: Callable[[], None] | None = None
+    pending: bool = False
+    masked: bool = False
+
+
+class Machine:
+    """The frames, and every domain's tables."""
+
+    def __init__(self, frames: int = 4096) -> None:
+        self.memory = memoryview(mmap.mmap(-1, frames * PAGE_SIZE))
+        self.free = list(range(1, frames))
+        self.domains: dict[int, Domain] = {}
+        self.queue: deque[Callable[[], None]] = deque()
+        self.store = Xenstored(Rings(*range(1, 64)))
+        self.stores: list[StoreClient] = []
+
+    def domain(self, domid: int) -> "Domain":
+        self.domains[domid] = Domain(self, domid)
+        return self.domains[domid]
+
+    def frame(self, mfn: int) -> memoryview:
+        return self.memory[mfn * PAGE_SIZE : (mfn + 1) * PAGE_SIZE]
+
+    def step(self) -> bool:
+        """Run one callback of any domain; False if there is none."""
+        for store in self.stores:
+            store.deliver()
+        if not self.queue:
+            return False
+        self.queue.popleft()()
+        return True
+
+    def settle(self) -> None:
+        """Run until nobody has anything to do."""
+        for _ in range(100_000):
+            if not self.step():
+                return
+        raise AssertionError("the machine does not come to rest")
+
+    def census(self) -> dict[str, int]:
+        """What is held: frames, pins on grants, open ports, watches."""
+        domains = self.domains.values()
+        return {
+            "frames": -len(self.free),
+            "pins": sum(grant.pins for d in domains for grant in d.grants.table.values()),
+            "mappings": sum(len(d.cpu.mapped) for d in domains),
+            "ports": sum(len(d.events.channels) for d in domains),
+            "watches": sum(len(store.callbacks) for store in self.stores),
+        }
+
+
+class Domain:
+    """Stands where a Kernel stands: memory, grants, events, xenbus, and the loop."""
+
+    def __init__(self, machine: Machine, domid: int) -> None:
+        self.machine = machine
+        self.domid = DomId(domid)
+        self.cpu = Cpu(machine)
+        self.memory = Memory(machine)
+        self.grants = Grants(machine, self)
+        self.events = Events(machine, self)
+        self.xenbus = StoreClient(machine, domid)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.machine.queue.append(callback)
+
+    def wait(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
+        while not condition():
+            if not self.machine.step():
+                assert timeout is not None, "waits for ever: nobody has anything to do"
+                return condition()
+        return True
+
+    def die(self) -> None:
+        """The domain is gone: what it mapped and its channels with it; what others mapped of it stays."""
+        self.cpu.mapped.clear()
+        for port in list(self.events.channels):
+            self.events.close(Port(port))
+
+
+class Cpu:
+    """Views of what is mapped."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.mapped: dict[int, tuple[int, bool]] = {}  # page number of the mapping: mfn, writable
+        self.next = MAPPINGS // PAGE_SIZE
+
+    def view(self, va: int, size: int, write: bool = False) -> memoryview:
+        assert va % PAGE_SIZE + size <= PAGE_SIZE
+        page = va // PAGE_SIZE
+        mfn, writable = self.mapped[page] if page >= MAPPINGS // PAGE_SIZE else (page, True)
+        assert writable or not write, "a write to what is mapped read-only"
+        view = self._machine.frame(mfn)[va % PAGE_SIZE : va % PAGE_SIZE + size]
+        return view if write else view.toreadonly()
+
+    def views(self, va: int, size: int, write: bool = False) -> list[memoryview]:
+        assert va % PAGE_SIZE == 0
+        assert size % PAGE_SIZE == 0
+        return [self.view(at, PAGE_SIZE, write) for at in range(va, va + size, PAGE_SIZE)]
+
+
+class Memory:
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def alloc_page(self) -> Page:
+        if not self._machine.free:
+            raise XenError(Errno.ENOMEM)
+        mfn = self._machine.free.pop()
+        self._machine.frame(mfn)[:] = bytes(PAGE_SIZE)
+        return Page(VAddr(mfn * PAGE_SIZE), Pfn(mfn), Mfn(mfn))
+
+    def free_page(self, page: Page) -> None:
+        assert page.mfn not in self._machine.free
+        self._machine.free.append(page.mfn)
+
+
+class Grants:
+    def __init__(self, machine: Machine, domain: Domain) -> None:
+        self._machine = machine
+        self._domain = domain
+        self.table: dict[int, Grant] = {}
+        self._next = 8
+        self._handles: dict[int, list[tuple[Grant, int]]] = {}
+
+    def grant_access(self, domid: DomId, mfn: Mfn, readonly: bool = False) -> GrantRef:
+        self._next += 1
+        self.table[self._next] = Grant(domid, mfn, readonly)
+        return GrantRef(self._next)
+
+    def end_access(self, ref: GrantRef) -> bool:
+        if self.table[ref].pins:
+            return False
+        del self.table[ref]
+        return True
+
+    def map(self, domid: DomId, refs: Sequence[GrantRef], writable: bool = True) -> GrantMapping:
+        granter = self._machine.domains.get(domid)
+        grants = [granter.grants.table.get(ref) if granter else None for ref in refs]
+        for grant in grants:
+            if grant is None or grant.domid != self._domain.domid or (writable and grant.readonly):
+                raise XenError(Errno.EINVAL, "GNTST_bad_gntref")
+        cpu, first = self._domain.cpu, self._domain.cpu.next
+        cpu.next += len(grants)
+        for at, grant in enumerate(grants):
+            grant.pins += 1
+            cpu.mapped[first + at] = (grant.mfn, writable)
+        self._handles[first] = [(grant, first + at) for at, grant in enumerate(grants)]
+        return GrantMapping(VAddr(first * PAGE_SIZE), tuple(range(first, first + len(grants))))
+
+    def unmap(self, mapping: GrantMapping) -> None:
+        for grant, page in self._handles.pop(mapping.va // PAGE_SIZE):
+            grant.pins -= 1
+            del self._domain.cpu.mapped[page]
+
+
+class Events:
+    def __init__(self, machine: Machine, domain: Domain) -> None:
+        self._machine = machine
+        self._domain = domain
+        self.channels: dict[int, Channel] = {}
+        self._next = 0
+        self.sent = 0
+
+    def _new(self, channel: Channel) -> Port:
+        self._next += 1
+        self.channels[self._next] = channel
+        return Port(self._next)
+
+    def alloc_unbound(self, remote: DomId) -> Port:
+        return self._new(Channel(remote))
+
+    def bind_interdomain(self, remote: DomId, remote_port: Port) -> Port:
+        other = self._machine.domains.get(remote)
+        channel = other.events.channels.get(remote_port) if other else None
+        if channel is None or channel.remote != self._domain.domid or channel.peer is not None:
+            raise XenError(Errno.EINVAL)
+        port = self._new(Channel(remote, (remote, remote_port), pending=True))
+        channel.peer = (self._domain.domid, port)
+        return port
+
+    def bind(self, port: Port, handler: Callable[[], None]) -> None:
+        self.channels[port].handler = handler
+        self._deliver(port)
+
+    def mask(self, port: Port) -> None:
+        self.channels[port].masked = True
+
+    def notify(self, port: Port) -> None:
+        self.sent += 1
+        peer = self.channels[port].peer
+        if peer is not None:
+            self._machine.domains[peer[0]].events.raise_port(peer[1])
+
+    def raise_port(self, port: int) -> None:
+        self.channels[port].pending = True
+        self._deliver(port)
+
+    def _deliver(self, port: int) -> None:
+        channel = self.channels[port]
+        if channel.pending and channel.handler and not channel.masked:
+            channel.pending = False
+            self._machine.queue.append(lambda: self._call(port))
+
+    def _call(self, port: int) -> None:
+        channel = self.channels.get(port)
+        if channel is not None and channel.handler is not None:
+            channel.handler()
+
+    def close(self, port: Port) -> None:
+        channel = self.channels.pop(port)
+        if channel.peer is not None:
+            other = self._machine.domains[channel.peer[0]].events.channels[channel.peer[1]]
+            other.peer = None
+
+
+@dataclass
+class StoreTransaction:
+    """One transaction of a client."""
+
+    client: "StoreClient"
+    id: int
+    done: list[str] = field(default_factory=list)
+
+    def read(self, path: str) -> str:
+        return self.client.read(path, self.id)
+
+    def write(self, path: str, value: str) -> None:
+        self.client.write(path, value, self.id)
+
+
+class StoreClient:
+    """A connection to the real store, served at once; its events are callbacks of the machine's queue."""
+
+    def __init__(self, machine: Machine, domid: int) -> None:
+        self._machine = machine
+        connection = (
+            machine.store.open() if domid == 0 else machine.store.introduce(DomId(domid), gfn=1, port=1)
+        )
+        connection.transport = None
+        self._client = Client(connection)
+        self.callbacks: dict[str, tuple[str, Callable[[str], None]]] = {}
+        self._next = 0
+        machine.stores.append(self)
+
+    def deliver(self) -> None:
+        """Queue the callbacks of events that have come."""
+        for path, token in self._client.take_events():
+            self._machine.queue.append(partial(self._event, path.decode(), token.decode()))
+
+    def _event(self, path: str, token: str) -> None:
+        if token in self.callbacks:
+            self.callbacks[token][1](path)
+
+    @staticmethod
+    def _result(reply: Any) -> Any:
+        if isinstance(reply, str):
+            raise XenError(Errno[reply])
+        return reply
+
+    def read(self, path: str, tx: int = 0) -> str:
+        return self._result(self._client.read(path.encode(), tx)).decode()
+
+    def write(self, path: str, value: str, tx: int = 0) -> None:
+        self._result(self._client.write(path.encode(), value.encode(), tx))
+
+    def rm(self, path: str) -> None:
+        self._result(self._client.rm(path.encode()))
+
+    def directory(self, path: str) -> list[str]:
+        return [name.decode() for name in self._ls(path)]
+
+    def _ls(self, path: str) -> list[bytes]:
+        reply = self._client.ask(xs_wire.XS_DIRECTORY, path.encode())
+        return self._result(reply).split(b"\0")[:-1]
+
+    def set_permissions(self, path: str, permissions: list[str]) -> None:
+        self._result(self._client.chmod(path.encode(), *(entry.encode() for entry in permissions)))
+
+    @contextmanager
+    def transaction(self) -> Iterator[StoreTransaction]:
+        transaction = StoreTransaction(self, self._client.begin())
+        try:
+            yield transaction
+        except BaseException:
+            self._client.end(transaction.id, b"F")
+            raise
+        self._result(self._client.end(transaction.id))
+
+    def watch(self, path: str, callback: Callable[[str], None]) -> str:
+        self._next += 1
+        token = f"{self._next}"
+        self.callbacks[token] = (path, callback)
+        assert self._client.watch(path.encode(), token.encode()) == OK
+        return token
+
+    def unwatch(self, token: str) -> None:
+        path, _ = self.callbacks.pop(token)
+        assert self._client.unwatch(path.encode(), token.encode()) == OK
