@@ -3,6 +3,7 @@
 One module per public header, at the header's own path: `public/grant_table.h` is `public/grant_table.py`,
 `public/arch-x86/xen.h` is `public/arch_x86/xen.py`. Every name is Xen's, so that grep finds it on both sides.
 Modules here import only each other and numpy. The tests compare every value and layout with the C headers.
+`domctl.h` is too long for one file: import all of it from `public/domctl.py`, wherever it is declared.
 
 Structures
     class gnttab_map_grant_ref(Struct, size=32):     # a wrong size fails the import
@@ -17,6 +18,7 @@ Structures
     gnttab_map_grant_ref.array(buffer, count, offset=0)  -> numpy structured view, no copy
     gnttab_map_grant_ref.dtype                       explicit little-endian numpy dtype with C's offsets
 
+    A buffer is bytes, bytearray or memoryview. `pack=4` after `size=` limits alignment, as `#pragma pack` does.
     `sizeof` and `offsetof` are C's words, for `size` and `offset` are names of Xen's fields. Arrays are
     tuples, arrays of char or u8 are bytes, nested structures are records. A field whose C name is a Python
     keyword ends in an underscore (`in_`).

@@ -125,6 +125,7 @@ class GrantCacheFlags(IntFlag):
 
 GNTTAB_CACHE_CLEAN, GNTTAB_CACHE_INVAL, GNTTAB_CACHE_SOURCE_GREF = GrantCacheFlags.__members__.values()
 
+_GNTMAP_guest_avail0: Final = 16  # lowest of the guest's bits, which go into the mapping's PTE
 GNTTAB_NR_RESERVED_ENTRIES: Final = 8
 GNTTAB_RESERVED_CONSOLE: Final = 0
 GNTTAB_RESERVED_XENSTORE: Final = 1

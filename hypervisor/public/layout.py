@@ -84,7 +84,10 @@ def fitted(raw: bytes, size: int) -> bytes:
 
 
 class Struct:
-    """Base of every ABI structure; a subclass names its fields in order and its size in bytes."""
+    """Base of every ABI structure; a subclass names its fields in order and its size in bytes.
+
+    `pack` limits the alignment, as C's `#pragma pack` does.
+    """
 
     sizeof: ClassVar[int]
     alignof: ClassVar[int]
@@ -94,16 +97,17 @@ class Struct:
     _decoders: ClassVar[list[tuple[str, Callable[[bytes], Any]]]]
     _overlaid: ClassVar[bool] = False
 
-    def __init_subclass__(cls, size: int) -> None:
+    def __init_subclass__(cls, size: int, pack: int = 8) -> None:
         hints = inspect.get_annotations(cls, eval_str=True)
         cls._types = {name: c_type(hint) for name, hint in hints.items()}
         offsets, code, end = [], "<", 0
         for field in cls._types.values():
-            at = 0 if cls._overlaid else -(-end // field.align) * field.align
+            align = min(field.align, pack)
+            at = 0 if cls._overlaid else -(-end // align) * align
             code += f"{max(at - end, 0)}x{field.code}"
             offsets.append(at)
             end = max(end, at + field.size)
-        cls.alignof = max((field.align for field in cls._types.values()), default=1)
+        cls.alignof = min(max((field.align for field in cls._types.values()), default=1), pack)
         cls.sizeof = -(-end // cls.alignof) * cls.alignof
         if cls.sizeof != size:
             raise TypeError(f"{cls.__name__} takes {cls.sizeof} bytes, declared are {size}")

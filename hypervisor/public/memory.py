@@ -181,11 +181,32 @@ class xen_remove_from_physmap(Struct, size=16):
     gpfn: xen_pfn_t  # IN
 
 
+class E820Type(IntEnum):
+    """`type` of e820entry."""
+
+    E820_RAM = 1
+    E820_RESERVED = 2
+    E820_ACPI = 3
+    E820_NVS = 4
+    E820_UNUSABLE = 5
+
+
+E820_RAM, E820_RESERVED, E820_ACPI, E820_NVS, E820_UNUSABLE = E820Type.__members__.values()
+
+
+class e820entry(Struct, size=20, pack=1):
+    """One range of a memory map, as the BIOS tells it; Xen's headers only refer to it, xenctrl.h has it."""
+
+    addr: u64
+    size: u64
+    type: u32  # E820_*
+
+
 class xen_memory_map(Struct, size=16):
-    """The memory map as the BIOS would tell it: memory_map, machine_memory_map."""
+    """The caller's memory map, or the machine's: memory_map, machine_memory_map."""
 
     nr_entries: u32  # IN: room; OUT: entries
-    buffer: XEN_GUEST_HANDLE  # OUT: array of e820 entries (u64 address, u64 size, u32 type; 20 bytes each)
+    buffer: XEN_GUEST_HANDLE  # OUT: array of e820entry
 
 
 class xen_foreign_memory_map(Struct, size=24):

@@ -1,7 +1,7 @@
 """Control of the machine as a whole by a privileged domain.
 
-Left out is what needs hardware under Xen or concerns its own build: power management, page offlining, cache
-allocation, performance counters, lock profiling, coverage, live patching. Those have their number only.
+Left out is what needs hardware under Xen or concerns its own build: power management, CPU hotplug, page
+offlining, cache allocation, performance counters, lock profiling, coverage, live patching. Those have their number only.
 Source: Xen public/sysctl.h.
 """
 
@@ -183,28 +183,6 @@ class xen_sysctl_availheap(Struct, size=24):
     max_bitwidth: u32  # IN
     node: i32  # IN: -1: any
     avail_bytes: u64  # OUT
-
-
-class CpuHotplugOp(IntEnum):
-    """`op` of xen_sysctl_cpu_hotplug."""
-
-    XEN_SYSCTL_CPU_HOTPLUG_ONLINE = 0
-    XEN_SYSCTL_CPU_HOTPLUG_OFFLINE = 1
-    XEN_SYSCTL_CPU_HOTPLUG_SMT_ENABLE = 2
-    XEN_SYSCTL_CPU_HOTPLUG_SMT_DISABLE = 3
-
-
-(
-    XEN_SYSCTL_CPU_HOTPLUG_ONLINE, XEN_SYSCTL_CPU_HOTPLUG_OFFLINE,
-    XEN_SYSCTL_CPU_HOTPLUG_SMT_ENABLE, XEN_SYSCTL_CPU_HOTPLUG_SMT_DISABLE,
-) = CpuHotplugOp.__members__.values()  # fmt: skip
-
-
-class xen_sysctl_cpu_hotplug(Struct, size=8):
-    """Take a CPU offline, or online."""
-
-    cpu: u32  # IN
-    op: u32  # IN: XEN_SYSCTL_CPU_HOTPLUG_*
 
 
 XEN_INVALID_CORE_ID: Final = 0xFFFFFFFF
@@ -390,7 +368,6 @@ class xen_sysctl_u(Union, size=128):
     debug_keys: xen_sysctl_debug_keys
     getcpuinfo: xen_sysctl_getcpuinfo
     availheap: xen_sysctl_availheap
-    cpu_hotplug: xen_sysctl_cpu_hotplug
     cpupool_op: xen_sysctl_cpupool_op
     scheduler_op: xen_sysctl_scheduler_op
     cpu_levelling_caps: xen_sysctl_cpu_levelling_caps

@@ -161,6 +161,7 @@ def measured() -> Table:
         "stdio.h",
         "string.h",
         "errno.h",
+        "xenctrl.h",  # e820entry
         *(f"xen/{header}" for header in headers),
     ]
     source = "#define __XEN_TOOLS__ 1\n" + "".join(f"#include <{include}>\n" for include in includes)

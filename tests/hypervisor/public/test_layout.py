@@ -46,6 +46,14 @@ def test_fields_lie_where_c_puts_them() -> None:
     assert (sample.sizeof, sample.alignof, sample.dtype.itemsize) == (56, 8, 56)
 
 
+def test_packing_limits_the_alignment() -> None:
+    e820, four = {"a": u8, "b": u64, "c": u8}, {"a": u32, "b": u64}
+    by_byte: Any = type("by_byte", (Struct,), {"__annotations__": e820}, size=10, pack=1)
+    by_four: Any = type("by_four", (Struct,), {"__annotations__": four}, size=12, pack=4)
+    assert [by_byte.offsetof(f) for f in "abc"] == [0, 1, 9]
+    assert by_four(b=1).pack() == bytes(4) + b"\1" + bytes(7)
+
+
 def test_a_wrong_size_cannot_be_declared() -> None:
     with pytest.raises(TypeError, match="takes 8 bytes, declared are 12"):
         type("wrong", (Struct,), {"__annotations__": {"a": u8, "b": u32}}, size=12)
