@@ -1,8 +1,8 @@
 """Control of the machine as a whole by a privileged domain.
 
 Left out is what needs hardware under Xen or concerns its own build: power management, CPU hotplug, page
-offlining, cache allocation, performance counters, lock profiling, coverage, live patching. Those have their number only.
-Source: Xen public/sysctl.h.
+offlining, cache allocation, performance counters, lock profiling, coverage, live patching. Those have their
+number only. Source: Xen public/sysctl.h.
 """
 
 from enum import IntEnum, IntFlag
