@@ -4,7 +4,8 @@
     supervisor pair ◄── FORKED ── the supervisor, parent of all
     epoll: pidfds (a process ended), pairs (BOUND: its endpoint is there), the supervisor's pidfd
 
-Nothing here waits for anybody: forks, connections and deaths are answered when they come in, and hypercalls that take long go on in slices
+Nothing here waits for anybody: forks, connections and deaths are answered when they come in, and hypercalls
+that take long go on in slices
 between messages (Q4). A process that breaks the protocol ends, with its domain; the core does not.
 """
 
@@ -27,11 +28,11 @@ from hypervisor.domain.lifecycle import M2P_MEMFD, begin_destroy, process_gone
 from hypervisor.domain.requests import ProcessRequests
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.hypercalls.dispatch import Dispatcher
+from hypervisor.machine.config import MachineConfig
 from hypervisor.machine.memory import MachineMemory, create_memfd
 from hypervisor.mm.layout import XEN_FRAMES
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import DomId
-from hypervisor.supervisor import MachineConfig
 from hypervisor.wire import descriptors
 from hypervisor.wire.descriptors import Note
 from hypervisor.wire.endpoint import CoreEndpoint
@@ -103,13 +104,13 @@ class Core:
             self._run_timers()
             self._run_background()
 
-    def _timeout_ms(self) -> float:
+    def _timeout_ms(self) -> int | None:
         hv = self.hv
         if hv.continuations or hv.work:
             return 0
         deadlines = [d for d in (hv.timers.next_deadline(), hv.slices.next_deadline()) if d is not None]
         if not deadlines:
-            return -1
+            return None
         return max(0, (min(deadlines) - hv.now() + 999_999) // 1_000_000)
 
     def _run_timers(self) -> None:

@@ -1,6 +1,7 @@
 """The supervisor: the parent of every process of a machine, and the warm template that they are forked from.
 
-It holds no guest state, no ZeroMQ context and no thread, so that a fork of it is cheap and safe. It forks what the core asks for, reaps,
+It holds no guest state, no ZeroMQ context and no thread, so that a fork of it is cheap and safe. It forks
+what the core asks for, reaps,
 and ends the machine: when the core is gone, for whatever reason, nothing of the machine is left within a second.
 
     core ──FORK──► supervisor ──fork──► domain process (dies with the supervisor: PDEATHSIG)
@@ -22,9 +23,9 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, NoReturn
 
+from hypervisor.machine.config import MachineConfig
 from hypervisor.wire import descriptors
 from hypervisor.wire.descriptors import Note
 
@@ -37,21 +38,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
-class MachineConfig:
-    """What a machine is started with. `memory_frames`: quota of all domains together, Dom0 included."""
-
-    name: str
-    folder: Path
-    memory_frames: int = (4 << 30) >> 12
-    dom0_frames: int = (16 << 20) >> 12
-    nr_cpus: int = 2
-    dom0_kernel: bytes = b""
-    """The image of Dom0's kernel (domains.kernel.image.make_image)."""
-
-
-@dataclass(frozen=True)
 class Entries:
-    """What forked processes run. `core(config, pair to the supervisor, pidfd of the supervisor)`; `domain(domid, endpoint path, pair to the core, mailbox)`."""
+    """What forked processes run. `core(config, pair to the supervisor, pidfd of the supervisor)`;
+    `domain(domid, endpoint path, pair to the core, mailbox)`."""
 
     core: Callable[[MachineConfig, socket.socket, int], None]
     domain: Callable[[int, str, socket.socket, int], None]
@@ -196,7 +185,8 @@ def _in_child(body: Callable[[], None], keep: set[int], parent: int) -> NoReturn
 
 
 def become(name: str, *, dies_with_parent: bool) -> None:
-    """Name the process, tie it to the supervisor's life, and keep siblings of the same user out of its memory (INVARIANTS D1.1)."""
+    """Name the process, tie it to the supervisor's life, and keep siblings of the same user out of its
+    memory (INVARIANTS D1.1)."""
     _libc.prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
     if dies_with_parent:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

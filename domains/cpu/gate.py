@@ -1,6 +1,7 @@
 """The gate: the one way from a domain process to the core.
 
-Owns the process's socket, its sequence number and its view of the mailbox. A process runs its guest or has exactly one request outstanding;
+Owns the process's socket, its sequence number and its view of the mailbox. A process runs its guest or has
+exactly one request outstanding;
 `_ask` is where it waits. Host descriptors (Dom0's physical interrupts) are looked at only there, while waiting.
 """
 

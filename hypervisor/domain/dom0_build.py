@@ -9,10 +9,10 @@ import numpy as np
 from hypervisor.domain.context import install_context
 from hypervisor.domain.domain import Domain
 from hypervisor.domain.lifecycle import create_domain
+from hypervisor.machine.config import MachineConfig
 from hypervisor.machine.pv_layout import PvImage, Segment, StartOfDay, contents, plan, vcpu_context
 from hypervisor.public.types import PAGE_SHIFT, DomId, MAddr, Mfn, VAddr
 from hypervisor.public.xen import SIF_INITDOMAIN, SIF_PRIVILEGED
-from hypervisor.supervisor import MachineConfig
 
 if TYPE_CHECKING:
     from hypervisor.domain.hypervisor import Hypervisor

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 DEATH_STEPS: Final = 4
+NO_FRAME: Final = Mfn(0)
+"""Frame 0 is never anybody's."""
 
 
 class Life(Enum):
@@ -42,7 +44,7 @@ class Domain:
     memfd: int
     mailbox_fd: int
     privileged: bool = False
-    shared_info: Mfn = Mfn(0)
+    shared_info: Mfn = NO_FRAME
     vcpus: list[Vcpu] = field(default_factory=list)
     life: Life = Life.ALIVE
     pause_count: int = 1
@@ -59,8 +61,8 @@ class Domain:
     created_ns: int = 0
     death_step: int = 0
     console_line: bytearray = field(default_factory=bytearray)
-    permissions: set[tuple[str, int]] = field(default_factory=set)
-    """("iomem", mfn), ("irq", n), ("ioport", n) that the control domain granted."""
+    permissions: set[tuple[str, int, int]] = field(default_factory=set)
+    """("iomem", first, count), ("irq", …), ("ioport", …) that the control domain granted."""
     events: EventChannels = field(init=False)
     grants: GrantTable = field(init=False)
 

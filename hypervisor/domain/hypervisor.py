@@ -8,12 +8,14 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.log import Log
-from hypervisor.domain.vcpu import Reply, Vcpu
+from hypervisor.domain.runstate_area import pack_runstate
+from hypervisor.domain.vcpu import Pending, Reply, Vcpu
 from hypervisor.events.virq import GlobalVirqs
+from hypervisor.machine.atomic import find_atomics
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.frame_table import FrameTable
@@ -21,16 +23,13 @@ from hypervisor.mm.mmu import Mmu
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.sched import SHUTDOWN_crash, SHUTDOWN_watchdog
 from hypervisor.public.types import DomId, Mfn, Port
+from hypervisor.public.vcpu import RunState
 from hypervisor.public.xen import VIRQ_DOM_EXC
 from hypervisor.sched.round_robin import RoundRobin
-from hypervisor.sched.runstate import RunState
 from hypervisor.sched.scheduler import SchedUnit
 from hypervisor.sched.slices import Slices
 from hypervisor.sched.timers import Timers
 from hypervisor.wire.messages import Effect
-
-if TYPE_CHECKING:
-    from hypervisor.hypercalls.call import Call
 
 DOMID_FIRST_RESERVED: Final = 0x7FF0
 
@@ -91,13 +90,14 @@ class Hypervisor:
             flush=self._flush,
             on_extent=self._on_extent,
         )
+        self.atomics = find_atomics()
         self.virqs = GlobalVirqs()
         self.timers = Timers()
         self.slices = Slices(nr_cpus, RoundRobin(), self._resume, self._preempt)
         self.units: dict[SchedUnit, Vcpu] = {}
         self.work: deque[Callable[[], bool]] = deque()
         """What goes on between messages, a bounded step a turn: each returns True when it is done."""
-        self.continuations: deque[Call] = deque()
+        self.continuations: deque[Pending] = deque()
         """Hypercalls that used up their slice's budget and go on after the others' requests."""
         self._next_domid = 1
 
@@ -177,8 +177,6 @@ class Hypervisor:
 
     def write_runstate(self, vcpu: Vcpu) -> None:
         """Bring the guest's registered runstate area up to date; an area that went away is left alone, as on Xen."""
-        from hypervisor.domain.runstate_area import pack_runstate
-
         try:
             self.mmu.copy_to_guest(vcpu.mem, vcpu.runstate_area, pack_runstate(vcpu, self.now()))
         except XenError:
@@ -222,6 +220,19 @@ class Hypervisor:
         elif vcpu.waiting_seq is None and vcpu.up:
             domain.mailbox.set_stop(vcpu_id, True)
             self.processes.interrupt(vcpu)
+
+    def may_write_flags(self, granter: Domain) -> bool:
+        """Whether grant flags of `granter` may be exchanged now: its CPU exchanges them atomically too, or it executes nothing.
+
+        Otherwise it is asked to stop, and the caller answers GNTST_eagain (DESIGN.md, Events).
+        """
+        if self.atomics is not None and granter.mailbox.atomic_guest:
+            return True
+        running = [vcpu for vcpu in granter.vcpus if not self.is_stopped(vcpu)]
+        for vcpu in running:
+            granter.mailbox.set_stop(vcpu.vcpu_id, True)
+            self.processes.interrupt(vcpu)
+        return not running
 
     # --- pausing ---------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from hypervisor.public.domctl import (
     XEN_DOMINF_shutdownshift,
     xen_domctl_getdomaininfo,
 )
-from hypervisor.sched.runstate import RunState
+from hypervisor.public.vcpu import RunState
 
 if TYPE_CHECKING:
     from hypervisor.domain.hypervisor import Hypervisor

@@ -6,17 +6,18 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
-from hypervisor.domain.domain import DEATH_STEPS, Domain, Life
+from hypervisor.domain.domain import DEATH_STEPS, NO_FRAME, Domain, Life
 from hypervisor.domain.vcpu import EffectPort, Vcpu
 from hypervisor.events.event_channels import EventChannels
 from hypervisor.grants.grant_table import GrantTable
+from hypervisor.grants.mapping import release_maps
 from hypervisor.machine.memory import create_memfd
 from hypervisor.mm.budget import Budget, Restart
 from hypervisor.mm.layout import XEN_FRAMES
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import DomId
+from hypervisor.public.vcpu import RunState
 from hypervisor.public.xen import VIRQ_DOM_EXC, shared_info
-from hypervisor.sched.runstate import RunState
 from hypervisor.sched.scheduler import SchedUnit
 from hypervisor.wire.mailbox import Mailbox
 from hypervisor.wire.messages import Effect
@@ -73,7 +74,10 @@ def create_domain(
         domain.grants = GrantTable(
             mem,
             hv.mmu,
+            hv.memory,
             domains=lambda other: hv.domain(other).grants,
+            granter_stopped=lambda other: hv.may_write_flags(hv.domain(other)),
+            atomics=hv.atomics,
             max_grant_frames=max_grant_frames,
             max_maptrack_frames=max_maptrack_frames,
         )
@@ -129,7 +133,8 @@ def begin_destroy(hv: Hypervisor, domain: Domain) -> None:
 
 def _stop_for_good(hv: Hypervisor, vcpu: Vcpu) -> None:
     vcpu.up = False
-    for timer in (vcpu.set_timer, vcpu.singleshot, vcpu.periodic, vcpu.blocked and vcpu.blocked.timer):
+    polling = vcpu.blocked.timer if vcpu.blocked else None
+    for timer in (vcpu.set_timer, vcpu.singleshot, vcpu.periodic, polling):
         if timer is not None:
             timer.cancel()
     vcpu.blocked = vcpu.reply = vcpu.waiting_seq = None
@@ -153,7 +158,7 @@ def _destroy_step(hv: Hypervisor, domain: Domain) -> bool:
 
 
 def _release_maps(hv: Hypervisor, domain: Domain, budget: Budget) -> bool:
-    return not hasattr(domain, "grants") or domain.grants.release_maps(budget)
+    return not hasattr(domain, "grants") or release_maps(domain.grants)
 
 
 def _close_ports(hv: Hypervisor, domain: Domain, budget: Budget) -> bool:
@@ -165,9 +170,7 @@ def _release_areas(hv: Hypervisor, domain: Domain, budget: Budget) -> bool:
         frame, vcpu.info_frame = vcpu.info_frame, None
         if frame is not None:
             hv.mmu.put_page_and_type(frame)
-    if hasattr(domain, "grants"):
-        domain.grants.release_frames()
-    frame, domain.shared_info = domain.shared_info, type(domain.shared_info)(0)
+    frame, domain.shared_info = domain.shared_info, NO_FRAME
     if frame:
         hv.mmu.free_xen_page(frame)
     return True
@@ -182,6 +185,8 @@ def complete_destroy(hv: Hypervisor, domain: Domain) -> None:
     if domain.life is not Life.DYING or domain.death_step < DEATH_STEPS:
         return
     extents = [(mfn, nr) for mfn, nr in hv.mmu.extents_of(domain.mem)]
+    if hasattr(domain, "grants"):
+        domain.grants.destroy()
     if domain.pid or not hv.mmu.release_extents(domain.mem):
         hv.timers.at(hv.now() + RETRY_NS, lambda: complete_destroy(hv, domain))
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hypervisor.mm.domain_memory import VcpuMemory
 from hypervisor.public.types import Mfn
@@ -13,7 +13,12 @@ from hypervisor.wire.messages import Effect, EffectRecord
 
 if TYPE_CHECKING:
     from hypervisor.domain.domain import Domain
-    from hypervisor.hypercalls.call import Call
+
+
+class Pending(Protocol):
+    """A hypercall that is to go on: hypervisor.hypercalls' Call, which nobody below it looks into."""
+
+    vcpu: Vcpu
 
 
 @dataclass
@@ -46,7 +51,7 @@ class Vcpu:
     waiting_seq: int | None = None
     reply: Reply | None = None
     blocked: Polling | None = None
-    after_block: Call | None = None
+    after_block: Pending | None = None
     """The rest of a multicall that one of its entries put to sleep."""
     context: bytes = b""
     """vcpu_guest_context as the toolstack set it or the process last saved it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hypervisor.hypercalls.call import Call, Continue, Result
+from hypervisor.hypercalls.call import Call, Continue, Result, SubOp
 from hypervisor.mm.layout import is_canonical
 from hypervisor.public.arch_x86.xen import trap_info
 from hypervisor.public.callback import (
@@ -122,11 +122,14 @@ def _callback_unregister(call: Call) -> Result:
     return 0
 
 
-CALLBACK_OPS: Final = {CALLBACKOP_register: _callback_register, CALLBACKOP_unregister: _callback_unregister}
+CALLBACK_OPS: Final[dict[int, SubOp]] = {
+    CALLBACKOP_register: _callback_register,
+    CALLBACKOP_unregister: _callback_unregister,
+}
 
 
 def do_callback_op(call: Call) -> Result:
-    op = CALLBACK_OPS.get(call.args[0])  # type: ignore[call-overload]
+    op = CALLBACK_OPS.get(call.args[0])
     if op is None:
         raise XenError(Errno.ENOSYS, f"callback_op {call.args[0]}")
     return op(call)

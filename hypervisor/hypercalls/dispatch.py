@@ -39,6 +39,7 @@ class Dispatcher:
     def go_on(self) -> None:
         """One slice of the continuation that has waited longest."""
         call = self.hv.continuations.popleft()
+        assert isinstance(call, Call)
         if call.domain.life is Life.ALIVE and call.vcpu.waiting_seq is not None:
             self._perform(call)
 

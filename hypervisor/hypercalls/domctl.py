@@ -15,6 +15,7 @@ from hypervisor.domain.lifecycle import MAX_VCPUS, begin_destroy, create_domain
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.hypercalls.call import Call, Continue, Result
 from hypervisor.hypercalls.domctl_memory import MEMORY_OPS
+from hypervisor.mm.frame_table import PGT
 from hypervisor.public.arch_x86.xen import vcpu_guest_context
 from hypervisor.public.domctl import (
     XEN_DOMCTL_INTERFACE_VERSION,
@@ -40,9 +41,9 @@ from hypervisor.public.domctl import (
     xen_domctl,
 )
 from hypervisor.public.errno import Errno, XenError
-from hypervisor.public.types import PAGE_SIZE, DomId
+from hypervisor.public.types import PAGE_SIZE, DomId, Mfn
+from hypervisor.public.vcpu import RunState
 from hypervisor.public.xen import DOMID_SELF
-from hypervisor.sched.runstate import RunState
 
 DomctlHandler = Callable[[Call, xen_domctl, Domain], Result]
 DEFAULT_GRANT_FRAMES: Final = 64
@@ -148,7 +149,8 @@ def do_setvcpucontext(call: Call, op: xen_domctl, target: Domain) -> Result:
 
 
 def do_getvcpucontext(call: Call, op: xen_domctl, target: Domain) -> Result:
-    """The registers of a stopped vCPU. While its process still executes guest code the call goes on; it is asked to stop first."""
+    """The registers of a stopped vCPU. While its process still executes guest code the call goes on; it is
+    asked to stop first."""
     vcpu = _vcpu(target, op.u.vcpucontext.vcpu)
     if not vcpu.initialised:
         raise XenError(Errno.ENODATA, f"vCPU {vcpu.vcpu_id} has no context")
@@ -194,9 +196,7 @@ def do_get_address_size(call: Call, op: xen_domctl, _target: Domain) -> Result:
 
 def do_hypercall_init(call: Call, op: xen_domctl, target: Domain) -> Result:
     """Fill a frame of the domain with hypercall stubs: `mov eax, nr; syscall; ret`, 32 bytes each (X5's rule for the frame)."""
-    from hypervisor.mm.frame_table import PGT
-
-    mfn = op.u.hypercall_init.gmfn
+    mfn = Mfn(op.u.hypercall_init.gmfn)
     call.hv.mmu.get_page_and_type(mfn, target.domid, PGT.writable_page)
     try:
         call.hv.memory.write(mfn << 12, hypercall_page())

@@ -17,6 +17,7 @@ from hypervisor.public.arch_x86.xen import vcpu_guest_context
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import PAGE_SIZE, Mfn
 from hypervisor.public.vcpu import (
+    RunState,
     VCPU_SSHOTTMR_future,
     VCPUOP_down,
     VCPUOP_get_runstate_info,
@@ -35,7 +36,6 @@ from hypervisor.public.vcpu import (
     vcpu_set_singleshot_timer,
 )
 from hypervisor.public.xen import VIRQ_TIMER, vcpu_info
-from hypervisor.sched.runstate import RunState
 from hypervisor.wire.messages import Effect
 
 MIN_PERIOD_NS: Final = 1_000_000

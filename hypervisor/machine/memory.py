@@ -14,6 +14,7 @@ allocation of the process can slip into the range.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import mmap
 import os
 from typing import Final
@@ -65,7 +66,7 @@ class MachineMemory:
         self.base = _mmap(None, self.size, mmap.PROT_READ, _HOLE_FLAGS, -1, 0)
         raw = (ctypes.c_uint8 * self.size).from_address(self.base)
         self.octets = memoryview(raw).cast("B")
-        self.frames: NDArray[np.uint64] = np.frombuffer(raw, dtype="<u8").reshape(nr_frames, 512)
+        self.frames: NDArray[np.uint64] = np.frombuffer(self.octets, dtype="<u8").reshape(nr_frames, 512)
 
     def map(self, fd: int, mfn: int, nr_frames: int, offset_frames: int, *, writable: bool = True) -> None:
         """Show `nr_frames` of memfd `fd`, from its frame `offset_frames` on, at machine frame `mfn`."""
@@ -89,7 +90,8 @@ class MachineMemory:
 
     def page(self, mfn: Mfn | int) -> NDArray[np.uint64]:
         """The live frame as 512 entries of 8 bytes."""
-        return self.frames[mfn]
+        page: NDArray[np.uint64] = self.frames[mfn]
+        return page
 
     def read(self, maddr: int, size: int) -> bytes:
         return bytes(self.octets[maddr : maddr + size])
@@ -123,15 +125,11 @@ F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_FUTURE_WRITE = 0x1, 0x2, 0x4, 0x
 
 
 def seal_size(fd: int) -> None:
-    import fcntl
-
     fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 
 def seal_read_only(fd: int) -> None:
     """After this only mappings that exist already may write: what others map of `fd` is read-only for good."""
-    import fcntl
-
     fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL)
 
 

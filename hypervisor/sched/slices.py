@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from hypervisor.sched.runstate import RunState
+from hypervisor.public.vcpu import RunState
 from hypervisor.sched.scheduler import Scheduler, SchedUnit
 
 OVERRUN_NS: Final = 20_000_000

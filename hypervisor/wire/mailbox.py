@@ -6,6 +6,7 @@
            +8      stop u8       the core sets it to end a running slice, and clears it before it answers STOPPED
     0x440  vCPU 1: …
     0xC00  epoch u64             the host's CLOCK_MONOTONIC, ns, at system time 0 (core, once)
+    0xC08  atomic u8             1: this guest changes grant flags by an atomic exchange (process)
 
 Invariant: each word has one writer (DESIGN.md, Events): raised, counter, stop: the core; applied: the process.
 A guest's pending bits are therefore written by its own process alone, and no event can be lost or doubled.
@@ -26,12 +27,14 @@ _APPLIED: Final = 0x200
 _VCPU: Final = 0x400
 _VCPU_STRIDE: Final = 64
 _EPOCH: Final = 0xC00
+_ATOMIC: Final = 0xC08
 STOP_OFFSET: Final = 8
 """Where a vCPU's stop byte lies after its counter."""
 
 
 class Mailbox:
-    """One domain's mailbox, as mapped in this process. `address` is where it lies here (for machine code that tests a stop byte)."""
+    """One domain's mailbox, as mapped in this process. `address` is where it lies here (for machine code
+    that tests a stop byte)."""
 
     def __init__(self, fd: int) -> None:
         self._map = mmap.mmap(fd, PAGE_SIZE)
@@ -68,6 +71,11 @@ class Mailbox:
     def set_epoch(self, monotonic_ns: int) -> None:
         self._octets[_EPOCH : _EPOCH + 8] = monotonic_ns.to_bytes(8, "little")
 
+    @property
+    def atomic_guest(self) -> bool:
+        """What the process says of its CPU; a lie spoils the grants of its own domain alone."""
+        return bool(self._octets[_ATOMIC])
+
     # --- the process's side ----------------------------------------------------------------------
 
     def counter(self, vcpu: int) -> int:
@@ -77,6 +85,9 @@ class Mailbox:
     def epoch(self) -> int:
         """CLOCK_MONOTONIC at system time 0: system time is `time.monotonic_ns() - epoch`, in every process."""
         return int.from_bytes(self._octets[_EPOCH : _EPOCH + 8], "little")
+
+    def declare_atomic(self) -> None:
+        self._octets[_ATOMIC] = 1
 
     def stop(self, vcpu: int) -> bool:
         return bool(self._octets[_VCPU + vcpu * _VCPU_STRIDE + STOP_OFFSET])

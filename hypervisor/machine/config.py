@@ -1,0 +1,19 @@
+"""What a machine is started with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class MachineConfig:
+    """What a machine is started with. `memory_frames`: quota of all domains together, Dom0 included."""
+
+    name: str
+    folder: Path
+    memory_frames: int = (4 << 30) >> 12
+    dom0_frames: int = (16 << 20) >> 12
+    nr_cpus: int = 2
+    dom0_kernel: bytes = b""
+    """The image of Dom0's kernel (domains.kernel.image.make_image)."""

@@ -1,0 +1,158 @@
+"""A hypervisor in this process, without sockets: domains are real, their processes are played by the test.
+
+`InProcess.hypercall` performs a hypercall through the real dispatcher, continuations included, and applies nothing: the
+effects are there to be looked at. `Builder` gives a domain page tables as a toolstack does, through the hypervisor's own parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hypervisor.domain.context import install_context
+from hypervisor.domain.domain import Domain, Life
+from hypervisor.domain.hypervisor import Hypervisor
+from hypervisor.domain.lifecycle import begin_destroy, create_domain, process_gone
+from hypervisor.domain.vcpu import Vcpu
+from hypervisor.hypercalls.dispatch import Dispatcher
+from hypervisor.machine.memory import MachineMemory, create_memfd
+from hypervisor.machine.pv_layout import Plan, PvImage, Segment, StartOfDay, contents, plan, vcpu_context
+from hypervisor.mm.layout import XEN_FRAMES
+from hypervisor.public.types import PAGE_SHIFT, DomId, MAddr, Mfn, VAddr
+
+VIRT_BASE = VAddr(0xFFFF_FFFF_8000_0000)
+BLOCKED = object()
+"""What `hypercall` returns when the vCPU went to sleep or its domain ended."""
+
+
+class NoProcesses:
+    """hypervisor.domain's Processes: nothing runs; interruptions and replies are counted."""
+
+    def __init__(self) -> None:
+        self.hv: Hypervisor | None = None
+        self.interrupted: list[Vcpu] = []
+        self.results: dict[Vcpu, int] = {}
+        self.effects: dict[Vcpu, list[list[object]]] = {}
+
+    def fork(self, domain: Domain) -> None:
+        domain.pid = -1
+
+    def share_memfd(self, domain: Domain) -> None: ...
+
+    def kill(self, domain: Domain) -> None:
+        assert self.hv is not None
+        domain.pid = 0
+
+    def interrupt(self, vcpu: Vcpu) -> None:
+        self.interrupted.append(vcpu)
+
+    def reply(self, vcpu: Vcpu) -> None:
+        assert vcpu.reply is not None
+        self.results[vcpu] = vcpu.reply.result
+        self.effects[vcpu] = list(vcpu.effects)
+        vcpu.effects.clear()
+        vcpu.reply = None
+
+    def ask_to_save(self, vcpu: Vcpu) -> None: ...
+
+    def gone(self, domain: Domain) -> None: ...
+
+
+@dataclass
+class Built:
+    """A domain with memory: `p2m` uint64[pages], `layout` says where things lie."""
+
+    domain: Domain
+    layout: Plan
+    p2m: np.ndarray
+    scratch: VAddr
+    """A mapped, writable page for hypercall arguments; the pages behind it up to the initial mapping's end are free."""
+
+    @property
+    def vcpu(self) -> Vcpu:
+        return self.domain.vcpus[0]
+
+
+@dataclass
+class InProcess:
+    """`memory_frames`: quota of the machine."""
+
+    memory_frames: int = 1 << 16
+    nr_cpus: int = 2
+    seq: int = 0
+    processes: NoProcesses = field(default_factory=NoProcesses)
+
+    def __post_init__(self) -> None:
+        self.xen_fd = create_memfd("xen", XEN_FRAMES)
+        self.memory = MachineMemory()
+        self.memory.map(self.xen_fd, 0, XEN_FRAMES, 0)
+        self.hv = Hypervisor(
+            self.memory, self.processes, memory_frames=self.memory_frames, nr_cpus=self.nr_cpus
+        )
+        self.processes.hv = self.hv
+        self.dispatcher = Dispatcher(self.hv)
+
+    def build(self, *, pages: int = 1024, privileged: bool = False, max_pages: int = 4096) -> Built:
+        """A running domain of `pages` pages with the usual start-of-day memory."""
+        hv = self.hv
+        domid = DomId(0) if privileged else hv.free_domid()
+        domain = create_domain(hv, domid, privileged=privileged, max_pages=max_pages)
+        if privileged:
+            hv.virqs.default = domain.events
+        image = PvImage(segments=[Segment(VIRT_BASE, b"test", 4)], virt_base=VIRT_BASE, entry=VIRT_BASE)
+        layout = plan(image, pages)
+        p2m = np.array([hv.mmu.alloc_page(domain.mem) for _ in range(pages)], dtype=np.uint64)
+        for pfn, mfn in enumerate(p2m.tolist()):
+            hv.mmu.m2p.set(Mfn(mfn), pfn)
+        day = StartOfDay(shared_info=MAddr(domain.shared_info << PAGE_SHIFT))
+        for content in contents(layout, p2m, day):
+            for i, page in enumerate(content.data.reshape(-1, 4096)):
+                self.memory.write(int(p2m[content.pfn + i]) << PAGE_SHIFT, page.tobytes())
+        install_context(hv, domain.vcpus[0], vcpu_context(layout, p2m))
+        hv.unpause(domain)
+        domain.tool_pauses = 0
+        return Built(domain, layout, p2m, layout.vaddr(layout.boot_stack) + 4096)
+
+    def hypercall(self, vcpu: Vcpu, nr: int, *args: int) -> int | object:
+        """Perform it to its end. Returns the result, or BLOCKED."""
+        self.seq += 1
+        vcpu.waiting_seq = self.seq
+        self.processes.results.pop(vcpu, None)
+        padded = (*(a & (1 << 64) - 1 for a in args), *(0,) * (5 - len(args)))
+        self.dispatcher.hypercall(vcpu, nr, padded, vcpu.domain.mailbox.counter(vcpu.vcpu_id))
+        while self.hv.continuations:
+            self.dispatcher.go_on()
+            self.step()
+        return self.processes.results.pop(vcpu, BLOCKED)
+
+    def step(self) -> None:
+        """One turn of the background: the deaths in progress."""
+        for _ in range(len(self.hv.work)):
+            work = self.hv.work.popleft()
+            if not work():
+                self.hv.work.append(work)
+        self.hv.timers.run(self.hv.now())
+
+    def destroy(self, domain: Domain) -> None:
+        """Take a domain apart completely, whatever it takes."""
+        begin_destroy(self.hv, domain)
+        while self.hv.work:
+            self.step()
+        process_gone(self.hv, domain)
+
+    def close(self) -> None:
+        for domain in list(self.hv.domains.values()):
+            if domain.life is Life.ALIVE:
+                self.destroy(domain)
+
+
+@contextmanager
+def hypervisor_in_process(**options: int) -> Iterator[InProcess]:
+    machine = InProcess(**options)
+    try:
+        yield machine
+    finally:
+        machine.close()
