@@ -1,0 +1,111 @@
+"""Slices: at most one unit a CPU, nobody waits while a CPU idles, everybody gets a turn."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from hypervisor.public.vcpu import RunState
+from hypervisor.sched.round_robin import RoundRobin
+from hypervisor.sched.scheduler import SchedUnit
+from hypervisor.sched.slices import Slices
+from hypervisor.sched.timers import Timers
+
+SLICE = 10
+
+
+def make(nr_cpus: int) -> tuple[Slices, list[SchedUnit], list[SchedUnit]]:
+    resumed: list[SchedUnit] = []
+    preempted: list[SchedUnit] = []
+    return Slices(nr_cpus, RoundRobin(SLICE), resumed.append, preempted.append), resumed, preempted
+
+
+def test_a_woken_unit_gets_an_idle_cpu_at_once() -> None:
+    slices, resumed, _ = make(1)
+    unit = SchedUnit(1, 0)
+    slices.wake(unit, 0)
+    assert resumed == [unit]
+    assert unit.cpu == 0
+
+
+def test_a_unit_whose_slice_is_over_is_asked_to_stop_only_if_somebody_waits() -> None:
+    slices, _, preempted = make(1)
+    first, second = SchedUnit(1, 0), SchedUnit(2, 0)
+    slices.wake(first, 0)
+    slices.expire(SLICE)
+    assert preempted == []
+    slices.wake(second, SLICE)
+    slices.expire(SLICE)
+    assert preempted == [first]
+
+
+def test_units_take_turns_in_the_order_in_which_they_came() -> None:
+    slices, resumed, _ = make(1)
+    units = [SchedUnit(i, 0) for i in range(3)]
+    for unit in units:
+        slices.wake(unit, 0)
+    for turn in range(6):
+        slices.yield_(resumed[-1], turn)
+    assert [unit.domid for unit in resumed] == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_time_in_each_run_state_adds_up_to_the_time_that_passed() -> None:
+    slices, _, _ = make(1)
+    first, second = SchedUnit(1, 0), SchedUnit(2, 0)
+    slices.wake(first, 5)
+    slices.wake(second, 7)
+    slices.yield_(first, 20)
+    slices.sleep(second, 30)
+    assert sum(first.runstate.times(100)) == 100
+    assert second.runstate.times(100)[RunState.RUNSTATE_blocked] == 70
+    assert second.runstate.times(100)[RunState.RUNSTATE_runnable] == 13
+
+
+def test_a_cancelled_timer_never_runs() -> None:
+    timers, fired = Timers(), []
+    timers.at(5, lambda: fired.append("late")).cancel()
+    timers.at(6, lambda: fired.append("kept"))
+    assert timers.next_deadline() == 6
+    timers.run(10)
+    assert fired == ["kept"]
+    assert timers.next_deadline() is None
+
+
+class SlicesMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0
+        self.slices, self.resumed, self.preempted = make(2)
+        self.units = [SchedUnit(i, 0) for i in range(5)]
+
+    @rule(i=st.integers(0, 4), dt=st.integers(0, 15))
+    def wake(self, i: int, dt: int) -> None:
+        self.now += dt
+        self.slices.wake(self.units[i], self.now)
+
+    @rule(i=st.integers(0, 4))
+    def sleep(self, i: int) -> None:
+        self.slices.sleep(self.units[i], self.now)
+
+    @rule(i=st.integers(0, 4))
+    def yield_(self, i: int) -> None:
+        self.slices.yield_(self.units[i], self.now)
+
+    @precondition(lambda self: self.slices.scheduler.waiting())
+    @rule(dt=st.integers(0, 30))
+    def expire(self, dt: int) -> None:
+        self.now += dt
+        self.slices.expire(self.now)
+
+    @invariant()
+    def one_unit_a_cpu_and_no_idle_cpu_while_one_waits(self) -> None:
+        holders = [unit for unit in self.slices.cpus if unit is not None]
+        running = [u for u in self.units if u.runstate.state is RunState.RUNSTATE_running]
+        assert sorted(u.domid for u in holders) == sorted(u.domid for u in running)
+        assert all(self.slices.cpus[u.cpu] is u for u in running if u.cpu is not None)
+        assert not self.slices.scheduler.waiting() or None not in self.slices.cpus
+
+
+TestSlices = SlicesMachine.TestCase
+TestSlices.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
