@@ -13,14 +13,21 @@ from typing import Any, Final
 from domains.cpu.event_words import EventWords
 from domains.cpu.gate import Gate
 from domains.cpu.traps import CodeAddresses, TrapTable
-from hypervisor.public.arch_x86.xen import vcpu_guest_context
+from hypervisor.public.arch_x86.xen import trap_info, vcpu_guest_context
 from hypervisor.public.arch_x86.xen_x86_64 import cpu_user_regs
-from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
+from hypervisor.public.callback import CALLBACKTYPE_event, CALLBACKTYPE_failsafe, CALLBACKTYPE_syscall
+from hypervisor.public.types import PAGE_SHIFT
 from hypervisor.public.xen import vcpu_info
 from hypervisor.wire.messages import Effect
 
 DR6_DEFAULT: Final = 0xFFFF0FF0
 DR7_DEFAULT: Final = 0x400
+
+CONTEXT_CALLBACKS: Final = (
+    (CALLBACKTYPE_event, "event_callback_eip"),
+    (CALLBACKTYPE_failsafe, "failsafe_callback_eip"),
+    (CALLBACKTYPE_syscall, "syscall_callback_eip"),
+)
 
 Tlbs = tuple[dict[int, memoryview], dict[int, memoryview]]
 
@@ -48,6 +55,8 @@ class VcpuState:
         self.debug_registers = [0, 0, 0, 0, 0, 0, DR6_DEFAULT, DR7_DEFAULT]
         self.rip = self.rsi = self.rsp = 0
         """Initial registers: the image, start_info, the top of the stack."""
+        self.context = b""
+        """vcpu_guest_context as the vCPU started with it."""
         self.events: EventWords
 
     def flush(self) -> None:
@@ -103,12 +112,7 @@ def evtchn_clear(cpu: VcpuState, port: int) -> None:
 
 
 def vcpu_info_moved(cpu: VcpuState, mfn: int, offset: int) -> None:
-    """The first one, at boot, names slot `vcpu` of the shared page itself (offset 0 for vCPU 0)."""
-    info = cpu.memory.view((mfn << PAGE_SHIFT) + offset, vcpu_info.sizeof)
-    if not hasattr(cpu, "events"):
-        cpu.events = EventWords(cpu.memory.view(mfn << PAGE_SHIFT, PAGE_SIZE), info)
-    else:
-        cpu.events.move(info)
+    cpu.events.move(cpu.memory.view((mfn << PAGE_SHIFT) + offset, vcpu_info.sizeof))
 
 
 def local(cpu: VcpuState, nr: int, *args: int) -> None:
@@ -118,10 +122,26 @@ def local(cpu: VcpuState, nr: int, *args: int) -> None:
 
 def context(cpu: VcpuState, raw: bytes) -> None:
     """Initial registers: only what a Python kernel looks at is decoded (the whole takes a millisecond)."""
+    cpu.context = raw
     regs = cpu_user_regs.unpack(raw, vcpu_guest_context.offsetof("user_regs"))
     cpu.rip, cpu.rsi, cpu.rsp = regs.rip, regs.rsi, regs.rsp
-    at = vcpu_guest_context.offsetof("ctrlreg") + 3 * 8
-    load_cr3(cpu, int.from_bytes(raw[at : at + 8], "little") >> PAGE_SHIFT)
+    cpu.traps.replace(traps_of(raw))
+    for kind, name in CONTEXT_CALLBACKS:
+        cpu.callbacks[kind] = (word_of(raw, name), kind == CALLBACKTYPE_event)
+    load_cr3(cpu, word_of(raw, "ctrlreg", 3) >> PAGE_SHIFT)
+    load_user_cr3(cpu, word_of(raw, "ctrlreg", 1) >> PAGE_SHIFT)
+
+
+def word_of(raw: bytes, name: str, index: int = 0) -> int:
+    """One 8-byte field of a vcpu_guest_context."""
+    at = vcpu_guest_context.offsetof(name) + index * 8
+    return int.from_bytes(raw[at : at + 8], "little")
+
+
+def traps_of(raw: bytes) -> Sequence[Sequence[int]]:
+    """The virtual IDT of a vcpu_guest_context: (vector, flags, cs, address) each."""
+    rows = trap_info.array(raw, 256, vcpu_guest_context.offsetof("trap_ctxt"))
+    return [row.tolist() for row in rows[rows["address"] != 0]]
 
 
 def nothing(_cpu: VcpuState, *_fields: Any) -> None:

@@ -12,7 +12,7 @@ included).
 
 from __future__ import annotations
 
-from hypervisor.public.xen import shared_info, vcpu_info
+from hypervisor.public.xen import shared_info, vcpu_info, vcpu_time_info
 
 _PENDING = shared_info.offsetof("evtchn_pending") // 8
 _MASK = shared_info.offsetof("evtchn_mask") // 8
@@ -22,16 +22,29 @@ _SEL = vcpu_info.offsetof("evtchn_pending_sel") // 8
 
 
 class EventWords:
-    """Views of one domain's shared_info page and of one vCPU's vcpu_info (writable, of that size)."""
+    """Views of one domain's shared_info page and of one vCPU's vcpu_info, which at first lies in that page."""
 
-    def __init__(self, shared_page: memoryview, info: memoryview) -> None:
+    def __init__(self, shared_page: memoryview, vcpu: int = 0) -> None:
+        at = vcpu * vcpu_info.sizeof
         self._words = shared_page.cast("Q")
-        self.move(info)
+        self._info = shared_page[at : at + vcpu_info.sizeof]
+        self._info_words = self._info.cast("Q")
 
     def move(self, info: memoryview) -> None:
-        """vcpu_info lies elsewhere now; the upcall is raised there so that no event is lost (D7)."""
+        """vcpu_info lies elsewhere now: with its content, and with everything selected, lest an event be lost
+        (D7).
+        """
+        info[:] = self._info
         self._info = info
         self._info_words = info.cast("Q")
+        self._info_words[_SEL] = (1 << 64) - 1
+        self._info[_UPCALL_PENDING] = 1
+
+    def set_clock(self, epoch: int) -> None:
+        """System time is the TSC, which counts nanoseconds, since `epoch` (ns): written once, it stays true."""
+        clock = vcpu_time_info(version=2, tsc_timestamp=epoch, tsc_to_system_mul=1 << 31, tsc_shift=1)
+        at = vcpu_info.offsetof("time")
+        self._info[at : at + vcpu_time_info.sizeof] = clock.pack()
 
     def set_pending(self, port: int) -> None:
         """An event came for `port`."""

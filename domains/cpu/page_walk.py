@@ -56,8 +56,7 @@ class PageWalk:
     def translate(
         self, l4: int, va: int, *, write: bool = False, fetch: bool = False
     ) -> Translation | WalkFault:
-        """The translation of canonical `va` under the L4 in frame `l4`. No bit is set when the walk faults.
-        """
+        """The translation of canonical `va` under the L4 in frame `l4`. No bit is set when the walk faults."""
         entries = self._entries
         wanted = (PFEC_WRITE if write else 0) | (PFEC_FETCH if fetch else 0)
         rights, forbidden = PAGE_RW | PAGE_USER, 0

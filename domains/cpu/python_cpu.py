@@ -24,15 +24,18 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from domains.cpu.effects import EFFECTS, VcpuState
+from domains.cpu.event_words import EventWords
 from domains.cpu.gate import Gate
 from domains.cpu.local_calls import LOCAL_CALLS
 from domains.cpu.page_walk import PageWalk, Translation
 from domains.cpu.traps import TI_GET_IF, TrapFrame, Vector
+from hypervisor.machine.atomic import Atomics, find_atomics
 from hypervisor.machine.paging import PFEC_FETCH, PFEC_USER, is_canonical
+from hypervisor.public.arch_x86.xen import vcpu_guest_context
 from hypervisor.public.callback import CALLBACKTYPE_event, CALLBACKTYPE_syscall
 from hypervisor.public.sched import SCHEDOP_block
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, VAddr
-from hypervisor.public.xen import Hypercall
+from hypervisor.public.xen import Hypercall, start_info
 from hypervisor.wire.messages import EffectRecord
 
 TLB_ENTRIES: Final = 4096
@@ -54,8 +57,9 @@ class PythonCpu(VcpuState):
         kernel.
         """
         self._walk = PageWalk(gate.memory)
-        self._in_xen = False
+        self._in_xen = self._missed = False
         self._nested_traps = 0
+        self._atomics: Atomics | None = None
 
     # --- memory ----------------------------------------------------------------------------------
 
@@ -107,6 +111,27 @@ class PythonCpu(VcpuState):
             part = min(size, PAGE_SIZE - (va & PAGE_OFFSET))
             yield self.view(va, part, write)
             va, size = va + part, size - part
+
+    def compare_exchange_32(self, va: int, expected: int, new: int) -> int:
+        """`lock cmpxchg` on the 4-byte word at `va` (aligned): what was there; `new` is stored if that is
+        `expected`.
+
+        Where the host offers no such instruction, interrupts are held off instead: the core then stops a vCPU
+        before it touches a word that both write.
+        """
+        word = self.view(va, 4, write=True).cast("I")
+        found = self.translate(va, write=True)
+        if self._atomics is None:
+            self._atomics = find_atomics()
+        if self._atomics is not None and found is not None:
+            address = self.memory.base + (found.mfn << PAGE_SHIFT) + (va & PAGE_OFFSET)
+            return self._atomics.compare_exchange_32(address, expected, new)
+        held, self._in_xen = self._in_xen, True
+        seen = word[0]
+        if seen == expected:
+            word[0] = new
+        self._in_xen = held
+        return seen
 
     def translate(self, va: int, write: bool = False) -> Translation | None:
         """What the page tables say of `va` now, past the TLB and without a fault; None if the access would
@@ -246,7 +271,8 @@ class PythonCpu(VcpuState):
                 self.apply(effects)
         finally:
             self._in_xen = False
-        self._leave_xen()
+        self._give_slice_back()
+        self.deliver_events()
         return result
 
     def _block(self) -> int:
@@ -275,9 +301,18 @@ class PythonCpu(VcpuState):
     # --- events ----------------------------------------------------------------------------------
 
     def collect_events(self) -> None:
-        """Make pending, in the shared page, what the core has raised since the last time."""
-        for port in self.gate.raised():
-            self.events.set_pending(port)
+        """Make pending, in the shared page, what the core has raised since the last time.
+
+        An interrupt in the middle would write the same words: it is held off, and made up for.
+        """
+        held = self._in_xen
+        while True:
+            self._in_xen, self._missed = True, False
+            for port in self.gate.raised():
+                self.events.set_pending(port)
+            self._in_xen = held
+            if held or not self._missed:
+                return
 
     def deliver_events(self) -> None:
         """Collect, then call the guest's event callback while an upcall is pending and not masked."""
@@ -291,35 +326,52 @@ class PythonCpu(VcpuState):
                 self._code_at(address)()
             self.collect_events()
 
-    def _leave_xen(self) -> None:
-        """On the way back to the guest: hand back a slice that is over, then deliver events."""
+    def _give_slice_back(self) -> None:
+        """The stop byte is set: the slice is over, or something is to be looked at; go on with the next one."""
         while self.gate.should_stop(self.vcpu):
             self._in_xen = True
             try:
                 self.apply(self.gate.stopped(self.vcpu))
             finally:
                 self._in_xen = False
-        self.deliver_events()
 
     def interrupt(self, _signum: int = 0, _frame: FrameType | None = None) -> None:
-        """SIGUSR1: the core has raised something or wants the slice back. In Xen already, the way out will
-        see to it.
+        """SIGUSR1: the core has raised something or wants the slice back.
+
+        In Xen already, the way out will see to it. While upcalls are masked events stay in the mailbox, for
+        the guest may be at the words they would change.
         """
-        if not self._in_xen and not self.gate.busy and self.started:
-            self._leave_xen()
+        if self._in_xen or self.gate.busy or not self.started:
+            self._missed = True
+            return
+        self._give_slice_back()
+        if not self.events.upcall_mask:
+            self.deliver_events()
 
     # --- life ------------------------------------------------------------------------------------
-
-    def start(self) -> None:
-        """Wait for the first slice and take over the initial registers (once)."""
-        self.boot(self.gate.start(self.vcpu))
 
     def boot(self, effects: Sequence[EffectRecord]) -> None:
         """Take over the effects of the START request; from here on the core's signals are heeded."""
         self.apply(effects)
         self.code.image = self.rip
+        found = self.translate(self.rsi)
+        if found is None:
+            self.crash(f"start_info at {self.rsi:#x} is not mapped")
+        info = (found.mfn << PAGE_SHIFT) + (self.rsi & PAGE_OFFSET) + start_info.offsetof("shared_info")
+        shared = int.from_bytes(self.memory.read(info, 8), "little")
+        self.events = EventWords(self.memory.view(shared, PAGE_SIZE), self.vcpu)
+        self.events.set_clock(self.gate.mailbox.epoch)
+        self.gate.save_context = self.saved_context
         self.started = True
         signal.signal(signal.SIGUSR1, self.interrupt)
+
+    def saved_context(self) -> bytes:
+        """vcpu_guest_context with the page tables of now. What a Python kernel is doing is in no register."""
+        raw = bytearray(self.context)
+        at = vcpu_guest_context.offsetof("ctrlreg")
+        raw[at + 24 : at + 32] = ((self.cr3 or 0) << PAGE_SHIFT).to_bytes(8, "little")
+        raw[at + 8 : at + 16] = ((self.user_cr3 or 0) << PAGE_SHIFT).to_bytes(8, "little")
+        return bytes(raw)
 
     def rdtsc(self) -> int:
         """The time-stamp counter: nanoseconds of the host's monotonic clock."""

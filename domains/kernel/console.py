@@ -1,19 +1,143 @@
-"""The guest's console: a text stream that `print` and `input` use, on the ring of xencons_interface."""
+"""The guest's console: a text stream that `print` and `input` use.
+
+A domain has a ring of xencons_interface with an event channel; Dom0, and a guest before it has one, uses
+HYPERVISOR_console_io. Single writers: the guest writes out and out_prod, in_cons; the console daemon in and
+in_prod, out_cons. What the daemon writes is checked: an index that claims more than the ring holds is taken
+as a full (or empty) ring.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from domains.cpu.python_cpu import PythonCpu
+from domains.kernel.hypercalls import Hypercalls
+from hypervisor.public.io.console import xencons_interface
+from hypervisor.public.types import PAGE_SIZE, VAddr
+from hypervisor.public.xen import CONSOLEIO_read, CONSOLEIO_write
+
+OUT_SIZE: Final = 2048
+IN_SIZE: Final = 1024
+FULL_RING_PATIENCE: Final = 5.0
+"""Seconds that output waits for a daemon that does not read; after that it is dropped."""
+_U32: Final = (1 << 32) - 1
+_CONSOLE_IO_CHUNK: Final = 1024
+
+Wait = Callable[[Callable[[], bool], float | None], bool]
+
+
+class Channel(Protocol):
+    """Where the bytes go."""
+
+    def send(self, data: memoryview) -> int:
+        """Take some of `data`; how many bytes. 0: there is no room now."""
+
+    def receive(self) -> bytes:
+        """The bytes that have come."""
+
+
+class RingChannel:
+    """The console ring at `va`; `notify` sends its event."""
+
+    def __init__(self, cpu: PythonCpu, va: VAddr, notify: Callable[[], None]) -> None:
+        self._octets = cpu.view(va, PAGE_SIZE, write=True)
+        self._words = self._octets.cast("I")
+        self._notify = notify
+
+    def _word(self, name: str) -> int:
+        return self._words[xencons_interface.offsetof(name) // 4]
+
+    def send(self, data: memoryview) -> int:
+        prod, cons = self._word("out_prod"), self._word("out_cons")
+        used = prod - cons & _U32
+        count = min(len(data), max(OUT_SIZE - used, 0))
+        out = xencons_interface.offsetof("out")
+        at = prod % OUT_SIZE
+        first = min(count, OUT_SIZE - at)
+        self._octets[out + at : out + at + first] = data[:first]
+        self._octets[out : out + count - first] = data[first:count]
+        if count:
+            self._words[xencons_interface.offsetof("out_prod") // 4] = prod + count & _U32
+            self._notify()
+        return count
+
+    def receive(self) -> bytes:
+        prod, cons = self._word("in_prod"), self._word("in_cons")
+        count = prod - cons & _U32
+        if count > IN_SIZE:
+            return b""
+        data = bytes(self._octets[(cons + i) % IN_SIZE] for i in range(count))
+        if count:
+            self._words[xencons_interface.offsetof("in_cons") // 4] = prod
+            self._notify()
+        return data
+
+
+class HypervisorChannel:
+    """Xen's own console."""
+
+    def __init__(self, hypercalls: Hypercalls) -> None:
+        self._hypercalls = hypercalls
+
+    def send(self, data: memoryview) -> int:
+        chunk = bytes(data[:_CONSOLE_IO_CHUNK])
+        self._hypercalls.hypercall_console_io(CONSOLEIO_write, chunk)
+        return len(chunk)
+
+    def receive(self) -> bytes:
+        return self._hypercalls.hypercall_console_io(CONSOLEIO_read, bytes(_CONSOLE_IO_CHUNK))
+
 
 class Console:
-    """A file-like object: sys.stdout, sys.stderr and sys.stdin of the guest."""
+    """A file-like object: sys.stdout, sys.stderr and sys.stdin of the guest. A line ends with \\n, sent as
+    \\r\\n.
+    """
+
+    encoding = "utf-8"
+    errors = "replace"
+    closed = False
+
+    def __init__(self, channel: Channel, wait: Wait) -> None:
+        self._channel = channel
+        self._wait = wait
+        self._input = bytearray()
 
     def write(self, text: str) -> int:
         """Send characters; waits while the ring is full and somebody reads it."""
-        raise NotImplementedError
+        data = memoryview(text.replace("\n", "\r\n").encode("utf-8", "replace"))
+        done = self._channel.send(data)
+
+        def send_some() -> bool:
+            nonlocal done
+            sent = self._channel.send(data[done:])
+            done += sent
+            return sent > 0
+
+        while done < len(data) and self._wait(send_some, FULL_RING_PATIENCE):
+            pass
+        return len(text)
 
     def flush(self) -> None:
-        """Tell the other side."""
-        raise NotImplementedError
+        """Nothing is held back."""
+
+    def isatty(self) -> bool:
+        return False
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
 
     def readline(self, timeout: float | None = None) -> str:
         """The next line of input with its newline; "" if `timeout` seconds passed first."""
-        raise NotImplementedError
+        if not self._wait(self._has_line, timeout):
+            return ""
+        line, _, rest = bytes(self._input).partition(b"\n")
+        self._input = bytearray(rest)
+        return line.decode("utf-8", "replace") + "\n"
+
+    def _has_line(self) -> bool:
+        self._input += self._channel.receive().replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return b"\n" in self._input

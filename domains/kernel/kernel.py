@@ -2,79 +2,243 @@
 
 Owns the parts, wired together, and the one place that waits. A kernel is straight-line code in `Guest.main`
 plus handlers: for event channels, timers, watches and (Dom0) host descriptors. Handlers run one at a time,
-only inside `wait`, and never nest into themselves; a handler may itself wait.
+only inside `wait`, and never nest into themselves; a handler may itself wait. Upcalls come at any time and do
+no more than make handlers ready.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from domains.cpu.python_cpu import PythonCpu
-from domains.kernel.console import Console
+from domains.cpu.traps import TrapFrame, Vector
+from domains.kernel.arguments import ArgumentArea
+from domains.kernel.boot import start_of_day
+from domains.kernel.console import Channel, Console, HypervisorChannel, RingChannel
 from domains.kernel.events import EventPorts
 from domains.kernel.grants import Grants
+from domains.kernel.host_fds import HostFds
 from domains.kernel.hypercalls import Hypercalls
-from domains.kernel.loop import Timer
+from domains.kernel.loop import Callback, Loop, Timer
 from domains.kernel.memory import PageAllocator
+from domains.kernel.shared_info import SharedInfo
 from domains.kernel.xenbus import Xenbus
-from hypervisor.public.types import DomId
+from domains.kernel.xs_ring import Wire, XenstoreRing
+from hypervisor.public.arch_x86.xen import trap_info
+from hypervisor.public.arch_x86.xen_x86_64 import FLAT_KERNEL_CS64
+from hypervisor.public.sched import SCHEDOP_block, SCHEDOP_yield
+from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, Mfn, Pfn, Port, VAddr
+from hypervisor.public.xen import SIF_INITDOMAIN, SIF_PRIVILEGED, VIRQ_TIMER
+
+ARGUMENT_PAGES: Final = 4
+NANOSECONDS: Final = 1_000_000_000
+
+
+class PageFault(Exception):
+    """An access that the page tables refuse, and that no handler of the guest has made possible."""
+
+    def __init__(self, va: VAddr, error_code: int) -> None:
+        super().__init__(va, error_code)
+        self.va = va
+        self.error_code = error_code
+        """PFEC_… bits: present, write, user (Intel SDM vol. 3A §4.7)."""
+
+    def __str__(self) -> str:
+        return f"page fault at {self.va:#x}, error code {self.error_code:#x}"
+
+
+class ProtectionFault(Exception):
+    """An access at an address that is not canonical."""
+
+
+PageFaultHandler = Callable[[PageFault], None]
 
 
 class Kernel:
     """One Python kernel on one vCPU."""
 
-    cpu: PythonCpu
-    hypercalls: Hypercalls
-    memory: PageAllocator
-    events: EventPorts
-    grants: Grants
-    xenbus: Xenbus
-    console: Console
-    domid: DomId
-    """This domain's id, as xenstore tells it (`domid`); 0 in Dom0."""
-    privileged: bool
-    """start_info says SIF_PRIVILEGED: this is Dom0."""
-
     def __init__(self, cpu: PythonCpu) -> None:
         self.cpu = cpu
+        day = start_of_day(cpu)
+        self.start_info = day.info
+        self.privileged = bool(day.info.flags & SIF_PRIVILEGED)
+        """This is Dom0: it may use domctl, other domains' frames and host descriptors."""
+        arguments = VAddr(day.virt_base + (day.first_free << PAGE_SHIFT))
+        self.hypercalls = Hypercalls(cpu, ArgumentArea(cpu, arguments, ARGUMENT_PAGES * PAGE_SIZE))
+        self.memory = PageAllocator(cpu, self.hypercalls, day, Pfn(day.first_free + ARGUMENT_PAGES))
+        self.loop = Loop()
+        self.shared_info = SharedInfo(cpu, self.memory.map_own(Mfn(day.info.shared_info >> PAGE_SHIFT)))
+        self.events = EventPorts(self.hypercalls, self.shared_info, self.loop)
+        self.grants = Grants(cpu, self.hypercalls, self.memory, self._yield)
+        self._page_fault: PageFaultHandler | None = None
+        self._timer_port: Port | None = None
+        self._armed: int | None = None
+        self._host_fds: HostFds | None = None
+        self._xenbus: Xenbus | None = None
+        self._domid = DomId(0) if day.info.flags & SIF_INITDOMAIN else None
+        self._enter_upcalls()
+        self.console = Console(self._console_channel(), self.wait)
+
+    def _enter_upcalls(self) -> None:
+        """Traps and the event callback; from here on upcalls come."""
+        self.shared_info.mask_all()
+        cs = FLAT_KERNEL_CS64
+        address_of = self.cpu.address_of
+        self.hypercalls.hypercall_set_trap_table(
+            [
+                trap_info(vector=Vector.page_fault, cs=cs, address=address_of(self._on_page_fault)),
+                trap_info(
+                    vector=Vector.general_protection, cs=cs, address=address_of(self._on_protection_fault)
+                ),
+            ]
+        )
+        self.hypercalls.hypercall_set_callbacks(address_of(self.events.upcall), VAddr(0), VAddr(0))
+        self.shared_info.unmask_upcalls()
+
+    @property
+    def cmdline(self) -> str:
+        """The kernel's command line, `extra` of the domain's description."""
+        return self.start_info.cmd_line.split(b"\0")[0].decode("utf-8", "replace")
+
+    @property
+    def domid(self) -> DomId:
+        """This domain's id, as xenstore tells it; 0 in Dom0."""
+        if self._domid is None:
+            self._domid = DomId(int(self.xenbus.read("domid")))
+        return self._domid
+
+    # --- xenstore and console --------------------------------------------------------------------
+
+    @property
+    def xenbus(self) -> Xenbus:
+        """The xenstore client, connected at first use."""
+        if self._xenbus is None:
+            port = Port(self.start_info.store_evtchn)
+            page = self.memory.machine_to_virt(Mfn(self.start_info.store_mfn))
+            bus = self.connect_xenbus(XenstoreRing(self.cpu, page, lambda: self.events.notify(port)))
+            self.events.bind(port, bus.receive)
+            return bus
+        return self._xenbus
+
+    def connect_xenbus(self, wire: Wire) -> Xenbus:
+        """Talk to xenstore over `wire` (Dom0, where the store itself runs, has no ring). Its `receive` is the
+        caller's to call.
+        """
+        self._xenbus = Xenbus(wire, self.loop, self.wait)
+        return self._xenbus
+
+    def _console_channel(self) -> Channel:
+        ring = self.start_info.console.domU
+        if self.privileged or not ring.mfn:
+            return HypervisorChannel(self.hypercalls)
+        port = Port(ring.evtchn)
+        page = self.memory.machine_to_virt(Mfn(ring.mfn))
+        self.events.bind(port, lambda: None)
+        return RingChannel(self.cpu, page, lambda: self.events.notify(port))
+
+    # --- waiting and time ------------------------------------------------------------------------
 
     def wait(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Run handlers and sleep (SCHEDOP_block) until `condition()` holds; False if `timeout` seconds
-        passed first.
+        """Run handlers and sleep (SCHEDOP_block) until `condition()` holds; False if `timeout` seconds passed
+        first.
+
+        The condition is looked at again after every handler, and once more before the vCPU sleeps.
         """
-        raise NotImplementedError
+        deadline = None if timeout is None else self.now() + int(timeout * NANOSECONDS)
+        while not condition():
+            if self.loop.run_one():
+                continue
+            next_timer = self.loop.next_deadline()
+            if deadline is not None or next_timer is not None:
+                now = self.now()
+                if self.loop.fire(now):
+                    continue
+                if deadline is not None and deadline <= now:
+                    return False
+            self._sleep(min((d for d in (deadline, next_timer) if d is not None), default=None))
+        return True
+
+    def _sleep(self, deadline: int | None) -> None:
+        """Block until an event comes or system time `deadline`; at once if a handler has become ready.
+
+        Upcalls are masked between the last look and the hypercall, which unmasks them: none is lost.
+        """
+        if deadline is not None and deadline != self._armed:
+            if self._timer_port is None:
+                self._timer_port = self.events.bind_virq(VIRQ_TIMER, self._timer_fired)
+            self.hypercalls.hypercall_set_timer_op(deadline)
+            self._armed = deadline
+        self.shared_info.mask_upcalls()
+        if self.loop.ready:
+            self.shared_info.unmask_upcalls()
+        else:
+            self.hypercalls.hypercall_sched_op(SCHEDOP_block)
+
+    def _timer_fired(self) -> None:
+        self._armed = None
+
+    def _yield(self) -> None:
+        self.hypercalls.hypercall_sched_op(SCHEDOP_yield)
+
+    def sleep(self, seconds: float) -> None:
+        """Let handlers run for a while."""
+        self.wait(lambda: False, seconds)
 
     def now(self) -> int:
         """System time in nanoseconds since the machine started (Xen public/xen.h, vcpu_time_info)."""
-        raise NotImplementedError
+        return self.shared_info.system_time()
 
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        """Run `callback` from the loop, after what is being run."""
-        raise NotImplementedError
+    def call_soon(self, callback: Callback) -> None:
+        """Run `callback` from the loop, after what is ready now."""
+        self.loop.call_soon(callback)
 
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+    def call_later(self, seconds: float, callback: Callback) -> Timer:
         """Run `callback` once, `seconds` from now; `Timer.cancel()` takes it back."""
-        raise NotImplementedError
+        return self.loop.call_at(self.now() + int(seconds * NANOSECONDS), callback)
 
-    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
-        """Dom0: run `callback` while host descriptor `fd` is readable, by a physical interrupt
-        (EVTCHNOP_bind_pirq).
-        """
-        raise NotImplementedError
+    # --- Dom0's host descriptors -----------------------------------------------------------------
+
+    @property
+    def host_fds(self) -> HostFds:
+        if self._host_fds is None:
+            self._host_fds = HostFds(self.cpu.gate, self.events, self.loop)
+        return self._host_fds
+
+    def add_reader(self, fd: int, callback: Callback) -> None:
+        """Dom0: run `callback` while host descriptor `fd` is readable, by a physical interrupt."""
+        self.host_fds.add_reader(fd, callback)
 
     def remove_reader(self, fd: int) -> None:
-        """Stop watching `fd` for reading."""
-        raise NotImplementedError
+        """Stop watching `fd` for reading; before it is closed."""
+        self.host_fds.remove_reader(fd)
 
-    def add_writer(self, fd: int, callback: Callable[[], None]) -> None:
+    def add_writer(self, fd: int, callback: Callback) -> None:
         """Dom0: run `callback` while host descriptor `fd` can be written to."""
-        raise NotImplementedError
+        self.host_fds.add_writer(fd, callback)
 
     def remove_writer(self, fd: int) -> None:
-        """Stop watching `fd` for writing."""
-        raise NotImplementedError
+        """Stop watching `fd` for writing; before it is closed."""
+        self.host_fds.remove_writer(fd)
+
+    # --- traps and the end -----------------------------------------------------------------------
+
+    def on_page_fault(self, handler: PageFaultHandler | None) -> None:
+        """Have page faults handled: when `handler` returns, the access is tried again; it may raise the fault
+        it got.
+        """
+        self._page_fault = handler
+
+    def _on_page_fault(self, frame: TrapFrame) -> None:
+        fault = PageFault(self.shared_info.fault_address, frame.error_code)
+        if self._page_fault is None:
+            raise fault
+        self._page_fault(fault)
+
+    def _on_protection_fault(self, _frame: TrapFrame) -> None:
+        raise ProtectionFault("access at an address that is not canonical")
 
     def shutdown(self, reason: int) -> NoReturn:
         """End this domain with SCHEDOP_shutdown; `reason` is a SHUTDOWN_… of Xen public/sched.h."""
-        raise NotImplementedError
+        self.hypercalls.hypercall_shutdown(reason)
+        raise SystemExit(0)

@@ -1,0 +1,83 @@
+"""Dom0's host descriptors as a physical interrupt.
+
+The gate watches descriptors whenever the vCPU waits in the hypervisor, and raises HOST_IRQ when one is ready;
+its event channel's handler triggers the callbacks of what is ready, and has the gate watch those again.
+Level-triggered, like poll: a callback that leaves something unread is called again.
+"""
+
+from __future__ import annotations
+
+import select
+from typing import Final
+
+from domains.cpu.gate import Gate
+from domains.kernel.events import EventPorts
+from domains.kernel.loop import Callback, Loop, Source
+
+HOST_IRQ: Final = 16
+"""The physical interrupt of all host descriptors: the first behind the ISA ones."""
+READABLE: Final = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP
+WRITABLE: Final = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
+
+
+class HostFds:
+    """Callbacks by descriptor; the interrupt is bound with the first one."""
+
+    def __init__(self, gate: Gate, events: EventPorts, loop: Loop) -> None:
+        self._gate = gate
+        self._events = events
+        self._loop = loop
+        self._bound = False
+        self._readers: dict[int, Source] = {}
+        self._writers: dict[int, Source] = {}
+
+    def add_reader(self, fd: int, callback: Callback) -> None:
+        self._add(self._readers, fd, callback)
+
+    def add_writer(self, fd: int, callback: Callback) -> None:
+        self._add(self._writers, fd, callback)
+
+    def remove_reader(self, fd: int) -> None:
+        self._remove(self._readers, fd)
+
+    def remove_writer(self, fd: int) -> None:
+        self._remove(self._writers, fd)
+
+    def _add(self, table: dict[int, Source], fd: int, callback: Callback) -> None:
+        if not self._bound:
+            self._events.bind_pirq(HOST_IRQ, self._interrupt)
+            self._bound = True
+        if fd in table:
+            table[fd].callback = None
+        table[fd] = self._loop.source(lambda: self._serve(fd, callback))
+        self._watch(fd)
+
+    def _remove(self, table: dict[int, Source], fd: int) -> None:
+        source = table.pop(fd, None)
+        if source is None:
+            return
+        source.callback = None
+        if fd in self._readers or fd in self._writers:
+            self._watch(fd)
+        else:
+            self._gate.unwatch_fd(fd)
+
+    def _watch(self, fd: int) -> None:
+        wanted = (select.EPOLLIN if fd in self._readers else 0) | (
+            select.EPOLLOUT if fd in self._writers else 0
+        )
+        self._gate.watch_fd(fd, wanted, HOST_IRQ)
+
+    def _interrupt(self) -> None:
+        """Trigger what is ready; each descriptor is watched again after its callback has run."""
+        for fd, events in list(self._gate.ready_fds.items()):
+            self._gate.ready_fds.pop(fd, None)
+            if events & READABLE and fd in self._readers:
+                self._readers[fd].trigger()
+            if events & WRITABLE and fd in self._writers:
+                self._writers[fd].trigger()
+
+    def _serve(self, fd: int, callback: Callback) -> None:
+        callback()
+        if fd in self._readers or fd in self._writers:
+            self._gate.rearm_fd(fd)
