@@ -8,6 +8,8 @@ from hypervisor.public.types import DomId, Mfn
 
 if TYPE_CHECKING:
     from hypervisor.mm.extents import Extents
+    from hypervisor.mm.walk import Walked
+    from hypervisor.mm.xen_slots import Window
 
 
 class CpuPort(Protocol):
@@ -52,8 +54,12 @@ class VcpuMemory:
     old_table: Mfn | None = None
     """A table whose last reference could not be dropped in one slice (U9)."""
     old_table_partial: bool = False
-    translations: dict[int, int] = field(default_factory=dict)
-    """Virtual page number << 2 | write << 1 | user -> MFN; dropped whole at any change above L1 (T3)."""
+    old_table_parent: int | None = None
+    """The table whose entry named it (P11)."""
+    walks: dict[int, "Walked"] = field(default_factory=dict)
+    """Remembered walks down to the L1 table, by va >> 21."""
+    walks_generation: int = -1
+    """Tables.generation they are good for (T3)."""
 
 
 @dataclass(eq=False)
@@ -68,12 +74,21 @@ class DomainMemory:
     tot_pages: int = 0
     """Frames with this owner, without XEN frames (M1)."""
     vcpus: list[VcpuMemory] = field(default_factory=list)
-    window: dict[str, Mfn] = field(default_factory=dict)
-    flush_clock: int = 0
+    window: "Window | None" = None
+    """Page tables of the per-domain window (L4 slot 260)."""
+    m2p_strict: bool = False
+    """VMASST_TYPE_m2p_strict: user page tables do not show the M2P."""
+    flush_clock: int = 1
     """Counts flushes of all the domain's vCPUs; a frame's stamp is compared with it (T1)."""
     target: DomId | None = None
-    """The one domain this domain has privilege over without being privileged (Xen's device-model domain)."""
+    """The one domain this domain has privilege over without being privileged."""
+    e820: bytes = b""
+    """The memory map that XENMEM_memory_map answers with: packed e820 entries."""
     relinquish_step: int = 0
+
+    def controls(self, target: int) -> bool:
+        """True if this domain may act on the memory of domain `target` (U2)."""
+        return self.privileged or target == self.domid or (self.target is not None and target == self.target)
 
 
 Flush = Callable[[DomainMemory], None]

@@ -1,12 +1,18 @@
 """The frame table: for every machine frame its owner, reference count, type, type count and flags.
 
-Columns are parallel arrays indexed by MFN, sized for the whole machine address space in anonymous memory that Linux
-fills in on touch. Each is there twice over the same bytes: a memoryview for one frame, a numpy array for many.
+Columns are parallel arrays indexed by MFN, sized for the whole machine address space, in anonymous memory that
+Linux fills in on touch. Each is there twice over the same bytes: a memoryview for one frame (`refs`) and a numpy
+array for many (`refs_np`).
+
+Only frames below `top` have ever been anybody's; every frame number from outside is compared with it first.
 
 Invariant (F1): refs == 0 <=> no owner, type none, tcount 0, no flags.
 """
 
+from __future__ import annotations
+
 import mmap
+from collections.abc import Callable
 from enum import IntEnum, IntFlag
 from typing import Any, Final, Literal
 
@@ -14,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hypervisor.mm.layout import NR_FRAMES
+from hypervisor.public.errno import Errno, XenError
 
 
 class PGT(IntEnum):
@@ -39,37 +46,98 @@ class PGC(IntFlag):
     PARTIAL = 8
     """Parked in the middle of being validated or de-validated (A7)."""
     XEN = 16
-    """Xen's own frame, shared with its owner (F12)."""
-    XEN_WRITABLE = 32
-    """… which may map it writable."""
+    """Xen's own frame, shared with its owner (F12). A type reference of its own fixes how: `writable`, or `none`,
+    which forbids every writable mapping and every use as a table."""
 
+
+ALLOCATED: Final = int(PGC.ALLOCATED)
+PINNED: Final = int(PGC.PINNED)
+VALIDATED: Final = int(PGC.VALIDATED)
+PARTIAL: Final = int(PGC.PARTIAL)
+XEN: Final = int(PGC.XEN)
+
+L1: Final = int(PGT.l1_page_table)
+L2: Final = int(PGT.l2_page_table)
+L3: Final = int(PGT.l3_page_table)
+L4: Final = int(PGT.l4_page_table)
+SEG_DESC: Final = int(PGT.seg_desc_page)
+WRITABLE: Final = int(PGT.writable_page)
 
 NO_OWNER: Final = -1
 """Owner of a free frame."""
-
+IN_TRANSIT: Final = -2
+"""Owner of a stolen frame; only inside one step of an exchange or a transfer, never at a return (F13)."""
 
 Code = Literal["i", "I", "B", "H", "h"]
 
 
 class FrameTable:
-    """The columns. Scalar views are `owner`, `refs`, …; numpy views have `_np` behind their name."""
+    """The columns, and general references.
+
+    `release` is called with a frame whose last reference went, still with its owner; it makes the frame free.
+    """
 
     def __init__(self, nr_frames: int = NR_FRAMES) -> None:
         self.nr_frames = nr_frames
+        self.top = 0
+        self.max_refs = (1 << 32) - 2
+        """Most general references; one more is kept back for the partial state (F7)."""
+        self.max_tcount = (1 << 32) - 1
+        self.release: Callable[[int], None] = _nobody_releases
         self.owner, self.owner_np = column(nr_frames, "i", "<i4")
         self.refs, self.refs_np = column(nr_frames, "I", "<u4")
         self.type, self.type_np = column(nr_frames, "B", "u1")
         self.tcount, self.tcount_np = column(nr_frames, "I", "<u4")
         self.flags, self.flags_np = column(nr_frames, "B", "u1")
         self.nr_validated, self.nr_validated_np = column(nr_frames, "H", "<u2")
+        """PARTIAL only: entries [0, n) hold references (Q1)."""
         self.partial_set, self.partial_set_np = column(nr_frames, "B", "u1")
+        """PARTIAL only: entry n holds a general reference on a table that was parked too (Q1)."""
         self.linear, self.linear_np = column(nr_frames, "h", "<i2")
+        """Tables only: > 0 same-level entries in it, < 0 same-level tables it is used in (P11)."""
         self.stamp, self.stamp_np = column(nr_frames, "I", "<u4")
+        """tcount 0 only: its owner's flush clock when the last type reference went (T1)."""
+
+    def extend(self, top: int) -> None:
+        """Frames below `top` exist from now on; the new ones are free."""
+        if top > self.top:
+            self.owner_np[self.top : top] = NO_OWNER
+            self.top = top
+
+    def get_page(self, mfn: int, domid: int) -> None:
+        """A general reference on a frame of `domid` (F11). XenError(EINVAL): not its frame, or too many (F7)."""
+        if not 0 <= mfn < self.top or self.owner[mfn] != domid:
+            raise XenError(Errno.EINVAL, f"F11: frame {mfn:#x} is not d{domid}'s")
+        if self.refs[mfn] >= self.max_refs:
+            raise XenError(Errno.EINVAL, f"F7: frame {mfn:#x} has {self.refs[mfn]} references")
+        self.refs[mfn] += 1
+
+    def get_page_light(self, mfn: int) -> None:
+        """The reference that get_page keeps back, for the partial state (F7, Q1): cannot fail."""
+        self.refs[mfn] += 1
+
+    def put_page(self, mfn: int) -> None:
+        """Drop a general reference; the last one frees the frame."""
+        left = self.refs[mfn] - 1
+        self.refs[mfn] = left
+        if not left:
+            self.release(mfn)
+
+    def describe(self, mfn: int) -> str:
+        """For the log: which frame, whose, with which counts."""
+        if not 0 <= mfn < self.top:
+            return f"frame {mfn:#x} (no such frame)"
+        return (
+            f"frame {mfn:#x} (owner {self.owner[mfn]}, refs {self.refs[mfn]}, type {PGT(self.type[mfn]).name}"
+            f" x{self.tcount[mfn]}, {PGC(self.flags[mfn])!r})"
+        )
 
 
 def column(nr: int, code: Code, dtype: str) -> tuple[memoryview[int], npt.NDArray[Any]]:
-    """One value per frame, zero at first, as a memoryview for scalars and a numpy array over the same bytes."""
-    memory = mmap.mmap(
-        -1, nr * np.dtype(dtype).itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE
-    )
+    """One value per frame, zero at first: a memoryview for scalars and a numpy array over the same bytes."""
+    memory = mmap.mmap(-1, nr * np.dtype(dtype).itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return memoryview(memory).cast(code), np.frombuffer(memory, dtype)
+
+
+def _nobody_releases(mfn: int) -> None:
+    raise RuntimeError(f"frame {mfn:#x} freed before the allocator exists")

@@ -5,6 +5,7 @@ Machine frames
     1                 M2P: L3 table          } read-only to everybody, A and D preset
     2                 M2P: L2 table          }
     3, 4              Xen's two GDT pages (FLAT_* selectors)
+    5                 zeros: what a GDT shows where the guest gave no frame
     1024 … 33791      the M2P array, one u64 per frame, in 2 MiB pages
     33792 …           extents of domains, 1024 frames each
 
@@ -30,6 +31,7 @@ M2P_L3_MFN: Final = 1
 M2P_L2_MFN: Final = 2
 XEN_GDT_MFN: Final = 3
 NR_XEN_GDT_FRAMES: Final = 2
+ZERO_MFN: Final = 5
 M2P_MFN: Final = EXTENT_FRAMES
 M2P_FRAMES: Final = NR_FRAMES * 8 // PAGE_SIZE
 XEN_FRAMES: Final = M2P_MFN + M2P_FRAMES

@@ -1,8 +1,30 @@
-"""Walks through the core's own copies of page tables, and copies between the core and guest memory."""
+"""Walks through the core's own copies of page tables: what a guest's virtual address leads to (T3, U7).
+
+Never through the guest's frames, and never from memory across a change: a vCPU remembers the L1 table that 2 MiB of
+its addresses lead to, until any entry above L1 changes or any table goes away anywhere. L1 entries are looked at
+each time.
+"""
+
+from __future__ import annotations
 
 from typing import NamedTuple
 
+from hypervisor.machine.paging import PAGE_ACCESSED, PAGE_DIRTY, PAGE_PRESENT, PAGE_RW, PAGE_USER, pte_mfn
+from hypervisor.mm.domain_memory import VcpuMemory
+from hypervisor.mm.layout import addr_ok
+from hypervisor.mm.live import Live
+from hypervisor.mm.tables import Tables
+from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import MAddr, Mfn
+
+
+class Walked(NamedTuple):
+    """Where a walk down to L1 ended: the table's number, its recorded entries, and the rights of the levels above."""
+
+    l1: Mfn
+    words: memoryview[int]
+    rights: int
+    """RW and US if all entries above L1 have them."""
 
 
 class Walk(NamedTuple):
@@ -14,3 +36,53 @@ class Walk(NamedTuple):
     """The L1 table that was used last."""
     entry: int
     """The L1 entry as the core recorded it."""
+
+
+class Walker:
+    """Walks for vCPUs."""
+
+    def __init__(self, live: Live, tables: Tables) -> None:
+        self.live = live
+        self.tables = tables
+
+    def to_l1(self, v: VcpuMemory, va: int) -> Walked | None:
+        """The L1 table that maps `va`; None if there is none, or `va` is not the guest's (U7)."""
+        if v.walks_generation != self.tables.generation:
+            v.walks.clear()
+            v.walks_generation = self.tables.generation
+        walked = v.walks.get(va >> 21)
+        if walked is None and addr_ok(va):
+            walked = self._walk_upper(v, va)
+            if walked is not None:
+                v.walks[va >> 21] = walked
+        return walked
+
+    def _walk_upper(self, v: VcpuMemory, va: int) -> Walked | None:
+        mfn, rights = v.cr3, PAGE_RW | PAGE_USER
+        for shift in (39, 30, 21):
+            if mfn is None or mfn not in self.tables:
+                return None
+            entry = self.tables[mfn].words[va >> shift & 511]
+            if not entry & PAGE_PRESENT:
+                return None
+            rights &= entry
+            mfn = Mfn(pte_mfn(entry))
+        if mfn is None or mfn not in self.tables:
+            return None
+        return Walked(mfn, self.tables[mfn].words, rights)
+
+    def walk(self, v: VcpuMemory, va: int, *, write: bool = False, user: bool = False) -> Walk:
+        """Translate as the CPU would with CR0.WP set, and set A and D as it would. XenError(EFAULT)."""
+        walked = self.to_l1(v, va)
+        if walked is not None:
+            slot = va >> 12 & 511
+            entry = walked.words[slot]
+            need = PAGE_PRESENT | (PAGE_RW if write else 0) | (PAGE_USER if user else 0)
+            if not need & ~(entry & (walked.rights | PAGE_PRESENT)):
+                marks = PAGE_ACCESSED | PAGE_DIRTY if write else PAGE_ACCESSED
+                if marks & ~entry:
+                    walked.words[slot] = entry | marks
+                    self.live.mark(walked.l1, slot, marks)
+                mfn = pte_mfn(entry)
+                return Walk(MAddr(mfn << 12 | va & 4095), Mfn(mfn), walked.l1, entry)
+        raise XenError(Errno.EFAULT, f"{'write to' if write else 'read of'} {va:#x} is not mapped")

@@ -1,0 +1,66 @@
+"""Which L4 a vCPU runs on: the kernel's and, beside it, the user's page table (X3, X4).
+
+The new table is held before the old one is let go; what of the old one cannot be dropped at once is left on the
+vCPU's old_table. Source: Xen arch/x86/mm.c, new_guest_cr3.
+"""
+
+from hypervisor.mm import xen_slots
+from hypervisor.mm.budget import Restart, Slice
+from hypervisor.mm.descriptors import Descriptors
+from hypervisor.mm.domain_memory import VcpuMemory
+from hypervisor.mm.frame_table import L4
+from hypervisor.mm.page_types import PageTypes
+from hypervisor.public.types import Mfn
+
+
+class BasePointers:
+    """CR3 of vCPUs."""
+
+    def __init__(self, types: PageTypes, descriptors: Descriptors) -> None:
+        self.types = types
+        self.descriptors = descriptors
+
+    def new_baseptr(self, v: VcpuMemory, mfn: int, s: Slice) -> None:
+        """Run on another L4 (X3). XenError: nothing changed. Restart: ask again; the same value is a no-op then."""
+        if v.cr3 != mfn:
+            self.types.get_page_and_type(mfn, v.domain.domid, L4, s)
+            self.descriptors.drop_ldt_pages(v)
+            if not v.domain.m2p_strict:
+                xen_slots.show_m2p(self.types, mfn, shown=True)
+            old, v.cr3 = v.cr3, Mfn(mfn)
+            self._drop(old, s)
+        v.walks.clear()
+        v.cpu.load_cr3(Mfn(mfn))
+
+    def new_user_baseptr(self, v: VcpuMemory, mfn: int, s: Slice) -> None:
+        """The L4 for user mode; 0: none (X4). XenError, Restart as in new_baseptr."""
+        new = Mfn(mfn) if mfn else None
+        if v.user_cr3 == new:
+            return
+        if new is not None:
+            self.types.get_page_and_type(new, v.domain.domid, L4, s)
+            if v.domain.m2p_strict:
+                xen_slots.show_m2p(self.types, new, shown=False)
+        old, v.user_cr3 = v.user_cr3, new
+        v.cpu.load_user_cr3(new)
+        self._drop(old, s)
+
+    def drop_both(self, v: VcpuMemory, s: Slice) -> None:
+        """The vCPU will not run again (K2). Restart: not yet done."""
+        self.types.finish_old_table(s)
+        old, v.cr3 = v.cr3, None
+        self._drop(old, s)
+        self.types.finish_old_table(s)
+        old, v.user_cr3 = v.user_cr3, None
+        self._drop(old, s)
+        self.types.finish_old_table(s)
+
+    def _drop(self, mfn: Mfn | None, s: Slice) -> None:
+        """Drop the references of a former base; what is left of it parks, and Restart is raised."""
+        if mfn is None:
+            return
+        try:
+            self.types.put_page_and_type(mfn, s)
+        except Restart:
+            self.types.park(s.vcpu, mfn, partial=True)
+            raise

@@ -1,0 +1,64 @@
+"""Which segment descriptors a guest may have in a GDT or LDT (D2).
+
+    63      56 55  52 51  48 47 46 45 44 43  40 39     32 31             16 15        0
+    +---------+------+------+--+-----+--+------+---------+-----------------+-----------+
+    | base    |G D L |limit |P | DPL |S | type | base    | base / selector | limit/off |
+    +---------+------+------+--+-----+--+------+---------+-----------------+-----------+
+
+Code and data segments pass, with the DPL forced to the guest's ring; a call gate passes if it leads to a selector
+the guest may load, with DPL 0 so that using it faults and is emulated; every other system descriptor is refused.
+What is not present can only fault and is left alone. Source: Xen arch/x86/pv/descriptor-tables.c; Intel SDM 3A §3.4.5.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from hypervisor.mm.layout import NR_GDT_FRAMES
+from hypervisor.mm.live import Entries
+from hypervisor.public.errno import Errno, XenError
+
+_P: Final = 1 << 47
+_S: Final = 1 << 44
+_DPL: Final = 3 << 45
+_TYPE: Final = 0xF << 40
+_CALL_GATE: Final = 0xC << 40
+_GATE_RESERVED: Final = 0xFF << 32
+_GATE_SELECTOR: Final = 0xFFFF << 16
+
+GUEST_KERNEL_RPL: Final = 3
+FLAT_KERNEL_CS: Final = 0xE033
+FIRST_RESERVED_GDT_ENTRY: Final = NR_GDT_FRAMES * 512
+
+
+def checked(descriptor: int) -> int:
+    """The descriptor as it may be loaded. XenError(EINVAL)."""
+    if not descriptor & _P:
+        return descriptor
+    dpl = max(descriptor >> 45 & 3, GUEST_KERNEL_RPL)
+    if descriptor & _S:
+        return descriptor & ~_DPL | dpl << 45
+    if not descriptor & _TYPE:
+        return descriptor
+    if descriptor & _TYPE != _CALL_GATE:
+        raise XenError(Errno.EINVAL, f"D2: system descriptor {descriptor:#018x}")
+    selector = descriptor >> 16 & 0xFFFF
+    if not gate_selector_okay(selector) or descriptor & _GATE_RESERVED:
+        raise XenError(Errno.EINVAL, f"D2: call gate {descriptor:#018x}")
+    selector = selector & ~3 | dpl
+    return descriptor & ~(_DPL | _GATE_SELECTOR) | selector << 16
+
+
+def gate_selector_okay(selector: int) -> bool:
+    """A gate may lead to a segment of the guest's GDT or LDT, or to Xen's flat kernel code segment."""
+    return selector >> 3 < FIRST_RESERVED_GDT_ENTRY or selector == FLAT_KERNEL_CS or bool(selector & 4)
+
+
+def checked_page(descriptors: Entries) -> Entries:
+    """All 512 descriptors of a page, checked, in the same array. XenError(EINVAL)."""
+    present = (descriptors & np.uint64(_P)) != 0
+    segments = present & ((descriptors & np.uint64(_S)) != 0)
+    descriptors[segments] |= np.uint64(_DPL)
+    for i in np.flatnonzero(present & ~segments).tolist():
+        descriptors[i] = checked(int(descriptors[i]))
+    return descriptors

@@ -1,0 +1,96 @@
+"""Where a page table's references are dropped again: each entry's exactly once, from the core's copy (F10).
+
+Entries go from the last to the first, so that at each stop [0, n) still hold references (Q1).
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, PTE_MFN_MASK, pte_mfn
+from hypervisor.mm.budget import Restart, Slice
+from hypervisor.mm.frame_table import L1, L4
+from hypervisor.mm.layout import ENTRIES, ROOT_PAGETABLE_FIRST_XEN_SLOT, ROOT_PAGETABLE_LAST_XEN_SLOT
+from hypervisor.mm.tables import Table
+
+if TYPE_CHECKING:
+    from hypervisor.mm.page_types import PageTypes
+
+Mfns = npt.NDArray[np.int64]
+
+
+def present_slots(table: Table, level: int, start: int = 0) -> list[int]:
+    """Slots from `start` on whose entries are present and the guest's (P2, P7)."""
+    slots = np.flatnonzero(table.entries[start:] & np.uint64(PAGE_PRESENT)) + start
+    if level == L4:
+        slots = slots[(slots < ROOT_PAGETABLE_FIRST_XEN_SLOT) | (slots > ROOT_PAGETABLE_LAST_XEN_SLOT)]
+    found: list[int] = slots.tolist()
+    return found
+
+
+def demote(types: "PageTypes", mfn: int, s: Slice | None, *, resumed: bool) -> None:
+    """Drop the references that the table's entries hold. Restart: the rest is recorded as in Q1."""
+    frames = types.frames
+    if not resumed:
+        frames.nr_validated[mfn], frames.partial_set[mfn] = ENTRIES, 0
+    if frames.type[mfn] == L1:
+        demote_l1(types, mfn)
+        if s is not None:
+            s.budget.spend(512)
+    else:
+        assert s is not None  # whoever drops L2…L4 can be restarted
+        demote_upper(types, mfn, s)
+
+
+def demote_l1(types: "PageTypes", mfn: int) -> None:
+    """All of an L1 table's references at once."""
+    entries = types.tables[mfn].entries
+    present = entries[(entries & np.uint64(PAGE_PRESENT)) != 0]
+    named = ((present & np.uint64(PTE_MFN_MASK)) >> np.uint64(12)).astype(np.int64)
+    drop_l1es(types, named, named[(present & np.uint64(PAGE_RW)) != 0])
+
+
+def drop_l1es(types: "PageTypes", named: Mfns, writable: Mfns) -> None:
+    """Drop one writable type reference for each of `writable`, then one general one for each of `named`."""
+    frames = types.frames
+    if len(writable):
+        np.subtract.at(frames.tcount_np, writable, _ONE)
+        for mfn in writable[frames.tcount_np[writable] == 0].tolist():
+            types.stamp(mfn)
+    if len(named):
+        np.subtract.at(frames.refs_np, named, _ONE)
+        for mfn in dict.fromkeys(named[frames.refs_np[named] == 0].tolist()):
+            frames.release(mfn)
+
+
+_ONE = np.uint32(1)
+
+
+def demote_upper(types: "PageTypes", mfn: int, s: Slice) -> None:
+    frames = types.frames
+    table = types.tables[mfn]
+    level = frames.type[mfn]
+    partial_set = bool(frames.partial_set[mfn])
+    last = frames.nr_validated[mfn] - (0 if partial_set else 1)
+    slots = [i for i in present_slots(table, level) if i <= last]
+    for at, i in enumerate(reversed(slots)):
+        if at and s.budget.exhausted:
+            frames.nr_validated[mfn], frames.partial_set[mfn] = i + 1, 0
+            raise Restart
+        s.budget.spend()
+        try:
+            put_page_from_upper(types, table.words[i], mfn, s, partial_set=partial_set and i == last)
+        except Restart:
+            frames.nr_validated[mfn], frames.partial_set[mfn] = i, 1
+            raise
+
+
+def put_page_from_upper(
+    types: "PageTypes", entry: int, parent: int, s: Slice, *, partial_set: bool = False
+) -> None:
+    """Drop what a recorded L2…L4 entry holds; a self-reference holds nothing (P11). Restart: the general one stays."""
+    mfn = pte_mfn(entry)
+    if entry & PAGE_PRESENT and mfn != parent:
+        types.put_type(mfn, s, partial_set=partial_set, parent=parent)
+        types.frames.put_page(mfn)

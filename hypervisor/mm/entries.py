@@ -1,0 +1,81 @@
+"""What may stand in a guest's page-table entry, and how Xen writes it (P1, P6, P8).
+
+     63  62  61      53  52  51              12 11  9  8   7   6 5  4   3  2  1 0
+    +--+-----+---------+----+------------------+-----+---+-----+-+-+---+---+--+--+-+
+    |NX| GNT |  AVAIL  | GK |  frame number    | AVL | G | PAT |D|A|PCD|PWT|US|RW|P|
+    +--+-----+---------+----+------------------+-----+---+-----+-+-+---+---+--+--+-+
+     GNT: set by Xen where a grant was mapped, refused from guests        G: level 1 only
+     GK:  a 64-bit guest runs kernel and user code in ring 3, so every entry has US; its kernel's pages bear GK
+
+Every function takes ints or uint64 arrays alike where it says so. Source: Xen arch/x86/mm.c, pv/mm.h.
+Deliberate difference: a guest-kernel L1 entry loses G (Xen only warns), so that no CR3 load leaves it in a TLB (P6).
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from hypervisor.machine.paging import (
+    PAGE_ACCESSED,
+    PAGE_AVAIL,
+    PAGE_AVAIL_HIGH,
+    PAGE_DIRTY,
+    PAGE_GLOBAL,
+    PAGE_NX,
+    PAGE_PRESENT,
+    PAGE_RW,
+    PAGE_USER,
+    PTE_MFN_MASK,
+)
+
+U64: Final = (1 << 64) - 1
+
+PAGE_GUEST_KERNEL: Final = 1 << 52
+PAGE_GNTTAB: Final = 1 << 62
+
+_BASE: Final = (
+    PAGE_PRESENT | PAGE_RW | PAGE_USER | PAGE_ACCESSED | PAGE_DIRTY | PAGE_AVAIL | PAGE_AVAIL_HIGH | PAGE_NX
+)
+L1_DISALLOW: Final = U64 & ~(_BASE | PAGE_GLOBAL | PTE_MFN_MASK) | PAGE_GNTTAB
+"""Bits that no present L1 entry from a guest may have: PWT, PCD, PAT and the grant mark (P1)."""
+UPPER_DISALLOW: Final = U64 & ~(_BASE | PTE_MFN_MASK)
+"""The same above L1: PWT, PCD, PSE (XSA-148) and G."""
+FASTPATH: Final = (
+    PAGE_NX | PAGE_AVAIL_HIGH | PAGE_AVAIL | PAGE_GLOBAL | PAGE_DIRTY | PAGE_ACCESSED | PAGE_USER
+)
+"""Bits in which a present entry may change without being validated again (P8, XSA-182: RW is not one of them)."""
+NOT_FASTPATH: Final = U64 & ~FASTPATH
+
+INVALID_MFN_FIELD: Final = PTE_MFN_MASK >> 12
+"""The frame number whose bits are all set: Xen's INVALID_MFN in an entry."""
+
+_KERNEL: Final = PAGE_GUEST_KERNEL | PAGE_USER
+
+
+def adjust_l1e(entry: int) -> int:
+    """A present L1 entry as Xen writes it: a guest-kernel page is marked, a guest-user page is global (P6)."""
+    if not entry & PAGE_PRESENT:
+        return entry
+    if not entry & PAGE_USER:
+        entry |= _KERNEL
+    if entry & PAGE_GUEST_KERNEL:
+        return (entry | PAGE_USER) & ~PAGE_GLOBAL
+    return entry | PAGE_GLOBAL | PAGE_USER
+
+
+def adjust_l1es(entries: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """adjust_l1e for each entry of an array, in a new array."""
+    present = (entries & np.uint64(PAGE_PRESENT)) != 0
+    kernel = (entries & np.uint64(PAGE_USER)) == 0
+    kernel |= (entries & np.uint64(PAGE_GUEST_KERNEL)) != 0
+    as_kernel = (entries | np.uint64(_KERNEL)) & np.uint64(U64 & ~PAGE_GLOBAL)
+    as_user = entries | np.uint64(PAGE_GLOBAL | PAGE_USER)
+    return np.where(present, np.where(kernel, as_kernel, as_user), entries)
+
+
+def adjust_upper(entry: int, level: int) -> int:
+    """A present L2, L3 or L4 entry as Xen writes it."""
+    if not entry & PAGE_PRESENT:
+        return entry
+    return entry | PAGE_USER | (PAGE_ACCESSED if level == 4 else 0)

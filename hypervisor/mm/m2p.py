@@ -1,0 +1,34 @@
+"""The machine-to-physical table: for each machine frame the guest's own number for it.
+
+One u64 per frame, read-only to every guest at RO_MPT_VIRT_START; the core writes it, at a guest's request only for
+the guest's own frames (U5). A free frame has INVALID_M2P_ENTRY.
+"""
+
+from typing import Final
+
+from hypervisor.mm.layout import EXTENT_FRAMES, INVALID_M2P_ENTRY, M2P_MFN
+from hypervisor.mm.live import Live
+
+_FIRST_WORD: Final = M2P_MFN << 9
+
+
+class M2P:
+    """Entries by MFN; the frames of the table are Xen's and mapped writable in the core."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def get(self, mfn: int) -> int:
+        return self._live.words[_FIRST_WORD + mfn]
+
+    def set(self, mfn: int, pfn: int) -> None:
+        self._live.words[_FIRST_WORD + mfn] = pfn
+
+    def invalidate(self, mfn: int) -> None:
+        self._live.words[_FIRST_WORD + mfn] = INVALID_M2P_ENTRY
+
+    def invalidate_extent(self, base: int) -> None:
+        """All frames of a new extent; its part of the table is two frames, aligned as the extent is."""
+        first = M2P_MFN + (base >> 9)
+        for frame in range(first, first + EXTENT_FRAMES // 512):
+            self._live.memory.frames[frame] = INVALID_M2P_ENTRY

@@ -1,0 +1,129 @@
+"""A batch of mmu_update requests: whose tables, whose frames, with what right, and how far it got (U1–U6).
+
+foreigndom:  bits 0-15 domain that owns the frames (DOMID_SELF for oneself)
+             bits 16-31 domain that owns the tables, plus one; 0 for oneself
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hypervisor.mm import update_batch
+from hypervisor.mm.budget import Restart, Slice
+from hypervisor.mm.domain_memory import DomainMemory
+from hypervisor.mm.m2p import M2P
+from hypervisor.mm.update import Updates
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.types import DomId
+from hypervisor.public.xen import (
+    DOMID_IO,
+    DOMID_SELF,
+    DOMID_XEN,
+    MMU_MACHPHYS_UPDATE,
+    MMU_NORMAL_PT_UPDATE,
+    MMU_PT_UPDATE_NO_TRANSLATE,
+    MMU_PT_UPDATE_PRESERVE_AD,
+)
+
+Words = npt.NDArray[np.uint64]
+
+_PT_COMMANDS = (int(MMU_NORMAL_PT_UPDATE), int(MMU_PT_UPDATE_PRESERVE_AD), int(MMU_PT_UPDATE_NO_TRANSLATE))
+_PRESERVE_AD = int(MMU_PT_UPDATE_PRESERVE_AD)
+_MACHPHYS = int(MMU_MACHPHYS_UPDATE)
+
+
+@dataclass
+class Progress:
+    """Requests completed in this slice, the refusal that ended it, whether the rest is to be asked for again."""
+
+    done: int = 0
+    error: XenError | None = None
+    restart: bool = False
+
+
+class MmuUpdate:
+    """Performs requests; `domains` finds the owners that foreigndom names."""
+
+    def __init__(self, updates: Updates, m2p: M2P, domains: dict[DomId, DomainMemory]) -> None:
+        self.updates = updates
+        self.m2p = m2p
+        self.domains = domains
+
+    def owners(self, d: DomainMemory, foreigndom: int) -> tuple[DomainMemory, int]:
+        """(owner of the tables, domid of the frames' owner). XenError(ESRCH): unknown, or oneself by number (U1)."""
+        pt_owner = d
+        if foreigndom >> 16:
+            found = self.domains.get(DomId((foreigndom >> 16) - 1))
+            if found is None:
+                raise XenError(Errno.ESRCH, f"U1: there is no domain {(foreigndom >> 16) - 1}")
+            pt_owner = found
+            if pt_owner is not d and not pt_owner.vcpus:
+                raise XenError(Errno.EINVAL, f"U1: d{pt_owner.domid} has no vCPU")
+        return pt_owner, self.pg_owner(d, foreigndom & 0xFFFF)
+
+    def pg_owner(self, d: DomainMemory, domid: int) -> int:
+        """The domid that owns the frames a request names. XenError(ESRCH) as in `owners`."""
+        if domid == DOMID_SELF:
+            return d.domid
+        if domid in (DOMID_IO, DOMID_XEN) or (domid != d.domid and domid in self.domains):
+            return domid
+        raise XenError(Errno.ESRCH, f"U1: d{d.domid} named domain {domid}")
+
+    def perform(self, d: DomainMemory, foreigndom: int, ptrs: Words, values: Words, s: Slice) -> Progress:
+        """Requests in order until one is refused, the budget is out, or all are done (U6). XenError: bad owners.
+
+        A table that a request dropped is torn down before the next one (U9): that is a restart, too.
+        """
+        pt_owner, pg_owner = self.owners(d, foreigndom)
+        progress = Progress()
+        own = pt_owner is d and pg_owner == d.domid and s.vcpu.old_table is None
+        if own and update_batch.try_updates(self.updates.types, d, ptrs, values):
+            s.budget.spend(len(ptrs))
+            progress.done = len(ptrs)
+            return progress
+        try:
+            for ptr, value in zip(ptrs.tolist(), values.tolist(), strict=True):
+                if s.vcpu.old_table is not None or (progress.done and s.budget.exhausted):
+                    raise Restart
+                s.budget.spend()
+                self._perform_one(d, pt_owner, pg_owner, ptr, value, s)
+                progress.done += 1
+        except Restart:
+            progress.restart = True
+        except XenError as refusal:
+            progress.error = refusal
+        return progress
+
+    def _perform_one(
+        self, d: DomainMemory, pt_owner: DomainMemory, pg_owner: int, ptr: int, value: int, s: Slice
+    ) -> None:
+        command = ptr & 7
+        if command in _PT_COMMANDS:
+            self._check_privilege(d, pt_owner.domid, pg_owner)
+            self.updates.pt_update(
+                ptr - command, value, pt_owner, pg_owner, s, preserve_ad=command == _PRESERVE_AD
+            )
+        elif command == _MACHPHYS:
+            self._machphys_update(d, pt_owner, pg_owner, ptr >> 12, value)
+        else:
+            raise XenError(Errno.ENOSYS, f"U6: mmu_update command {command}")
+
+    def _machphys_update(
+        self, d: DomainMemory, pt_owner: DomainMemory, pg_owner: int, mfn: int, pfn: int
+    ) -> None:
+        """Only in the caller's own name, only for a frame of `pg_owner` (U5)."""
+        if pt_owner is not d:
+            raise XenError(Errno.EPERM, "U5: M2P update with foreign tables")
+        self._check_privilege(d, d.domid, pg_owner)
+        frames = self.updates.frames
+        frames.get_page(mfn, pg_owner)
+        self.m2p.set(mfn, pfn)
+        frames.put_page(mfn)
+
+    def _check_privilege(self, d: DomainMemory, pt_owner: int, pg_owner: int) -> None:
+        """XenError(EPERM): the caller may not act on the tables' or the frames' owner (U2)."""
+        if pg_owner != DOMID_IO and not d.controls(pg_owner):
+            raise XenError(Errno.EPERM, f"U2: d{d.domid} may not map frames of d{pg_owner}")
+        if not d.controls(pt_owner):
+            raise XenError(Errno.EPERM, f"U2: d{d.domid} may not change tables of d{pt_owner}")

@@ -1,0 +1,120 @@
+"""A dying domain's memory is taken apart in restartable, idempotent steps (K2, K3).
+
+    tables and descriptors of its vCPUs → its XEN frames → L4, then L3, then L2 → done
+
+Each of the last steps clears pins, drops what ALLOCATED holds, and de-validates by force what is still a table of
+its level: its top tables are in no use, so a count that is left comes from linear loops (P11) or a parked table.
+Frames that others still map keep the dead owner until the last of them lets go (K4).
+Source: Xen arch/x86/domain.c, domain_relinquish_resources.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from hypervisor.mm import devalidate
+from hypervisor.mm.allocator import Allocator
+from hypervisor.mm.base_pointers import BasePointers
+from hypervisor.mm.budget import Budget, Restart, Slice
+from hypervisor.mm.domain_memory import DomainMemory, VcpuMemory
+from hypervisor.mm.frame_table import ALLOCATED, L2, L3, L4, PARTIAL, PINNED, VALIDATED, XEN
+from hypervisor.mm.layout import EXTENT_FRAMES
+from hypervisor.mm.page_types import PageTypes
+
+
+class Relinquish:
+    """The steps; `relinquish_step` of a domain says which is next."""
+
+    def __init__(self, types: PageTypes, allocator: Allocator, bases: BasePointers) -> None:
+        self.types = types
+        self.frames = types.frames
+        self.allocator = allocator
+        self.bases = bases
+        self._steps: list[Callable[[DomainMemory, Budget], None]] = [
+            self._vcpus,
+            self._xen_frames,
+            lambda d, budget: self._memory(d, L4, budget),
+            lambda d, budget: self._memory(d, L3, budget),
+            lambda d, budget: self._memory(d, L2, budget),
+        ]
+
+    def relinquish(self, d: DomainMemory, budget: Budget) -> bool:
+        """Go on until the budget is out; True when done. `d.dying` must be set."""
+        try:
+            while d.relinquish_step < len(self._steps):
+                self._steps[d.relinquish_step](d, budget)
+                d.relinquish_step += 1
+                budget.check()
+        except Restart:
+            return d.relinquish_step == len(self._steps)
+        return True
+
+    def _vcpus(self, d: DomainMemory, budget: Budget) -> None:
+        for v in d.vcpus:
+            self.bases.drop_both(v, Slice(v, budget))
+            self.bases.descriptors.drop_ldt_pages(v)
+            self.bases.descriptors.drop_gdt(v)
+
+    def _xen_frames(self, d: DomainMemory, budget: Budget) -> None:
+        """The window; shared_info and grant frames are freed by whoever has them."""
+        if d.window is not None:
+            for mfn in d.window.frames():
+                self.allocator.free_xen_page(mfn)
+            d.window = None
+
+    def _memory(self, d: DomainMemory, level: int, budget: Budget) -> None:
+        s = Slice(d.vcpus[0] if d.vcpus else VcpuMemory(0, d), budget)
+        for mfn in self._owned(d, level):
+            if self.frames.owner[mfn] == d.domid:
+                self.frames.get_page_light(mfn)
+                try:
+                    self._unpin(mfn, s)
+                    self.allocator.put_page_alloc_ref(mfn)
+                    self._force(mfn, level, s)
+                finally:
+                    self.frames.put_page(mfn)
+                budget.spend()
+                budget.check()
+
+    def _owned(self, d: DomainMemory, level: int) -> list[int]:
+        """Frames of `d` for which the step of `level` has still something to do."""
+        found: list[int] = []
+        for base in d.extents.bases:
+            span = slice(base, base + EXTENT_FRAMES)
+            mine = self.frames.owner_np[span] == d.domid
+            flags = self.frames.flags_np[span]
+            table = (self.frames.type_np[span] == level) & ((flags & (VALIDATED | PARTIAL)) != 0)
+            mine &= (flags & XEN) == 0
+            mine &= ((flags & (ALLOCATED | PINNED)) != 0) | table
+            found += (np.flatnonzero(mine) + base).tolist()
+        return found
+
+    def _unpin(self, mfn: int, s: Slice) -> None:
+        flags = self.frames.flags[mfn]
+        if flags & PINNED:
+            self.frames.flags[mfn] = flags & ~PINNED
+            try:
+                self.types.put_page_and_type(mfn, s)
+            except Restart:
+                self.frames.put_page(mfn)  # the pin's; PARTIAL holds its own
+                raise
+
+    def _force(self, mfn: int, level: int, s: Slice) -> None:
+        """De-validate a table of `level` whatever its count; its remaining type references drop with their holders."""
+        frames = self.frames
+        flags = frames.flags[mfn]
+        if frames.type[mfn] != level or not flags & (VALIDATED | PARTIAL):
+            return
+        frames.flags[mfn] = flags & ~(VALIDATED | PARTIAL)
+        try:
+            devalidate.demote(self.types, mfn, s, resumed=bool(flags & PARTIAL))
+        except Restart:
+            if not flags & PARTIAL:
+                frames.tcount[mfn] += 1
+                frames.get_page_light(mfn)
+            frames.flags[mfn] |= PARTIAL
+            raise
+        self.types.tables.drop(mfn)
+        if flags & PARTIAL:
+            frames.tcount[mfn] -= 1
+            frames.put_page(mfn)

@@ -1,0 +1,113 @@
+"""One entry of a validated page table is changed: check the new, take its references, write, drop the old (P8, P9).
+
+Above L1 the old entry's table is dropped through the vCPU's old_table, for that can take long and may be the table
+being changed. Source: Xen arch/x86/mm.c, mod_l1_entry … mod_l4_entry, do_mmu_update.
+"""
+
+from hypervisor.machine.paging import PAGE_PRESENT, pte_mfn
+from hypervisor.mm.budget import Slice
+from hypervisor.mm.domain_memory import DomainMemory
+from hypervisor.mm.entries import L1_DISALLOW, NOT_FASTPATH, UPPER_DISALLOW, adjust_l1e, adjust_upper
+from hypervisor.mm.frame_table import L1, L4, PARTIAL, VALIDATED, WRITABLE
+from hypervisor.mm.layout import ROOT_PAGETABLE_FIRST_XEN_SLOT, ROOT_PAGETABLE_LAST_XEN_SLOT
+from hypervisor.mm.page_types import PageTypes
+from hypervisor.mm.validate import get_page_from_l1e, get_page_from_upper, put_page_from_l1e
+from hypervisor.public.errno import Errno, XenError
+
+
+class Updates:
+    """Changes to tables and to plain frames by machine address."""
+
+    def __init__(self, types: PageTypes) -> None:
+        self.types = types
+        self.frames = types.frames
+        self.tables = types.tables
+        self.live = types.live
+
+    def pt_update(
+        self, maddr: int, value: int, pt_owner: DomainMemory, pg_owner: int, s: Slice, *, preserve_ad: bool
+    ) -> None:
+        """One MMU_NORMAL_PT_UPDATE of the 8 bytes at `maddr` (U3). XenError; Restart: nothing changed, ask again.
+
+        A table is changed as its type says; a writable or unused frame is just written. Any other is refused.
+        """
+        frames = self.frames
+        mfn, slot = maddr >> 12, maddr >> 3 & 511
+        frames.get_page(mfn, pt_owner.domid)
+        try:
+            level = frames.type[mfn]
+            if not frames.tcount[mfn] or level == WRITABLE:
+                self._plain_write(mfn, slot, value)
+            elif not frames.flags[mfn] & VALIDATED or frames.flags[mfn] & PARTIAL or not L1 <= level <= L4:
+                raise XenError(Errno.EINVAL, f"U3: {frames.describe(mfn)} cannot be written")
+            elif level == L1:
+                self.mod_l1_entry(mfn, slot, value, pt_owner, pg_owner, preserve_ad=preserve_ad)
+            elif pg_owner != pt_owner.domid:
+                raise XenError(Errno.EINVAL, f"P4: foreign frame above L1 in {frames.describe(mfn)}")
+            else:
+                if self._mod_upper_entry(mfn, slot, value, level, s, preserve_ad=preserve_ad):
+                    self.types.flush(pt_owner)
+        finally:
+            frames.put_page(mfn)
+
+    def _plain_write(self, mfn: int, slot: int, value: int) -> None:
+        self.types.get_type(mfn, WRITABLE)
+        self.live.write_entry(mfn, slot, value)
+        self.types.put_type(mfn)
+
+    def mod_l1_entry(
+        self,
+        l1: int,
+        slot: int,
+        value: int,
+        pt_owner: DomainMemory,
+        pg_owner: int,
+        *,
+        preserve_ad: bool = False,
+    ) -> None:
+        """Put `value`, naming a frame of `pg_owner`, into a validated L1 of `pt_owner`. XenError: unchanged."""
+        old = self.tables[l1].words[slot]
+        new = value
+        if value & PAGE_PRESENT:
+            if value & L1_DISALLOW:
+                raise XenError(Errno.EINVAL, f"P1: bits {value & L1_DISALLOW:#x} in L1 entry {value:#x}")
+            new = adjust_l1e(value)
+            if not (old ^ new) & NOT_FASTPATH:
+                self._write(l1, slot, new, preserve_ad=preserve_ad)
+                return
+            get_page_from_l1e(self.types, new, pt_owner, pg_owner)
+        self._write(l1, slot, new, preserve_ad=preserve_ad)
+        put_page_from_l1e(self.types, old)
+
+    def _mod_upper_entry(
+        self, mfn: int, slot: int, value: int, level: int, s: Slice, *, preserve_ad: bool
+    ) -> bool:
+        """Put `value` into a validated L2, L3 or L4 (P4, P7, XSA-148). XenError, Restart: unchanged.
+
+        True if the old entry was present, so that a CPU may have remembered it.
+        """
+        if level == L4 and ROOT_PAGETABLE_FIRST_XEN_SLOT <= slot <= ROOT_PAGETABLE_LAST_XEN_SLOT:
+            raise XenError(Errno.EINVAL, f"P7: slot {slot} of {self.frames.describe(mfn)} is Xen's")
+        old = self.tables[mfn].words[slot]
+        new = value
+        if value & PAGE_PRESENT:
+            if value & UPPER_DISALLOW:
+                raise XenError(
+                    Errno.EINVAL, f"P1: bits {value & UPPER_DISALLOW:#x} in L{level} entry {value:#x}"
+                )
+            new = adjust_upper(value, level)
+            if not (old ^ new) & NOT_FASTPATH:
+                self._write(mfn, slot, new, preserve_ad=preserve_ad)
+                self.tables.walks_changed()
+                return True
+            get_page_from_upper(self.types, new, mfn, level, s, partial_set=False, retain=False)
+        self._write(mfn, slot, new, preserve_ad=preserve_ad)
+        self.tables.walks_changed()
+        if old & PAGE_PRESENT and pte_mfn(old) != mfn:
+            self.types.park(s.vcpu, pte_mfn(old), partial=False, parent=mfn)
+        return bool(old & PAGE_PRESENT)
+
+    def _write(self, mfn: int, slot: int, entry: int, *, preserve_ad: bool) -> None:
+        if preserve_ad:
+            entry |= self.live.accessed_dirty(mfn, slot)
+        self.tables.write_entry(mfn, slot, entry)

@@ -1,0 +1,96 @@
+"""Many L1 entries changed at once, by array operations, when the outcome is certain beforehand.
+
+A run of MMU_NORMAL_PT_UPDATE requests qualifies if all go into distinct slots of the caller's own L1 tables, every
+new entry is permitted, and dropping the old ones frees no frame. Then the order cannot matter: no request can make
+another one fail. Everything else takes the path of one entry at a time (update.py), which is the definition; both
+leave the same state, which a test compares.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, PTE_MFN_MASK
+from hypervisor.mm.devalidate import drop_l1es
+from hypervisor.mm.domain_memory import DomainMemory
+from hypervisor.mm.entries import L1_DISALLOW, NOT_FASTPATH, adjust_l1es
+from hypervisor.mm.frame_table import L1, VALIDATED
+from hypervisor.mm.page_types import PageTypes
+from hypervisor.mm.validate import l1es_permitted, take_l1es
+
+Words = npt.NDArray[np.uint64]
+
+MIN_RUN = 8
+"""Shorter runs are not worth the set-up."""
+_P, _RW, _MFN = np.uint64(PAGE_PRESENT), np.uint64(PAGE_RW), np.uint64(PTE_MFN_MASK)
+
+
+def try_updates(types: PageTypes, d: DomainMemory, ptrs: Words, values: Words) -> bool:
+    """Perform all requests (uint64 arrays of one length) as `d` on its own frames, or none: False."""
+    tables = own_l1s(types, d, ptrs) if len(ptrs) >= MIN_RUN else None
+    if tables is None:
+        return False
+    slots = ((ptrs & np.uint64(4095)) >> np.uint64(3)).astype(np.intp)
+    old = np.empty_like(values)
+    for mfn, where in tables:
+        old[where] = types.tables[mfn].entries[slots[where]]
+    new = adjust_l1es(values)
+    full = ((old ^ new) & np.uint64(NOT_FASTPATH)) != 0
+    full |= (old & new & _P) == 0
+    present = new[(new & _P) != 0]
+    taken = new[full & ((new & _P) != 0)]
+    dropped = old[full & ((old & _P) != 0)]
+    named = mfns(taken)
+    writable = named[(taken & _RW) != 0]
+    if not l1es_permitted(types, d, taken, named, writable) or not bits_permitted(present):
+        return False
+    gone = mfns(dropped)
+    if frees_a_frame(types, gone):
+        return False
+    take_l1es(types, named, writable)
+    for mfn, where in tables:
+        types.tables.write_entries(mfn, slots[where], new[where])
+    drop_l1es(types, gone, gone[(dropped & _RW) != 0])
+    return True
+
+
+def own_l1s(
+    types: PageTypes, d: DomainMemory, ptrs: Words
+) -> list[tuple[int, npt.NDArray[np.intp] | slice]] | None:
+    """The L1 tables of `d` that the requests go into, each with its requests; None if one does not qualify."""
+    frames = types.frames
+    if (ptrs & np.uint64(7)).any() or len(np.unique(ptrs)) != len(ptrs):
+        return None
+    table_of = ptrs >> np.uint64(12)
+    first = int(table_of[0])
+    if (table_of == table_of[0]).all():
+        found: list[tuple[int, npt.NDArray[np.intp] | slice]] = [(first, slice(None))]
+    else:
+        numbers, inverse = np.unique(table_of, return_inverse=True)
+        found = [(int(mfn), np.flatnonzero(inverse == i)) for i, mfn in enumerate(numbers)]
+    for mfn, _ in found:
+        if mfn >= frames.top or frames.owner[mfn] != d.domid or frames.type[mfn] != L1:
+            return None
+        if not frames.flags[mfn] & VALIDATED or not frames.tcount[mfn] or frames.refs[mfn] >= frames.max_refs:
+            return None
+    return found
+
+
+def mfns(entries: Words) -> npt.NDArray[np.int64]:
+    return ((entries & _MFN) >> np.uint64(12)).astype(np.int64)
+
+
+def bits_permitted(present: Words) -> bool:
+    """P1 for entries that keep their frame too."""
+    return not (present & np.uint64(L1_DISALLOW)).any()
+
+
+def frees_a_frame(types: PageTypes, gone: npt.NDArray[np.int64]) -> bool:
+    """True if dropping one reference for each of `gone` could free a frame at some point of the run."""
+    if not len(gone):
+        return False
+    frames = types.frames
+    refs = frames.refs_np[gone]
+    if int(refs.min()) > len(gone):
+        return False
+    _, inverse, counts = np.unique(gone, return_inverse=True, return_counts=True)
+    return bool((refs <= counts[inverse]).any())

@@ -1,0 +1,226 @@
+"""Where a page table is validated: every present entry is checked and its references taken (P1–P6, P11).
+
+L1 tables are checked by array operations on all 512 entries and cannot be interrupted; L2…L4 go entry by entry,
+each step a point where the budget may end the slice (Q1, Q4). Nothing is taken before it was checked, and what was
+taken for entries [0, i) is dropped when entry i is refused: at once for an L1, through old_table above (F9, Q3).
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, PTE_MFN_MASK, pte_mfn
+from hypervisor.mm import descriptor_rules, linear, xen_slots
+from hypervisor.mm.budget import Restart, Slice
+from hypervisor.mm.devalidate import present_slots
+from hypervisor.mm.entries import INVALID_MFN_FIELD, L1_DISALLOW, UPPER_DISALLOW, adjust_l1es, adjust_upper
+from hypervisor.mm.frame_table import L1, L4, SEG_DESC, VALIDATED, WRITABLE
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.types import DomId
+from hypervisor.public.xen import DOMID_IO
+
+if TYPE_CHECKING:
+    from hypervisor.mm.domain_memory import DomainMemory
+    from hypervisor.mm.page_types import PageTypes
+
+Mfns = npt.NDArray[np.int64]
+
+
+def promote(types: "PageTypes", mfn: int, pgt: int, s: Slice | None) -> None:
+    """Check the frame's content as `pgt` and take its references. XenError, Restart; see PageTypes._validate."""
+    if pgt == L1:
+        promote_l1(types, mfn)
+        if s is not None:
+            s.budget.spend(512)
+    elif pgt == SEG_DESC:
+        descriptors = types.live.copy_of(mfn)
+        types.live.write_table(mfn, descriptor_rules.checked_page(descriptors))
+    else:
+        assert s is not None  # whoever takes L2…L4 can be restarted
+        promote_upper(types, mfn, pgt, s)
+
+
+# --- L1: a whole table at once ------------------------------------------------------------------------
+
+
+def promote_l1(types: "PageTypes", mfn: int) -> None:
+    """Validate an L1 table's copy and publish it. XenError: the first refused entry's; nothing was taken (F9)."""
+    frames = types.frames
+    table = types.tables[mfn]
+    owner = types.domains[DomId(frames.owner[mfn])]
+    entries = table.entries
+    present = entries[(entries & np.uint64(PAGE_PRESENT)) != 0]
+    named = ((present & np.uint64(PTE_MFN_MASK)) >> np.uint64(12)).astype(np.int64)
+    writable = named[(present & np.uint64(PAGE_RW)) != 0]
+    if not l1es_permitted(types, owner, present, named, writable):
+        take_l1es_one_by_one(types, owner, present)
+    else:
+        take_l1es(types, named, writable)
+    table.entries[:] = adjust_l1es(entries)
+    types.tables.publish(mfn)
+
+
+def l1es_permitted(
+    types: "PageTypes", owner: "DomainMemory", present: npt.NDArray[np.uint64], named: Mfns, writable: Mfns
+) -> bool:
+    """True if `owner` may have all these entries (P1, P3) and taking them needs no flush and reaches no limit.
+
+    Their order does not matter then: taking one reference cannot make another one fail.
+    """
+    frames = types.frames
+    if not len(present):
+        return True
+    if (present & np.uint64(L1_DISALLOW)).any() or int(named.max()) >= frames.top:
+        return False
+    if (frames.owner_np[named] != owner.domid).any():
+        return False
+    if int(frames.refs_np[named].max()) + len(named) > frames.max_refs:
+        return False
+    if not len(writable):
+        return True
+    unused = frames.tcount_np[writable] == 0
+    other = frames.type_np[writable] != WRITABLE
+    if (other & ~unused).any() or (unused & other & (frames.stamp_np[writable] >= owner.flush_clock)).any():
+        return False
+    return int(frames.tcount_np[writable].max()) + len(writable) <= frames.max_tcount
+
+
+def take_l1es(types: "PageTypes", named: Mfns, writable: Mfns) -> None:
+    """References for permitted entries: one general each, one writable each of `writable`."""
+    frames = types.frames
+    add(frames.refs_np, named)
+    if len(writable):
+        frames.type_np[writable] = WRITABLE
+        frames.flags_np[writable] |= VALIDATED
+        add(frames.tcount_np, writable)
+
+
+def add(column: npt.NDArray[np.uint32], mfns: Mfns) -> None:
+    """+1 for each time a frame is named."""
+    np.add.at(column, mfns, _ONE)
+
+
+_ONE = np.uint32(1)
+
+
+def take_l1es_one_by_one(types: "PageTypes", owner: "DomainMemory", present: npt.NDArray[np.uint64]) -> None:
+    """As take_l1es, in order; at the first refused entry those before it are given back."""
+    taken: list[int] = []
+    try:
+        for entry in present.tolist():
+            get_page_from_l1e(types, entry, owner, owner.domid)
+            taken.append(entry)
+    except XenError:
+        for entry in taken:
+            put_page_from_l1e(types, entry)
+        raise
+
+
+# --- one entry ----------------------------------------------------------------------------------------
+
+
+def get_page_from_l1e(types: "PageTypes", entry: int, l1e_owner: "DomainMemory", pg_owner: int) -> None:
+    """References for one present L1 entry in a table of `l1e_owner` naming a frame of `pg_owner` (P1, P3, P5).
+
+    XenError: EINVAL for bits, EPERM for frames that do not exist (there is no device memory), EBUSY for others.
+    """
+    frames = types.frames
+    if entry & L1_DISALLOW:
+        raise XenError(Errno.EINVAL, f"P1: bits {entry & L1_DISALLOW:#x} in L1 entry {entry:#x}")
+    mfn = pte_mfn(entry)
+    if mfn >= frames.top or mfn == 0:
+        errno = Errno.EINVAL if mfn == INVALID_MFN_FIELD else Errno.EPERM
+        raise XenError(errno, f"P5: L1 entry {entry:#x} names no frame")
+    owner = frames.owner[mfn]
+    if owner < 0 or frames.refs[mfn] >= frames.max_refs:
+        raise XenError(Errno.EBUSY, f"P3: L1 entry {entry:#x} names {frames.describe(mfn)}")
+    if owner != pg_owner and (pg_owner in (l1e_owner.domid, DOMID_IO) or not types.controls(pg_owner, owner)):
+        raise XenError(Errno.EBUSY, f"P3: L1 entry {entry:#x} for d{pg_owner} names {frames.describe(mfn)}")
+    frames.refs[mfn] += 1
+    if entry & PAGE_RW:
+        try:
+            types.get_type(mfn, WRITABLE)
+        except XenError as refusal:
+            frames.put_page(mfn)
+            raise XenError(Errno.EBUSY, f"F4: writable L1 entry {entry:#x}: {refusal.reason}") from None
+
+
+def put_page_from_l1e(types: "PageTypes", entry: int) -> None:
+    """Drop what a recorded L1 entry holds; nothing if it is not present."""
+    if entry & PAGE_PRESENT:
+        mfn = pte_mfn(entry)
+        if entry & PAGE_RW:
+            types.put_type(mfn)
+        types.frames.put_page(mfn)
+
+
+def get_page_from_upper(
+    types: "PageTypes", entry: int, parent: int, level: int, s: Slice, *, partial_set: bool, retain: bool
+) -> None:
+    """References for one present entry of an L2…L4 table `parent`: the next lower table, or a linear one (P4, P11).
+
+    partial_set: the entry holds a general reference already. retain: it keeps one if this must be restarted.
+    """
+    if entry & UPPER_DISALLOW:
+        raise XenError(Errno.EINVAL, f"P1: bits {entry & UPPER_DISALLOW:#x} in L{level} entry {entry:#x}")
+    frames = types.frames
+    mfn = pte_mfn(entry)
+    domid = frames.owner[parent]
+    try:
+        if not partial_set:
+            frames.get_page(mfn, domid)
+        try:
+            types.get_type(mfn, level - 1, s)
+        except (XenError, Restart) as stop:
+            keeps = partial_set or s.vcpu.old_table == mfn or (retain and isinstance(stop, Restart))
+            if not keeps:
+                frames.put_page(mfn)
+            raise
+    except XenError as refusal:
+        if partial_set or s.vcpu.old_table is not None or refusal.errno is not Errno.EINVAL:
+            raise
+        try:
+            linear.get(types, entry, parent)
+        except XenError:
+            raise refusal from None
+
+
+# --- L2…L4: entry by entry --------------------------------------------------------------------------------
+
+
+def promote_upper(types: "PageTypes", mfn: int, level: int, s: Slice) -> None:
+    """Validate an L2…L4 table from where it stopped. Restart: parked after at least one more entry (Q1)."""
+    frames = types.frames
+    table = types.tables[mfn]
+    start, partial_set = frames.nr_validated[mfn], bool(frames.partial_set[mfn])
+    for at, i in enumerate(present_slots(table, level, start)):
+        if at and s.budget.exhausted:
+            frames.nr_validated[mfn], frames.partial_set[mfn] = i, 0
+            raise Restart
+        partial_set = partial_set and i == start
+        s.budget.spend()
+        try:
+            get_page_from_upper(types, table.words[i], mfn, level, s, partial_set=partial_set, retain=True)
+        except Restart:
+            frames.nr_validated[mfn], frames.partial_set[mfn] = i, 1
+            raise
+        except XenError:
+            give_up(types, mfn, i, s, partial_set=partial_set)
+            raise
+        table.words[i] = adjust_upper(table.words[i], level)
+    if level == L4:
+        xen_slots.install(types, mfn)
+    types.tables.publish(mfn)
+
+
+def give_up(types: "PageTypes", mfn: int, i: int, s: Slice, *, partial_set: bool) -> None:
+    """Entry i was refused: hand the table to old_table if earlier entries hold references (Q3).
+
+    If the table below is parked there itself, its general reference passes to entry i, so only one is parked.
+    """
+    below = s.vcpu.old_table is not None
+    if i or partial_set or below:
+        frames = types.frames
+        frames.nr_validated[mfn], frames.partial_set[mfn] = i, int(partial_set or below)
+        types.park(s.vcpu, mfn, partial=True)
