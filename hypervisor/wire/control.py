@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -183,8 +183,13 @@ class Request:
 class ControlServer:
     """The toolstack's end, driven by Dom0's loop: never waits."""
 
-    def __init__(self, folder: Path) -> None:
-        """Binds the endpoint in the machine's folder (mode 0700); a stale socket file is replaced."""
+    def __init__(self, folder: Path, sent: Callable[[], None]) -> None:
+        """Binds the endpoint in the machine's folder (mode 0700).
+
+        `sent` is called after each message sent: its descriptor may have been reset, so `receive` is due
+        again.
+        """
+        self._sent = sent
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.linger = 500
@@ -213,6 +218,7 @@ class ControlServer:
         """Raises Disconnected, Congested."""
         try:
             self._socket.send_multipart([peer, msgpack.packb(reply)], zmq.NOBLOCK)
+            self._sent()
         except zmq.Again:
             raise Congested from None
         except zmq.ZMQError as error:

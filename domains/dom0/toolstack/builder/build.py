@@ -27,6 +27,7 @@ from hypervisor.machine.pv_layout import (
     plan,
     vcpu_context,
 )
+from hypervisor.public.arch_x86.xen import XEN_LEGACY_MAX_VCPUS
 from hypervisor.public.grant_table import (
     GNTTAB_RESERVED_CONSOLE,
     GNTTAB_RESERVED_XENSTORE,
@@ -34,7 +35,7 @@ from hypervisor.public.grant_table import (
     grant_entry_v1,
 )
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, MAddr, Mfn, Pfn, Port
-from hypervisor.public.xen import XEN_LEGACY_MAX_VCPUS, shared_info, vcpu_info
+from hypervisor.public.xen import shared_info, vcpu_info
 
 if TYPE_CHECKING:
     from domains.kernel.kernel import Kernel
@@ -121,7 +122,7 @@ class Builder:
 
     def _write(self, domid: DomId, p2m: npt.NDArray[np.uint64], part: Content) -> None:
         """Put whole pages into the domain through a foreign mapping."""
-        kernel, data = self._kernel, memoryview(part.data)
+        kernel, data = self._kernel, part.data.data
         for at in range(0, len(data), PAGES_AT_ONCE * PAGE_SIZE):
             piece = data[at : at + PAGES_AT_ONCE * PAGE_SIZE]
             first = part.pfn + (at >> PAGE_SHIFT)

@@ -159,10 +159,8 @@ def assembled(given: dict[str, Given]) -> DomainConfig:
 
 def command_line(given: dict[str, Given]) -> str:
     """`cmdline`; without it `root=…` and `extra` put together, as xl does."""
-    if "cmdline" in given:
-        used = {"cmdline": given["cmdline"]}
-    else:
-        used = {key: given[key] for key in ("root", "extra") if key in given}
+    keys = ("cmdline",) if "cmdline" in given else ("root", "extra")
+    used = {key: given[key] for key in keys if key in given}
     line = " ".join(f"root={item.value}" if key == "root" else item.value for key, item in used.items())
     if len(line.encode()) >= MAX_GUEST_CMDLINE:
         position = list(used.values())[-1].position

@@ -1,0 +1,94 @@
+"""Dom0: the services of a machine, brought up in the order in which they need each other.
+
+    store ── its socket, Dom0's own client, guests' rings
+      └─ consoles
+          └─ toolstack ── the control endpoint
+              └─ block back end
+
+One kernel, one loop: sockets are physical interrupts in it, rings are event channels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from domains.dom0.console.consoled import Consoled
+from domains.dom0.store_access import GuestRings, LocalWire
+from domains.dom0.toolstack.domains import DOM0_NAME, Domains
+from domains.dom0.toolstack.lifecycle import Lifecycle
+from domains.dom0.toolstack.operations import Operations
+from domains.dom0.toolstack.service import Service
+from domains.dom0.toolstack.store_tree import write_all
+from domains.dom0.toolstack.xenctrl import XenCtrl
+from domains.dom0.xenstore.server import Xenstored
+from domains.dom0.xenstore.socket import SocketServer
+from domains.kernel.guest import Guest
+from domains.kernel.kernel import Kernel
+from drivers.block.back import BlockBack
+from hypervisor.public.xen import VIRQ_DOM_EXC
+
+STORE_SOCKET: Final = "xenstored"
+BACKENDS: Final = "/local/domain/0/backend"
+
+
+class Dom0(Guest):
+    """`folder=` and `machine=` on the command line say which machine this is."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(kernel)
+        self._stopping = False
+        self._delay: float | None = None
+        settings = dict(item.partition("=")[::2] for item in kernel.cmdline.split())
+        self._folder = Path(settings["folder"])
+        self._machine = settings["machine"]
+
+    def main(self) -> None:
+        kernel = self.kernel
+        xen = XenCtrl(kernel)
+        self._xenstored = Xenstored(GuestRings(kernel, xen), lambda: kernel.now() / 1e9, print)
+        wire = LocalWire(self._xenstored)
+        wire.arrived = kernel.connect_xenbus(wire).receive
+        self._write_own_nodes()
+        store_socket = SocketServer(self._xenstored, kernel, str(self._folder / STORE_SOCKET))
+        service = self._start_toolstack(xen)
+        blocks = BlockBack(kernel)
+        blocks.start()
+        service.listen(self._folder)
+        self._run()
+        service.close()
+        store_socket.close()
+
+    def _write_own_nodes(self) -> None:
+        xenbus = self.kernel.xenbus
+        write_all(xenbus, "/local/domain/0", {"name": DOM0_NAME, "domid": 0})
+        for path in (BACKENDS, "/vm", "/libxl", "/tool"):
+            xenbus.mkdir(path)
+
+    def _start_toolstack(self, xen: XenCtrl) -> Service:
+        kernel = self.kernel
+        consoled = Consoled(kernel)
+        domains = Domains(xen, kernel.xenbus)
+        operations = Operations(kernel)
+        lifecycle = Lifecycle(kernel, xen, self._xenstored, consoled, domains, operations, print)
+        kernel.events.bind_virq(VIRQ_DOM_EXC, lifecycle.domain_exception)
+        kernel.xenbus.watch(BACKENDS, lambda _path: operations.poke())
+        machine = {
+            "machine": self._machine,
+            "folder": str(self._folder),
+            "xenstored_path": str(self._folder / STORE_SOCKET),
+        }
+        return Service(kernel, xen, domains, lifecycle, operations, consoled, machine, self._stop)
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+    def _run(self) -> None:
+        """Serve until the machine is stopped; the store gets its turn after every handler."""
+        while not self._stopping:
+            self.kernel.wait(self._turn, self._delay)
+
+    def _turn(self) -> bool:
+        """Whether to leave `wait`: the store's next turn is due at another time than was said before."""
+        before, self._delay = self._delay, self._xenstored.run()
+        return self._stopping or (self._delay is not None and self._delay != before)

@@ -1,0 +1,111 @@
+"""Virtual devices in xenstore: both ends' directories as libxl writes them, and what became of the back ends.
+
+/local/domain/5/device/vbd/51712          the front end's: the domain writes, Dom0 reads
+/local/domain/0/backend/vbd/5/51712       the back end's: Dom0 writes, the domain reads
+/libxl/5/device/vbd/51712                 the toolstack's own note of both
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from domains.dom0.toolstack.store_tree import children, home, read_or_none, remove, write_all
+from domains.dom0.toolstack.xlcfg.disk import Disk
+from domains.kernel.xenbus import StoreCalls
+from hypervisor.public.io.protocols import XEN_IO_PROTO_ABI_X86_64
+from hypervisor.public.io.xenbus import (
+    XenbusStateClosed,
+    XenbusStateClosing,
+    XenbusStateInitialising,
+    XenbusStateInitWait,
+)
+from hypervisor.public.types import DomId
+
+DOM0: Final = DomId(0)
+
+
+def front_path(domid: DomId, kind: str, devid: int) -> str:
+    return f"{home(domid)}/device/{kind}/{devid}"
+
+
+def back_path(domid: DomId, kind: str, devid: int) -> str:
+    return f"{home(DOM0)}/backend/{kind}/{domid}/{devid}"
+
+
+def add_disk(nodes: StoreCalls, domid: DomId, disk: Disk) -> None:
+    """Announce a disk to both ends; to be done in one transaction."""
+    kind = "cdrom" if disk.cdrom else "disk"
+    back: dict[str, str | int] = {
+        "params": disk.target,
+        "frontend-id": domid,
+        "online": 1,
+        "removable": int(disk.cdrom),
+        "bootable": 1,
+        "dev": disk.vdev,
+        "type": "phy",
+        "mode": "w" if disk.writable else "r",
+        "device-type": kind,
+        "discard-enable": int(disk.writable),
+        "specification": "xen",
+        "state": int(XenbusStateInitialising),
+    }
+    front: dict[str, str | int] = {
+        "backend-id": DOM0,
+        "virtual-device": disk.devid,
+        "device-type": kind,
+        "trusted": 1,
+        "protocol": XEN_IO_PROTO_ABI_X86_64,
+        "state": int(XenbusStateInitialising),
+    }
+    add_device(nodes, domid, "vbd", disk.devid, front, back)
+
+
+def add_device(
+    nodes: StoreCalls,
+    domid: DomId,
+    kind: str,
+    devid: int,
+    front: dict[str, str | int],
+    back: dict[str, str | int],
+) -> None:
+    """Both ends' directories of one device, each pointing to the other."""
+    front_at, back_at = front_path(domid, kind, devid), back_path(domid, kind, devid)
+    for path, owner, reader in ((front_at, domid, DOM0), (back_at, DOM0, domid)):
+        remove(nodes, path)
+        nodes.mkdir(path)
+        nodes.set_permissions(path, [f"n{owner}", f"r{reader}"])
+    write_all(nodes, front_at, {"backend": back_at, **front})
+    write_all(nodes, back_at, {"frontend": front_at, **back})
+    write_all(nodes, f"/libxl/{domid}/device/{kind}/{devid}", {"frontend": front_at, "backend": back_at})
+
+
+def back_ends(nodes: StoreCalls, domid: DomId) -> list[str]:
+    """Directories of the back ends that serve a domain's devices; its console is not one."""
+    root = f"{home(DOM0)}/backend"
+    return [
+        f"{root}/{kind}/{domid}/{devid}"
+        for kind in children(nodes, root)
+        if kind != "console"
+        for devid in children(nodes, f"{root}/{kind}/{domid}")
+    ]
+
+
+def refusal(nodes: StoreCalls, domid: DomId) -> str | None:
+    """Why a back end cannot serve its device, in its own words; None while none has refused."""
+    for path in back_ends(nodes, domid):
+        if state(nodes, path) in (XenbusStateClosing, XenbusStateClosed):
+            device = read_or_none(nodes, f"{path}/dev") or path
+            why = read_or_none(nodes, f"{path}/hotplug-error") or read_or_none(nodes, f"{path}/error")
+            return f"device {device}: {why or 'the back end closed it'}"
+    return None
+
+
+def ready(nodes: StoreCalls, domid: DomId) -> bool:
+    """Whether every back end waits for its front end, or has refused."""
+    return all(state(nodes, path) >= XenbusStateInitWait for path in back_ends(nodes, domid))
+
+
+def state(nodes: StoreCalls, path: str) -> int:
+    """A device end's XenbusState; 0, unknown, if it says none."""
+    text = read_or_none(nodes, f"{path}/state") or ""
+    return int(text) if text.isdecimal() and len(text) == 1 else 0

@@ -1,0 +1,82 @@
+"""Which domains there are, under which names: Xen knows the ids, xenstore the names, this toolstack how they
+were made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from domains.dom0.toolstack.errors import ToolstackError
+from domains.dom0.toolstack.store_tree import home, read_or_none
+from domains.dom0.toolstack.xenctrl import DomainInfo, XenCtrl
+from domains.dom0.toolstack.xlcfg.model import DomainConfig
+from hypervisor.public.sched import ShutdownReason
+from hypervisor.public.types import DomId
+from hypervisor.public.xen import DOMID_FIRST_RESERVED
+from hypervisor.wire.control import Exit
+
+if TYPE_CHECKING:
+    from domains.kernel.xenbus import Xenbus
+
+DOM0_NAME = "Domain-0"
+
+
+@dataclass(eq=False)
+class Record:
+    """A domain made by this toolstack. `shutdown`: the reason that was acted upon."""
+
+    domid: DomId
+    config: DomainConfig
+    uuid: UUID
+    shutdown: ShutdownReason | None = None
+    destroying: bool = field(default=False)
+
+
+class Domains:
+    """Looks domains up; keeps the records."""
+
+    def __init__(self, xen: XenCtrl, xenbus: Xenbus) -> None:
+        self._xen = xen
+        self._xenbus = xenbus
+        self.records: dict[DomId, Record] = {}
+
+    def name_of(self, domid: DomId) -> str | None:
+        """The name in the store; None if it has none there."""
+        if domid == 0:
+            return DOM0_NAME
+        return read_or_none(self._xenbus, f"{home(domid)}/name")
+
+    def find(self, wanted: str) -> DomainInfo:
+        """The domain of that name or id. Raises ToolstackError(NO_SUCH_DOMAIN)."""
+        info = None
+        if wanted.isdecimal() and len(wanted) <= 5:
+            domid = int(wanted)
+            info = self._xen.getdomaininfo(DomId(domid)) if domid < DOMID_FIRST_RESERVED else None
+        else:
+            named = (info for info in self._xen.domains() if self.name_of(info.domid) == wanted)
+            info = next(named, None)
+        if info is None:
+            raise ToolstackError(
+                f"there is no domain '{wanted}'; 'xenctl list' shows those there are", Exit.NO_SUCH_DOMAIN
+            )
+        return info
+
+    def guest(self, wanted: str) -> DomainInfo:
+        """As `find`, but never Dom0."""
+        info = self.find(wanted)
+        if info.domid == 0:
+            raise ToolstackError("that would end or stop Dom0, and the machine with it; use 'xenctl stop'")
+        return info
+
+    def check_name_free(self, name: str) -> None:
+        """Raises ToolstackError if a domain has the name."""
+        taken = {self.name_of(info.domid): info.domid for info in self._xen.domains() if not info.dying}
+        if name in taken:
+            raise ToolstackError(
+                f"domain '{name}' exists already with id {taken[name]}; destroy it or choose another name"
+            )
+
+    def gone(self, domid: DomId) -> bool:
+        return self._xen.getdomaininfo(domid) is None

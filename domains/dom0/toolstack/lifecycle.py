@@ -1,0 +1,240 @@
+"""From creation to the end of a domain, and what its shutdown leads to.
+
+    create ──► paused ──unpause──► running ──SCHEDOP_shutdown──► shut down ──on_…──► destroyed, made again,
+    or kept
+       │ any failure                  │ destroy, or its process dies
+       └──► nothing of it is left ◄───┘
+
+Creation is everything or nothing: what is refused half-way is taken back as `destroy` would, and the reason
+reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final
+from uuid import UUID, uuid4
+
+from domains.dom0.console.consoled import Consoled
+from domains.dom0.toolstack import devices, store_tree
+from domains.dom0.toolstack.builder.build import PAGES_PER_MIB, Builder, Prepared, prepare
+from domains.dom0.toolstack.domains import Domains, Record
+from domains.dom0.toolstack.errors import ToolstackError
+from domains.dom0.toolstack.operations import Operation, Operations, Until
+from domains.dom0.toolstack.xenctrl import XenCtrl
+from domains.dom0.toolstack.xlcfg.model import Action, DomainConfig
+from hypervisor.public.errno import XenError
+from hypervisor.public.sched import (
+    SHUTDOWN_crash,
+    SHUTDOWN_poweroff,
+    SHUTDOWN_reboot,
+    SHUTDOWN_suspend,
+    SHUTDOWN_watchdog,
+    ShutdownReason,
+)
+from hypervisor.public.types import DomId
+from hypervisor.wire.control import Exit
+
+if TYPE_CHECKING:
+    from domains.dom0.xenstore.server import Xenstored
+    from domains.kernel.kernel import Kernel
+
+DEVICE_TIMEOUT: Final = 10.0
+"""Seconds a back end may take to get ready; libxl's hotplug time-out."""
+DESTROY_TIMEOUT: Final = 10.0
+"""Seconds until the last frame of a destroyed domain is back."""
+DEFAULT_EVENT_PORTS: Final = 1023
+"""Highest port of a domain, as libxl sets it."""
+BUILD_OVERHEAD: Final = 64
+"""Frames that a domain takes besides its memory: shared info, grant table, descriptor tables."""
+
+
+class Lifecycle:
+    """One per Dom0."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        xen: XenCtrl,
+        xenstored: Xenstored,
+        consoled: Consoled,
+        domains: Domains,
+        operations: Operations,
+        log: Callable[[str], None],
+    ) -> None:
+        self._kernel = kernel
+        self._xen = xen
+        self._xenstored = xenstored
+        self._consoled = consoled
+        self._domains = domains
+        self._operations = operations
+        self._log = log
+        self._builder = Builder(kernel, xen)
+
+    def create(self, config: DomainConfig, built: Callable[[DomId], None], paused: bool) -> Operation:
+        """Make a domain; its result is the Record. `built(domid)` is called before its first instruction.
+
+        Raises ToolstackError, and then nothing of it is left.
+        """
+        self._domains.check_name_free(config.name)
+        if config.vifs:
+            raise ToolstackError("vif is not supported yet; remove it from the description")
+        prepared = prepare(config)
+        self._check_memory(config)
+        uuid = config.uuid or uuid4()
+        domid = self._createdomain(config, uuid)
+        record = self._domains.records[domid] = Record(domid, config, uuid)
+        try:
+            self._furnish(record, prepared)
+            yield Until(
+                lambda: devices.ready(self._kernel.xenbus, domid),
+                f"the devices of {config.name} did not get ready",
+                DEVICE_TIMEOUT,
+            )
+            if why := devices.refusal(self._kernel.xenbus, domid):
+                raise ToolstackError(why)
+            built(domid)
+            if not paused:
+                self._xen.unpausedomain(domid)
+        except (ToolstackError, XenError) as error:
+            yield from self.destroy(domid, "creation failed")
+            raise self._explained(config, error) from None
+        self._log(f"domain {domid} ({config.name}) created")
+        return record
+
+    def destroy(self, domid: DomId, reason: str = "destroyed") -> Operation:
+        """End a domain at once, whatever it is doing; nothing of it is left. Ends when its id is free."""
+        record = self._domains.records.get(domid)
+        if record is not None:
+            record.destroying = True
+        if not self._domains.gone(domid):
+            self._xen.pausedomain(domid)
+        self._consoled.disconnect(domid, reason)
+        self._kernel.xenbus.in_transaction(
+            lambda nodes: store_tree.remove(nodes, f"{store_tree.home(domid)}/device")
+        )
+        if not self._domains.gone(domid):
+            self._xen.destroydomain(domid)
+        self._forget(domid)
+        yield Until(
+            lambda: self._domains.gone(domid),
+            f"domain {domid} did not end: somebody still uses its memory",
+            DESTROY_TIMEOUT,
+        )
+
+    def shutdown(self, wanted: str, command: str, wait: bool, timeout: float | None) -> Operation:
+        """Ask a domain to power off or reboot; with `wait` the result is how it ended (ShutdownReason or
+        None).
+        """
+        info = self._domains.guest(wanted)
+        domid = info.domid
+        if info.shutdown is not None:
+            raise ToolstackError(f"domain '{wanted}' has shut down already; use 'xenctl destroy'")
+        self._kernel.xenbus.write(f"{store_tree.home(domid)}/control/shutdown", command)
+        record = self._domains.records.get(domid)
+        if not wait:
+            return None
+        yield Until(
+            lambda: self._domains.gone(domid) or (record is not None and record.shutdown is not None),
+            f"domain '{wanted}' did not shut down",
+            timeout,
+        )
+        return record.shutdown if record is not None else None
+
+    def domain_exception(self) -> None:
+        """VIRQ_DOM_EXC: some domain has shut down or ceased to exist. Finds out which."""
+        infos = {info.domid: info for info in self._xen.domains()}
+        for domid, record in list(self._domains.records.items()):
+            info = infos.get(domid)
+            if record.destroying:
+                continue
+            if info is None or info.dying:
+                self._log(f"domain {domid} ({record.config.name}) has died")
+                record.shutdown = SHUTDOWN_crash
+                self._start(self._after(record, SHUTDOWN_crash, record.config.actions.on_crash))
+            elif info.shutdown is not None and record.shutdown is None:
+                self._shut_down(record, info.shutdown)
+        self._operations.poke()
+
+    def _shut_down(self, record: Record, reason: ShutdownReason) -> None:
+        actions = record.config.actions
+        action = {
+            SHUTDOWN_poweroff: actions.on_poweroff,
+            SHUTDOWN_reboot: actions.on_reboot,
+            SHUTDOWN_crash: actions.on_crash,
+            SHUTDOWN_watchdog: actions.on_watchdog,
+        }.get(reason, Action.PRESERVE)
+        record.shutdown = reason
+        self._log(f"domain {record.domid} ({record.config.name}) shut down: {name_of(reason)}, {action}")
+        self._xenstored.shutdown(record.domid)
+        self._start(self._after(record, reason, action))
+
+    def _after(self, record: Record, reason: ShutdownReason, action: Action) -> Operation:
+        """What a shutdown leads to."""
+        if action is Action.PRESERVE or reason is SHUTDOWN_suspend:
+            return
+        if action is Action.RENAME_RESTART:
+            kept = f"{record.config.name}-{record.domid}"
+            store_tree.rename(self._kernel.xenbus, record.domid, kept)
+        else:
+            yield from self.destroy(record.domid, name_of(reason))
+        if action in (Action.RESTART, Action.RENAME_RESTART):
+            config = record.config if action is Action.RESTART else replace(record.config, uuid=None)
+            yield from self.create(config, lambda _: None, paused=False)
+
+    def _start(self, operation: Operation) -> None:
+        self._operations.start(
+            operation, lambda _: self._operations.poke(), lambda error: self._log(f"toolstack: {error}")
+        )
+
+    def _createdomain(self, config: DomainConfig, uuid: UUID) -> DomId:
+        def limit(value: int | None) -> int:
+            return -1 if value is None else value
+
+        try:
+            return self._xen.createdomain(
+                uuid.bytes,
+                config.maxvcpus,
+                limit(config.max_grant_frames),
+                limit(config.max_maptrack_frames),
+                config.max_event_channels or DEFAULT_EVENT_PORTS,
+            )
+        except XenError as error:
+            raise self._explained(config, error) from None
+
+    def _furnish(self, record: Record, prepared: Prepared) -> None:
+        """Everything between an empty domain and one that waits for its devices."""
+        domid, config, xenbus = record.domid, record.config, self._kernel.xenbus
+        xenbus.in_transaction(lambda nodes: store_tree.make_tree(nodes, domid, record.uuid, config.name))
+        built = self._builder.build(domid, config, prepared)
+        self._consoled.connect(domid, built.console_mfn, built.console_port)
+        xenbus.in_transaction(lambda nodes: store_tree.publish(nodes, domid, record.uuid, config, built))
+        self._xenstored.introduce(domid, built.store_mfn, built.store_port)
+        for disk in config.disks:
+            xenbus.in_transaction(partial(devices.add_disk, domid=domid, disk=disk))
+
+    def _forget(self, domid: DomId) -> None:
+        """Take the domain out of the store and out of the records."""
+        self._xenstored.release(domid)
+        self._kernel.xenbus.in_transaction(lambda nodes: store_tree.remove_tree(nodes, domid))
+        self._domains.records.pop(domid, None)
+
+    def _check_memory(self, config: DomainConfig) -> None:
+        free = self._xen.physinfo().free_pages
+        if config.memory * PAGES_PER_MIB + BUILD_OVERHEAD > free:
+            raise ToolstackError(
+                f"domain {config.name} wants {config.memory} MiB, but only {free // PAGES_PER_MIB} MiB are free;"
+                " lower memory= or start the machine with a larger --memory"
+            )
+
+    def _explained(self, config: DomainConfig, error: ToolstackError | XenError) -> ToolstackError:
+        if isinstance(error, ToolstackError):
+            return error
+        return ToolstackError(f"domain {config.name} could not be created: {error}", Exit.FAILURE)
+
+
+def name_of(reason: ShutdownReason) -> str:
+    """A reason as people say it: poweroff, reboot, crash …"""
+    return reason.name.removeprefix("SHUTDOWN_")

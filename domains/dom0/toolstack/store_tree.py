@@ -1,0 +1,161 @@
+"""What a domain finds of itself in xenstore: the directories that the toolstack makes, and who may do what
+there.
+
+    /local/domain/5            owner 0, readable by 5: the domain sees, the toolstack decides
+        name domid vm
+        memory/  cpu/  console/  store/        readable
+        control/  device/                      readable; of control/ single nodes are the domain's
+        data drivers feature attr error        the domain's own
+    /vm/<uuid>                 readable: uuid name start_time image/
+    /libxl/5                   the toolstack's own: type, device/<kind>/<id>/{frontend,backend}
+
+Source: libxl's domain creation (tools/libs/light), whose nodes and permissions guests rely on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Final
+from uuid import UUID
+
+from domains.dom0.toolstack.builder.build import Built
+from domains.dom0.toolstack.xlcfg.model import DomainConfig
+from domains.kernel.xenbus import StoreCalls
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.types import DomId
+
+READABLE_DIRECTORIES: Final = ("cpu", "memory", "device", "control")
+OWN_NODES: Final = (
+    "device/suspend/event-channel",
+    "control/shutdown",
+    "control/feature-poweroff",
+    "control/feature-reboot",
+    "control/feature-suspend",
+    "control/sysrq",
+    "data",
+    "drivers",
+    "feature",
+    "attr",
+    "error",
+)
+CONSOLE_LIMIT: Final = 1 << 20
+PROTOCOL: Final = "vt100"
+
+
+def home(domid: DomId) -> str:
+    return f"/local/domain/{domid}"
+
+
+def write_all(nodes: StoreCalls, path: str, values: Mapping[str, str | int]) -> None:
+    for name, value in values.items():
+        nodes.write(f"{path}/{name}", str(value))
+
+
+def remove(nodes: StoreCalls, path: str) -> None:
+    """Remove a node and what is below it, if it is there."""
+    try:
+        nodes.rm(path)
+    except XenError as error:
+        if error.errno is not Errno.ENOENT:
+            raise
+
+
+def read_or_none(nodes: StoreCalls, path: str) -> str | None:
+    try:
+        return nodes.read(path)
+    except XenError as error:
+        if error.errno is Errno.ENOENT:
+            return None
+        raise
+
+
+def children(nodes: StoreCalls, path: str) -> list[str]:
+    """Names of a node's children; none if there is no such node."""
+    try:
+        return nodes.directory(path)
+    except XenError as error:
+        if error.errno is Errno.ENOENT:
+            return []
+        raise
+
+
+def make_tree(nodes: StoreCalls, domid: DomId, uuid: UUID, name: str) -> None:
+    """The empty directories of a new domain; what a former one left is gone."""
+    own, readable, ours = [f"n{domid}"], ["n0", f"r{domid}"], ["n0"]
+    path, vm = home(domid), f"/vm/{uuid}"
+    for directory, permissions in ((path, readable), (vm, readable), (f"/libxl/{domid}", ours)):
+        remove(nodes, directory)
+        nodes.mkdir(directory)
+        nodes.set_permissions(directory, permissions)
+    for directory in READABLE_DIRECTORIES:
+        nodes.mkdir(f"{path}/{directory}")
+        nodes.set_permissions(f"{path}/{directory}", readable)
+    for node in OWN_NODES:
+        nodes.write(f"{path}/{node}", "")
+        nodes.set_permissions(f"{path}/{node}", own)
+    write_all(nodes, path, {"vm": vm, "name": name})
+    write_all(nodes, f"{path}/control", {"platform-feature-xs_reset_watches": 1})
+    write_all(nodes, vm, {"uuid": str(uuid), "name": name, "start_time": f"{time.time():.2f}"})
+    write_all(nodes, f"/libxl/{domid}", {"type": "pv"})
+
+
+def publish(nodes: StoreCalls, domid: DomId, uuid: UUID, config: DomainConfig, built: Built) -> None:
+    """What is known once the domain is built."""
+    path = home(domid)
+    write_all(
+        nodes,
+        path,
+        {
+            "memory/static-max": config.maxmem * 1024,
+            "memory/target": config.memory * 1024,
+            "memory/videoram": 0,
+            "domid": domid,
+            "store/port": built.store_port,
+            "store/ring-ref": built.store_mfn,
+        },
+    )
+    for vcpu in range(config.maxvcpus):
+        nodes.write(f"{path}/cpu/{vcpu}/availability", "online" if vcpu < config.vcpus else "offline")
+    image = {"ostype": "linux", "kernel": config.kernel, "cmdline": config.cmdline}
+    write_all(nodes, f"/vm/{uuid}/image", image | ({"ramdisk": config.ramdisk} if config.ramdisk else {}))
+    publish_console(nodes, domid, built)
+
+
+def publish_console(nodes: StoreCalls, domid: DomId, built: Built) -> None:
+    """The first console: its front end lies outside of device/, and is not the domain's to write."""
+    front, back = f"{home(domid)}/console", f"{home(DomId(0))}/backend/console/{domid}/0"
+    readable = ["n0", f"r{domid}"]
+    for directory in (front, back):
+        remove(nodes, directory)
+        nodes.mkdir(directory)
+        nodes.set_permissions(directory, readable)
+    values: dict[str, str | int] = {
+        "backend": back,
+        "backend-id": 0,
+        "limit": CONSOLE_LIMIT,
+        "type": "xenconsoled",
+        "output": "pty",
+    }
+    write_all(nodes, front, values)
+    write_all(nodes, front, {"tty": "", "port": built.console_port, "ring-ref": built.console_mfn})
+    write_all(nodes, back, {"frontend": front, "frontend-id": domid, "online": 1, "state": 1})
+    write_all(nodes, back, {"protocol": PROTOCOL})
+
+
+def remove_tree(nodes: StoreCalls, domid: DomId) -> None:
+    """Everything there is of a domain, its back ends' directories included."""
+    vm = read_or_none(nodes, f"{home(domid)}/vm")
+    backend = f"{home(DomId(0))}/backend"
+    for kind in children(nodes, backend):
+        remove(nodes, f"{backend}/{kind}/{domid}")
+    for path in filter(None, (vm, f"/libxl/{domid}", home(domid))):
+        remove(nodes, path)
+
+
+def rename(nodes: StoreCalls, domid: DomId, name: str) -> None:
+    """Give a domain another name."""
+    nodes.write(f"{home(domid)}/name", name)
+    vm = read_or_none(nodes, f"{home(domid)}/vm")
+    if vm is not None:
+        nodes.write(f"{vm}/name", name)
