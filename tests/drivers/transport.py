@@ -116,8 +116,10 @@ class Domain:
         return True
 
     def die(self) -> None:
-        """The domain is gone: what it mapped and its channels with it; what others mapped of it stays."""
-        self.cpu.mapped.clear()
+        """The domain runs no more, its channels and watches are gone; what others mapped of it stays."""
+        self.machine.stores.remove(self.xenbus)
+        self.xenbus.callbacks.clear()
+        self.machine.store.shutdown(self.domid)
         for port in list(self.events.channels):
             self.events.close(Port(port))
 
@@ -273,6 +275,9 @@ class StoreTransaction:
     def write(self, path: str, value: str) -> None:
         self.client.write(path, value, self.id)
 
+    def set_permissions(self, path: str, permissions: list[str]) -> None:
+        self.client.set_permissions(path, permissions, self.id)
+
 
 class StoreClient:
     """A connection to the real store, served at once; its events are callbacks of the machine's queue."""
@@ -319,8 +324,9 @@ class StoreClient:
         reply = self._client.ask(xs_wire.XS_DIRECTORY, path.encode())
         return self._result(reply).split(b"\0")[:-1]
 
-    def set_permissions(self, path: str, permissions: list[str]) -> None:
-        self._result(self._client.chmod(path.encode(), *(entry.encode() for entry in permissions)))
+    def set_permissions(self, path: str, permissions: list[str], tx: int = 0) -> None:
+        entries = [entry.encode() for entry in permissions]
+        self._result(self._client.chmod(path.encode(), *entries, tx=tx))
 
     @contextmanager
     def transaction(self) -> Iterator[StoreTransaction]:

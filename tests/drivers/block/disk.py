@@ -38,18 +38,27 @@ class Disks:
                 "state": 1,
             },
         }
+        readers = {front: [f"n{guest.domid}", "r0"], back: ["n0", f"r{guest.domid}"]}
         with self.dom0.xenbus.transaction() as transaction:
             for directory, values in nodes.items():
+                transaction.write(directory, "")
+                transaction.set_permissions(directory, readers[directory])
                 for name, value in values.items():
                     transaction.write(f"{directory}/{name}", str(value))
-        self.dom0.xenbus.set_permissions(front, [f"n{guest.domid}", "r0"])
-        self.dom0.xenbus.set_permissions(back, ["n0", f"r{guest.domid}"])
-        for name in nodes[front]:
-            self.dom0.xenbus.set_permissions(f"{front}/{name}", [f"n{guest.domid}", "r0"])
-        for name in nodes[back]:
-            self.dom0.xenbus.set_permissions(f"{back}/{name}", ["n0", f"r{guest.domid}"])
         return f"device/vbd/{device}"
 
     def state(self, guest: Domain, device: int = 51712) -> str:
         """The back end's state."""
         return self.dom0.xenbus.read(f"/local/domain/0/backend/vbd/{guest.domid}/{device}/state")
+
+    def detach(self, guest: Domain, device: int = 51712) -> None:
+        """Remove the nodes, as for a domain that is gone."""
+        self.dom0.xenbus.rm(f"/local/domain/{guest.domid}/device/vbd/{device}")
+        self.dom0.xenbus.rm(f"/local/domain/0/backend/vbd/{guest.domid}/{device}")
+
+    def ask_to_close(self, guest: Domain, device: int = 51712) -> None:
+        """What the toolstack writes to take a disk from a running domain."""
+        back = f"/local/domain/0/backend/vbd/{guest.domid}/{device}"
+        with self.dom0.xenbus.transaction() as transaction:
+            transaction.write(f"{back}/online", "0")
+            transaction.write(f"{back}/state", "5")
