@@ -41,10 +41,12 @@ def transfer(giver: GrantTable, op: gnttab_transfer) -> None:
         raise GrantRefused(GNTST_bad_page, f"F13: frame {op.mfn:#x} of d{giver.domid}: {error}") from None
     try:
         commit(recipient, op.ref, giver)
+        pfn = recipient.shared.frame(op.ref)  # the recipient's own number for what it will get
         mfn = move(giver, Mfn(op.mfn), recipient, op.ref)
     except GrantRefused:
         giver.mmu.unsteal_page(Mfn(op.mfn), giver.d)
         raise
+    recipient.mmu.m2p.set(mfn, pfn)
     recipient.shared.set_frame(op.ref, mfn)
     recipient.shared.set_flags(op.ref, _COMPLETED)
 
