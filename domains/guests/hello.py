@@ -1,0 +1,11 @@
+"""The smallest guest: says hello and powers off."""
+
+from domains.kernel.guest import Guest
+
+
+class Hello(Guest):
+    def main(self) -> None:
+        kernel = self.kernel
+        print(f"hello from domain {kernel.domid}, {kernel.memory.nr_pages >> 8} MiB")
+        if kernel.cmdline:
+            print("my command line:", kernel.cmdline)
