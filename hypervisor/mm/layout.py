@@ -73,3 +73,9 @@ def is_canonical(va: int) -> bool:
 def addr_ok(va: int) -> bool:
     """A guest may use this linear address: canonical and outside the hypervisor's range (U7)."""
     return (va >> 47 == 0) or (HYPERVISOR_VIRT_END <= va < 1 << 64)
+
+
+def range_ok(va: int, size: int) -> bool:
+    """All of `size` bytes at `va` are the guest's to use: no wrap, nothing of the hypervisor's (H2)."""
+    last = va + max(size, 1) - 1
+    return addr_ok(va) and addr_ok(last) and (va < HYPERVISOR_VIRT_START) == (last < HYPERVISOR_VIRT_START)

@@ -61,12 +61,10 @@ class Reservation:
     def is_xen(self, mfn: int) -> bool:
         return bool(self.frames.flags[mfn] & XEN)
 
-    def exchange_chunk(
-        self, d: DomainMemory, given: list[int], pfns: list[int | None], order: int
-    ) -> list[Mfn]:
+    def exchange_chunk(self, d: DomainMemory, given: list[int], pfns: list[int], order: int) -> list[Mfn]:
         """Take `given` frames away from `d` and give it len(pfns) extents of 2**order new ones, named `pfns` (M4).
 
-        A pfn of None leaves that extent without a name. As many frames come as go. XenError: all frames given are
+        As many frames come as go. XenError: all frames given are
         back with the domain, nothing else happened.
         """
         allocator = self.allocator
@@ -93,8 +91,7 @@ class Reservation:
             allocator.untake(d, mfn)
         for first, pfn in zip(taken, pfns, strict=True):
             allocator.assign(d, first, order)
-            if pfn is not None:
-                self.name(first, pfn, order)
+            self.name(first, pfn, order)
         return taken
 
     def in_transit(self) -> int:

@@ -1,0 +1,28 @@
+"""set_gdt and update_descriptor (D1, D3; Xen arch/x86/pv/descriptor-tables.c). set_ldt is an mmuext_op."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hypervisor.hypercalls.call import Call, Result
+from hypervisor.mm.descriptor_rules import FIRST_RESERVED_GDT_ENTRY
+from hypervisor.public.errno import Errno, XenError
+
+
+def do_set_gdt(call: Call) -> Result:
+    """(frame list, entries): the list has one u64 frame number for each 512 entries."""
+    frame_list, entries = call.args[0], call.args[1] & 0xFFFF_FFFF
+    if entries > FIRST_RESERVED_GDT_ENTRY:
+        raise XenError(Errno.EINVAL, f"D1: a GDT of {entries} entries")
+    raw = call.copy_from_guest(frame_list, 8 * -(-entries // 512))
+    frames = np.frombuffer(raw, np.uint64).tolist()
+    call.hv.mmu.descriptors.set_gdt(call.vcpu.mem, frames, entries)
+    call.vcpu.mem.cpu.flush_tlb()
+    return 0
+
+
+def do_update_descriptor(call: Call) -> Result:
+    """(machine address, descriptor)."""
+    maddr, descriptor = call.args[:2]
+    call.hv.mmu.descriptors.update_descriptor(call.vcpu.mem, maddr, descriptor)
+    return 0

@@ -1,0 +1,188 @@
+"""mmuext_op: pins, base pointers, TLB operations, LDT, clear and copy (Xen arch/x86/mm.c, do_mmuext_op)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from hypervisor.hypercalls.call import Call, Result
+from hypervisor.hypercalls.mmu_batches import run_batch
+from hypervisor.hypercalls.vcpu_mask import read_vcpu_mask
+from hypervisor.mm.budget import Restart, Slice
+from hypervisor.mm.domain_memory import DomainMemory
+from hypervisor.mm.layout import addr_ok, is_canonical
+from hypervisor.mm.mmu_update import Progress
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.types import DomId
+from hypervisor.public.xen import (
+    MMUEXT_CLEAR_PAGE,
+    MMUEXT_COPY_PAGE,
+    MMUEXT_FLUSH_CACHE,
+    MMUEXT_FLUSH_CACHE_GLOBAL,
+    MMUEXT_INVLPG_ALL,
+    MMUEXT_INVLPG_LOCAL,
+    MMUEXT_INVLPG_MULTI,
+    MMUEXT_MARK_SUPER,
+    MMUEXT_NEW_BASEPTR,
+    MMUEXT_NEW_USER_BASEPTR,
+    MMUEXT_PIN_L1_TABLE,
+    MMUEXT_PIN_L2_TABLE,
+    MMUEXT_PIN_L3_TABLE,
+    MMUEXT_PIN_L4_TABLE,
+    MMUEXT_SET_LDT,
+    MMUEXT_TLB_FLUSH_ALL,
+    MMUEXT_TLB_FLUSH_LOCAL,
+    MMUEXT_TLB_FLUSH_MULTI,
+    MMUEXT_UNMARK_SUPER,
+    MMUEXT_UNPIN_TABLE,
+    mmuext_op,
+)
+
+_SIZE: Final = mmuext_op.sizeof
+Operation = Callable[[Call, mmuext_op, DomainMemory, Slice], None]
+
+
+def do_mmuext_op(call: Call) -> Result:
+    """(ops, count, done, foreigndom): see mmu_batches. XenError: of the first operation refused."""
+    return run_batch(call, _SIZE, perform)
+
+
+def perform(call: Call, ops: int, count: int, foreigndom: int, s: Slice) -> Progress:
+    pg_owner = owner_of(call, foreigndom)
+    progress = Progress()
+    try:
+        while progress.done < count:
+            if s.vcpu.old_table is not None or (progress.done and s.budget.exhausted):
+                raise Restart
+            op = call.read(ops + progress.done * _SIZE, mmuext_op)
+            operation = OPERATIONS.get(op.cmd)
+            if operation is None:
+                raise XenError(Errno.ENOSYS, f"X7: mmuext_op {op.cmd}")
+            s.budget.spend()
+            operation(call, op, pg_owner, s)
+            progress.done += 1
+    except Restart:
+        progress.restart = True
+    except XenError as refusal:
+        progress.error = refusal
+    return progress
+
+
+def owner_of(call: Call, foreigndom: int) -> DomainMemory:
+    """The domain whose frames the operations name. XenError: ESRCH (U1), EINVAL (not a guest), EPERM (U2)."""
+    caller = call.domain.mem
+    domid = call.hv.mmu.mmu_update.pg_owner(caller, foreigndom)
+    pg_owner = call.hv.mmu.domains.get(DomId(domid))
+    if pg_owner is None:
+        raise XenError(Errno.EINVAL, f"U1: domain {domid} has no page tables")
+    if not caller.controls(domid):
+        raise XenError(Errno.EPERM, f"U2: d{caller.domid} does not control d{domid}")
+    return pg_owner
+
+
+def require_self(call: Call, pg_owner: DomainMemory) -> None:
+    """XenError(EPERM): this operation is about the calling vCPU alone (X3, X7)."""
+    if pg_owner is not call.domain.mem:
+        raise XenError(Errno.EPERM, f"X7: d{call.domain.domid} acts on d{pg_owner.domid}'s vCPU")
+
+
+def pin_table(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+    call.hv.mmu.pins.pin(op.arg1.mfn, op.cmd - MMUEXT_PIN_L1_TABLE + 1, pg_owner, s)
+
+
+def unpin_table(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+    call.hv.mmu.pins.unpin(op.arg1.mfn, pg_owner, s)
+
+
+def new_baseptr(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+    require_self(call, pg_owner)
+    call.hv.mmu.bases.new_baseptr(s.vcpu, op.arg1.mfn, s)
+
+
+def new_user_baseptr(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+    require_self(call, pg_owner)
+    call.hv.mmu.bases.new_user_baseptr(s.vcpu, op.arg1.mfn, s)
+
+
+def tlb_flush_local(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+    require_self(call, pg_owner)
+    s.vcpu.cpu.flush_tlb()
+
+
+def invlpg_local(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+    require_self(call, pg_owner)
+    if is_canonical(op.arg1.linear_addr):
+        s.vcpu.cpu.invlpg(op.arg1.linear_addr)
+
+
+def on_masked_vcpus(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+    require_self(call, pg_owner)
+    try:
+        vcpus = read_vcpu_mask(call, op.arg2.vcpumask)
+    except XenError as fault:
+        raise XenError(Errno.EINVAL, f"T4: {fault.reason}") from None
+    for v in vcpus:
+        if op.cmd == MMUEXT_TLB_FLUSH_MULTI:
+            v.cpu.flush_tlb()
+        elif addr_ok(op.arg1.linear_addr):
+            v.cpu.invlpg(op.arg1.linear_addr)
+
+
+def tlb_flush_all(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+    require_self(call, pg_owner)
+    call.hv.mmu.types.flush(pg_owner)
+
+
+def invlpg_all(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+    require_self(call, pg_owner)
+    if addr_ok(op.arg1.linear_addr):
+        for v in pg_owner.vcpus:
+            v.cpu.invlpg(op.arg1.linear_addr)
+
+
+def flush_cache(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+    """Caches here are coherent; what counts is who may (X7): those with device memory, that is the control domain."""
+    require_self(call, pg_owner)
+    if not pg_owner.privileged:
+        raise XenError(Errno.EACCES, f"X7: d{pg_owner.domid} may not flush caches")
+
+
+def set_ldt(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+    require_self(call, pg_owner)
+    call.hv.mmu.descriptors.set_ldt(s.vcpu, op.arg1.linear_addr, op.arg2.nr_ents)
+
+
+def clear_page(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+    call.hv.mmu.pins.clear_page(op.arg1.mfn, pg_owner.domid)
+
+
+def copy_page(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+    call.hv.mmu.pins.copy_page(op.arg1.mfn, op.arg2.src_mfn, pg_owner.domid)
+
+
+def refuse_superpage(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+    raise XenError(Errno.EOPNOTSUPP, "X7: superpages are not supported")
+
+
+OPERATIONS: Final[dict[int, Operation]] = {
+    MMUEXT_PIN_L1_TABLE: pin_table,
+    MMUEXT_PIN_L2_TABLE: pin_table,
+    MMUEXT_PIN_L3_TABLE: pin_table,
+    MMUEXT_PIN_L4_TABLE: pin_table,
+    MMUEXT_UNPIN_TABLE: unpin_table,
+    MMUEXT_NEW_BASEPTR: new_baseptr,
+    MMUEXT_TLB_FLUSH_LOCAL: tlb_flush_local,
+    MMUEXT_INVLPG_LOCAL: invlpg_local,
+    MMUEXT_TLB_FLUSH_MULTI: on_masked_vcpus,
+    MMUEXT_INVLPG_MULTI: on_masked_vcpus,
+    MMUEXT_TLB_FLUSH_ALL: tlb_flush_all,
+    MMUEXT_INVLPG_ALL: invlpg_all,
+    MMUEXT_FLUSH_CACHE: flush_cache,
+    MMUEXT_FLUSH_CACHE_GLOBAL: flush_cache,
+    MMUEXT_SET_LDT: set_ldt,
+    MMUEXT_NEW_USER_BASEPTR: new_user_baseptr,
+    MMUEXT_CLEAR_PAGE: clear_page,
+    MMUEXT_COPY_PAGE: copy_page,
+    MMUEXT_MARK_SUPER: refuse_superpage,
+    MMUEXT_UNMARK_SUPER: refuse_superpage,
+}
