@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
+from domains.cpu.x86.clock import TSC_KHZ
 from domains.cpu.x86.registers import RAX, RBX, RCX, RDX, U32
 from domains.cpu.x86.vcpu import X86Vcpu
 
@@ -21,7 +22,6 @@ XEN_VERSION: Final = 4 << 16 | 17
 XEN_FEATURES_MMU_PT_UPDATE_PRESERVE_AD: Final = 1
 MACHINE_ADDRESS_BITS: Final = 36
 VIRTUAL_ADDRESS_BITS: Final = 48
-TSC_KHZ: Final = 1_000_000
 
 FEATURES_EDX: Final = sum(
     1 << bit

@@ -87,13 +87,13 @@ class Decoder:
     def source(self, operand: Operand) -> int:
         """The value of a register or immediate operand, in the operand's size."""
         if operand.type == capstone.x86.X86_OP_IMM:
-            return int(operand.imm) & (1 << 8 * operand.size) - 1
+            return int(operand.imm) & (1 << 8 * int(operand.size)) - 1
         return self.read_register(operand.reg)
 
     def effective_address(self, operand: Operand, length: int) -> int:
         """The linear address of a memory operand of an instruction of `length` bytes at the current rip."""
         memory = operand.mem
-        address: int = memory.disp
+        address = int(memory.disp)
         if memory.base == capstone.x86.X86_REG_RIP:
             address += self._cpu.q[RIP] + length
         elif memory.base:

@@ -6,14 +6,13 @@ Extents are mapped, and registers given back, by the gate before they get here.
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from domains.cpu.event_words import EventWords
 from domains.cpu.traps import TrapGate
 from domains.cpu.x86.context import load_context
 from domains.cpu.x86.local import local_hypercall
 from domains.cpu.x86.registers import CR4_TSD, U64
 from domains.cpu.x86.state import CR
 from domains.cpu.x86.vcpu import X86Vcpu
-from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
+from hypervisor.public.types import PAGE_SHIFT
 from hypervisor.public.xen import Hypercall, vcpu_info
 from hypervisor.wire.messages import Effect, EffectRecord
 
@@ -85,14 +84,7 @@ def evtchn_vcpu(_v: X86Vcpu, _port: int, _vcpu: int) -> None:
 
 
 def vcpu_info_moved(v: X86Vcpu, mfn: int, offset: int) -> None:
-    """The first one names this vCPU's slot of the shared page; the time goes to wherever it lies now."""
-    at = (mfn << PAGE_SHIFT) + offset
-    info = v.gate.memory.view(at, vcpu_info.sizeof)
-    if not hasattr(v, "events"):
-        v.events = EventWords(v.gate.memory.view(mfn << PAGE_SHIFT, PAGE_SIZE), info)
-    else:
-        v.events.move(info)
-    v.clock.publish(at)
+    v.events.move(v.gate.memory.view((mfn << PAGE_SHIFT) + offset, vcpu_info.sizeof))
 
 
 def local(v: X86Vcpu, nr: int, a1: int, a2: int, a3: int, a4: int, a5: int, result_va: int = 0) -> None:

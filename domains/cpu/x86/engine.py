@@ -15,6 +15,7 @@ from typing import Final, NoReturn
 import unicorn.x86_const as uc_x86
 from unicorn.unicorn_const import UC_PROT_ALL
 
+from domains.cpu.event_words import EventWords
 from domains.cpu.gate import Gate
 from domains.cpu.x86 import selfcheck
 from domains.cpu.x86.crash import crash
@@ -22,7 +23,7 @@ from domains.cpu.x86.decode import Decoder
 from domains.cpu.x86.effects import apply_effects
 from domains.cpu.x86.hooks import Hooks
 from domains.cpu.x86.io_ports import PortStub
-from domains.cpu.x86.paging import DirectPaging
+from domains.cpu.x86.paging import DirectPaging, GuestFault
 from domains.cpu.x86.registers import (
     CR4_OSFXSR,
     CR4_OSXMMEXCPT,
@@ -34,6 +35,7 @@ from domains.cpu.x86.registers import (
     FS,
     GS,
     MSR_EFER,
+    RSI,
     U32,
 )
 from domains.cpu.x86.segments import FLAT_DATA, Segments
@@ -42,6 +44,8 @@ from domains.cpu.x86.stop_stub import StopStub
 from domains.cpu.x86.upcall import deliver_events
 from domains.cpu.x86.vcpu import CR0_OF_XEN, X86Vcpu
 from domains.cpu.x86.wheel import Wheel, error_text, new_instance
+from hypervisor.public.types import PAGE_SIZE
+from hypervisor.public.xen import start_info
 from hypervisor.wire.messages import EffectRecord
 
 CR4_OF_CPU: Final = CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT
@@ -78,6 +82,22 @@ class X86Cpu:
         v.segments.flat()
         for segment in (ES, DS, FS, GS):
             v.cpu.set_segment(segment, 0, 0, U32, FLAT_DATA)
+
+    def boot(self, effects: Sequence[EffectRecord]) -> None:
+        """Take over the answer to START: the vCPU's registers. RSI points at start_info, which names the shared page."""
+        v = self.vcpu
+        self.apply(effects)
+        try:
+            info = v.paging.read(v.cpu.q[RSI] + start_info.offsetof("shared_info"), 8)
+        except GuestFault as fault:
+            crash(v, f"no start_info lies where RSI points: {fault}", walk=fault.va)
+        self.share(int.from_bytes(info, "little"))
+
+    def share(self, shared_info_maddr: int) -> None:
+        """The shared page lies at this machine address."""
+        v = self.vcpu
+        v.events = EventWords(v.gate.memory.view(shared_info_maddr, PAGE_SIZE), v.vcpu_id)
+        v.events.set_clock(v.gate.mailbox.epoch)
 
     def apply(self, effects: Sequence[EffectRecord]) -> None:
         """Perform the effects of a reply, in order (docs/contracts.md)."""

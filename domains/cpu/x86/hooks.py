@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import unicorn.x86_const as uc_x86
 
+from domains.cpu.x86.clock import read_tsc
 from domains.cpu.x86.cpuid import do_cpuid
 from domains.cpu.x86.exceptions import handle_exception, handle_software_interrupt
 from domains.cpu.x86.invalid_op import handle_invalid_op
@@ -92,5 +93,5 @@ class Hooks:
 
 
 def do_rdtsc(v: X86Vcpu) -> None:
-    now = v.clock.now()
+    now = read_tsc()
     v.cpu.q[RAX], v.cpu.q[RDX] = now & U32, now >> 32

@@ -6,6 +6,7 @@ Source: Xen arch/x86/pv/emul-priv-op.c (read_msr, write_msr), arch/x86/msr.c.
 from collections.abc import Callable
 from typing import Final
 
+from domains.cpu.x86.clock import read_tsc
 from domains.cpu.x86.registers import (
     EFER_SCE_LME_LMA_NX,
     FS,
@@ -58,7 +59,7 @@ READ: Final[dict[int, Callable[[X86Vcpu], int]]] = {
     MSR_FS_BASE: lambda v: v.cpu.base(FS),
     MSR_GS_BASE: lambda v: v.cpu.base(GS),
     MSR_SHADOW_GS_BASE: lambda v: v.mode.inactive_gs,
-    MSR_TSC: lambda v: v.clock.now(),
+    MSR_TSC: lambda _v: read_tsc(),
 }
 
 

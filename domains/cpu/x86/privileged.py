@@ -15,6 +15,7 @@ from typing import Final
 import capstone.x86
 
 from domains.cpu.x86.bounce import inject_debug, inject_hw_exception
+from domains.cpu.x86.clock import read_tsc
 from domains.cpu.x86.control_registers import READ_CR, WRITE_CR
 from domains.cpu.x86.debug_registers import read_dr, write_dr
 from domains.cpu.x86.decode import Instruction
@@ -77,9 +78,10 @@ def do_out(v: X86Vcpu, _instruction: Instruction) -> None:
 
 def do_mov(v: X86Vcpu, instruction: Instruction) -> None:
     """MOV to or from a control or debug register."""
-    target, source = (
-        operand.reg for operand in instruction.operands if operand.type == capstone.x86.X86_OP_REG
-    )
+    registers = [operand.reg for operand in instruction.operands if operand.type == capstone.x86.X86_OP_REG]
+    if len(registers) != 2:
+        raise Refused
+    target, source = registers
     if source in CR_NUMBERS and CR_NUMBERS[source] in READ_CR:
         v.decoder.write_register(target, READ_CR[CR_NUMBERS[source]](v))
     elif target in CR_NUMBERS and CR_NUMBERS[target] in WRITE_CR:
@@ -119,7 +121,7 @@ def do_wrmsr(v: X86Vcpu, _instruction: Instruction) -> None:
 
 
 def do_rdtsc(v: X86Vcpu, _instruction: Instruction) -> None:
-    now = v.clock.now()
+    now = read_tsc()
     v.cpu.q[RAX], v.cpu.q[RDX] = now & U32, now >> 32
 
 

@@ -12,5 +12,5 @@ def run(gate: Gate, effects: list[EffectRecord]) -> NoReturn:
     """Run the guest that `effects`, the answer to START, describe."""
     cpu = X86Cpu(gate)
     gate.save_context = lambda: save_context(cpu.vcpu)
-    cpu.apply(effects)
+    cpu.boot(effects)
     cpu.run()

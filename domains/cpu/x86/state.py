@@ -1,9 +1,8 @@
 """The registers of the emulated CPU, read and written where Unicorn keeps them.
 
 Unicorn's own register calls take 3 µs each, set selectors without their descriptors and hide error codes, so the CPU
-state structure (QEMU's CPUX86State) is used directly: 0.1 µs a word. Its place is found by writing marks to
-the general registers and searching for them; the offsets below are those of unicorn 2.1.4, and `selfcheck`
-proves them by behaviour before a guest runs.
+state structure (QEMU's CPUX86State) is used directly: 0.1 µs a word. The offsets are those of unicorn 2.1.4; marks in
+the general registers, and then `selfcheck`, prove them before a guest runs.
 
     0    general registers 16 × u64     152  cc_src u64        424  cr0…cr4 u64
     128  rip u64                        168  cc_op u32         5384 error_code i32, exception_is_int i32
@@ -57,6 +56,10 @@ HF_TS: Final = 1 << 11
 HF_LMA: Final = 1 << 14
 HF_CS64: Final = 1 << 15
 
+CPU_POINTER: Final = 440
+"""Of uc_struct: the pointer to the CPUState."""
+ENV_OFFSET: Final = 35408
+"""From a CPUState to its CPUX86State."""
 _STATE_SIZE: Final = 8192
 _GPR_IDS: Final = tuple(
     getattr(uc_x86, f"UC_X86_REG_{name}")
@@ -150,26 +153,18 @@ class CpuState:
 
 
 def _locate(uc: Any) -> tuple[int, int]:
-    """The addresses of CPUX86State and of the CPUState that embeds it."""
+    """The addresses of CPUX86State and of the CPUState that embeds it; proved by marks in the general registers."""
     marks = [0xA5A50000DEAD0000 + i * 0x0101 for i in range(16)]
     saved = [uc.reg_read(reg) for reg in _GPR_IDS]
     for reg, mark in zip(_GPR_IDS, marks, strict=True):
         uc.reg_write(reg, mark)
-    try:
-        return _search(uc._uch.value, struct.pack("<16Q", *marks))
-    finally:
-        for reg, value in zip(_GPR_IDS, saved, strict=True):
-            uc.reg_write(reg, value)
-
-
-def _search(uc_struct: int, pattern: bytes) -> tuple[int, int]:
-    for (pointer,) in struct.iter_unpack("<Q", _read(uc_struct, 4096)):
-        if pointer < 0x10000 or pointer >> 47 or pointer & 7:
-            continue
-        at = (_read(pointer, 0x20000) or _read(pointer, 0x1000)).find(pattern)
-        if at >= 0:
-            return pointer + at, pointer
-    raise UnsupportedWheel(f"unicorn {INSTALLED}: its CPU state was not found")
+    (cpu,) = struct.unpack("<Q", _read(uc._uch.value + CPU_POINTER, 8))
+    found = _read(cpu + ENV_OFFSET, 128)
+    for reg, value in zip(_GPR_IDS, saved, strict=True):
+        uc.reg_write(reg, value)
+    if found != struct.pack("<16Q", *marks):
+        raise UnsupportedWheel(f"unicorn {INSTALLED}: its CPU state was not found")
+    return cpu + ENV_OFFSET, cpu
 
 
 class _IoVec(ctypes.Structure):

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from domains.cpu.event_words import EventWords
 from domains.cpu.gate import Gate
 from domains.cpu.traps import TrapGate
-from domains.cpu.x86.clock import VcpuClock
 from domains.cpu.x86.decode import Decoder
 from domains.cpu.x86.mode import Pv64Mode
 from domains.cpu.x86.paging import DirectPaging
@@ -32,7 +31,7 @@ class PvState:
 
     traps: list[TrapGate | None] = field(default_factory=lambda: [None] * 256)
     callbacks: dict[int, tuple[int, int]] = field(default_factory=dict)
-    kernel_ss: int = 0
+    kernel_ss: int = 3
     kernel_sp: int = 0
     iopl: int = 0
     """The guest's own IOPL, in place in EFLAGS (bits 12 and 13); the real one is always 0."""
@@ -70,9 +69,8 @@ class X86Vcpu:
         self.decoder = decoder
         self.mode = Pv64Mode(cpu, paging)
         self.pv = PvState()
-        self.clock = VcpuClock(gate.memory, gate.mailbox.epoch)
         self.events: EventWords
-        """Of the shared page; there from the first VCPU_INFO effect on."""
+        """Of the shared page; there once the vCPU has its first registers."""
         self.exits: Counter[str] = Counter()
         self.events_seen = -1
         """The mailbox counter when raised ports were last collected."""
