@@ -14,9 +14,6 @@ DEFAULT_ENTRIES: Final = 8192
 """About a millisecond of validation; a whole L1 table is checked at once and counts 512."""
 
 
-UNLIMITED: Final = 1 << 62
-
-
 class Restart(Exception):
     """Out of budget: what was done is recorded, the same call is to be made again. Xen's -ERESTART."""
 

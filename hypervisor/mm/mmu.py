@@ -12,7 +12,7 @@ from hypervisor.machine.memory import MachineMemory
 from hypervisor.mm import xen_slots
 from hypervisor.mm.allocator import Allocator
 from hypervisor.mm.base_pointers import BasePointers
-from hypervisor.mm.budget import UNLIMITED, Budget, Slice
+from hypervisor.mm.budget import Budget, Slice
 from hypervisor.mm.descriptors import Descriptors
 from hypervisor.mm.domain_memory import DomainMemory, Flush, OnExtent, VcpuMemory
 from hypervisor.mm.extents import Extents, MachineSpace
@@ -31,6 +31,7 @@ from hypervisor.mm.tables import Tables
 from hypervisor.mm.update import Updates
 from hypervisor.mm.va_mapping import VaMapping
 from hypervisor.mm.walk import Walk, Walker
+from hypervisor.public.errno import XenError
 from hypervisor.public.types import DomId, Mfn
 
 
@@ -214,21 +215,19 @@ class Mmu:
         return 0 if self.va_mapping.ptwr_emulated_update(v, va, size, value, old) else 1
 
     # --- a vCPU's registers ------------------------------------------------------------------------------
-    #
-    # Without a budget these do all the work at once: for the start of the machine only.
 
-    def set_gdt(self, v: VcpuMemory, frames: list[Mfn], entries: int) -> None:
-        """The GDT, or none with 0 entries (D1). XenError(EINVAL): unchanged."""
-        self.descriptors.set_gdt(v, list(frames), entries)
+    def set_base_pointers(self, v: VcpuMemory, l4: int, user_l4: int, budget: Budget) -> None:
+        """The first CR3s of a vCPU that does not run yet; 0: no user table (D6). Restart: ask again.
 
-    def new_baseptr(self, v: VcpuMemory, l4: Mfn, budget: Budget | None = None) -> None:
-        """CR3 (X3). XenError: unchanged. Restart: ask again."""
-        s = Slice(v, budget or Budget(UNLIMITED))
+        XenError: neither is its own. What had been taken goes with the vCPU's next operation, or its end.
+        """
+        s = Slice(v, budget)
         self.types.finish_old_table(s)
         self.bases.new_baseptr(v, l4, s)
-
-    def new_user_baseptr(self, v: VcpuMemory, l4: Mfn, budget: Budget | None = None) -> None:
-        """The user's CR3, 0 for none (X4). XenError: unchanged. Restart: ask again."""
-        s = Slice(v, budget or Budget(UNLIMITED))
-        self.types.finish_old_table(s)
-        self.bases.new_user_baseptr(v, l4, s)
+        try:
+            self.bases.new_user_baseptr(v, user_l4, s)
+        except XenError:
+            if v.old_table is None and v.cr3 is not None:
+                self.types.park(v, v.cr3, partial=False)
+                v.cr3 = None
+            raise
