@@ -182,6 +182,7 @@ class Bench:
         for page, data in zip(self.pages, self.memory, strict=True):
             assert self.machine.frame(page.mfn) == data
         assert self.machine.frame(self.canary.mfn) == bytes(PAGE_SIZE)
+        assert self.persistent or self.machine.census()["pins"] == 0, "a page stays mapped after its request"
 
     def close(self) -> None:
         self.granted.close()
