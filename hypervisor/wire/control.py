@@ -1,13 +1,7 @@
-"""What xenctl and Dom0's toolstack say to each other: msgpack maps over ZeroMQ, DEALER to ROUTER.
+"""Both ends of the control protocol: xenctl's DEALER and the toolstack's ROUTER.
 
-    request   {"op": Op, "id": n, …arguments}
-    reply     {"id": n, "ok": true, "result": …}                      the last one
-              {"id": n, "ok": true, "result": …, "more": true}        of a stream; others follow
-              {"id": n, "ok": false, "code": Exit, "error": one line}
-
-Owns the names of the operations, the exit codes and both ends' sockets. The endpoint is a unix socket in a
-folder that only the machine's owner may enter, so whoever can connect may do everything; what arrives is
-checked for its form all the same.
+The endpoint is a unix socket in a folder that only the machine's owner may enter, so whoever can connect may
+do everything; what arrives is checked for its form all the same. The words are in `control_protocol.py`.
 """
 
 from __future__ import annotations
@@ -15,65 +9,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from enum import IntEnum, StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgpack
 import zmq
 
-ENDPOINT: Final = "xenctl"
-"""The socket's name in the machine's folder."""
-
-MAX_MESSAGE: Final = 4 << 20
-"""Bytes of the largest request or reply."""
-
-MAX_UNIX_PATH: Final = 107
-"""Bytes of a unix socket's path; Linux, unix(7)."""
-
-
-class Op(StrEnum):
-    """What the toolstack can be asked; `toolstack/service.py` tells arguments and results of each."""
-
-    info = "info"
-    stop = "stop"
-    create = "create"
-    destroy = "destroy"
-    list_ = "list"
-    pause = "pause"
-    unpause = "unpause"
-    shutdown = "shutdown"
-    reboot = "reboot"
-    domid = "domid"
-    domname = "domname"
-    dmesg = "dmesg"
-    console = "console"
-    console_input = "console-input"
-    console_detach = "console-detach"
-    xenstore_ls = "xenstore-ls"
-
-
-class Exit(IntEnum):
-    """Exit codes of xenctl; they do not change."""
-
-    OK = 0
-    FAILURE = 1
-    USAGE = 2
-    NO_SUCH_DOMAIN = 3
-    TIMED_OUT = 4
-    CRASHED = 5
-
-
-class ControlError(Exception):
-    """An operation that was refused or failed; `str()` is one line that says what to do."""
-
-    def __init__(self, code: Exit, message: str) -> None:
-        super().__init__(code, message)
-        self.code = code
-        self.message = message
-
-    def __str__(self) -> str:
-        return self.message
+from hypervisor.wire.control_protocol import (
+    ENDPOINT,
+    MAX_MESSAGE,
+    MAX_UNIX_PATH,
+    ControlError,
+    Exit,
+    Op,
+    result_of,
+)
 
 
 class Disconnected(Exception):
@@ -124,15 +74,12 @@ class ControlClient:
             if reply.get("id") == request:
                 return result_of(reply)
 
-    def stream(self, op: Op, **arguments: Any) -> Iterator[Any]:
-        """Ask and yield each result of the stream, waiting without a limit. Raises ControlError."""
-        request = self.post(op, **arguments)
-        more = True
-        while more:
+    def answer_to(self, request: int) -> Any:
+        """The result of a request posted before, waited for without a limit. Raises ControlError."""
+        while True:
             reply = self.receive(None)
             if reply is not None and reply.get("id") == request:
-                more = bool(reply.get("more"))
-                yield result_of(reply)
+                return result_of(reply)
 
     def post(self, op: Op, **arguments: Any) -> int:
         """Send a request without waiting; returns its id, which the replies bear."""
@@ -236,12 +183,6 @@ def endpoint(folder: Path) -> str:
             f"the machine's folder {folder} has too long a path; set XDG_RUNTIME_DIR to a short one",
         )
     return f"ipc://{path}"
-
-
-def result_of(reply: dict[str, Any]) -> Any:
-    if reply.get("ok"):
-        return reply.get("result")
-    raise ControlError(Exit(reply["code"]), reply["error"])
 
 
 def unpacked(frames: list[bytes]) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from domains.dom0.toolstack.xlcfg.model import DomainConfig
 from hypervisor.public.sched import ShutdownReason
 from hypervisor.public.types import DomId
 from hypervisor.public.xen import DOMID_FIRST_RESERVED
-from hypervisor.wire.control import Exit
+from hypervisor.wire.control_protocol import Exit
 
 if TYPE_CHECKING:
     from domains.kernel.xenbus import Xenbus

@@ -35,7 +35,7 @@ from hypervisor.public.sched import (
     ShutdownReason,
 )
 from hypervisor.public.types import DomId
-from hypervisor.wire.control import Exit
+from hypervisor.wire.control_protocol import Exit
 
 if TYPE_CHECKING:
     from domains.dom0.xenstore.server import Xenstored

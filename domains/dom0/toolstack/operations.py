@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from domains.dom0.toolstack.errors import ToolstackError
-from hypervisor.wire.control import Exit
+from hypervisor.wire.control_protocol import Exit
 
 if TYPE_CHECKING:
     from domains.kernel.kernel import Kernel

@@ -24,14 +24,8 @@ from domains.dom0.toolstack.xlcfg.load import read_config
 from domains.dom0.toolstack.xlcfg.syntax import ConfigError
 from hypervisor.public.errno import XenError
 from hypervisor.public.types import DomId
-from hypervisor.wire.control import (
-    Congested,
-    ControlServer,
-    Disconnected,
-    Exit,
-    Op,
-    Request,
-)
+from hypervisor.wire.control import Congested, ControlServer, Disconnected, Request
+from hypervisor.wire.control_protocol import Exit, Op
 
 if TYPE_CHECKING:
     from domains.kernel.kernel import Kernel

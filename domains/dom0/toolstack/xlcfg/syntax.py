@@ -17,6 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
+COMMAND_LINE: Final = "command line"
+"""The file that overrides stand in, for messages."""
+
 MAX_DEPTH: Final = 16
 """Levels of nested lists."""
 
@@ -96,7 +99,7 @@ def parse(text: str, file: str) -> list[Setting]:
 
 def parse_override(argument: str) -> Setting:
     """One `KEY=VALUE` of a command line. What is neither number, quoted string nor list is taken as text."""
-    source = "command line"
+    source = COMMAND_LINE
     key, equals, text = argument.partition("=")
     adds = key.endswith("+")
     key = key.removesuffix("+").strip()

@@ -1,0 +1,20 @@
+"""The command that shows a domain's console."""
+
+from __future__ import annotations
+
+import typer
+
+from domains.xenctl import machine
+from domains.xenctl.attach import follow
+from domains.xenctl.options import DEFAULT, Domain, Machine
+from hypervisor.wire.control_protocol import Op
+
+
+def console(domain: Domain, name: Machine = DEFAULT) -> None:
+    """Follow a domain's console from its first byte; Ctrl-] leaves."""
+    with machine.connect(name) as client:
+        follow(client, client.post(Op.console, domain=domain))
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(console)

@@ -1,0 +1,103 @@
+"""A machine's folder: where it is, and whether a machine lives in it.
+
+    $XDG_RUNTIME_DIR/xenoscope/<name>     or /tmp/xenoscope-<uid>/<name>, mode 0700
+        lock        held by the supervisor for as long as it lives; its text is the supervisor's pid
+        xenctl      the toolstack's endpoint
+        xenstored   the store's socket
+        log         what the machine's processes print when something goes wrong
+
+The lock, not the folder, says that a machine runs: a folder may be left over, a lock cannot be.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Final
+
+from hypervisor.wire.control_protocol import ControlError, Exit
+
+LOCK: Final = "lock"
+LOG: Final = "log"
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
+
+
+def folder_of(name: str) -> Path:
+    """The folder of a machine, which may not exist. Raises ControlError for a name that cannot be one."""
+    if not NAME.fullmatch(name):
+        raise ControlError(
+            Exit.USAGE, f"'{name}' cannot be a machine's name: use up to 32 letters and digits"
+        )
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if runtime and os.access(runtime, os.W_OK | os.X_OK):
+        return Path(runtime) / "xenoscope" / name
+    return Path(f"/tmp/xenoscope-{os.getuid()}") / name
+
+
+def make_folder(folder: Path) -> None:
+    """Make a machine's folder, and the one above it, for its owner alone. Raises ControlError."""
+    for path in (folder.parent, folder):
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = path.lstat()
+        except OSError as error:
+            raise ControlError(Exit.FAILURE, f"cannot make {path}: {error.strerror}") from None
+        private = stat.S_ISDIR(status.st_mode) and not stat.S_IMODE(status.st_mode) & 0o077
+        if not private or status.st_uid != os.getuid():
+            raise ControlError(Exit.FAILURE, f"{path} is not a private folder of yours; remove it")
+
+
+def take_lock(folder: Path) -> int | None:
+    """Become the one that may start a machine in `folder`: a descriptor that holds the lock, or None if one
+    runs.
+    """
+    while True:
+        try:
+            fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:  # a machine that ended took the folder with it
+            make_folder(folder)
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        if same_file(fd, folder / LOCK):
+            return fd
+        os.close(fd)
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a machine lives in `folder`, or is being started there."""
+    try:
+        fd = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return same_file(fd, folder / LOCK)
+    else:
+        return False
+    finally:
+        os.close(fd)
+
+
+def supervisor_pid(folder: Path) -> int | None:
+    """The supervisor's process id, if a machine runs."""
+    try:
+        text = (folder / LOCK).read_text()
+    except OSError:
+        return None
+    return int(text) if text.strip().isdecimal() and is_running(folder) else None
+
+
+def same_file(fd: int, path: Path) -> bool:
+    """Whether `path` still names the open file."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except OSError:
+        return False

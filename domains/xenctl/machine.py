@@ -1,0 +1,150 @@
+"""Machines as a whole: start one detached, connect to it, end it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from domains.xenctl.folder import LOG, folder_of, is_running, make_folder, supervisor_pid, take_lock
+from hypervisor.wire.control_protocol import ENDPOINT, ControlError, Exit, Op
+
+if TYPE_CHECKING:
+    from hypervisor.wire.control import ControlClient
+
+DEFAULT: Final = "default"
+START_TIMEOUT: Final = 30.0
+"""Seconds until Dom0 of a new machine must have answered."""
+STOP_TIMEOUT: Final = 10.0
+GRACE: Final = 3.0
+"""Seconds given to Dom0 to end the machine before its supervisor is told to."""
+POLL: Final = 0.005
+
+DEFAULT_MEMORY: Final = 4096
+DEFAULT_CPUS: Final = 2
+MIN_MEMORY: Final = 32
+PAGES_PER_MIB: Final = 256
+
+
+def connect(name: str) -> ControlClient:
+    """A client of a running machine. Raises ControlError if there is none."""
+    from hypervisor.wire.control import ControlClient
+
+    folder = folder_of(name)
+    if not is_running(folder):
+        start = "xenctl start" if name == DEFAULT else f"xenctl start --machine {name}"
+        raise ControlError(Exit.FAILURE, f"machine '{name}' is not running; start it with '{start}'")
+    wait_for(lambda: (folder / ENDPOINT).exists() or not is_running(folder), START_TIMEOUT)
+    return ControlClient(folder)
+
+
+def ensure_started(name: str) -> None:
+    """Start the machine with default settings unless it runs."""
+    folder = folder_of(name)
+    if not is_running(folder) and not start_machine(name, DEFAULT_MEMORY, DEFAULT_CPUS):
+        wait_for(lambda: (folder / ENDPOINT).exists() or not is_running(folder), START_TIMEOUT)
+
+
+def start_machine(name: str, memory: int, cpus: int) -> bool:
+    """Start a machine with `memory` MiB; returns when its Dom0 answers. False if one runs already.
+
+    Raises ControlError if it does not come up.
+    """
+    folder = folder_of(name)
+    make_folder(folder)
+    lock = take_lock(folder)
+    if lock is None:
+        return False
+    try:
+        for entry in folder.iterdir():
+            if entry.name != "lock":
+                entry.unlink()
+        log = os.open(folder / LOG, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        detach(lambda: supervise(name, folder, memory, cpus, lock, log))
+    finally:
+        os.close(lock)
+    try:
+        await_dom0(name, folder, log)
+    finally:
+        os.close(log)
+    return True
+
+
+def detach(body: Callable[[], None]) -> None:
+    """Run `body` in a process of its own session that is nobody's child any more."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    try:
+        os.setsid()
+        if os.fork() == 0:
+            body()
+    finally:
+        os._exit(0)
+
+
+def supervise(name: str, folder: Path, memory: int, cpus: int, lock: int, log: int) -> None:
+    """The supervisor's whole life. The lock stays held until it ends."""
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for fd, source in ((0, null), (1, log), (2, log)):
+        os.dup2(source, fd)
+    os.chdir("/")
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    from domains.xenctl.template import run_machine
+
+    run_machine(name, folder, memory * PAGES_PER_MIB, cpus)
+
+
+def await_dom0(name: str, folder: Path, log: int) -> None:
+    """Wait until Dom0 answers. Raises ControlError with the last line of the log if the machine dies
+    first.
+    """
+    from hypervisor.wire.control import ControlClient
+
+    deadline = time.monotonic() + START_TIMEOUT
+    wait_for(lambda: (folder / ENDPOINT).exists() or not is_running(folder), START_TIMEOUT)
+    while is_running(folder):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise ControlError(
+                Exit.TIMED_OUT,
+                f"machine '{name}' did not answer within {START_TIMEOUT:g} s; see {folder / LOG}",
+            )
+        with ControlClient(folder) as client:
+            client.post(Op.info)
+            if client.receive(min(left, 0.5)) is not None:
+                return
+    last = (
+        os.pread(log, 1 << 16, max(os.fstat(log).st_size - (1 << 16), 0)).decode(errors="replace").split("\n")
+    )
+    reason = next((line for line in reversed(last) if line.strip()), "no reason was given")
+    raise ControlError(Exit.FAILURE, f"machine '{name}' did not start: {reason.strip()}")
+
+
+def stop_machine(name: str) -> None:
+    """End a machine and everything in it; returns when nothing of it is left. Raises ControlError."""
+    folder = folder_of(name)
+    pid = supervisor_pid(folder)
+    with connect(name) as client:
+        client.post(Op.stop)
+        client.receive(GRACE)
+        if not wait_for(lambda: not is_running(folder), GRACE) and pid is not None:
+            os.kill(pid, signal.SIGTERM)
+    if not wait_for(lambda: not is_running(folder), STOP_TIMEOUT):
+        raise ControlError(Exit.TIMED_OUT, f"machine '{name}' did not end; kill process {pid}")
+
+
+def wait_for(condition: Callable[[], bool], timeout: float) -> bool:
+    """Look at `condition` until it holds; False after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL)
+    return True

@@ -1,0 +1,71 @@
+"""Commands on a machine as a whole: start, stop, info, dmesg."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from domains.xenctl import machine
+from domains.xenctl.folder import folder_of, supervisor_pid
+from domains.xenctl.options import DEFAULT, Json, Machine
+from domains.xenctl.output import print_json
+from hypervisor.wire.control_protocol import ControlError, Exit, Op
+
+
+def start(
+    name: Machine = DEFAULT,
+    memory: Annotated[
+        int, typer.Option(min=machine.MIN_MEMORY, max=64 * 1024, help="Memory of the machine in MiB.")
+    ] = machine.DEFAULT_MEMORY,
+    cpus: Annotated[int, typer.Option(min=1, max=64, help="Emulated CPUs.")] = machine.DEFAULT_CPUS,
+    json: Json = False,
+) -> None:
+    """Start a machine in the background; returns when its Dom0 answers."""
+    if not machine.start_machine(name, memory, cpus):
+        raise ControlError(Exit.FAILURE, f"machine '{name}' is running already; 'xenctl stop' ends it")
+    if json:
+        info(name, json=True)
+    else:
+        print(f"machine {name} started")
+
+
+def stop(name: Machine = DEFAULT, json: Json = False) -> None:
+    """End a machine with all its domains."""
+    machine.stop_machine(name)
+    if json:
+        print_json({"machine": name, "stopped": True})
+    else:
+        print(f"machine {name} stopped")
+
+
+def info(name: Machine = DEFAULT, json: Json = False) -> None:
+    """Show a machine's memory, CPUs and paths."""
+    with machine.connect(name) as client:
+        about = client.call(Op.info)
+    about["supervisor_pid"] = supervisor_pid(folder_of(name))
+    if json:
+        print_json(about)
+        return
+    for key, value in about.items():
+        print(f"{key:<16}: {value}")
+
+
+def dmesg(
+    name: Machine = DEFAULT,
+    clear: Annotated[bool, typer.Option("--clear", "-c", help="Empty the log afterwards.")] = False,
+    json: Json = False,
+) -> None:
+    """Print the hypervisor's log."""
+    with machine.connect(name) as client:
+        text = client.call(Op.dmesg, clear=clear)
+    if json:
+        print_json(text.decode("utf-8", "replace").splitlines())
+    else:
+        sys.stdout.write(text.decode("utf-8", "replace"))
+
+
+def register(app: typer.Typer) -> None:
+    for command in (start, stop, info, dmesg):
+        app.command()(command)

@@ -1,0 +1,31 @@
+"""How results and errors leave xenctl: results on standard output, one line an error on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def print_json(value: Any) -> None:
+    """One JSON document, indented; bytes as text."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=as_text)
+    print()
+
+
+def as_text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def print_error(message: str) -> None:
+    print("xenctl: " + " ".join(message.split()), file=sys.stderr, flush=True)
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]], right: frozenset[str]) -> None:
+    """Columns as wide as their widest cell; those named in `right` flush right."""
+    cells = [list(header), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    for row in cells:
+        columns = zip(row, widths, header, strict=True)
+        print("  ".join(c.rjust(w) if h in right else c.ljust(w) for c, w, h in columns).rstrip())

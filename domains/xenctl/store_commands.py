@@ -1,0 +1,44 @@
+"""Commands on xenstore."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from domains.xenctl import machine
+from domains.xenctl.options import DEFAULT, Json, Machine
+from domains.xenctl.output import print_json
+from hypervisor.wire.control_protocol import Op
+
+
+def xenstore_ls(
+    path: Annotated[str, typer.Argument(help="Where to begin.")] = "/",
+    full: Annotated[bool, typer.Option("-f", help="Print whole paths.")] = False,
+    permissions: Annotated[bool, typer.Option("-p", help="Print permissions.")] = False,
+    name: Machine = DEFAULT,
+    json: Json = False,
+) -> None:
+    """Print what is in xenstore, as Xen's xenstore-ls does."""
+    with machine.connect(name) as client:
+        nodes = client.call(Op.xenstore_ls, path=path)
+    if json:
+        rows = [{"path": node, "value": printable(value), "permissions": who} for node, value, who in nodes]
+        print_json(rows)
+        return
+    top = path.rstrip("/").count("/") + 1
+    for node, value, who in nodes:
+        if node == (path.rstrip("/") or "/") and not full:
+            continue
+        label = node if full else " " * (node.count("/") - top) + node.rpartition("/")[2]
+        print(f'{label} = "{printable(value)}"' + (f"   ({','.join(who)})" if permissions else ""))
+
+
+def printable(value: bytes) -> str:
+    r"""Text with what cannot be printed as \xNN, \n, \\ and \"."""
+    escapes = {9: r"\t", 10: r"\n", 13: r"\r", 34: r"\"", 92: r"\\"}
+    return "".join(escapes.get(b) or (chr(b) if 32 <= b < 127 else f"\\x{b:02x}") for b in value)
+
+
+def register(app: typer.Typer) -> None:
+    app.command("xenstore-ls")(xenstore_ls)

@@ -1,0 +1,29 @@
+"""What a machine's supervisor runs, imported in its process alone: the parts put together, warm for every
+fork.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Final
+
+from domains.cpu.process import run_domain
+from domains.kernel.image import make_image
+from hypervisor.core import run_core
+from hypervisor.machine.config import MachineConfig
+from hypervisor.supervisor import Entries, Supervisor
+
+DOM0: Final = "domains.dom0.dom0:Dom0"
+WARM: Final = ("domains.kernel.run", "domains.dom0.dom0")
+"""Modules that forked processes need at once; imported here, their memory is shared."""
+
+
+def run_machine(name: str, folder: Path, memory_frames: int, cpus: int) -> None:
+    """Run a machine to its end; its folder is removed."""
+    for module in WARM:
+        importlib.import_module(module)
+    config = MachineConfig(
+        name=name, folder=folder, memory_frames=memory_frames, nr_cpus=cpus, dom0_kernel=make_image(DOM0)
+    )
+    Supervisor(config, Entries(core=run_core, domain=run_domain)).run()
