@@ -199,10 +199,10 @@ class Core:
         )
         theirs.close()
 
-    def share_memfd(self, domain: Domain) -> None:
+    def share_memfd(self, domid: DomId, memfd: int) -> None:
         for link in self.links.values():
-            if link.domain.privileged and link.domain is not domain:
-                descriptors.send(link.pair, [Note.MEMFD, domain.domid], (domain.memfd,))
+            if link.domain.privileged:
+                descriptors.send(link.pair, [Note.MEMFD, domid], (memfd,))
 
     def kill(self, domain: Domain) -> None:
         link = self.links.get(domain.domid)

@@ -195,9 +195,11 @@ def become(name: str, *, dies_with_parent: bool) -> None:
 
 
 def close_all_but(keep: set[int]) -> None:
+    """An empty range must not reach os.closerange: CPython 3.11 turns (0, 0) into (0, -1), which is everything."""
     start = 0
     for fd in sorted(keep):
-        os.closerange(start, fd)
+        if fd > start:
+            os.closerange(start, fd)
         start = fd + 1
     os.closerange(start, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 

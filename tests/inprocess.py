@@ -20,6 +20,7 @@ from hypervisor.domain.vcpu import Vcpu
 from hypervisor.hypercalls.dispatch import Dispatcher
 from hypervisor.machine.memory import MachineMemory, create_memfd
 from hypervisor.machine.pv_layout import Plan, PvImage, Segment, StartOfDay, contents, plan, vcpu_context
+from hypervisor.mm.budget import Budget
 from hypervisor.mm.layout import XEN_FRAMES
 from hypervisor.public.types import PAGE_SHIFT, DomId, MAddr, Mfn, VAddr
 
@@ -40,7 +41,7 @@ class NoProcesses:
     def fork(self, domain: Domain) -> None:
         domain.pid = -1
 
-    def share_memfd(self, domain: Domain) -> None: ...
+    def share_memfd(self, domid: DomId, memfd: int) -> None: ...
 
     def kill(self, domain: Domain) -> None:
         assert self.hv is not None
@@ -111,7 +112,7 @@ class InProcess:
         for content in contents(layout, p2m, day):
             for i, page in enumerate(content.data.reshape(-1, 4096)):
                 self.memory.write(int(p2m[content.pfn + i]) << PAGE_SHIFT, page.tobytes())
-        install_context(hv, domain.vcpus[0], vcpu_context(layout, p2m))
+        install_context(hv, domain.vcpus[0], vcpu_context(layout, p2m), Budget(1 << 30))
         hv.unpause(domain)
         domain.tool_pauses = 0
         return Built(domain, layout, p2m, layout.vaddr(layout.boot_stack) + 4096)

@@ -39,6 +39,7 @@ class Gate:
         self._memfds: dict[int, int] = {}
         self._endpoint = ProcessEndpoint(path)
         self._epoll: select.epoll | None = None
+        self._socket_fd: int = self._endpoint.fd
         self._irqs: dict[int, tuple[int, int]] = {}
         self.ready_fds: dict[int, int] = {}
         self.save_context: Callable[[], bytes] = bytes
@@ -68,6 +69,14 @@ class Gate:
     ) -> tuple[int, list[EffectRecord]]:
         """Ask the core to perform a store of the guest to its own read-only page table (P12)."""
         return self._ask(vcpu, Request.PTE_WRITE, va, size, value, int(old is not None), old or 0)
+
+    def new_baseptr(self, vcpu: int, mfn: int) -> tuple[int, list[EffectRecord]]:
+        """Load another kernel page table, as MMUEXT_NEW_BASEPTR (X3): the guest wrote CR3."""
+        return self._ask(vcpu, Request.NEW_BASEPTR, mfn & U64_MASK, 0, 0, 0, 0)
+
+    def map_ldt_page(self, vcpu: int, offset: int) -> tuple[int, list[EffectRecord]]:
+        """Show the page of the LDT that holds byte `offset` in the per-domain window (X6); -EFAULT if there is none."""
+        return self._ask(vcpu, Request.LDT_PAGE, offset & U64_MASK, 0, 0, 0, 0)
 
     def crash(self, vcpu: int, reason: str) -> NoReturn:
         """End the domain: the guest broke the contract. `reason` goes to the hypervisor's log."""
@@ -104,6 +113,9 @@ class Gate:
                 self.memory.map(self._memfd(memfd), mfn, nr_frames, offset, writable=memfd != M2P_MEMFD)
             elif effect[0] == Effect.UNMAP_EXTENT:
                 self.memory.unmap(effect[1], effect[2])
+            elif effect[0] == Effect.CLOSE_MEMFD:
+                os.close(self._memfd(effect[1]))
+                del self._memfds[effect[1]]
             else:
                 rest.append(effect)
         return rest
@@ -136,7 +148,7 @@ class Gate:
         """Raise physical interrupt `irq` when `fd` is ready for `events` (select.EPOLLIN, EPOLLOUT), once per `rearm_fd`."""
         if self._epoll is None:
             self._epoll = select.epoll()
-            self._epoll.register(self._endpoint.socket.getsockopt(zmq.FD), select.EPOLLIN)
+            self._epoll.register(self._socket_fd, select.EPOLLIN)
         if fd in self._irqs:
             self._epoll.modify(fd, events | select.EPOLLONESHOT)
         else:
@@ -167,7 +179,7 @@ class Gate:
                 return sock.recv(zmq.NOBLOCK)
             except zmq.Again:
                 pass
-            if sock.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            if self._endpoint.readable():
                 continue
             irqs = set()
             for fd, events in epoll.poll():

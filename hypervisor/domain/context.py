@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from hypervisor.domain.vcpu import Vcpu
+from hypervisor.mm.budget import Budget
 from hypervisor.mm.layout import NR_GDT_FRAMES, addr_ok, is_canonical
 from hypervisor.public.arch_x86.xen import VGCF_online, vcpu_guest_context
 from hypervisor.public.errno import Errno, XenError
-from hypervisor.public.types import Mfn
+from hypervisor.public.xen import VMASST_TYPE_m2p_strict
 from hypervisor.wire.messages import Effect
 
 if TYPE_CHECKING:
@@ -47,19 +48,22 @@ def check_context(raw: bytes) -> vcpu_guest_context:
     return context
 
 
-def install_context(hv: Hypervisor, vcpu: Vcpu, context: vcpu_guest_context) -> None:
-    """Take the references that the registers need, then make them the vCPU's (D6). All or nothing."""
-    l4 = Mfn(context.ctrlreg[3] >> 12)
-    user_l4 = Mfn(context.ctrlreg[1] >> 12)
+def install_context(
+    hv: Hypervisor, vcpu: Vcpu, context: vcpu_guest_context, budget: Budget
+) -> None:
+    """Take the references that the registers need, then make them the vCPU's (D6). All or nothing.
+
+    Restart: a large page table is being validated; the same call again goes on with it.
+    """
     entries = context.gdt_ents
-    frames = [Mfn(mfn) for mfn in context.gdt_frames[: (entries + 511) // 512]]
-    hv.mmu.set_gdt(vcpu.mem, frames, entries)
+    frames = [int(mfn) for mfn in context.gdt_frames[: (entries + 511) // 512]]
+    mmu = hv.mmu
+    mmu.descriptors.set_gdt(vcpu.mem, frames, entries)
+    vcpu.domain.mem.m2p_strict = bool(context.vm_assist >> VMASST_TYPE_m2p_strict & 1)
     try:
-        hv.mmu.new_baseptr(vcpu.mem, l4)
-        if user_l4:
-            hv.mmu.new_user_baseptr(vcpu.mem, user_l4)
+        mmu.set_base_pointers(vcpu.mem, context.ctrlreg[3] >> 12, context.ctrlreg[1] >> 12, budget)
     except XenError:
-        hv.mmu.set_gdt(vcpu.mem, [], 0)
+        mmu.descriptors.set_gdt(vcpu.mem, [], 0)
         raise
     vcpu.domain.vm_assist = context.vm_assist
     vcpu.context = context.pack()

@@ -11,6 +11,7 @@ from hypervisor.domain.domain import Domain
 from hypervisor.domain.lifecycle import create_domain
 from hypervisor.machine.config import MachineConfig
 from hypervisor.machine.pv_layout import PvImage, Segment, StartOfDay, contents, plan, vcpu_context
+from hypervisor.mm.budget import Budget
 from hypervisor.public.types import PAGE_SHIFT, DomId, MAddr, Mfn, VAddr
 from hypervisor.public.xen import SIF_INITDOMAIN, SIF_PRIVILEGED
 
@@ -44,7 +45,7 @@ def build_dom0(hv: Hypervisor, config: MachineConfig) -> Domain:
         pages = content.data.reshape(-1, 4096)
         for i, page in enumerate(pages):
             hv.memory.write(int(p2m[content.pfn + i]) << PAGE_SHIFT, page.tobytes())
-    install_context(hv, domain.vcpus[0], vcpu_context(layout, p2m))
+    install_context(hv, domain.vcpus[0], vcpu_context(layout, p2m), Budget(1 << 30))
     domain.tool_pauses = 0
     hv.unpause(domain)
     return domain

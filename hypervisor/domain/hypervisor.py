@@ -29,7 +29,7 @@ from hypervisor.sched.round_robin import RoundRobin
 from hypervisor.sched.scheduler import SchedUnit
 from hypervisor.sched.slices import Slices
 from hypervisor.sched.timers import Timers
-from hypervisor.wire.messages import Effect
+from hypervisor.wire.messages import Effect, EffectRecord
 
 DOMID_FIRST_RESERVED: Final = 0x7FF0
 
@@ -40,8 +40,8 @@ class Processes(Protocol):
     def fork(self, domain: Domain) -> None:
         """Begin to make the domain's process; it will ask to START. XenError when the machine's limits forbid it."""
 
-    def share_memfd(self, domain: Domain) -> None:
-        """Let the control domain's process have the memfd of a new domain."""
+    def share_memfd(self, domid: DomId, memfd: int) -> None:
+        """Let the control domain's process have the memfd of a domain that is being made."""
 
     def kill(self, domain: Domain) -> None:
         """End the domain's process now; `Hypervisor.process_gone` follows, perhaps at once."""
@@ -95,6 +95,7 @@ class Hypervisor:
         self.timers = Timers()
         self.slices = Slices(nr_cpus, RoundRobin(), self._resume, self._preempt)
         self.units: dict[SchedUnit, Vcpu] = {}
+        self._extents: dict[DomId, list[EffectRecord]] = {}
         self.work: deque[Callable[[], bool]] = deque()
         """What goes on between messages, a bounded step a turn: each returns True when it is done."""
         self.continuations: deque[Pending] = deque()
@@ -103,6 +104,11 @@ class Hypervisor:
 
     def now(self) -> int:
         return time.monotonic_ns() - self.boot_ns
+
+    @property
+    def free_frames(self) -> int:
+        """Frames of the machine's quota that no domain has."""
+        return self.memory_frames - self.mmu.allocator.used_frames
 
     # --- domains ---------------------------------------------------------------------------------
 
@@ -132,15 +138,23 @@ class Hypervisor:
     def _on_extent(self, d: DomainMemory, mfn: Mfn, nr_frames: int, offset: int) -> None:
         """An extent appeared: its own process maps it, and the control domain's."""
         record: list[Any] = [Effect.MAP_EXTENT, d.domid, mfn, nr_frames, offset]
+        self._extents.setdefault(d.domid, []).append(record)
         for domain in self.domains.values():
             if (domain.mem is d or domain.privileged) and domain.vcpus:
                 domain.vcpus[0].effects.append(list(record))
 
-    def off_extent(self, mfn: Mfn, nr_frames: int) -> None:
-        """An extent is going: the control domain's process lets go of it."""
+    def first_effects(self, domain: Domain) -> list[EffectRecord]:
+        """What the process of a new domain maps before anything else: what its domain got while it was made."""
+        return [list(record) for record in self._extents.get(domain.domid, ())]
+
+    def forget_extents(self, domid: DomId) -> None:
+        """A domain's memory is going: the control domain's process lets go of it."""
+        records = self._extents.pop(domid, [])
         for domain in self.domains.values():
-            if domain.privileged and domain.vcpus:
-                domain.vcpus[0].effects.append([Effect.UNMAP_EXTENT, mfn, nr_frames])
+            if domain.privileged and domain.domid != domid and domain.vcpus:
+                effects = domain.vcpus[0].effects
+                effects.extend([Effect.UNMAP_EXTENT, mfn, nr] for _, _, mfn, nr, _ in records)
+                effects.append([Effect.CLOSE_MEMFD, domid])
 
     # --- running ---------------------------------------------------------------------------------
 

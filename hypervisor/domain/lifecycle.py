@@ -53,9 +53,16 @@ def create_domain(
     nr_frames = hv.memory_frames + GRANT_OVERHEAD_FRAMES
     memfd = create_memfd(f"d{domid}", nr_frames)
     mailbox_fd = create_memfd(f"d{domid} mailbox", 1)
-    mem = hv.mmu.create(
-        domid, memfd, nr_frames, max_pages=max_pages, privileged=privileged, nr_vcpus=nr_vcpus
-    )
+    hv.processes.share_memfd(domid, memfd)
+    try:
+        mem = hv.mmu.create(
+            domid, memfd, nr_frames, max_pages=max_pages, privileged=privileged, nr_vcpus=nr_vcpus
+        )
+    except XenError:
+        hv.forget_extents(domid)
+        os.close(memfd)
+        os.close(mailbox_fd)
+        raise
     domain = Domain(domid, handle, mem, Mailbox(mailbox_fd), memfd, mailbox_fd, privileged=privileged)
     domain.created_ns = hv.now()
     domain.mailbox.set_epoch(hv.boot_ns)
@@ -68,7 +75,6 @@ def create_domain(
         virqs=hv.virqs,
         max_port=max_evtchn_port,
     )
-    hv.memories[domid] = mem
     hv.domains[domid] = domain
     try:
         domain.grants = GrantTable(
@@ -85,7 +91,6 @@ def create_domain(
         domain.shared_info = hv.mmu.alloc_xen_page(mem, writable=True)
         _write_wallclock(hv, domain)
         hv.processes.fork(domain)
-        hv.processes.share_memfd(domain)
     except XenError:
         begin_destroy(hv, domain)
         raise
@@ -102,6 +107,7 @@ def _add_vcpus(hv: Hypervisor, domain: Domain, count: int) -> None:
         hv.units[unit] = vcpu
     first = domain.vcpus[0].effects
     first.append([Effect.MAP_EXTENT, M2P_MEMFD, 0, XEN_FRAMES, 0])
+    first.extend(hv.first_effects(domain))
 
 
 def _write_wallclock(hv: Hypervisor, domain: Domain) -> None:
@@ -184,18 +190,16 @@ def complete_destroy(hv: Hypervisor, domain: Domain) -> None:
     """The last step: when the process is gone and nobody holds a frame any more, the domain and its id are free (K4)."""
     if domain.life is not Life.DYING or domain.death_step < DEATH_STEPS:
         return
-    extents = [(mfn, nr) for mfn, nr in hv.mmu.extents_of(domain.mem)]
     if hasattr(domain, "grants"):
         domain.grants.destroy()
     if domain.pid or not hv.mmu.release_extents(domain.mem):
         hv.timers.at(hv.now() + RETRY_NS, lambda: complete_destroy(hv, domain))
         return
-    for mfn, nr in extents:
-        hv.off_extent(mfn, nr)
+    hv.forget_extents(domain.domid)
     domain.life = Life.DEAD
     for vcpu in domain.vcpus:
         del hv.units[vcpu.unit]
-    del hv.domains[domain.domid], hv.memories[domain.domid]
+    del hv.domains[domain.domid]
     hv.processes.gone(domain)
     domain.mailbox.close()
     os.close(domain.memfd)

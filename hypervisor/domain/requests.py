@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from hypervisor.domain.domain import Domain
+from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.vcpu import Vcpu
+from hypervisor.mm.budget import Budget, Restart, Slice
 from hypervisor.public.arch_x86.xen import vcpu_guest_context
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.wire.messages import ProtocolError, Request
@@ -28,6 +29,8 @@ class ProcessRequests:
             Request.CRASH: self._crash,
             Request.SAVED: self._saved,
             Request.PTE_WRITE: self._pte_write,
+            Request.NEW_BASEPTR: self._new_baseptr,
+            Request.LDT_PAGE: self._ldt_page,
         }
 
     def perform(self, vcpu: Vcpu, seq: int, nr: int, args: Args) -> None:
@@ -67,6 +70,39 @@ class ProcessRequests:
             raise ProtocolError(f"registers of {len(context)} bytes")
         self.hv.context_saved(vcpu, seq, context or vcpu.context)
 
+    def _new_baseptr(self, vcpu: Vcpu, seq: int, args: Args) -> None:
+        """A guest kernel's `mov cr3`: X3's rules; a table that takes long to validate goes on in the background."""
+        mfn = args[0]
+        if isinstance(mfn, bytes):
+            raise ProtocolError("bytes for a frame number")
+        vcpu.waiting_seq = seq
+
+        def step() -> bool:
+            if vcpu.domain.life is not Life.ALIVE:
+                return True
+            s = Slice(vcpu.mem, Budget())
+            try:
+                self.hv.mmu.types.finish_old_table(s)
+                self.hv.mmu.bases.new_baseptr(vcpu.mem, mfn, s)
+            except Restart:
+                return False
+            except XenError as error:
+                self.hv.answer(vcpu, -error.errno)
+            else:
+                self.hv.answer(vcpu, 0)
+            return True
+
+        if not step():
+            self.hv.work.append(step)
+
+    def _ldt_page(self, vcpu: Vcpu, seq: int, args: Args) -> None:
+        """The CPU missed an LDT page; beyond the limit nothing is promoted (X6, XSA-298)."""
+        if isinstance(args[0], bytes):
+            raise ProtocolError("bytes for an offset")
+        vcpu.waiting_seq = seq
+        shown = self.hv.mmu.descriptors.map_ldt_page(vcpu.mem, args[0])
+        self.hv.answer(vcpu, 0 if shown else -Errno.EFAULT)
+
     def _pte_write(self, vcpu: Vcpu, seq: int, args: Args) -> None:
         """A store of the guest to a page table that it sees read-only (P12): answered 0, -EFAULT (a fault for the guest), or 1
         when a compare-and-exchange found another value."""
@@ -75,7 +111,8 @@ class ProcessRequests:
             raise ProtocolError("bytes for an address")
         vcpu.waiting_seq = seq
         try:
-            result = self.hv.mmu.emulate_pte_write(vcpu.mem, va, size, value, old if has_old else None)
+            done = self.hv.mmu.emulate_pte_write(vcpu.mem, va, size, value, old if has_old else None)
+            result = 0 if done else 1
         except XenError as error:
             result = -int(error.errno or Errno.EFAULT)
         self.hv.answer(vcpu, result)

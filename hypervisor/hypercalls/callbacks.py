@@ -159,5 +159,6 @@ def do_vm_assist(call: Call) -> Result:
         call.domain.vm_assist &= ~(1 << kind)
     else:
         raise XenError(Errno.ENOSYS, f"vm_assist command {command}")
+    call.domain.mem.m2p_strict = bool(call.domain.vm_assist >> VMASST_TYPE_m2p_strict & 1)
     call.effects.append([Effect.VM_ASSIST, call.domain.vm_assist])
     return 0

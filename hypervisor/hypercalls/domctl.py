@@ -144,7 +144,7 @@ def do_setvcpucontext(call: Call, op: xen_domctl, target: Domain) -> Result:
     if op.u.vcpucontext.ctxt == 0:
         raise XenError(Errno.EOPNOTSUPP, "resetting a vCPU is not implemented")
     context = check_context(call.copy_from_guest(op.u.vcpucontext.ctxt, vcpu_guest_context.sizeof))
-    install_context(call.hv, vcpu, context)
+    install_context(call.hv, vcpu, context, call.budget)
     return 0
 
 

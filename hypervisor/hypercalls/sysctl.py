@@ -56,7 +56,7 @@ def do_physinfo(call: Call, op: xen_sysctl) -> Result:
         cpu_khz=CPU_KHZ,
         capabilities=int(XEN_SYSCTL_PHYSCAP_pv),
         total_pages=hv.memory_frames,
-        free_pages=hv.mmu.free_frames,
+        free_pages=hv.free_frames,
         max_mfn=hv.memory.nr_frames - 1,
     )
     call.write(call.args[0], op)
@@ -89,7 +89,7 @@ def do_sched_id(call: Call, op: xen_sysctl) -> Result:
 
 def do_availheap(call: Call, op: xen_sysctl) -> Result:
     heap = op.u.availheap
-    heap.avail_bytes = call.hv.mmu.free_frames * PAGE_SIZE
+    heap.avail_bytes = call.hv.free_frames * PAGE_SIZE
     op.u.availheap = heap
     call.write(call.args[0], op)
     return 0

@@ -47,7 +47,7 @@ def do_initialise(call: Call, vcpu: Vcpu, arg: int) -> Result:
         raise XenError(Errno.EEXIST, f"D6: vCPU {vcpu.vcpu_id} is initialised already")
     raw = call.copy_from_guest(arg, vcpu_guest_context.sizeof)
     context = check_context(raw)
-    install_context(call.hv, vcpu, context)
+    install_context(call.hv, vcpu, context, call.budget)
     return 0
 
 

@@ -7,6 +7,7 @@ unlinked as soon as their one client is connected. A full queue never blocks the
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +15,11 @@ import zmq
 
 from hypervisor.wire.messages import MAX_MESSAGE
 
-QUEUE: Final = 16
-"""Messages a connection may hold in one direction: a process has one request outstanding, irqs beside it."""
+RECEIVE_QUEUE: Final = 64
+"""Messages of one process that may wait in the core; further ones wait in that process."""
+SEND_QUEUE: Final = 1000
+"""Replies that may wait for one process. There is one at most, but libzmq learns with up to a millisecond's delay which were
+read (it looks at its command queue by the TSC), and would refuse a further one meanwhile."""
 
 
 class CoreEndpoint:
@@ -29,8 +33,8 @@ class CoreEndpoint:
             (zmq.LINGER, 0),
             (zmq.ROUTER_MANDATORY, 1),
             (zmq.MAXMSGSIZE, MAX_MESSAGE),
-            (zmq.SNDHWM, QUEUE),
-            (zmq.RCVHWM, QUEUE),
+            (zmq.SNDHWM, SEND_QUEUE),
+            (zmq.RCVHWM, RECEIVE_QUEUE),
             (zmq.RECONNECT_IVL, -1),
         ):
             self.socket.setsockopt(option, value)
@@ -55,7 +59,8 @@ class CoreEndpoint:
             return
         del self._domids[identity]
         path = self._paths.pop(domid)
-        self.socket.disconnect(f"ipc://{path}")
+        with suppress(zmq.ZMQError):  # ENOENT: the peer closed its end first, and libzmq has forgotten it
+            self.socket.disconnect(f"ipc://{path}")
         Path(path).unlink(missing_ok=True)
 
     def receive(self) -> tuple[int | None, bytes | None] | None:
@@ -99,3 +104,11 @@ class ProcessEndpoint:
         self.socket.bind(f"ipc://{path}")
         self.send = self.socket.send
         self.recv = self.socket.recv
+
+    @property
+    def fd(self) -> int:
+        """Edge-triggered: readable when `readable` may have changed."""
+        return int(self.socket.getsockopt(zmq.FD))
+
+    def readable(self) -> bool:
+        return bool(int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)

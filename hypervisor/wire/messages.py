@@ -31,6 +31,8 @@ class Request(IntEnum):
     CRASH = -3  # the guest broke the contract: (host-readable text follows as a1: bytes)
     SAVED = -4  # the vCPU's registers (a1: bytes of vcpu_guest_context), asked for by Effect.SAVE_CONTEXT
     PTE_WRITE = -5  # a store to a read-only page table: (va, size, value, has_old, old)
+    NEW_BASEPTR = -6  # mov to CR3 by the guest's kernel: (mfn)
+    LDT_PAGE = -7  # the CPU missed a page of the LDT: (byte offset in the LDT)
 
 
 class Effect(IntEnum):
@@ -55,6 +57,7 @@ class Effect(IntEnum):
     LOCAL = 17
     CONTEXT = 18
     SAVE_CONTEXT = 19
+    CLOSE_MEMFD = 20
 
 
 EffectRecord = list[Any]
