@@ -57,12 +57,15 @@ class StoreMachine(RuleBasedStateMachine):
             self.before = copy.deepcopy(self.model.tree)
         return client, 0, self.model.tree
 
-    def settle(self, tx: int) -> None:
-        """After an action on the store itself: what has it done to the open transaction?"""
-        if tx == 0 and self.before != self.model.tree:
-            self.disturbed = True
-            changed = {p for p in self.before.keys() | self.model.tree if self.entry(p) != self.before.get(p)}
-            self.doomed |= bool(changed & self.used)
+    def settle(self, tx: int, written: str | None) -> None:
+        """After an action on the store itself: what has it done to the open transaction? To write what is there
+        already is a change as well (`written`)."""
+        if tx:
+            return
+        changed = {p for p in self.before.keys() | self.model.tree if self.entry(p) != self.before.get(p)}
+        changed |= {written} if written else set()
+        self.disturbed |= bool(changed)
+        self.doomed |= bool(changed & self.used)
 
     def entry(self, path: str) -> object:
         return self.model.tree.get(path)
@@ -84,7 +87,7 @@ class StoreMachine(RuleBasedStateMachine):
         reply = client.write(path.encode(), value, tx=tx)
         if tx == 0 or not self.disturbed:
             assert reply == (self.model.write(tree, domid, path, value) or OK)
-        self.settle(tx)
+        self.settle(tx, path if reply == OK else None)
 
     @rule(domid=DOMIDS, inside=st.booleans(), path=PATHS)
     def rm(self, domid: int, inside: bool, path: str) -> None:
@@ -92,7 +95,7 @@ class StoreMachine(RuleBasedStateMachine):
         reply = client.rm(path.encode(), tx=tx)
         if tx == 0 or not self.disturbed:
             assert reply == (self.model.rm(tree, domid, path) or OK)
-        self.settle(tx)
+        self.settle(tx, None)
 
     @rule(domid=DOMIDS, inside=st.booleans(), path=PATHS, perms=PERMS)
     def chmod(self, domid: int, inside: bool, path: str, perms: list[tuple[str, int]]) -> None:
@@ -100,7 +103,7 @@ class StoreMachine(RuleBasedStateMachine):
         reply = client.chmod(path.encode(), *(f"{letter}{who}".encode() for letter, who in perms), tx=tx)
         if tx == 0 or not self.disturbed:
             assert reply == (self.model.chmod(tree, domid, path, perms) or OK)
-        self.settle(tx)
+        self.settle(tx, path if reply == OK else None)
 
     @precondition(lambda self: self.transaction is None)
     @rule(domid=DOMIDS)
