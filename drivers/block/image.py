@@ -36,13 +36,15 @@ class Image:
         self.writable = mode.startswith("w")
         self._fd = os.open(path, (os.O_RDWR if self.writable else os.O_RDONLY) | os.O_CLOEXEC)
         try:
-            self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
             if not mode.endswith("!"):
                 fcntl.flock(self._fd, (fcntl.LOCK_EX if self.writable else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
             self.sectors = os.lseek(self._fd, 0, os.SEEK_END) // SECTOR_SIZE
-        except OSError:
+        except OSError as error:
             os.close(self._fd)
-            raise
+            in_use = isinstance(error, BlockingIOError)
+            why = "in use by another device or machine" if in_use else error.strerror
+            raise OSError(error.errno, why, path) from error
 
     def read(self, sector: int, pages: Sequence[memoryview], size: int) -> None:
         """Fill `pages`, `size` bytes in all, from `sector` on."""

@@ -84,7 +84,7 @@ def test_a_disk_whose_image_cannot_be_opened_is_refused_with_the_reason(tmp_path
 def test_one_image_is_not_written_by_two_guests(image: Path) -> None:
     disks = Disks()
     first = connected(disks, image)
-    with pytest.raises(BlockError):
+    with pytest.raises(BlockError, match="in use"):
         connected(disks, image, domid=2)
     first.close()
     third = connected(disks, image, domid=3)

@@ -1,0 +1,115 @@
+"""All devices of one kind that this domain serves, and whose turn it is.
+
+    backend/<kind>/<front's domid>/<device>     written by the toolstack
+
+A ring gets a bounded turn for each event; when it has more to do it queues behind the others, and the
+kernel's loop runs between two rounds: no front can hold this domain. Steps between states wait for xenstore,
+so they are taken one device after the other, never nested, and never below a turn that is still being
+executed.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Generic, TypeVar
+
+from domains.kernel.kernel import Kernel
+from drivers.back_device import BackDevice
+from hypervisor.public.errno import XenError
+
+D = TypeVar("D", bound=BackDevice)
+Make = Callable[[Kernel, str, Callable[[], None], Callable[[], None]], D]
+
+
+class BackEnds(Generic[D]):
+    """The devices below backend/`kind`: `start`, then everything happens from the kernel's loop."""
+
+    def __init__(self, kernel: Kernel, kind: str, make: Make[D]) -> None:
+        self._kernel = kernel
+        self._root = f"backend/{kind}"
+        self._make = make
+        self._devices: dict[str, D] = {}
+        self._dirty: dict[str, None] = {}  # paths whose state is to be looked at, in order
+        self._ready: dict[str, None] = {}  # paths of devices with more to do, in order
+        self._working = False
+        self._token: str | None = None
+
+    @property
+    def devices(self) -> dict[str, D]:
+        """The devices by path, such as `backend/vbd/1/51712`."""
+        return dict(self._devices)
+
+    def start(self) -> None:
+        """Begin to watch for devices."""
+        self._token = self._kernel.xenbus.watch(self._root, self._changed)
+
+    def stop(self) -> None:
+        """Let go of all devices."""
+        if self._token is not None:
+            self._kernel.xenbus.unwatch(self._token)
+            self._token = None
+        for device in self._devices.values():
+            device.release()
+        self._devices.clear()
+
+    def _changed(self, path: str) -> None:
+        """Something at or below the root changed."""
+        below = path[len(self._root) :].strip("/").split("/")
+        self._mark("/".join([self._root, *below[:2]]) if len(below) >= 2 else self._root)
+
+    def _mark(self, path: str) -> None:
+        self._dirty[path] = None
+        if not self._working:
+            self._working = True
+            self._kernel.call_soon(self._work)
+
+    def _work(self) -> None:
+        """Look at every device that may have changed."""
+        while self._dirty:
+            if any(device.serving for device in self._devices.values()):
+                self._kernel.call_soon(self._work)
+                return
+            path = next(iter(self._dirty))
+            del self._dirty[path]
+            if path == self._root:
+                self._scan()
+            else:
+                self._look(path)
+        self._working = False
+
+    def _scan(self) -> None:
+        """Mark all devices there are, and all there were."""
+        for path in self._devices:
+            self._dirty[path] = None
+        for domid in self._children(self._root):
+            for device in self._children(f"{self._root}/{domid}"):
+                self._dirty[f"{self._root}/{domid}/{device}"] = None
+
+    def _look(self, path: str) -> None:
+        device = self._devices.get(path)
+        if device is None:
+            try:
+                device = self._make(self._kernel, path, partial(self._queue, path), partial(self._mark, path))
+            except (XenError, ValueError):
+                return  # gone again, or not complete yet: its next change is seen
+            self._devices[path] = device
+        if not device.reconcile():
+            del self._devices[path]
+
+    def _children(self, path: str) -> list[str]:
+        try:
+            return self._kernel.xenbus.directory(path)
+        except XenError:
+            return []
+
+    def _queue(self, path: str) -> None:
+        """The device at `path` has more to do: it comes after the others."""
+        if not self._ready:
+            self._kernel.call_soon(self._round)
+        self._ready[path] = None
+
+    def _round(self) -> None:
+        """One turn for each device that had more to do; those that still have queue up for the next round."""
+        turn, self._ready = self._ready, {}
+        for path in turn:
+            if device := self._devices.get(path):
+                device.serve()
