@@ -47,7 +47,8 @@ class PageWalk:
     """Walks page tables by machine address; sets A on every entry used and D on the leaf of a write, as the
     CPU does.
 
-    A leaf's RW is the AND over all levels; NX the OR.
+    A leaf's RW is the AND over all levels; NX the OR. A leaf at level 2 maps 2 MiB: Xen's own table of frames
+    is mapped so, and no guest may have one (P1).
     """
 
     def __init__(self, memory: MachineMemory) -> None:
@@ -66,12 +67,15 @@ class PageWalk:
             entry = entries[slot]
             if not entry & PAGE_PRESENT:
                 return WalkFault(wanted)
-            if entry & PAGE_PSE and shift != 12:
+            if entry & PAGE_PSE and shift > 21:
                 return WalkFault(wanted | PFEC_PRESENT | PFEC_RESERVED)
             rights &= entry
             forbidden |= entry & PAGE_NX
             slots.append(slot)
             table = (entry & PTE_MFN_MASK) >> 12
+            if entry & PAGE_PSE and shift == 21:
+                table += va >> 12 & 511
+                break
         if not rights & PAGE_USER or (write and not rights & PAGE_RW) or (fetch and forbidden):
             return WalkFault(wanted | PFEC_PRESENT)
         return Translation(table, self._mark(slots, write) & ~PAGE_RW | rights & PAGE_RW)
