@@ -43,13 +43,14 @@ from hypervisor.public.sysctl import (
     XEN_SYSCTL_INTERFACE_VERSION,
     Sysctl,
     xen_sysctl,
+    xen_sysctl_getdomaininfolist,
     xen_sysctl_physinfo,
     xen_sysctl_readconsole,
     xen_sysctl_u,
 )
 from hypervisor.public.types import DomId, Mfn, Port
 from hypervisor.public.xen import (
-    DOMID_FIRST_RESERVED,
+    DOMID_INVALID,
     MMUEXT_PIN_L4_TABLE,
     mmuext_op,
     mmuext_op_arg1,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 EXTENTS_AT_ONCE: Final = 512
 """Frame numbers in one call: what fits into a page of arguments."""
 
+DOMAINS_AT_ONCE: Final = 32
 CONSOLE_CHUNK: Final = 4096
 
 
@@ -129,7 +131,7 @@ class XenCtrl:
             max_maptrack_frames=maptrack_frames,
             grant_opts=1,
         )
-        op = self._domctl(Domctl.XEN_DOMCTL_createdomain, DomId(0), xen_domctl_u(createdomain=arguments))
+        op = self._domctl(Domctl.XEN_DOMCTL_createdomain, DOMID_INVALID, xen_domctl_u(createdomain=arguments))
         return DomId(op.domain)
 
     def destroydomain(self, domid: DomId) -> None:
@@ -165,20 +167,32 @@ class XenCtrl:
 
     def getdomaininfo(self, domid: DomId) -> DomainInfo | None:
         """That domain, or None if there is none with this id."""
-        info = self._next_domain(domid)
-        return info if info is not None and info.domid == domid else None
+        try:
+            op = self._domctl(Domctl.XEN_DOMCTL_getdomaininfo, domid)
+        except XenError as error:
+            if error.errno is Errno.ESRCH:
+                return None
+            raise
+        return domain_info(op.u.getdomaininfo) if op.domain == domid else None
 
     def domains(self) -> list[DomainInfo]:
         """All domains in the order of their ids, dying ones included."""
         found: list[DomainInfo] = []
-        first = 0
-        while first < DOMID_FIRST_RESERVED:
-            info = self._next_domain(DomId(first))
-            if info is None:
-                break
-            found.append(info)
-            first = info.domid + 1
-        return found
+        first, size = 0, xen_domctl_getdomaininfo.sizeof
+        while True:
+            with self._hypercalls.arguments as area:
+                buffer = area.reserve(DOMAINS_AT_ONCE * size)
+                request = xen_sysctl_getdomaininfolist(
+                    first_domain=DomId(first), max_domains=DOMAINS_AT_ONCE, buffer=buffer
+                )
+                arguments = xen_sysctl_u(getdomaininfolist=request)
+                op = self._sysctl(Sysctl.XEN_SYSCTL_getdomaininfolist, arguments)
+                count = op.u.getdomaininfolist.num_domains
+                raw = self._load(buffer, count * size)
+            found += [domain_info(xen_domctl_getdomaininfo.unpack(raw, i * size)) for i in range(count)]
+            if count < DOMAINS_AT_ONCE:
+                return found
+            first = found[-1].domid + 1
 
     def populate_physmap(self, domid: DomId, nr_pages: int) -> npt.NDArray[np.uint64]:
         """Give the domain `nr_pages` frames as pfn 0, 1, …; uint64[nr_pages], the Mfn of each.
@@ -238,26 +252,6 @@ class XenCtrl:
                 text += self._load(buffer, part.count)
                 index = part.index
 
-    def _next_domain(self, first: DomId) -> DomainInfo | None:
-        try:
-            op = self._domctl(Domctl.XEN_DOMCTL_getdomaininfo, first)
-        except XenError as error:
-            if error.errno is Errno.ESRCH:
-                return None
-            raise
-        info: xen_domctl_getdomaininfo = op.u.getdomaininfo
-        return DomainInfo(
-            domid=DomId(info.domain),
-            handle=info.handle,
-            flags=info.flags,
-            tot_pages=info.tot_pages,
-            max_pages=info.max_pages,
-            shared_info_frame=Mfn(info.shared_info_frame),
-            cpu_time=info.cpu_time,
-            vcpus=info.nr_online_vcpus,
-            max_vcpus=info.max_vcpu_id + 1 & 0xFFFF_FFFF,
-        )
-
     def _domctl(self, cmd: Domctl, domid: DomId, arguments: xen_domctl_u | None = None) -> xen_domctl:
         op = xen_domctl(
             cmd=cmd,
@@ -272,3 +266,17 @@ class XenCtrl:
         op = xen_sysctl(cmd=cmd, interface_version=XEN_SYSCTL_INTERFACE_VERSION, u=arguments)
         self._hypercalls.hypercall_sysctl(op)
         return op
+
+
+def domain_info(info: xen_domctl_getdomaininfo) -> DomainInfo:
+    return DomainInfo(
+        domid=DomId(info.domain),
+        handle=info.handle,
+        flags=info.flags,
+        tot_pages=info.tot_pages,
+        max_pages=info.max_pages,
+        shared_info_frame=Mfn(info.shared_info_frame),
+        cpu_time=info.cpu_time,
+        vcpus=info.nr_online_vcpus,
+        max_vcpus=info.max_vcpu_id + 1 & 0xFFFF_FFFF,
+    )
