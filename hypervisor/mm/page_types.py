@@ -180,6 +180,8 @@ class PageTypes:
         else:
             self.stamp(mfn)
             frames.tcount[mfn] -= 1
+            if flags & PARTIAL:
+                frames.type[mfn] = 0  # F9: as if its validation had never begun
             self.tables.drop(mfn)
         finally:
             if is_linear and parent is not None:
