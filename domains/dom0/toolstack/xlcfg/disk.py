@@ -104,7 +104,7 @@ def checked_format(name: str) -> str:
 def split_parameters(text: str) -> dict[str, str]:
     """The parameters of a specification by name, positional ones under the names of their places."""
     named: dict[str, str] = {}
-    rest = text.strip()
+    rest = text.lstrip()
     if match := re.match(r"([a-z][a-z0-9]*):(?=/)", rest):
         prefix = match.group(1)
         if prefix not in OLD_PREFIXES:

@@ -42,7 +42,7 @@ class ConfigError(Exception):
     def __init__(self, position: Position, message: str) -> None:
         super().__init__(position, message)
         self.position = position
-        self.message = message
+        self.message = " ".join(message.split())
 
     def __str__(self) -> str:
         return f"{self.position}: {self.message}"

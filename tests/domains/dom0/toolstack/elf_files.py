@@ -1,0 +1,92 @@
+"""Makes ELF files as linkers do, so that each property of the loader can be put to the test by itself."""
+
+from __future__ import annotations
+
+import struct
+
+from domains.dom0.toolstack.builder.elf import Elf64_Ehdr, Elf64_Phdr, Elf64_Shdr
+from hypervisor.public.elfnote import ElfNote
+
+BASE = 0xFFFF_FFFF_8000_0000
+PT_LOAD, PT_NOTE, SHT_NOTE, SHT_PROGBITS = 1, 4, 7, 1
+
+
+def note(kind: int, value: int | str, name: bytes = b"Xen\0") -> bytes:
+    """One note; numbers take 8 bytes."""
+    descriptor = value.encode() + b"\0" if isinstance(value, str) else struct.pack("<Q", value)
+    padding = bytes(-len(descriptor) % 4)
+    return (
+        struct.pack("<III", len(name), len(descriptor), kind)
+        + name
+        + bytes(-len(name) % 4)
+        + descriptor
+        + padding
+    )
+
+
+LINUX_NOTES = b"".join(
+    [
+        note(ElfNote.XEN_ELFNOTE_GUEST_OS, "linux"),
+        note(ElfNote.XEN_ELFNOTE_XEN_VERSION, "xen-3.0"),
+        note(ElfNote.XEN_ELFNOTE_VIRT_BASE, BASE),
+        note(ElfNote.XEN_ELFNOTE_INIT_P2M, 0x80_0000_0000),
+        note(ElfNote.XEN_ELFNOTE_ENTRY, BASE + 0x20_0180),
+        note(ElfNote.XEN_ELFNOTE_HYPERCALL_PAGE, BASE + 0x20_1000),
+        note(ElfNote.XEN_ELFNOTE_MOD_START_PFN, 1),
+        note(ElfNote.XEN_ELFNOTE_FEATURES, "!writable_page_tables|pae_pgdir_above_4gb"),
+    ]
+)
+OLD_TEXT = b"GUEST_OS=mine,XEN_VER=xen-3.0,VIRT_BASE=0xffffffff80000000,HYPERCALL_PAGE=0x201,LOADER=generic\0"
+
+
+def elf(
+    *,
+    segments: list[tuple[int, int, bytes, int]] | None = None,
+    note_segment: bytes = b"",
+    sections: dict[str, tuple[int, bytes]] | None = None,
+    entry: int = BASE + 0x20_0000,
+    **header: int | bytes,
+) -> bytes:
+    """A file with PT_LOAD segments (vaddr, paddr, data, memsz), a PT_NOTE segment and named sections (type,
+    data).
+    """
+    if segments is None:
+        segments = [(BASE + 0x20_0000, 0x20_0000, b"code" * 100, 0x3000)]
+    rows = [(PT_LOAD, v, p, data, size) for v, p, data, size in segments]
+    if note_segment:
+        rows.append((PT_NOTE, 0, 0, note_segment, len(note_segment)))
+    body = bytearray()
+    body_at = Elf64_Ehdr.sizeof + len(rows) * Elf64_Phdr.sizeof
+    program = b""
+    for kind, vaddr, paddr, data, size in rows:
+        offset = body_at + len(body)
+        program += Elf64_Phdr(
+            p_type=kind, p_offset=offset, p_vaddr=vaddr, p_paddr=paddr, p_filesz=len(data), p_memsz=size
+        ).pack()
+        body += data
+    names = b"\0"
+    table = [Elf64_Shdr()]
+    for name, (kind, data) in (sections or {}).items():
+        table.append(
+            Elf64_Shdr(sh_name=len(names), sh_type=kind, sh_offset=body_at + len(body), sh_size=len(data))
+        )
+        names += name.encode() + b"\0"
+        body += data
+    table.append(Elf64_Shdr(sh_offset=body_at + len(body), sh_size=len(names)))
+    body += names
+    fields: dict[str, int | bytes] = {
+        "e_ident": b"\x7fELF\2\1\1".ljust(16, b"\0"),
+        "e_type": 2,
+        "e_machine": 62,
+        "e_entry": entry,
+        "e_phoff": Elf64_Ehdr.sizeof,
+        "e_phentsize": Elf64_Phdr.sizeof,
+        "e_phnum": len(rows),
+        "e_shoff": body_at + len(body) if sections else 0,
+        "e_shentsize": Elf64_Shdr.sizeof,
+        "e_shnum": len(table),
+        "e_shstrndx": len(table) - 1,
+    }
+    return (
+        Elf64_Ehdr(**(fields | header)).pack() + program + bytes(body) + b"".join(row.pack() for row in table)
+    )

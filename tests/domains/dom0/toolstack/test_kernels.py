@@ -1,0 +1,216 @@
+"""Kernels in files: ELF in its three layouts, bzImages in all packings, and files that are damaged or
+hostile.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import lz4.block
+import pytest
+import zstandard
+from elftools.elf.elffile import ELFFile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from domains.dom0.toolstack.builder.bzimage import MAX_UNPACKED, unpack
+from domains.dom0.toolstack.builder.elf import load_elf
+from domains.dom0.toolstack.builder.image import load_kernel, load_ramdisk
+from domains.dom0.toolstack.errors import ToolstackError
+from domains.dom0.toolstack.xlcfg.model import DomainConfig
+from hypervisor.machine.pv_layout import LayoutError, plan
+from hypervisor.public.elfnote import ElfNote
+from tests.domains.dom0.toolstack.elf_files import (
+    BASE,
+    LINUX_NOTES,
+    OLD_TEXT,
+    SHT_NOTE,
+    SHT_PROGBITS,
+    elf,
+    note,
+)
+
+LINUX = elf(note_segment=LINUX_NOTES)
+NEEDS_HVM = b"!auto_translated_physmap".ljust(41, b"\0")
+
+
+def pack_lz4(data: bytes) -> bytes:
+    """lz4's legacy format, with Linux' length behind it."""
+    blocks = [data[i : i + (8 << 20)] for i in range(0, len(data), 8 << 20)]
+    packed = [lz4.block.compress(block, store_size=False) for block in blocks]
+    rows = b"".join(struct.pack("<I", len(block)) + block for block in packed)
+    return b"\x02\x21\x4c\x18" + rows + struct.pack("<I", len(data))
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "none": lambda data: data,
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lambda data: lzma.compress(data, lzma.FORMAT_XZ, lzma.CHECK_CRC32),
+    "lzma": lambda data: lzma.compress(data, lzma.FORMAT_ALONE),
+    "lz4": pack_lz4,
+    "zstd": lambda data: zstandard.ZstdCompressor().compress(data),
+}
+
+
+def bzimage(payload: bytes, sectors: int = 3) -> bytes:
+    """A bzImage around a packed payload, which lies 100 bytes into the protected-mode code."""
+    head = bytearray((sectors + 1) * 512)
+    head[0x1F1] = sectors
+    head[0x1FE:0x200] = b"\x55\xaa"
+    head[0x202:0x206] = b"HdrS"
+    struct.pack_into("<H", head, 0x206, 0x020F)
+    struct.pack_into("<II", head, 0x248, 100, len(payload))
+    return bytes(head) + bytes(100) + payload + bytes(50)
+
+
+def kernel_file(folder: Path, data: bytes) -> DomainConfig:
+    path = folder / "kernel"
+    path.write_bytes(data)
+    return DomainConfig("test", str(path))
+
+
+def refusal(work: Callable[[], object]) -> str:
+    with pytest.raises(ToolstackError) as caught:
+        work()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_linux_notes_say_where_and_how_it_starts() -> None:
+    image = load_elf(LINUX, "vmlinux")
+    assert image.virt_base == BASE
+    assert image.entry == BASE + 0x20_0180
+    assert image.p2m_base == 0x80_0000_0000
+    assert image.unmapped_initrd
+    assert image.hypercall_page == BASE + 0x20_1000
+    (segment,) = image.segments
+    assert (segment.vaddr, bytes(segment.data), segment.size) == (BASE + 0x20_0000, b"code" * 100, 0x3000)
+
+
+def test_notes_in_a_section_alone_are_found() -> None:
+    image = load_elf(elf(sections={".note.Xen": (SHT_NOTE, LINUX_NOTES)}), "mini-os")
+    assert image.virt_base == BASE
+    assert image.entry == BASE + 0x20_0180
+
+
+def test_the_old_text_section_counts_physical_addresses_from_its_base() -> None:
+    segments = [(BASE + 0x20_0000, BASE + 0x20_0000, b"old", 0x2000)]
+    image = load_elf(elf(segments=segments, sections={"__xen_guest": (SHT_PROGBITS, OLD_TEXT)}), "old")
+    assert image.segments[0].vaddr == BASE + 0x20_0000
+    assert image.hypercall_page == BASE + 0x20_1000
+    assert image.p2m_base is None
+
+
+def test_a_kernel_without_virtual_base_lies_at_its_physical_addresses() -> None:
+    notes = note(ElfNote.XEN_ELFNOTE_XEN_VERSION, "xen-3.0") + note(ElfNote.XEN_ELFNOTE_LOADER, "generic")
+    image = load_elf(
+        elf(segments=[(0, 0x10_0000, b"x", 0x1000)], note_segment=notes, entry=0x10_0000), "mini"
+    )
+    assert (image.virt_base, image.segments[0].vaddr) == (0, 0x10_0000)
+
+
+def test_notes_of_others_are_passed_over() -> None:
+    other = note(1, 0x1234, b"GNU\0") + note(0xF000, 5)
+    assert load_elf(elf(note_segment=other + LINUX_NOTES), "k").virt_base == BASE
+
+
+def test_segments_are_those_that_elftools_reads() -> None:
+    """An independent reader agrees on what is loaded."""
+    rows = [(BASE + i * 0x10_0000, i * 0x10_0000, bytes([i]) * 1000, 0x2000) for i in range(2, 6)]
+    data = elf(segments=rows, note_segment=LINUX_NOTES, entry=BASE + 0x20_0000)
+    read = ELFFile(io.BytesIO(data)).iter_segments("PT_LOAD")
+    expected = [(row["p_paddr"] + BASE, row.data(), row["p_memsz"]) for row in read]
+    assert [(s.vaddr, bytes(s.data), s.size) for s in load_elf(data, "k").segments] == expected
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+def test_every_packing_of_a_bzimage_gives_the_same_kernel(packer: str, tmp_path: Path) -> None:
+    image = load_kernel(kernel_file(tmp_path, bzimage(PACKERS[packer](LINUX))))
+    assert image.entry == BASE + 0x20_0180
+    assert bytes(image.segments[0].data) == b"code" * 100
+
+
+def test_a_packed_elf_file_is_a_kernel_too(tmp_path: Path) -> None:
+    assert load_kernel(kernel_file(tmp_path, gzip.compress(LINUX))).virt_base == BASE
+
+
+@pytest.mark.parametrize("packer", [name for name in PACKERS if name != "none"])
+def test_a_damaged_payload_is_refused(packer: str, tmp_path: Path) -> None:
+    packed = bytearray(PACKERS[packer](LINUX * 50))
+    message = refusal(lambda: load_kernel(kernel_file(tmp_path, bzimage(bytes(packed[: len(packed) // 2])))))
+    assert str(tmp_path) in message
+
+
+@pytest.mark.parametrize("packer", ["gzip", "zstd"])
+def test_a_payload_that_would_fill_the_memory_is_refused(
+    packer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("domains.dom0.toolstack.builder.bzimage.MAX_UNPACKED", 1 << 20)
+    assert MAX_UNPACKED > 1 << 20
+    packed = PACKERS[packer](bytes(8 << 20))
+    assert "more than 1 MiB" in refusal(lambda: unpack(packed, "bomb"))
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "0 bytes"),
+        (b"#!/bin/sh\n", "neither an ELF file nor a bzImage"),
+        (b"\x7fELF", "header"),
+        (elf(), "no Xen ELF notes"),
+        (elf(note_segment=LINUX_NOTES, e_machine=3), "not for x86-64"),
+        (elf(note_segment=LINUX_NOTES, e_ident=b"\x7fELF\1\1\1".ljust(16, b"\0")), "32-bit"),
+        (elf(note_segment=LINUX_NOTES, e_type=1), "not an executable"),
+        (elf(note_segment=LINUX_NOTES, e_phoff=1 << 60), "beyond the end"),
+        (elf(note_segment=LINUX_NOTES, e_phnum=0xFFFF), "program headers"),
+        (elf(note_segment=LINUX_NOTES, e_phentsize=1), "1 bytes long"),
+        (elf(note_segment=LINUX_NOTES.replace(b"xen-3.0", b"xen-2.0")), "xen-2.0"),
+        (elf(note_segment=LINUX_NOTES + note(ElfNote.XEN_ELFNOTE_ENTRY, 5)), "entry point"),
+        (
+            elf(note_segment=LINUX_NOTES.replace(b"!writable_page_tables|pae_pgdir_above_4gb", NEEDS_HVM)),
+            "auto_translated",
+        ),
+        (bzimage(b"\xde\xad\xbe\xef" * 10), "unknown way"),
+        (bzimage(LINUX)[:2000], "beyond the end"),
+    ],
+)
+def test_what_is_no_pv_kernel_is_refused_in_one_line(data: bytes, why: str, tmp_path: Path) -> None:
+    assert why in refusal(lambda: load_kernel(kernel_file(tmp_path, data)))
+
+
+def test_files_that_are_not_there_are_told_by_their_path(tmp_path: Path) -> None:
+    missing = str(tmp_path / "nothing")
+    assert missing in refusal(lambda: load_kernel(DomainConfig("x", missing)))
+    assert missing in refusal(lambda: load_ramdisk(DomainConfig("x", "k", ramdisk=missing)))
+    assert str(tmp_path) in refusal(lambda: load_kernel(DomainConfig("x", str(tmp_path))))
+    os.mkfifo(tmp_path / "pipe")
+    assert "regular" in refusal(lambda: load_kernel(DomainConfig("x", str(tmp_path / "pipe"))))
+    assert "nothing.py" in refusal(lambda: load_kernel(DomainConfig("x", f"python:{missing}.py:Class")))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(LINUX) - 1), st.integers(0, 255)), min_size=1, max_size=12))
+def test_a_file_with_any_bytes_changed_is_laid_out_or_refused(changes: list[tuple[int, int]]) -> None:
+    data = bytearray(LINUX)
+    for at, value in changes:
+        data[at] = value
+    try:
+        plan(load_elf(bytes(data), "fuzzed"), 16 * 256)
+    except (ToolstackError, LayoutError) as error:
+        message = str(error)
+    else:
+        message = "laid out"
+    assert len(message.splitlines()) == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=400))
+def test_any_bytes_behind_an_elf_magic_are_refused(tail: bytes) -> None:
+    assert refusal(lambda: load_elf(b"\x7fELF\2\1\1" + tail, "noise"))
