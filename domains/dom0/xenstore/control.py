@@ -23,7 +23,7 @@ class Command(NamedTuple):
 
 def control_check(request: Request, arguments: Arguments) -> bytes:
     _expect(not arguments)
-    wrong = request.xenstored.store.check()
+    wrong = request.xenstored.check(in_hand=request.cause)
     return _text(wrong) if wrong else OK
 
 

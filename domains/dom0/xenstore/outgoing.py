@@ -23,22 +23,22 @@ domain that does not read could stall those that write."""
 class Outstanding:
     """One accepted request that is not over yet. Every `get` has its `put`."""
 
-    __slots__ = ("_count", "_usage")
+    __slots__ = ("_count", "usage")
 
     def __init__(self, usage: Usage) -> None:
-        self._usage = usage
+        self.usage = usage
         self._count = 0
 
     def get(self) -> "Outstanding":
         if self._count == 0:
-            self._usage.add(Quota.OUTSTANDING, 1)
+            self.usage.add(Quota.OUTSTANDING, 1)
         self._count += 1
         return self
 
     def put(self) -> None:
         self._count -= 1
         if self._count == 0:
-            self._usage.add(Quota.OUTSTANDING, -1)
+            self.usage.add(Quota.OUTSTANDING, -1)
 
 
 @dataclass(eq=False, slots=True)
@@ -124,6 +124,15 @@ class Outgoing:
         for index, message in enumerate(self._messages):
             if message.deadline is not None and not (index == 0 and self._taken > 0):
                 yield message.deadline
+
+    @property
+    def footprint(self) -> int:
+        """Bytes of `Quota.MEMORY`: a message that is partly taken counts as a whole."""
+        return sum(len(message.data) for message in self._messages)
+
+    def causes(self) -> set[Outstanding]:
+        """The requests that are not over before these messages have been taken."""
+        return {message.cause for message in self._messages if message.cause}
 
     def clear(self) -> None:
         """The client is gone, and with it what it has not taken."""

@@ -27,8 +27,8 @@ from domains.dom0.xenstore.errors import InvalidRequest, NoSuchDomain, StoreErro
 from domains.dom0.xenstore.outgoing import Outstanding
 from domains.dom0.xenstore.path import INTRODUCE_DOMAIN, RELEASE_DOMAIN, ROOT, Path, is_special
 from domains.dom0.xenstore.perms import owner_of
-from domains.dom0.xenstore.quota import Limits
-from domains.dom0.xenstore.store import CONTROL_DOMAIN, Match, Plan, Store
+from domains.dom0.xenstore.quota import Limits, Quota
+from domains.dom0.xenstore.store import CONTROL_DOMAIN, Charge, Match, Plan, Store
 from domains.dom0.xenstore.tree import plan_removal
 from domains.dom0.xenstore.watch import Watches
 from hypervisor.public.io.xs_wire import xsd_sockmsg
@@ -213,5 +213,37 @@ class Xenstored:
     def _fire_special(self, path: Path) -> None:
         self.apply(Plan({}, {path: Match.EXACT}), None)
 
-    def introduced(self) -> list[Domain]:
-        return [domain for domain in self.domains if domain.introduced]
+    # Recount
+
+    def check(self, in_hand: Outstanding | None = None) -> list[str]:
+        """Recount the tree and what every domain uses; what does not hold, in words. Empty for a sound store.
+
+        `in_hand`: the request that asks for it, if one does; it is not over yet.
+        """
+        owned = self.store.owned()
+        causes = {cause for connection in self._connections for cause in connection.outgoing.causes()}
+        if in_hand:
+            causes.add(in_hand)
+        wrong = self.store.check()
+        for domain in self.domains:
+            outstanding = sum(cause.usage is domain.usage for cause in causes)
+            actual = self._recount(domain, owned.get(domain.domid, Charge(0, 0)), outstanding)
+            wrong += [
+                f"domain {domain.domid}: {quota.value} {domain.usage[quota]}, really {amount}"
+                for quota, amount in actual.items()
+                if domain.usage[quota] != amount
+            ]
+        return wrong
+
+    def _recount(self, domain: Domain, owned: Charge, outstanding: int) -> dict[Quota, int]:
+        mine = [connection for connection in self._connections if connection.domain is domain]
+        watches = [watch.footprint for connection in mine for watch in connection.watches.values()]
+        transactions = [t.footprint for connection in mine for t in connection.transactions.values()]
+        messages = [connection.outgoing.footprint for connection in mine]
+        return {
+            Quota.NODES: owned.nodes,
+            Quota.WATCHES: len(watches),
+            Quota.OUTSTANDING: outstanding,
+            Quota.MEMORY: owned.memory + sum(watches) + sum(transactions) + sum(messages),
+            Quota.TRANSACTIONS: len(transactions),
+        }

@@ -110,6 +110,12 @@ class Transaction:
         meanwhile."""
         self._spoilt = True
 
+    @property
+    def footprint(self) -> int:
+        """Bytes of `Quota.MEMORY`, counted afresh."""
+        seen = sum(_ENTRY_SIZE + len(path) for path in self._seen)
+        return seen + sum(footprint(path, node) for path, node in self._overlay.items() if node)
+
     def close(self) -> None:
         """Give back what it holds. To be called once, whether it was committed or not."""
         self._usage.add(Quota.MEMORY, -self._memory)

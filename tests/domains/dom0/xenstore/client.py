@@ -226,4 +226,4 @@ class Bench:
 
     def check(self) -> None:
         """The store is sound, and every counter is what a recount says."""
-        assert self.xenstored.store.check() == []
+        assert self.xenstored.check() == []

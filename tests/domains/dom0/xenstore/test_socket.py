@@ -79,7 +79,7 @@ def house() -> Iterator[House]:
             peer.socket.close()
         stack.close()
         assert os.listdir(folder) == []
-        assert xenstored.store.check() == []
+        assert xenstored.check() == []
 
 
 def test_requests_over_the_socket_are_answered(house: House) -> None:
