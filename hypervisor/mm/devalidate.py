@@ -56,8 +56,7 @@ def drop_l1es(types: "PageTypes", named: Mfns, writable: Mfns) -> None:
     frames = types.frames
     if len(writable):
         np.subtract.at(frames.tcount_np, writable, _ONE)
-        for mfn in writable[frames.tcount_np[writable] == 0].tolist():
-            types.stamp(mfn)
+        types.stamp_all(writable[frames.tcount_np[writable] == 0])
     if len(named):
         np.subtract.at(frames.refs_np, named, _ONE)
         for mfn in dict.fromkeys(named[frames.refs_np[named] == 0].tolist()):

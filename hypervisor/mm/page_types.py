@@ -17,6 +17,9 @@ The core has one thread, so "being validated" is never met from outside; Xen's l
 Source: Xen arch/x86/mm.c, _get_page_type and _put_page_type.
 """
 
+import numpy as np
+import numpy.typing as npt
+
 from hypervisor.mm import devalidate, linear, validate
 from hypervisor.mm.budget import Restart, Slice
 from hypervisor.mm.domain_memory import DomainMemory, Flush, VcpuMemory
@@ -194,6 +197,14 @@ class PageTypes:
         owner = self.domains.get(DomId(self.frames.owner[mfn]))
         if owner is not None:
             self.frames.stamp[mfn] = owner.flush_clock
+
+    def stamp_all(self, mfns: npt.NDArray[np.int64]) -> None:
+        """stamp for many frames."""
+        owners = self.frames.owner_np[mfns]
+        for domid in set(owners.tolist()):
+            owner = self.domains.get(DomId(domid))
+            if owner is not None:
+                self.frames.stamp_np[mfns[owners == domid]] = owner.flush_clock
 
     # --- around -----------------------------------------------------------------------------------------
 

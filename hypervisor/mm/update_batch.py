@@ -58,13 +58,16 @@ def own_l1s(
 ) -> list[tuple[int, npt.NDArray[np.intp] | slice]] | None:
     """The L1 tables of `d` that the requests go into, each with its requests; None if one does not qualify."""
     frames = types.frames
-    if (ptrs & np.uint64(7)).any() or len(np.unique(ptrs)) != len(ptrs):
+    if (ptrs & np.uint64(7)).any():
         return None
     table_of = ptrs >> np.uint64(12)
-    first = int(table_of[0])
     if (table_of == table_of[0]).all():
-        found: list[tuple[int, npt.NDArray[np.intp] | slice]] = [(first, slice(None))]
+        if int(np.bincount((ptrs >> np.uint64(3) & np.uint64(511)).astype(np.intp)).max()) > 1:
+            return None
+        found: list[tuple[int, npt.NDArray[np.intp] | slice]] = [(int(table_of[0]), slice(None))]
     else:
+        if len(np.unique(ptrs)) != len(ptrs):
+            return None
         numbers, inverse = np.unique(table_of, return_inverse=True)
         found = [(int(mfn), np.flatnonzero(inverse == i)) for i, mfn in enumerate(numbers)]
     for mfn, _ in found:
@@ -86,11 +89,11 @@ def bits_permitted(present: Words) -> bool:
 
 def frees_a_frame(types: PageTypes, gone: npt.NDArray[np.int64]) -> bool:
     """True if dropping one reference for each of `gone` could free a frame at some point of the run."""
-    if not len(gone):
-        return False
-    frames = types.frames
-    refs = frames.refs_np[gone]
-    if int(refs.min()) > len(gone):
-        return False
-    _, inverse, counts = np.unique(gone, return_inverse=True, return_counts=True)
-    return bool((refs <= counts[inverse]).any())
+    refs = types.frames.refs_np
+    np.subtract.at(refs, gone, _ONE)
+    freed = bool((refs[gone] == 0).any())
+    np.add.at(refs, gone, _ONE)
+    return freed
+
+
+_ONE = np.uint32(1)
