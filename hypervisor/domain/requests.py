@@ -111,8 +111,7 @@ class ProcessRequests:
             raise ProtocolError("bytes for an address")
         vcpu.waiting_seq = seq
         try:
-            done = self.hv.mmu.emulate_pte_write(vcpu.mem, va, size, value, old if has_old else None)
-            result = 0 if done else 1
+            result = self.hv.mmu.emulate_pte_write(vcpu.mem, va, size, value, old if has_old else None)
         except XenError as error:
             result = -int(error.errno or Errno.EFAULT)
         self.hv.answer(vcpu, result)

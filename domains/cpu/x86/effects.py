@@ -9,7 +9,7 @@ from typing import Final
 from domains.cpu.traps import TrapGate
 from domains.cpu.x86.context import load_context
 from domains.cpu.x86.local import local_hypercall
-from domains.cpu.x86.registers import CR4_TSD, U64
+from domains.cpu.x86.registers import CR4_TSD, RAX, U64
 from domains.cpu.x86.state import CR
 from domains.cpu.x86.vcpu import X86Vcpu
 from hypervisor.public.types import PAGE_SHIFT
@@ -88,9 +88,12 @@ def vcpu_info_moved(v: X86Vcpu, mfn: int, offset: int) -> None:
 
 
 def local(v: X86Vcpu, nr: int, a1: int, a2: int, a3: int, a4: int, a5: int, result_va: int = 0) -> None:
-    """A multicall entry that this process performs; its result goes to the entry's result word. iret has none."""
+    """A multicall entry that this process performs; its result goes to the entry's result word. iret ends the multicall:
+    its result is the multicall's."""
     result = local_hypercall(v, nr, (a1, a2, a3, a4, a5))
-    if nr != Hypercall.iret and result_va:
+    if nr == Hypercall.iret:
+        v.cpu.q[RAX] = result
+    elif result_va:
         v.paging.write(result_va, (result & U64).to_bytes(8, "little"))
 
 

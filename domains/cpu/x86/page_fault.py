@@ -34,7 +34,10 @@ def handle_page_fault(v: X86Vcpu, va: int, error_code: int) -> None:
     ):
         v.exits["page-table write"] += 1
         return
-    if is_canonical(va) and v.paging.permits(va, error_code):
+    if not is_canonical(va):  # Unicorn's answer to a jump there
+        inject_hw_exception(v, EXC_GP)
+        return
+    if v.paging.permits(va, error_code):
         v.exits["stale translation"] += 1
         v.paging.invalidate(va)
         return

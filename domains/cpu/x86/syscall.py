@@ -33,6 +33,8 @@ def handle_syscall(v: X86Vcpu) -> None:
     q = v.cpu.q
     if v.cpu.in_64bit_code and v.mode.in_kernel:
         q[RCX], q[R11] = q[RIP], v.cpu.rflags
+        if v.cpu.selector(CS) != FLAT_KERNEL_CS or v.cpu.selector(SS) != FLAT_KERNEL_SS:
+            v.segments.flat()  # SYSRET loads them
         hypercall(v)
     elif v.cpu.in_64bit_code:
         v.exits["system call"] += 1
