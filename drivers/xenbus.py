@@ -31,6 +31,10 @@ from hypervisor.public.types import DomId
 GONE = (Errno.ENOENT, Errno.EACCES)
 
 
+class DeviceError(Exception):
+    """The device cannot be used: the other end refused it, closed it or went away."""
+
+
 def number(text: str | None, default: int, maximum: int) -> int:
     """A decimal number 0 … maximum as the nodes hold it; `default` for anything else."""
     if text is None or len(text) > 20 or not (text.isascii() and text.isdigit()):

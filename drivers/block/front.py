@@ -27,8 +27,9 @@ from drivers.block.protocol import (
     Node,
 )
 from drivers.block.queue import Done, Request, RequestQueue
-from drivers.ring import FrontRing, RingBroken
-from drivers.xenbus import XenbusEnd, number
+from drivers.front_device import FrontDevice, Nodes
+from drivers.ring import FrontRing
+from drivers.xenbus import number
 from hypervisor.public.io.blkif import (
     BLKIF_OP_DISCARD,
     BLKIF_OP_FLUSH_DISKCACHE,
@@ -42,20 +43,9 @@ from hypervisor.public.io.blkif import (
     blkif_response,
 )
 from hypervisor.public.io.protocols import XEN_IO_PROTO_ABI_NATIVE
-from hypervisor.public.io.xenbus import (
-    XenbusState,
-    XenbusStateClosed,
-    XenbusStateClosing,
-    XenbusStateConnected,
-    XenbusStateInitialised,
-    XenbusStateInitialising,
-    XenbusStateInitWait,
-    XenbusStateUnknown,
-)
 from hypervisor.public.types import PAGE_SIZE, GrantRef, Port
 
 U64: Final = (1 << 64) - 1
-ENDED: Final = (XenbusStateUnknown, XenbusStateClosing, XenbusStateClosed)
 
 
 class Connection(NamedTuple):
@@ -94,51 +84,18 @@ class Outcome:
         return done
 
 
-class BlockFront:
+class BlockFront(FrontDevice):
     """The virtual disk in directory `path` of this domain. `max_pages` bounds the memory it uses for data."""
 
     def __init__(self, kernel: Kernel, path: str, max_pages: int = 1024) -> None:
-        self._kernel = kernel
-        self._end = XenbusEnd.front(kernel.xenbus, path)
+        if max_pages <= DIRECT_SEGMENTS:
+            raise ValueError(f"{max_pages} pages do not suffice for one request")
+        super().__init__(kernel, path)
         self._max_pages = max_pages
-        self._peer: XenbusState = XenbusStateUnknown
-        self._refusal = ""
         self._connection: Connection | None = None
         self.sectors = 0
         """Size in sectors of 512 bytes, once connected."""
         self.read_only = False
-
-    @property
-    def connected(self) -> bool:
-        """Whether requests are taken."""
-        return self._connection is not None and self._peer is XenbusStateConnected
-
-    def connect(self, timeout: float = 10.0) -> None:
-        """Connect, or connect again; BlockError if the back end does not come up within `timeout` seconds."""
-        if self._connection is not None:
-            self.close(timeout)
-        self._refusal = ""
-        if self._end.state() is not XenbusStateInitialising:
-            self._end.switch(XenbusStateInitialising)
-        self._end.watch_peer(self._backend_changed)
-        self._await((XenbusStateInitWait, XenbusStateInitialised), timeout)
-        self._connection = connection = self._prepare()
-        nodes: dict[str, str | int] = {
-            Node.RING_REF: connection.ref,
-            Node.EVENT_CHANNEL: connection.port,
-            Node.PROTOCOL: XEN_IO_PROTO_ABI_NATIVE,
-            Node.PERSISTENT: 1,
-        }
-        self._end.switch(XenbusStateInitialised, nodes)
-        try:
-            self._await((XenbusStateConnected,), timeout)
-        except BlockError:
-            self._lose()
-            raise
-        self.sectors = number(self._end.read_peer(Node.SECTORS), 0, U64)
-        info = number(self._end.read_peer(Node.INFO), 0, U64)
-        self.read_only = bool(info & VDISK_READONLY)
-        self._end.switch(XenbusStateConnected)
 
     def read(self, sector: int, count: int) -> bytes:
         """`count` sectors from `sector` on. Raises BlockError."""
@@ -190,18 +147,6 @@ class BlockFront:
         request = Request(BLKIF_OP_WRITE, sector, len(data) // SECTOR_SIZE, data, done)
         self._connected().queue.submit(request)
 
-    def close(self, timeout: float = 10.0) -> None:
-        """Finish what is on its way, and disconnect."""
-        if self._connection is not None:
-            queue = self._connection.queue
-            self._kernel.wait(lambda: queue.idle, timeout)
-        self._end.switch(XenbusStateClosing)
-        self._kernel.wait(lambda: self._peer in ENDED, timeout)
-        self._end.switch(XenbusStateClosed)
-        self._kernel.wait(lambda: self._peer in (XenbusStateClosed, XenbusStateUnknown), timeout)
-        self._lose()
-        self._end.unwatch()
-
     def _pieces(self, sector: int, count: int) -> list[tuple[int, int]]:
         """A range of sectors cut into what one request can carry: (first sector, number of sectors) each."""
         if count <= 0 or sector < 0:
@@ -215,25 +160,22 @@ class BlockFront:
 
     def _finish(self, outcome: Outcome, requests: list[Request]) -> None:
         self._connected().queue.submit(*requests)
-        self._kernel.wait(lambda: not outcome.left)
+        self.kernel.wait(lambda: not outcome.left)
         if outcome.status != BLKIF_RSP_OKAY:
-            raise BlockError(outcome.status, f"{self._end.path}: {self._refusal or 'the back end refused'}")
+            raise BlockError(outcome.status, f"{self.end.path}: {self.refusal or 'the back end refused'}")
 
     def _connected(self) -> Connection:
-        if self._connection is None or self._peer is not XenbusStateConnected:
-            raise BlockError(BLKIF_RSP_ERROR, f"{self._end.path} is not connected")
+        if self._connection is None or not self.connected:
+            raise self.failure("not connected")
         return self._connection
 
-    def _await(self, states: tuple[XenbusState, ...], timeout: float) -> None:
-        """Wait until the back end is in one of `states`; BlockError if it refuses, or does not get there."""
-        self._kernel.wait(lambda: self._peer in states or bool(self._refusal), timeout)
-        if self._peer not in states:
-            why = self._refusal or f"the back end stays in state {self._peer.name}"
-            raise BlockError(BLKIF_RSP_ERROR, f"{self._end.path}: {why}")
+    # --- what a FrontDevice does -----------------------------------------------------------------
 
-    def _prepare(self) -> Connection:
-        """Allocate ring, channel and pages, according to what the back end offers."""
-        end, kernel = self._end, self._kernel
+    def failure(self, reason: str) -> BlockError:
+        return BlockError(BLKIF_RSP_ERROR, f"{self.end.path}: {reason}")
+
+    def prepare(self) -> Nodes:
+        end, kernel = self.end, self.kernel
         indirect = number(end.read_peer(Node.INDIRECT), 0, U64)
         most = max(DIRECT_SEGMENTS, min(indirect, MAX_SEGMENTS, self._max_pages - 1))
         page = kernel.memory.alloc_page()
@@ -243,47 +185,34 @@ class BlockFront:
         ring = FrontRing(kernel.cpu.view(page.va, PAGE_SIZE, True), blkif_request, blkif_response)
         handle = number(end.read(Node.VIRTUAL_DEVICE), 0, 0xFFFF)
         queue = RequestQueue(ring, pool, handle, lambda: kernel.events.notify(port))
-        kernel.events.bind(port, self._interrupt)
         can_flush = number(end.read_peer(Node.FLUSH), 0, 1) == 1
         can_discard = number(end.read_peer(Node.DISCARD), 0, 1) == 1
-        return Connection(page, ref, port, pool, ring, queue, most, can_flush, can_discard)
+        self._connection = Connection(page, ref, port, pool, ring, queue, most, can_flush, can_discard)
+        kernel.events.bind(port, self.on_event)
+        return {
+            Node.RING_REF: ref,
+            Node.EVENT_CHANNEL: port,
+            Node.PROTOCOL: XEN_IO_PROTO_ABI_NATIVE,
+            Node.PERSISTENT: 1,
+        }
 
-    def _interrupt(self) -> None:
-        """The back end's event: answers have come."""
-        if self._connection is None:
-            return
-        try:
+    def established(self) -> None:
+        self.sectors = number(self.end.read_peer(Node.SECTORS), 0, U64)
+        info = number(self.end.read_peer(Node.INFO), 0, U64)
+        self.read_only = bool(info & VDISK_READONLY)
+
+    def interrupt(self) -> None:
+        if self._connection is not None:
             self._connection.queue.interrupt()
-        except RingBroken as broken:
-            self._refusal = str(broken)
-            self._lose()
-            self._end.switch(XenbusStateClosing)
-        if self._peer is XenbusStateClosing:
-            self._follow_closing()
 
-    def _backend_changed(self) -> None:
-        """The back end's state may have changed."""
-        self._peer = self._end.peer_state()
-        if self._peer is XenbusStateClosing:
-            if self._connection is not None:
-                self._refusal = self._end.read_peer("error") or "the back end is closing"
-            self._follow_closing()
-        elif self._peer in (XenbusStateUnknown, XenbusStateClosed):
-            if self._end.read_peer("hotplug-status") == "error":
-                self._refusal = self._end.read_peer("hotplug-error") or "the back end cannot open its image"
-            self._lose()
+    def idle(self) -> bool:
+        return self._connection is None or self._connection.queue.idle
 
-    def _follow_closing(self) -> None:
-        """The back end wants to close: so be it, when everything on its way is answered."""
-        if self._connection is None or self._connection.queue.idle:
-            self._end.switch(XenbusStateClosed)
-
-    def _lose(self) -> None:
-        """Let go of the connection; what is on its way fails."""
+    def drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        kernel = self._kernel
+        kernel = self.kernel
         kernel.events.close(connection.port)
         connection.pool.close()
         connection.ring.release()

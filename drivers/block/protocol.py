@@ -14,6 +14,7 @@ Deliberate difference: sectors are always 512 bytes ("feature-large-sector-size"
 from enum import StrEnum
 from typing import Final
 
+from drivers.xenbus import DeviceError
 from hypervisor.public.io.blkif import (
     BLKIF_MAX_SEGMENTS_PER_REQUEST,
     BLKIF_RSP_EOPNOTSUPP,
@@ -54,7 +55,7 @@ class Node(StrEnum):
     INFO = "info"
 
 
-class BlockError(Exception):
+class BlockError(DeviceError):
     """A request that failed; `status` is the blkif response status, BLKIF_RSP_ERROR also when the back went
     away.
     """

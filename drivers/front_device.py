@@ -1,0 +1,150 @@
+"""What every front end has in common: its walk through the states of xenbus, back to the start included.
+
+    this end                                  back end
+    Initialising                              ─► InitWait
+    prepare: rings, channel; Initialised      ─► Connected
+    established: its properties; Connected
+    …                                         Closing, Closed, gone: what is on its way is finished or fails
+
+Source: Xen public/io/xenbus.h. Invariants: grants are revoked only after the back end has closed, or is gone;
+a page it still holds then is given up rather than used for anything else. After any end `connect` may be
+called again.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from domains.kernel.kernel import Kernel
+from drivers.ring import RingBroken
+from drivers.xenbus import DeviceError, XenbusEnd
+from hypervisor.public.io.xenbus import (
+    XenbusState,
+    XenbusStateClosed,
+    XenbusStateClosing,
+    XenbusStateConnected,
+    XenbusStateInitialised,
+    XenbusStateInitialising,
+    XenbusStateInitWait,
+    XenbusStateUnknown,
+)
+
+Nodes = Mapping[str, str | int]
+ENDED: Final = (XenbusStateUnknown, XenbusStateClosing, XenbusStateClosed)
+GONE: Final = (XenbusStateUnknown, XenbusStateClosed)
+
+
+class FrontDevice:
+    """The device in directory `path` of this domain. A kind of device says what its hooks do."""
+
+    def __init__(self, kernel: Kernel, path: str) -> None:
+        """Raises XenError if the toolstack has not made the device."""
+        self.kernel = kernel
+        self.end = XenbusEnd.front(kernel.xenbus, path)
+        self.refusal = ""
+        """Why the back end closed, or would not open."""
+        self._peer: XenbusState = XenbusStateUnknown
+        self._prepared = False
+
+    # --- what a kind of device does --------------------------------------------------------------
+
+    def prepare(self) -> Nodes:
+        """Allocate rings, channel and pages, as the back end's features call for; the nodes to publish."""
+        raise NotImplementedError
+
+    def established(self) -> None:
+        """The back end is connected: read its properties."""
+        raise NotImplementedError
+
+    def interrupt(self) -> None:
+        """Handle the back end's event. Raises RingBroken."""
+        raise NotImplementedError
+
+    def idle(self) -> bool:
+        """Whether nothing is on its way."""
+        raise NotImplementedError
+
+    def drop(self) -> None:
+        """Let go of everything that `prepare` made; what is on its way fails."""
+        raise NotImplementedError
+
+    def failure(self, reason: str) -> DeviceError:
+        """The exception to raise for a device that cannot be used."""
+        return DeviceError(f"{self.end.path}: {reason}")
+
+    # --- connecting ------------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """Whether requests are taken."""
+        return self._prepared and self._peer is XenbusStateConnected
+
+    def connect(self, timeout: float = 10.0) -> None:
+        """Connect, or connect again; DeviceError if the back end is not up within `timeout` seconds."""
+        if self._prepared:
+            self.close(timeout)
+        self.refusal = ""
+        if self.end.state() is not XenbusStateInitialising:
+            self.end.switch(XenbusStateInitialising)
+        self.end.watch_peer(self._backend_changed)
+        self._await((XenbusStateInitWait, XenbusStateInitialised), timeout)
+        nodes = self.prepare()
+        self._prepared = True
+        self.end.switch(XenbusStateInitialised, nodes)
+        try:
+            self._await((XenbusStateConnected,), timeout)
+        except DeviceError:
+            self._lose()
+            raise
+        self.established()
+        self.end.switch(XenbusStateConnected)
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Finish what is on its way, and disconnect."""
+        if self._prepared:
+            self.kernel.wait(self.idle, timeout)
+        self.end.switch(XenbusStateClosing)
+        self.kernel.wait(lambda: self._peer in ENDED, timeout)
+        self.end.switch(XenbusStateClosed)
+        self.kernel.wait(lambda: self._peer in GONE, timeout)
+        self._lose()
+        self.end.unwatch()
+
+    def on_event(self) -> None:
+        """The handler to bind to the event channel."""
+        if not self._prepared:
+            return
+        try:
+            self.interrupt()
+        except RingBroken as broken:
+            self.refusal = str(broken)
+            self._lose()
+            self.end.switch(XenbusStateClosing)
+        if self._peer is XenbusStateClosing:
+            self._follow_closing()
+
+    def _await(self, states: tuple[XenbusState, ...], timeout: float) -> None:
+        self.kernel.wait(lambda: self._peer in states or bool(self.refusal), timeout)
+        if self._peer not in states:
+            raise self.failure(self.refusal or f"the back end stays in state {self._peer.name}")
+
+    def _backend_changed(self) -> None:
+        """The back end's state may have changed."""
+        self._peer = self.end.peer_state()
+        if self._peer is XenbusStateClosing:
+            if self._prepared:
+                self.refusal = self.end.read_peer("error") or "the back end is closing"
+            self._follow_closing()
+        elif self._peer in GONE:
+            if self.end.read_peer("hotplug-status") == "error":
+                self.refusal = self.end.read_peer("hotplug-error") or "the back end cannot open the device"
+            self._lose()
+
+    def _follow_closing(self) -> None:
+        """The back end wants to close: so be it, when everything on its way is answered."""
+        if not self._prepared or self.idle():
+            self.end.switch(XenbusStateClosed)
+
+    def _lose(self) -> None:
+        if self._prepared:
+            self._prepared = False
+            self.drop()
