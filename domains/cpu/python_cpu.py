@@ -121,8 +121,6 @@ class PythonCpu(VcpuState):
         """
         word = self.view(va, 4, write=True).cast("I")
         found = self.translate(va, write=True)
-        if self._atomics is None:
-            self._atomics = find_atomics()
         if self._atomics is not None and found is not None:
             address = self.memory.base + (found.mfn << PAGE_SHIFT) + (va & PAGE_OFFSET)
             return self._atomics.compare_exchange_32(address, expected, new)
@@ -361,6 +359,9 @@ class PythonCpu(VcpuState):
         shared = int.from_bytes(self.memory.read(info, 8), "little")
         self.events = EventWords(self.memory.view(shared, PAGE_SIZE), self.vcpu)
         self.events.set_clock(self.gate.mailbox.epoch)
+        self._atomics = find_atomics()
+        if self._atomics is not None:
+            self.gate.mailbox.declare_atomic()
         self.gate.save_context = self.saved_context
         self.started = True
         signal.signal(signal.SIGUSR1, self.interrupt)

@@ -1,0 +1,105 @@
+"""The loop of a Python kernel: sources run once per trigger, in order, and never inside themselves."""
+
+from domains.kernel.loop import Loop
+
+
+def drain(loop: Loop) -> None:
+    while loop.run_one():
+        pass
+
+
+def test_sources_run_in_the_order_of_their_triggers() -> None:
+    loop, seen = Loop(), []
+    for name in "abc":
+        loop.source(lambda name=name: seen.append(name)).trigger()
+    drain(loop)
+    assert seen == ["a", "b", "c"]
+
+
+def test_triggers_before_the_run_coalesce() -> None:
+    loop, seen = Loop(), []
+    source = loop.source(lambda: seen.append(1))
+    source.trigger()
+    source.trigger()
+    drain(loop)
+    assert seen == [1]
+
+
+def test_a_handler_that_waits_is_not_entered_again_but_runs_again_afterwards() -> None:
+    loop, depths, depth = Loop(), [], 0
+
+    def handler() -> None:
+        nonlocal depth
+        depth += 1
+        depths.append(depth)
+        if len(depths) == 1:
+            source.trigger()
+            drain(loop)
+        depth -= 1
+
+    source = loop.source(handler)
+    source.trigger()
+    drain(loop)
+    assert depths == [1, 1]
+
+
+def test_a_handler_that_waits_lets_others_run() -> None:
+    loop, seen = Loop(), []
+    other = loop.source(lambda: seen.append("other"))
+
+    def handler() -> None:
+        other.trigger()
+        drain(loop)
+        seen.append("handler")
+
+    loop.source(handler).trigger()
+    drain(loop)
+    assert seen == ["other", "handler"]
+
+
+def test_a_handler_that_raises_can_run_again() -> None:
+    loop, calls = Loop(), []
+
+    def handler() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise ValueError
+
+    source = loop.source(handler)
+    for _ in range(2):
+        source.trigger()
+        try:
+            drain(loop)
+        except ValueError:
+            continue
+    assert len(calls) == 2
+
+
+def test_a_source_without_callback_is_cancelled() -> None:
+    loop, seen = Loop(), []
+    source = loop.source(lambda: seen.append(1))
+    source.trigger()
+    source.callback = None
+    drain(loop)
+    assert seen == []
+
+
+def test_timers_fire_in_order_of_their_deadlines_and_only_when_due() -> None:
+    loop, seen = Loop(), []
+    for deadline in (30, 10, 20, 20):
+        loop.call_at(deadline, lambda deadline=deadline: seen.append(deadline))
+    assert loop.next_deadline() == 10
+    assert not loop.fire(9)
+    assert loop.fire(20)
+    drain(loop)
+    assert seen == [10, 20, 20]
+    assert loop.next_deadline() == 30
+
+
+def test_a_cancelled_timer_neither_fires_nor_sets_the_next_deadline() -> None:
+    loop, seen = Loop(), []
+    loop.call_at(10, lambda: seen.append(10)).cancel()
+    assert loop.next_deadline() is None
+    loop.fire(100)
+    drain(loop)
+    assert seen == []

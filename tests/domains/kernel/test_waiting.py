@@ -1,0 +1,132 @@
+"""The one place where a kernel waits: events, timers, and no lost wake-up."""
+
+import pytest
+
+from domains.kernel.kernel import Kernel
+from hypervisor.public.types import Port
+from tests.domains.kernel.one_process import PythonDomain
+
+
+def loopback(domain: PythonDomain, kernel: Kernel, handler: object) -> tuple[Port, Port]:
+    """Two ports of this domain connected with each other; `handler` serves the second, which has been raised
+    once (E3).
+    """
+    domid = domain.gate.domid
+    port = kernel.events.alloc_unbound(domid)
+    other = kernel.events.bind_interdomain(domid, port)
+    kernel.events.bind(other, handler)  # type: ignore[arg-type]
+    return port, other
+
+
+def test_wait_returns_at_once_when_the_condition_holds(domain: PythonDomain, kernel: Kernel) -> None:
+    domain.gate.calls.clear()
+    assert kernel.wait(lambda: True)
+    assert domain.gate.calls == []
+
+
+def test_wait_gives_up_after_its_timeout_and_not_before(kernel: Kernel) -> None:
+    before = kernel.now()
+    assert not kernel.wait(lambda: False, 0.02)
+    assert kernel.now() - before >= 20_000_000
+
+
+def test_system_time_is_the_hypervisors(domain: PythonDomain, kernel: Kernel) -> None:
+    before = domain.gate.machine.hv.now()
+    assert before <= kernel.now() <= domain.gate.machine.hv.now()
+
+
+def test_each_event_is_handled_after_it_was_sent(domain: PythonDomain, kernel: Kernel) -> None:
+    seen: list[int] = []
+    port, _ = loopback(domain, kernel, lambda: seen.append(1))
+    for i in range(1, 50):
+        kernel.events.notify(port)
+        assert kernel.wait(lambda i=i: len(seen) >= i, 1)
+
+
+def test_a_masked_port_is_served_after_unmasking(domain: PythonDomain, kernel: Kernel) -> None:
+    seen: list[int] = []
+    port, other = loopback(domain, kernel, lambda: seen.append(1))
+    assert kernel.wait(lambda: bool(seen), 1)
+    kernel.events.mask(other)
+    kernel.events.notify(port)
+    assert not kernel.wait(lambda: len(seen) > 1, 0.01)
+    kernel.events.unmask(other)
+    assert kernel.wait(lambda: len(seen) == 2, 1)
+
+
+def test_a_closed_port_is_not_served(domain: PythonDomain, kernel: Kernel) -> None:
+    seen: list[int] = []
+    port, other = loopback(domain, kernel, lambda: seen.append(1))
+    assert kernel.wait(lambda: bool(seen), 1)
+    kernel.events.notify(port)
+    kernel.events.close(other)
+    assert not kernel.wait(lambda: len(seen) > 1, 0.01)
+
+
+def test_an_event_between_the_last_look_and_the_block_wakes_the_guest(
+    domain: PythonDomain, kernel: Kernel
+) -> None:
+    """The event comes as a signal would bring it: when upcalls are masked already and the hypercall is not
+    yet made.
+    """
+    seen: list[int] = []
+    _, other = loopback(domain, kernel, lambda: seen.append(1))
+    assert kernel.wait(lambda: bool(seen), 1)
+    mask = kernel.shared_info.mask_upcalls
+
+    def mask_and_raise() -> None:
+        mask()
+        domain.built.domain.mailbox.raise_port(other, 0)
+        domain.cpu.interrupt()
+
+    kernel.shared_info.mask_upcalls = mask_and_raise  # type: ignore[method-assign]
+    assert kernel.wait(lambda: len(seen) > 1)
+
+
+def test_an_event_before_the_last_look_wakes_the_guest(domain: PythonDomain, kernel: Kernel) -> None:
+    seen: list[int] = []
+    _, other = loopback(domain, kernel, lambda: seen.append(1))
+    assert kernel.wait(lambda: bool(seen), 1)
+    mask = kernel.shared_info.mask_upcalls
+
+    def raise_and_mask() -> None:
+        domain.built.domain.mailbox.raise_port(other, 0)
+        domain.cpu.interrupt()
+        mask()
+
+    kernel.shared_info.mask_upcalls = raise_and_mask  # type: ignore[method-assign]
+    assert kernel.wait(lambda: len(seen) > 1)
+
+
+def test_timers_run_in_order_while_the_guest_waits(kernel: Kernel) -> None:
+    seen: list[int] = []
+    for delay in (30, 10, 20):
+        kernel.call_later(delay / 1000, lambda delay=delay: seen.append(delay))
+    cancelled = kernel.call_later(0.005, lambda: seen.append(5))
+    cancelled.cancel()
+    assert kernel.wait(lambda: len(seen) == 3, 5)
+    assert seen == [10, 20, 30]
+
+
+def test_a_handler_may_wait_and_others_are_served_meanwhile(domain: PythonDomain, kernel: Kernel) -> None:
+    order: list[str] = []
+
+    def slow() -> None:
+        order.append("slow begins")
+        assert kernel.wait(lambda: "quick" in order, 5)
+        order.append("slow ends")
+
+    kernel.call_soon(slow)
+    kernel.call_later(0.01, lambda: order.append("quick"))
+    assert kernel.wait(lambda: "slow ends" in order, 5)
+    assert order == ["slow begins", "quick", "slow ends"]
+
+
+def test_what_a_handler_raises_reaches_the_one_who_waits(kernel: Kernel) -> None:
+    def broken() -> None:
+        raise LookupError("of the handler")
+
+    kernel.call_soon(broken)
+    with pytest.raises(LookupError):
+        kernel.wait(lambda: False, 1)
+    assert not kernel.wait(lambda: False, 0.001)

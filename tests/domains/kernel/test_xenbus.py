@@ -1,0 +1,150 @@
+"""The xenstore client against the real store over a real ring."""
+
+import pytest
+
+from domains.kernel.kernel import Kernel
+from domains.kernel.xenbus import Transaction
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.io.xs_wire import XENSTORE_PAYLOAD_MAX
+from tests.domains.kernel.two_domains import TwoDomains
+from tests.inprocess import InProcess
+
+
+@pytest.fixture
+def two(machine: InProcess) -> TwoDomains:
+    return TwoDomains(machine)
+
+
+@pytest.fixture
+def guest(two: TwoDomains) -> Kernel:
+    return two.boot()
+
+
+def test_a_guest_learns_its_own_id(two: TwoDomains, guest: Kernel) -> None:
+    assert guest.domid == two.domid
+
+
+def test_what_one_domain_writes_the_other_reads(two: TwoDomains, guest: Kernel) -> None:
+    guest.xenbus.write("data/greeting", "grüezi")
+    assert two.store.read(f"/local/domain/{two.domid}/data/greeting") == "grüezi"
+    assert guest.xenbus.directory("data") == ["greeting"]
+    guest.xenbus.write("data/raw", b"\0\xff")
+    assert guest.xenbus.read_bytes("data/raw") == b"\0\xff"
+    guest.xenbus.rm("data/greeting")
+    assert not guest.xenbus.exists("data/greeting")
+
+
+def test_errors_of_the_store_are_exceptions_with_their_errno(guest: Kernel) -> None:
+    for path, errno in (("data/nothing", Errno.ENOENT), ("bad path", Errno.EINVAL)):
+        with pytest.raises(XenError) as error:
+            guest.xenbus.read(path)
+        assert error.value.errno == errno
+    with pytest.raises(XenError) as error:
+        guest.xenbus.write("/local/domain/0/name", "mine")
+    assert error.value.errno == Errno.EACCES
+    with pytest.raises(XenError) as error:
+        guest.xenbus.write("data/long", b"x" * XENSTORE_PAYLOAD_MAX)
+    assert error.value.errno == Errno.E2BIG
+
+
+def test_messages_longer_than_the_ring_pass_in_pieces(guest: Kernel) -> None:
+    value = bytes(range(256)) * 8
+    guest.xenbus.write("data/long", value[:2000])
+    assert guest.xenbus.read_bytes("data/long") == value[:2000]
+
+
+def test_a_directory_longer_than_a_message_is_read_in_parts(two: TwoDomains, guest: Kernel) -> None:
+    names = [f"a-node-with-a-rather-long-name-{i:04}" for i in range(300)]
+    for name in names:
+        two.store.write(f"/local/domain/{two.domid}/data/{name}", "")
+    two.store.set_permissions(f"/local/domain/{two.domid}/data", [f"n{two.domid}"])
+    assert sorted(guest.xenbus.directory("data")) == names
+
+
+def test_a_transaction_is_seen_as_a_whole_or_not_at_all(two: TwoDomains, guest: Kernel) -> None:
+    with guest.xenbus.transaction() as t:
+        t.write("data/a", "1")
+        t.write("data/b", "2")
+        assert t.read("data/a") == "1"
+        assert not guest.xenbus.exists("data/a")
+    assert guest.xenbus.read("data/b") == "2"
+
+    def give_up() -> None:
+        with guest.xenbus.transaction() as t:
+            t.write("data/a", "3")
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        give_up()
+    assert guest.xenbus.read("data/a") == "1"
+
+
+def test_a_conflict_is_eagain_and_is_tried_again(two: TwoDomains, guest: Kernel) -> None:
+    path = f"/local/domain/{two.domid}/data/counter"
+    guest.xenbus.write("data/counter", "0")
+
+    def meet_a_conflict() -> None:
+        with guest.xenbus.transaction() as t:
+            t.write("data/counter", str(int(t.read("data/counter")) + 1))
+            two.store.write(path, "10")
+
+    with pytest.raises(XenError) as error:
+        meet_a_conflict()
+    assert error.value.errno == Errno.EAGAIN
+    tries = []
+
+    def add_one(t: Transaction) -> None:
+        value = int(t.read("data/counter"))
+        if not tries:
+            two.store.write(path, "20")
+        tries.append(value)
+        t.write("data/counter", str(value + 1))
+
+    guest.xenbus.in_transaction(add_one)
+    assert tries == [10, 20]
+    assert guest.xenbus.read("data/counter") == "21"
+
+
+def test_a_watch_fires_at_once_and_for_each_change_below(two: TwoDomains, guest: Kernel) -> None:
+    changed: list[str] = []
+    token = guest.xenbus.watch("data", changed.append)
+    assert guest.wait(lambda: changed == ["data"], 1)
+    two.store.write(f"/local/domain/{two.domid}/data/x", "1")
+    assert guest.wait(lambda: changed[1:] == ["data/x"], 1)
+    guest.xenbus.unwatch(token)
+    two.store.write(f"/local/domain/{two.domid}/data/x", "2")
+    assert not guest.wait(lambda: len(changed) > 2, 0.01)
+
+
+def test_a_watch_handler_may_use_the_store(two: TwoDomains, guest: Kernel) -> None:
+    values: list[str] = []
+
+    def changed(path: str) -> None:
+        if guest.xenbus.exists("data/x"):
+            values.append(guest.xenbus.read("data/x"))
+
+    guest.xenbus.watch("data/x", changed)
+    for i in range(5):
+        two.store.write(f"/local/domain/{two.domid}/data/x", str(i))
+        assert guest.wait(lambda i=i: values[-1:] == [str(i)], 1)
+
+
+def test_a_watch_that_is_refused_is_forgotten(guest: Kernel) -> None:
+    with pytest.raises(XenError):
+        guest.xenbus.watch("bad path", print)
+    assert guest.xenbus._watches == {}
+
+
+def test_permissions_are_those_that_were_set(guest: Kernel) -> None:
+    guest.xenbus.write("data/shared", "x")
+    guest.xenbus.set_permissions("data/shared", [f"n{guest.domid}", "r0"])
+    assert guest.xenbus.get_permissions("data/shared") == [f"n{guest.domid}", "r0"]
+
+
+def test_a_ring_index_that_lies_is_an_error_and_not_an_endless_read(two: TwoDomains, guest: Kernel) -> None:
+    assert guest.domid
+    page = guest.memory.machine_to_virt(two.ring_frames[0])
+    guest.cpu.store(page + 2048 + 12, (5000).to_bytes(4, "little"))
+    with pytest.raises(XenError) as error:
+        guest.xenbus.receive()
+    assert error.value.errno == Errno.EIO
