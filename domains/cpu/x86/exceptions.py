@@ -97,7 +97,7 @@ def handle_nm(v: X86Vcpu, vector: int, _error_code: int) -> None:
 
 def handle_gp(v: X86Vcpu, _vector: int, error_code: int) -> None:
     """Without an error code it may be a privileged instruction, or what a real CPU reports as #SS."""
-    if error_code:
+    if error_code or not is_canonical(v.cpu.q[RIP]):
         inject_hw_exception(v, EXC_GP, error_code)
         return
     try:

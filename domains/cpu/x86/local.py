@@ -77,6 +77,11 @@ def do_set_segment_base(v: X86Vcpu, which: int = 0, base: int = 0, *_: int) -> i
     return 0
 
 
+def do_set_iopl(v: X86Vcpu, _cmd: int, iopl: int, *_: int) -> int:
+    v.pv.iopl = (iopl & 3) << 12
+    return 0
+
+
 LOCAL_HYPERCALLS: Final[dict[int, Callable[..., int]]] = {
     Hypercall.stack_switch: do_stack_switch,
     Hypercall.fpu_taskswitch: do_fpu_taskswitch,
@@ -87,9 +92,13 @@ LOCAL_HYPERCALLS: Final[dict[int, Callable[..., int]]] = {
 }
 
 
+LOCAL_EFFECTS: Final[dict[int, Callable[..., int]]] = {**LOCAL_HYPERCALLS, Hypercall.physdev_op: do_set_iopl}
+"""What a LOCAL effect may name: the above, and PHYSDEVOP_set_iopl, whose argument the core has read."""
+
+
 def local_hypercall(v: X86Vcpu, nr: int, args: tuple[int, ...]) -> int:
-    """Perform hypercall `nr`, one of LOCAL_HYPERCALLS."""
+    """Perform hypercall `nr`, one of LOCAL_EFFECTS."""
     try:
-        return LOCAL_HYPERCALLS[nr](v, *args)
+        return LOCAL_EFFECTS[nr](v, *args)
     except XenError as error:
         return -error.errno
