@@ -1,0 +1,159 @@
+"""Machines as a user sees them: started once however often it is asked for, ended without a trace, told
+apart by name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import uuid
+from pathlib import Path
+
+import pytest
+
+from tests.machines import REPOSITORY, XENCTL, Machine, pids_of, wait_until
+
+
+def test_info_tells_of_memory_cpus_and_paths(machine: Machine) -> None:
+    info = machine.json("info")
+    assert info["machine"] == machine.name
+    assert info["total_frames"] == 512 * 256
+    assert 0 < info["free_frames"] < info["total_frames"]
+    assert info["domains"] == 1
+    assert Path(info["xenstored_path"]).is_socket()
+    assert machine.name in machine.xenctl("info").stdout
+
+
+def test_a_machine_that_runs_is_not_started_again(machine: Machine) -> None:
+    again = machine.xenctl("start")
+    assert again.returncode == 1
+    assert "running already" in again.stderr
+
+
+def test_of_many_starts_at_once_one_wins_and_all_creates_find_the_machine(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "XENCTL_MACHINE": f"t{uuid.uuid4().hex[:10]}",
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    description = tmp_path / "idle.cfg"
+    description.write_text('name = "idle"\nkernel = "python:domains.guests.idle:Idle"\nmemory = 8\n')
+    words = [[*XENCTL, "create", str(description), f"name=idle{i}"] for i in range(3)]
+    running = [
+        subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for line in words
+    ]
+    try:
+        results = [(process.communicate(timeout=60), process.returncode) for process in running]
+        assert [code for _, code in results] == [0, 0, 0], results
+        listed = subprocess.run(
+            [*XENCTL, "list", "--json"], env=environment, capture_output=True, check=True, timeout=30
+        )
+        assert {about["name"] for about in json.loads(listed.stdout)} == {
+            "Domain-0",
+            "idle0",
+            "idle1",
+            "idle2",
+        }
+    finally:
+        subprocess.run([*XENCTL, "stop"], env=environment, capture_output=True, check=True, timeout=30)
+
+
+def test_commands_without_a_machine_say_how_to_start_one() -> None:
+    environment = {**os.environ, "XENCTL_MACHINE": f"t{uuid.uuid4().hex[:10]}", "PYTHONPATH": str(REPOSITORY)}
+    for words in (["list"], ["info"], ["stop"], ["console", "x"], ["xenstore-ls"]):
+        done = subprocess.run([*XENCTL, *words], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "xenctl start" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "words", [["frob"], ["create"], ["list", "--frob"], ["start", "--memory", "1"], ["--frob"]]
+)
+def test_wrong_words_are_exit_code_2_in_one_line(words: list[str]) -> None:
+    done = subprocess.run([*XENCTL, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert not done.stdout
+
+
+def test_machines_of_different_names_know_nothing_of_each_other(machine: Machine, tmp_path: Path) -> None:
+    other = Machine()
+    try:
+        text = 'name = "idle"\nkernel = "python:domains.guests.idle:Idle"\nmemory = 8\n'
+        assert machine.create(tmp_path, text).returncode == 0
+        assert set(other.domains()) == {"Domain-0"}
+        named = other.xenctl("--machine", machine.name, "list", "--json")
+        assert {about["name"] for about in json.loads(named.stdout)} == {"Domain-0", "idle"}
+    finally:
+        other.stop()
+
+
+def test_stop_ends_every_domain_and_removes_the_folder(machine: Machine, tmp_path: Path) -> None:
+    text = 'name = "idle"\nkernel = "python:domains.guests.idle:Idle"\nmemory = 8\n'
+    machine.create(tmp_path, text)
+    stopped = machine.xenctl("stop")
+    assert stopped.returncode == 0, stopped.stderr
+    assert not pids_of(machine.supervisor)
+    wait_until(lambda: not machine.folder.exists(), 2, "the removal of the folder")
+
+
+def test_after_a_killed_core_the_machine_can_be_started_again(machine: Machine) -> None:
+    children = set(pids_of(machine.supervisor)) - {machine.supervisor}
+    core = next(pid for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() == "xeno-core")
+    os.kill(core, signal.SIGKILL)
+    wait_until(lambda: not machine.folder.exists(), 5, "the removal of the folder")
+    assert machine.xenctl("list").returncode == 1
+    again = machine.xenctl("start")
+    assert again.returncode == 0, again.stderr
+    machine.supervisor = int(machine.json("info")["supervisor_pid"])
+
+
+def test_the_hypervisors_log_tells_of_domains(machine: Machine, tmp_path: Path) -> None:
+    text = 'name = "hello"\nkernel = "python:domains.guests.hello:Hello"\nmemory = 8\n'
+    machine.create(tmp_path, text, "-c")
+    assert "hello" in machine.xenctl("dmesg").stdout
+    assert any("hello" in line for line in machine.json("dmesg"))
+    machine.xenctl("dmesg", "--clear")
+    assert "hello" not in machine.xenctl("dmesg").stdout
+
+
+def test_json_is_printed_by_every_command_that_acts(machine: Machine, tmp_path: Path) -> None:
+    text = 'name = "idle"\nkernel = "python:domains.guests.idle:Idle"\nmemory = 8\n'
+    made = machine.create(tmp_path, text, "--json")
+    assert json.loads(made.stdout)["name"] == "idle"
+    for words in (
+        ["pause", "idle"],
+        ["unpause", "idle"],
+        ["domid", "idle"],
+        ["domname", "idle"],
+        ["destroy", "idle"],
+    ):
+        machine.json(*words)
+
+
+@pytest.mark.needs_xenstore_utils
+def test_xens_own_client_sees_what_xenctl_shows(machine: Machine, tmp_path: Path) -> None:
+    if shutil.which("xenstore-ls") is None:
+        pytest.skip("xenstore-ls is not installed")
+    text = 'name = "idle"\nkernel = "python:domains.guests.idle:Idle"\nmemory = 8\n'
+    machine.create(tmp_path, text, "-p")
+    environment = {**machine.environment, "XENSTORED_PATH": machine.xenstored_path}
+    theirs = subprocess.run(
+        ["xenstore-ls", "-f"], env=environment, capture_output=True, text=True, check=True, timeout=20
+    )
+    ours = machine.xenctl("xenstore-ls", "-f").stdout
+    assert sorted(theirs.stdout.splitlines()) == sorted(
+        line for line in ours.splitlines() if line[:3] != "/ ="
+    )
+    domid = machine.domains()["idle"]["domid"]
+    nodes = {row["path"]: row for row in machine.json("xenstore-ls", f"/local/domain/{domid}")}
+    home = f"/local/domain/{domid}"
+    assert nodes[f"{home}/name"]["value"] == "idle"
+    assert nodes[home]["permissions"] == ["n0", f"r{domid}"]
+    assert nodes[f"{home}/data"]["permissions"] == [f"n{domid}"]
+    assert nodes[f"{home}/store"]["permissions"] == ["n0", f"r{domid}"]
