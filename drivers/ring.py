@@ -75,13 +75,20 @@ class SharedRing:
         self._full_barrier()
         return (new - self._index[self._peer_event_word]) & INDEX_MASK < (new - old) & INDEX_MASK
 
-    def final_check(self) -> bool:
-        """Before sleeping: ask to be notified of the next record; True if one is here (RingBroken)."""
-        if self._unconsumed():
+    def final_check(self, wanted: int = 1) -> bool:
+        """Before sleeping: ask to be notified when `wanted` records wait; True if they do already
+        (RingBroken).
+        """
+        if self._unconsumed() >= wanted:
             return True
-        self._index[self._event_word] = (self._cons + 1) & INDEX_MASK
+        self._index[self._event_word] = (self._cons + wanted) & INDEX_MASK
         self._full_barrier()
-        return self._unconsumed() > 0
+        return self._unconsumed() >= wanted
+
+    @property
+    def waiting(self) -> int:
+        """How many of the peer's records can be taken. Raises RingBroken."""
+        return self._unconsumed()
 
     def take(self, limit: int = INDEX_MASK) -> bytes:
         """Copies of at most `limit` new entries of the peer's, to be read with `records` (RingBroken)."""

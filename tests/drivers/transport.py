@@ -15,11 +15,13 @@ from functools import partial
 from typing import Any
 
 from domains.dom0.xenstore.server import Xenstored
-from domains.kernel.grants import GrantMapping
+from domains.kernel.grants import CopyEnd, GrantCopy, GrantMapping
 from domains.kernel.memory import Page
 from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.grant_table import GrantStatus
 from hypervisor.public.io import xs_wire
 from hypervisor.public.types import PAGE_SIZE, DomId, GrantRef, Mfn, Pfn, Port, VAddr
+from hypervisor.public.xen import DOMID_SELF
 from tests.domains.dom0.xenstore.client import OK, Client, Rings
 
 MAPPINGS = 1 << 40
@@ -57,6 +59,7 @@ class Machine:
         self.queue: deque[Callable[[], None]] = deque()
         self.store = Xenstored(Rings(*range(1, 64)))
         self.stores: list[StoreClient] = []
+        self.time = 0  # nanoseconds, one for each look at it
 
     def domain(self, domid: int) -> "Domain":
         self.domains[domid] = Domain(self, domid)
@@ -104,6 +107,10 @@ class Domain:
         self.grants = Grants(machine, self)
         self.events = Events(machine, self)
         self.xenbus = StoreClient(machine, domid)
+
+    def now(self) -> int:
+        self.machine.time += 1
+        return self.machine.time
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.machine.queue.append(callback)
@@ -194,6 +201,29 @@ class Grants:
             cpu.mapped[first + at] = (grant.mfn, writable)
         self._handles[first] = [(grant, first + at) for at, grant in enumerate(grants)]
         return GrantMapping(VAddr(first * PAGE_SIZE), tuple(range(first, first + len(grants))))
+
+    def copy(self, ops: Sequence[GrantCopy]) -> list[int]:
+        return [self._copy(op) for op in ops]
+
+    def _copy(self, op: GrantCopy) -> int:
+        """One operation with Xen's checks (G13)."""
+        source, dest = self._copy_end(op.source, write=False), self._copy_end(op.dest, write=True)
+        if source is None or dest is None:
+            return int(GrantStatus.GNTST_bad_gntref)
+        if max(op.source.offset, op.dest.offset) + op.length > PAGE_SIZE:
+            return int(GrantStatus.GNTST_bad_copy_arg)
+        data = bytes(source[op.source.offset : op.source.offset + op.length])
+        dest[op.dest.offset : op.dest.offset + op.length] = data
+        return int(GrantStatus.GNTST_okay)
+
+    def _copy_end(self, end: CopyEnd, write: bool) -> memoryview | None:
+        if end.domid == DOMID_SELF:
+            return self._machine.frame(end.frame)
+        granter = self._machine.domains.get(end.domid)
+        grant = granter.grants.table.get(end.frame) if granter else None
+        if grant is None or grant.domid != self._domain.domid or (write and grant.readonly):
+            return None
+        return self._machine.frame(grant.mfn)
 
     def unmap(self, mapping: GrantMapping) -> None:
         for grant, page in self._handles.pop(mapping.va // PAGE_SIZE):

@@ -1,0 +1,1 @@
+"""The network device: netfront, netback, and the bridge behind it."""

@@ -1,0 +1,125 @@
+"""One virtual network interface, back end: a port of a switch, and its front's two rings.
+
+Source: Xen public/io/netif.h. Packets are taken and put in `tx_server.py` and `rx_server.py`. Offered:
+several slots per packet, receiving by copy, blank checksums. Not offered: segmentation offload, multicast
+filters, several queues, a control ring.
+"""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from domains.kernel.grants import GrantMapping
+from domains.kernel.kernel import Kernel
+from drivers.back_device import BackDevice, FrontError, Nodes
+from drivers.net.copier import Copier
+from drivers.net.protocol import Node, Packet
+from drivers.net.rx_server import RxServer
+from drivers.net.switch import Switch
+from drivers.net.tx_server import TxServer
+from drivers.ring import BackRing
+from drivers.xenbus import number
+from hypervisor.public.errno import XenError
+from hypervisor.public.io.netif import (
+    netif_rx_request,
+    netif_rx_response,
+    netif_tx_request,
+    netif_tx_response,
+)
+from hypervisor.public.types import PAGE_SIZE, GrantRef, Port
+
+U32: Final = 0xFFFF_FFFF
+
+
+class Connection(NamedTuple):
+    """What is held while a front is attached."""
+
+    port: Port
+    mapping: GrantMapping
+    rings: tuple[BackRing, BackRing]
+    tx: TxServer
+    rx: RxServer
+
+
+class NetDevice(BackDevice):
+    """An interface for one front. `switch_of` finds the switch of a bridge's name."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        path: str,
+        ready: Callable[[], None],
+        dirty: Callable[[], None],
+        copier: Copier,
+        switch_of: Callable[[str], Switch],
+    ) -> None:
+        super().__init__(kernel, path, ready, dirty)
+        self._copier = copier
+        self._switch_of = switch_of
+        self._switch: Switch | None = None
+        self._connection: Connection | None = None
+
+    def turn(self) -> bool:
+        connection = self._connection
+        if connection is None:
+            return False
+        more = connection.rx.serve()
+        return connection.tx.serve() or more
+
+    def open(self) -> Nodes:
+        self._switch = self._switch_of(self.end.read(Node.BRIDGE) or "")
+        self._switch.attach(self.end.path, self._deliver)
+        return {Node.SG: 1, Node.RX_COPY: 1, Node.RX_FLIP: 0}
+
+    def attach(self) -> Nodes:
+        end, kernel, domid = self.end, self.kernel, self.end.peer_domid
+        refs = [number(end.read_peer(node), -1, U32) for node in (Node.TX_RING_REF, Node.RX_RING_REF)]
+        remote_port = number(end.read_peer(Node.EVENT_CHANNEL), -1, U32)
+        if min(*refs, remote_port) < 0 or end.read_peer(Node.REQUEST_RX_COPY) != "1":
+            raise FrontError(
+                f"no rings: tx and rx {refs}, event-channel {remote_port}, or no request-rx-copy"
+            )
+        sg = end.read_peer(Node.SG) == "1"
+        csum = end.read_peer(Node.NO_CSUM_OFFLOAD) != "1"
+        mapping = kernel.grants.map(domid, [GrantRef(ref) for ref in refs])
+        try:
+            port = kernel.events.bind_interdomain(domid, Port(remote_port))
+        except XenError:
+            kernel.grants.unmap(mapping)
+            raise
+        tx_page, rx_page = kernel.cpu.views(mapping.va, 2 * PAGE_SIZE, True)
+        tx_ring = BackRing(tx_page, netif_tx_request, netif_tx_response)
+        rx_ring = BackRing(rx_page, netif_rx_request, netif_rx_response)
+
+        def notify() -> None:
+            kernel.events.notify(port)
+
+        tx = TxServer(tx_ring, self._copier, domid, self._accept, notify)
+        rx = RxServer(rx_ring, self._copier, domid, sg, csum, notify)
+        self._connection = Connection(port, mapping, (tx_ring, rx_ring), tx, rx)
+        kernel.events.bind(port, self.serve)
+        return {}
+
+    def detach(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        self.kernel.events.close(connection.port)
+        for ring in connection.rings:
+            ring.release()
+        self.kernel.grants.unmap(connection.mapping)
+
+    def shut(self) -> None:
+        switch, self._switch = self._switch, None
+        if switch is not None:
+            switch.detach(self.end.path)
+
+    def _accept(self, packet: Packet) -> None:
+        """The front has sent a packet."""
+        if self._switch is not None:
+            self._switch.accept(self.end.path, packet)
+
+    def _deliver(self, packet: Packet) -> None:
+        """The switch has a packet for the front."""
+        if self._connection is not None:
+            self._connection.rx.queue(packet)
+            self.ready()

@@ -1,0 +1,226 @@
+"""Net front: a guest's network interface.
+
+    nic = NetFront(kernel, "device/vif/0", received)
+    nic.connect()
+    nic.send(frame)              `received(frame)` is called from the loop
+
+Source: Xen public/io/netif.h. Owns both rings, the event channel, the pages for sending and the pages posted
+for receiving. Frames are copied between the caller's bytes and granted pages. A frame may have up to 64 KiB,
+if the back end has "feature-sg"; checksums are the caller's. What does not fit into the ring waits, up to a
+limit, then `send` says no. The back end is not trusted: an answer to nothing, or a length beyond its page, is
+RingBroken.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from domains.kernel.kernel import Kernel
+from domains.kernel.memory import Page
+from drivers.front_device import FrontDevice, Nodes
+from drivers.net.protocol import MAX_PACKET, MAX_SLOTS, MIN_PACKET, Node
+from drivers.ring import FrontRing, RingBroken
+from hypervisor.public.io.netif import (
+    NETRXF_more_data,
+    NETTXF_more_data,
+    netif_rx_request,
+    netif_rx_response,
+    netif_tx_request,
+    netif_tx_response,
+)
+from hypervisor.public.types import PAGE_SIZE, GrantRef, Port
+
+TX_PAGES: Final = 64
+RX_PAGES: Final = 64
+WAITING_FRAMES: Final = 256
+RX_MORE, TX_MORE = int(NETRXF_more_data), int(NETTXF_more_data)
+
+
+class Granted(NamedTuple):
+    """A page that the back end may use."""
+
+    page: Page
+    ref: GrantRef
+    view: memoryview
+
+
+class Connection(NamedTuple):
+    """What is held while connected."""
+
+    port: Port
+    rings: tuple[Granted, Granted]
+    tx: FrontRing
+    rx: FrontRing
+    tx_pages: list[Granted]
+    rx_pages: list[Granted]
+    sg: bool
+
+
+class NetFront(FrontDevice):
+    """The interface in directory `path` of this domain. `received` gets each frame that arrives."""
+
+    def __init__(self, kernel: Kernel, path: str, received: Callable[[bytes], None]) -> None:
+        super().__init__(kernel, path)
+        self._received = received
+        self._connection: Connection | None = None
+        self._free: list[int] = []  # of tx_pages
+        self._flying: set[int] = set()
+        self._waiting: deque[bytes] = deque()
+        self._posted: set[int] = set()  # of rx_pages
+        self._partial: list[bytes] = []  # of a frame of several slots
+        self._lost = False  # that frame is not to be delivered
+        self.mac = bytes.fromhex((self.end.read(Node.MAC) or "00:00:00:00:00:00").replace(":", ""))
+
+    def send(self, frame: bytes) -> bool:
+        """Send an Ethernet frame; False if too much is waiting already. DeviceError if not connected."""
+        connection = self._connection
+        if connection is None or not self.connected:
+            raise self.failure("not connected")
+        most = MAX_PACKET if connection.sg else PAGE_SIZE
+        if not MIN_PACKET <= len(frame) <= most:
+            raise ValueError(f"a frame of {len(frame)} bytes; {MIN_PACKET} to {most} are possible")
+        if len(self._waiting) >= WAITING_FRAMES:
+            return False
+        self._waiting.append(frame)
+        self._transmit(connection)
+        return True
+
+    # --- what a FrontDevice does -----------------------------------------------------------------
+
+    def prepare(self) -> Nodes:
+        kernel, end = self.kernel, self.end
+        tx_ring, rx_ring = self._granted(), self._granted()
+        port = kernel.events.alloc_unbound(end.peer_domid)
+        self._connection = connection = Connection(
+            port,
+            (tx_ring, rx_ring),
+            FrontRing(tx_ring.view, netif_tx_request, netif_tx_response),
+            FrontRing(rx_ring.view, netif_rx_request, netif_rx_response),
+            [self._granted() for _ in range(TX_PAGES)],
+            [self._granted() for _ in range(RX_PAGES)],
+            end.read_peer(Node.SG) == "1",
+        )
+        self._free = list(range(TX_PAGES))
+        self._post(connection, range(RX_PAGES))
+        kernel.events.bind(port, self.on_event)
+        return {
+            Node.TX_RING_REF: tx_ring.ref,
+            Node.RX_RING_REF: rx_ring.ref,
+            Node.EVENT_CHANNEL: port,
+            Node.REQUEST_RX_COPY: 1,
+            Node.RX_NOTIFY: 1,
+            Node.SG: 1,
+            Node.NO_CSUM_OFFLOAD: 1,
+        }
+
+    def established(self) -> None:
+        """There is nothing to read: the MAC address is the toolstack's."""
+
+    def idle(self) -> bool:
+        return not self._waiting and not self._flying
+
+    def interrupt(self) -> None:
+        connection = self._connection
+        while connection is not None:
+            self._reap(connection)
+            self._transmit(connection)
+            self._receive(connection)
+            if self._connection is not connection:
+                return  # a frame's receiver has closed it
+            tx_more = connection.tx.final_check()
+            if not connection.rx.final_check() and not tx_more:
+                return
+
+    def drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        self.kernel.events.close(connection.port)
+        connection.tx.release()
+        connection.rx.release()
+        for granted in (*connection.rings, *connection.tx_pages, *connection.rx_pages):
+            if self.kernel.grants.end_access(granted.ref):
+                self.kernel.memory.free_page(granted.page)
+        self._waiting.clear()
+        self._flying.clear()
+        self._posted.clear()
+        self._partial.clear()
+
+    # --- sending ---------------------------------------------------------------------------------
+
+    def _transmit(self, connection: Connection) -> None:
+        """Put waiting frames into the ring as long as they fit, and show them all at once."""
+        sent = False
+        while self._waiting:
+            frame = self._waiting[0]
+            slots = -(-len(frame) // PAGE_SIZE)
+            if slots > min(len(self._free), connection.tx.free, MAX_SLOTS):
+                break
+            self._waiting.popleft()
+            for at in range(0, len(frame), PAGE_SIZE):
+                self._put(connection, frame, at)
+            sent = True
+        if sent and connection.tx.push():
+            self.kernel.events.notify(connection.port)
+
+    def _put(self, connection: Connection, frame: bytes, at: int) -> None:
+        """One slot; the first one says the whole frame's size."""
+        id = self._free.pop()
+        piece = frame[at : at + PAGE_SIZE]
+        granted = connection.tx_pages[id]
+        granted.view[: len(piece)] = piece
+        self._flying.add(id)
+        request = netif_tx_request(
+            gref=granted.ref,
+            flags=TX_MORE if at + PAGE_SIZE < len(frame) else 0,
+            id=id,
+            size=len(piece) if at else len(frame),
+        )
+        connection.tx.put(request.pack())
+
+    def _reap(self, connection: Connection) -> None:
+        """Take back the pages of what was sent."""
+        for id, _ in connection.tx.records(connection.tx.take(), netif_tx_response).tolist():
+            if id not in self._flying:
+                raise RingBroken(f"an answer to slot {id}, which was not sent")
+            self._flying.remove(id)
+            self._free.append(id)
+
+    # --- receiving -------------------------------------------------------------------------------
+
+    def _post(self, connection: Connection, ids: "range | list[int]") -> None:
+        """Give the back end pages to fill."""
+        for id in ids:
+            self._posted.add(id)
+            connection.rx.put(netif_rx_request(id=id, gref=connection.rx_pages[id].ref).pack())
+        if connection.rx.push():
+            self.kernel.events.notify(connection.port)
+
+    def _receive(self, connection: Connection) -> None:
+        """Take what has arrived and post its pages again; then hand out the frames."""
+        ids, frames = [], []
+        for id, offset, flags, status in connection.rx.records(
+            connection.rx.take(), netif_rx_response
+        ).tolist():
+            if id not in self._posted or offset + max(status, 0) > PAGE_SIZE:
+                raise RingBroken(f"an answer of {status} bytes at {offset} in page {id}")
+            self._posted.remove(id)
+            ids.append(id)
+            self._lost |= status < 0 or len(self._partial) == MAX_SLOTS
+            if not self._lost:
+                self._partial.append(bytes(connection.rx_pages[id].view[offset : offset + status]))
+            if flags & RX_MORE:
+                continue
+            if not self._lost:
+                frames.append(b"".join(self._partial))
+            self._partial.clear()
+            self._lost = False
+        if ids:
+            self._post(connection, ids)
+        for frame in frames:
+            self._received(frame)
+
+    def _granted(self) -> Granted:
+        page = self.kernel.memory.alloc_page()
+        ref = self.kernel.grants.grant_access(self.end.peer_domid, page.mfn)
+        return Granted(page, ref, self.kernel.cpu.view(page.va, PAGE_SIZE, True))

@@ -1,0 +1,46 @@
+"""A bridge with something behind its ports: packets come in, and go on to whoever is to have them.
+
+Owns the ports' names and what delivers to each; where packets go is `bridge.py`'s. A tap sees every packet
+that comes in.
+"""
+
+from collections.abc import Callable, Hashable
+
+from drivers.net.bridge import Bridge
+from drivers.net.protocol import Packet
+
+Deliver = Callable[[Packet], None]
+Tap = Callable[[int, Packet], None]
+
+
+class Switch:
+    """`clock` gives nanoseconds and never goes back."""
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self._clock = clock
+        self._bridge: Bridge[Hashable] = Bridge()
+        self._deliver: dict[Hashable, Deliver] = {}
+        self._taps: list[Tap] = []
+
+    def attach(self, port: Hashable, deliver: Deliver) -> None:
+        """A new port; ValueError if there is one of that name."""
+        self._bridge.add(port)
+        self._deliver[port] = deliver
+
+    def detach(self, port: Hashable) -> None:
+        """The port is gone."""
+        self._bridge.remove(port)
+        del self._deliver[port]
+
+    def tap(self, tap: Tap) -> Callable[[], None]:
+        """Call `tap(time, packet)` for each packet from now on; returns what ends that."""
+        self._taps.append(tap)
+        return lambda: self._taps.remove(tap)
+
+    def accept(self, port: Hashable, packet: Packet) -> None:
+        """A packet came in at `port`."""
+        now = self._clock()
+        for tap in self._taps:
+            tap(now, packet)
+        for other in self._bridge.forward(port, packet.data, now):
+            self._deliver[other](packet)

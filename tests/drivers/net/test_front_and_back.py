@@ -1,0 +1,201 @@
+"""Net fronts, net back and the switch: frames arrive whole, where they should, whatever a front says."""
+
+import os
+import struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drivers.net import checksum
+from drivers.net.protocol import Packet
+from drivers.ring import REQ_PROD
+from drivers.xenbus import DeviceError
+from hypervisor.public.io.netif import netif_tx_request
+from hypervisor.public.types import PAGE_SIZE
+from tests.drivers.net.network import Network, Station, frame
+
+BROADCAST = b"\xff" * 6
+
+
+def test_a_frame_arrives_at_the_station_it_is_for_and_nowhere_else() -> None:
+    network = Network()
+    a, b, c = (Station(network, domid) for domid in (1, 2, 3))
+    b.nic.send(frame(BROADCAST, b.mac))
+    network.machine.settle()
+    hello = frame(b.mac, a.mac, b"hello")
+    a.nic.send(hello)
+    network.machine.settle()
+    assert b.received == [hello]
+    assert c.received == a.received == [frame(BROADCAST, b.mac)]
+
+
+def test_bridges_of_different_names_are_different_networks() -> None:
+    network = Network()
+    a, b = Station(network, 1), Station(network, 2, bridge="other")
+    a.nic.send(frame(BROADCAST, a.mac))
+    network.machine.settle()
+    assert b.received == []
+
+
+@pytest.mark.parametrize("size", [14, 60, 1514, PAGE_SIZE, PAGE_SIZE + 1, 9000, 65535])
+def test_frames_of_every_size_arrive_whole(size: int) -> None:
+    network = Network()
+    a, b = Station(network, 1), Station(network, 2)
+    sent = frame(b.mac, a.mac)[:14] + os.urandom(size - 14)
+    a.nic.send(sent)
+    network.machine.settle()
+    assert b.received == [sent]
+
+
+def test_many_frames_arrive_in_order() -> None:
+    network = Network()
+    a, b = Station(network, 1), Station(network, 2)
+    sent = [frame(b.mac, a.mac, number.to_bytes(4, "big"), 60 + number) for number in range(500)]
+    for one in sent:
+        while not a.nic.send(one):
+            network.machine.step()
+    network.machine.settle()
+    assert b.received == sent
+
+
+def test_a_tap_sees_what_comes_in() -> None:
+    network = Network()
+    a, _ = Station(network, 1), Station(network, 2)
+    seen: list[Packet] = []
+    end = network.back.switch_of("xenbr0").tap(lambda now, packet: seen.append(packet))
+    a.nic.send(frame(BROADCAST, a.mac))
+    network.machine.settle()
+    end()
+    a.nic.send(frame(BROADCAST, a.mac))
+    network.machine.settle()
+    assert seen == [Packet(frame(BROADCAST, a.mac))]
+
+
+def test_closing_gives_everything_back() -> None:
+    network = Network()
+    a, b = Station(network, 1), Station(network, 2)
+    b.nic.close()
+    network.machine.settle()
+    before = network.machine.census()
+    for _ in range(3):
+        b.nic.connect()
+        b.received.clear()
+        a.nic.send(frame(BROADCAST, a.mac))
+        network.machine.settle()
+        assert b.received == [frame(BROADCAST, a.mac)]
+        b.nic.close()
+        network.machine.settle()
+        assert network.machine.census() == before
+    with pytest.raises(DeviceError):
+        b.nic.send(frame(BROADCAST, b.mac))
+
+
+def test_a_guest_that_dies_leaves_nothing_held_and_the_others_connected() -> None:
+    network = Network()
+    a, b, c = (Station(network, domid) for domid in (1, 2, 3))
+    for _ in range(30):
+        a.nic.send(frame(BROADCAST, a.mac))
+        b.nic.send(frame(BROADCAST, b.mac))
+    b.guest.die()
+    network.detach(b.guest)
+    network.machine.settle()
+    assert sum(grant.pins for grant in b.guest.grants.table.values()) == 0
+    assert len(network.back.devices) == 2
+    c.received.clear()
+    a.nic.send(frame(BROADCAST, a.mac, b"still here"))
+    network.machine.settle()
+    assert c.received == [frame(BROADCAST, a.mac, b"still here")]
+
+
+def test_a_front_that_posts_no_pages_costs_a_bounded_queue() -> None:
+    network = Network()
+    a, b = Station(network, 1), Station(network, 2)
+    b.guest.die()  # it takes nothing any more
+    for _ in range(3000):
+        while not a.nic.send(frame(b.mac, a.mac, size=1514)):
+            network.machine.step()
+    network.machine.settle()
+    rx = network.back.devices["backend/vif/2/0"]._connection.rx  # type: ignore[union-attr]
+    assert rx._queued <= 1 << 20
+    assert rx.dropped > 1000
+
+
+def udp(payload: bytes, csum: bytes) -> bytes:
+    """An IPv4 UDP datagram in an Ethernet frame, from 10.0.0.1:1000 to 10.0.0.2:2000."""
+    length = 8 + len(payload)
+    header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + length, 1, 0, 64, 17, 0)
+    ports = struct.pack(">HHH", 1000, 2000, length)
+    return (
+        frame(BROADCAST, b"\x02" * 6)[:12]
+        + b"\x08\0"
+        + header
+        + bytes((10, 0, 0, 1, 10, 0, 0, 2))
+        + ports
+        + csum
+        + payload
+    )
+
+
+@given(st.binary(max_size=100))
+def test_a_filled_checksum_sums_to_zero(payload: bytes) -> None:
+    filled = checksum.fill(udp(payload, b"\xab\xcd"))
+    segment = filled[34:]
+    pseudo = filled[26:34] + struct.pack(">BBH", 0, 17, len(segment))
+    assert checksum.internet_checksum(pseudo + segment) == 0
+    assert filled[40:42] != b"\0\0"
+
+
+def test_a_blank_checksum_is_filled_for_a_front_that_wants_it() -> None:
+    network = Network()
+    Station(network, 1)
+    b = Station(network, 2)
+    blank = udp(b"payload", b"\0\0")
+    network.back.switch_of("xenbr0").accept("backend/vif/1/0", Packet(blank, csum_blank=True))
+    network.back.devices["backend/vif/2/0"].serve()
+    network.machine.settle()
+    assert b.received == [checksum.fill(blank)]
+
+
+Slot = st.tuples(
+    st.sampled_from(["good", "good", "good", "foreign", "none"]),
+    st.sampled_from([0, 0, 0, 100, 4095, 4096, 65535]),
+    st.sampled_from([0, 0, 0, 4, 4, 8, 12, 0xFFFF]),
+    st.integers(0, 65535),
+    st.sampled_from([0, 1, 13, 14, 60, 1500, 4096, 5000, 65535]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(Slot, max_size=60))
+def test_any_slots_are_answered_once_in_order_and_only_whole_packets_pass(
+    slots: list[tuple[str, int, int, int, int]],
+) -> None:
+    network = Network()
+    liar, other = Station(network, 1), Station(network, 2)
+    connection = liar.nic._connection
+    assert connection is not None
+    good = connection.tx_pages[0]
+    secret = liar.guest.memory.alloc_page()
+    network.machine.frame(secret.mfn)[:] = b"secret" * 682 + b"key!"
+    for_another = liar.guest.grants.grant_access(other.guest.domid, secret.mfn)
+    refs = {"good": good.ref, "foreign": for_another, "none": 99999}
+    good.view[:] = frame(BROADCAST, liar.mac, size=PAGE_SIZE)
+    ring = network.machine.frame(connection.rings[0].page.mfn)
+    for at, (page, offset, flags, id, size) in enumerate(slots):
+        request = netif_tx_request(gref=refs[page], offset=offset, flags=flags, id=id, size=size)
+        ring[64 + 12 * at : 64 + 12 * (at + 1)] = request.pack()
+    struct.pack_into("<I", ring, 4 * REQ_PROD, len(slots))
+    liar.guest.events.channels[connection.port].handler = None  # answers stay for the test to read
+    liar.guest.events.notify(connection.port)
+    network.machine.settle()
+    answered = struct.unpack_from("<I", ring, 8)[0]
+    assert answered <= len(slots)
+    for at in range(answered):
+        id, status = struct.unpack_from("<Hh", ring, 64 + 12 * at)
+        assert (id, status) in ((slots[at][3], 0), (slots[at][3], -1), (0, 1))
+    assert all(14 <= len(one) <= 65535 and b"secret" not in one for one in other.received)
+    fresh, far = Station(network, 3), Station(network, 4)
+    fresh.nic.send(frame(far.mac, fresh.mac, b"as ever"))
+    network.machine.settle()
+    assert frame(far.mac, fresh.mac, b"as ever") in far.received
