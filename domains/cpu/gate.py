@@ -35,6 +35,7 @@ class Gate:
         self.mailbox = Mailbox(mailbox_fd)
         self.busy = False
         self._seq = 0
+        self._seen = 0
         self._pair = pair
         self._memfds: dict[int, int] = {}
         self._endpoint = ProcessEndpoint(path)
@@ -89,7 +90,7 @@ class Gate:
         self.busy = True
         try:
             self._seq = seq = self._seq + 1
-            self._endpoint.send(pack([seq, vcpu, nr, a1, a2, a3, a4, a5, self.mailbox.counter(vcpu)]))
+            self._endpoint.send(pack([seq, vcpu, nr, a1, a2, a3, a4, a5, self._seen]))
             while True:
                 data = self._endpoint.recv() if self._epoll is None else self._wait_for_reply()
                 answered, result, effects = unpack_reply(data)
@@ -135,8 +136,12 @@ class Gate:
 
     # --- events ----------------------------------------------------------------------------------
 
-    def raised(self) -> list[int]:
-        """The ports raised since the last call; the caller sets the guest's pending bits."""
+    def raised(self, vcpu: int = 0) -> list[int]:
+        """The ports raised since the last call; the caller sets the guest's pending bits.
+
+        What comes after this has not been seen: a block that follows returns at once (`events_seen`).
+        """
+        self._seen = self.mailbox.counter(vcpu)
         return self.mailbox.take_raised()
 
     def should_stop(self, vcpu: int) -> bool:

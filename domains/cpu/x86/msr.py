@@ -28,8 +28,8 @@ from hypervisor.machine.paging import is_canonical
 XEN_MSR_PAT: Final = 0x050100070406
 APIC_BASE: Final = 0xFEE00000 | 1 << 11
 APIC_BASE_BSP: Final = 1 << 8
-MISC_ENABLE_OF_XEN: Final = 1 << 11 | 1 << 12 | 1 << 23
-"""No branch trace store, no PEBS, xTPR disabled."""
+MISC_ENABLE_OF_XEN: Final = 1 | 1 << 11 | 1 << 12 | 1 << 23
+"""Fast strings; no branch trace store, no PEBS, xTPR disabled."""
 FEATURE_CONTROL_LOCK: Final = 1
 MSR_PLATFORM_INFO: Final = 0xCE
 MSR_MISC_FEATURES_ENABLES: Final = 0x140
@@ -52,7 +52,7 @@ CONSTANTS: Final[dict[int, int]] = {
     MSR_UCODE_REV: 0,
 }
 """Registers that read as one value; only what a write may repeat is in REPEATABLE."""
-REPEATABLE: Final = frozenset({MSR_EFER, MSR_MISC_ENABLE})
+REPEATABLE: Final = frozenset({MSR_EFER})
 
 READ: Final[dict[int, Callable[[X86Vcpu], int]]] = {
     MSR_APIC_BASE: lambda v: APIC_BASE | (0 if v.vcpu_id else APIC_BASE_BSP),
@@ -80,6 +80,6 @@ def write_msr(v: X86Vcpu, number: int, value: int) -> bool:
         else:
             v.cpu.set_base(FS if number == MSR_FS_BASE else GS, value)
         return True
-    if number == MSR_MISC_ENABLE:
-        return True  # Xen logs and ignores a changed value
+    if number in (MSR_MISC_ENABLE, MSR_UCODE_REV):
+        return True  # ignored, whatever the value
     return number in REPEATABLE and value == CONSTANTS[number]

@@ -21,6 +21,7 @@ from domains.cpu.x86.debug_registers import read_dr, write_dr
 from domains.cpu.x86.decode import Instruction
 from domains.cpu.x86.io_ports import NO_DEVICE, iopl_ok
 from domains.cpu.x86.msr import read_msr, write_msr
+from domains.cpu.x86.pit import PORTS as PIT_PORTS
 from domains.cpu.x86.registers import EFLAGS_TF, EXC_UD, RAX, RCX, RDX, U32, U64
 from domains.cpu.x86.state import RIP
 from domains.cpu.x86.vcpu import X86Vcpu
@@ -68,12 +69,19 @@ def do_interrupt_flag(v: X86Vcpu, _instruction: Instruction) -> None:
 def do_in(v: X86Vcpu, instruction: Instruction) -> None:
     if not iopl_ok(v):
         raise Refused
-    v.decoder.write_register(instruction.operands[0].reg, NO_DEVICE)
+    target, source = instruction.operands
+    port = v.decoder.source(source)
+    found = v.pv.pit.read(port) if port in PIT_PORTS and target.size == 1 else NO_DEVICE
+    v.decoder.write_register(target.reg, found)
 
 
-def do_out(v: X86Vcpu, _instruction: Instruction) -> None:
+def do_out(v: X86Vcpu, instruction: Instruction) -> None:
     if not iopl_ok(v):
         raise Refused
+    target, source = instruction.operands
+    port = v.decoder.source(target)
+    if port in PIT_PORTS and source.size == 1:
+        v.pv.pit.write(port, v.decoder.source(source))
 
 
 def do_mov(v: X86Vcpu, instruction: Instruction) -> None:

@@ -22,5 +22,5 @@ def collect_events(v: X86Vcpu) -> None:
     counter = v.gate.mailbox.counter(v.vcpu_id)
     if counter != v.events_seen:
         v.events_seen = counter
-        for port in v.gate.raised():
+        for port in v.gate.raised(v.vcpu_id):
             v.events.set_pending(port)

@@ -13,6 +13,7 @@ from domains.cpu.traps import TrapGate
 from domains.cpu.x86.decode import Decoder
 from domains.cpu.x86.mode import Pv64Mode
 from domains.cpu.x86.paging import DirectPaging
+from domains.cpu.x86.pit import Pit
 from domains.cpu.x86.registers import CR0_TS
 from domains.cpu.x86.segments import Segments
 from domains.cpu.x86.state import CR, HF_TS, CpuState
@@ -43,6 +44,7 @@ class PvState:
     dr6: int = DR6_DEFAULT
     dr7: int = DR7_DEFAULT
     dr7_emul: int = 0
+    pit: Pit = field(default_factory=Pit)
     gdt_entries: int = 0
     gdt_frames: list[int] = field(default_factory=list)
     ldt_base: int = 0
