@@ -57,7 +57,8 @@ class PythonCpu(VcpuState):
         kernel.
         """
         self._walk = PageWalk(gate.memory)
-        self._in_xen = self._missed = False
+        self._in_xen = False
+        self._collected = -1
         self._nested_traps = 0
         self._atomics: Atomics | None = None
 
@@ -301,16 +302,18 @@ class PythonCpu(VcpuState):
     def collect_events(self) -> None:
         """Make pending, in the shared page, what the core has raised since the last time.
 
-        An interrupt in the middle would write the same words: it is held off, and made up for.
+        The mailbox's counter tells whether there is anything. An interrupt in the middle would write the same
+        words: it is held off, and made up for.
         """
-        held = self._in_xen
-        while True:
-            self._in_xen, self._missed = True, False
+        held, counter = self._in_xen, self.gate.mailbox.counter
+        while counter(self.vcpu) != self._collected:
+            self._in_xen = True
+            self._collected = counter(self.vcpu)
             for port in self.gate.raised():
                 self.events.set_pending(port)
             self._in_xen = held
-            if held or not self._missed:
-                return
+            if not held:
+                self._give_slice_back()
 
     def deliver_events(self) -> None:
         """Collect, then call the guest's event callback while an upcall is pending and not masked."""
@@ -340,7 +343,6 @@ class PythonCpu(VcpuState):
         the guest may be at the words they would change.
         """
         if self._in_xen or self.gate.busy or not self.started:
-            self._missed = True
             return
         self._give_slice_back()
         if not self.events.upcall_mask:

@@ -37,6 +37,7 @@ class EventPorts:
         self._shared = shared
         self._loop = loop
         self._sources: dict[Port, Source] = {}
+        self._send = evtchn_send()
 
     def upcall(self) -> None:
         """The event callback, registered with Xen."""
@@ -106,7 +107,8 @@ class EventPorts:
 
     def notify(self, port: Port) -> None:
         """Send an event (EVTCHNOP_send); silently dropped when nobody is at the other end."""
-        self._hypercalls.hypercall_event_channel_op(EVTCHNOP_send, evtchn_send(port=port))
+        self._send.port = port
+        self._hypercalls.hypercall_event_channel_op(EVTCHNOP_send, self._send)
 
     def close(self, port: Port) -> None:
         """Close the channel (EVTCHNOP_close) and forget its handler."""

@@ -50,6 +50,8 @@ from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, GrantRef, Mfn,
 from hypervisor.public.xen import DOMID_SELF
 
 ENTRIES_PER_FRAME: Final = PAGE_SIZE // grant_entry_v1.sizeof
+BATCH: Final = 256
+"""Operations in one hypercall; their structures must fit into the argument area."""
 EAGAIN_TRIES: Final = 100
 """How often an operation is repeated that Xen could not do yet (the other domain is running)."""
 _IN_USE: Final = int(GTF_reading | GTF_writing)
@@ -223,7 +225,8 @@ class Grants:
     def _repeat(self, cmd: int, ops: Sequence[gnttab_map_grant_ref | gnttab_unmap_grant_ref]) -> None:
         """Perform operations, those again that Xen could not do yet."""
         for _ in range(EAGAIN_TRIES):
-            self._hypercalls.hypercall_grant_table_op(cmd, ops)
+            for first in range(0, len(ops), BATCH):
+                self._hypercalls.hypercall_grant_table_op(cmd, ops[first : first + BATCH])
             ops = [op for op in ops if op.status == GNTST_eagain]
             if not ops:
                 return
@@ -248,11 +251,16 @@ class Grants:
     def copy_rows(self, rows: np.ndarray[tuple[int], np.dtype[np.void]]) -> list[int]:
         """The same for an array of gnttab_copy.dtype, filled by whoever copies much."""
         statuses = np.full(len(rows), GNTST_eagain, np.int16)
-        for _ in range(EAGAIN_TRIES):
+        again = np.arange(len(rows))
+        for attempt in range(EAGAIN_TRIES):
+            if attempt:
+                self._pause()
+            for first in range(0, len(again), BATCH):
+                some = again[first : first + BATCH]
+                statuses[some] = self._hypercalls.hypercall_grant_copy(rows[some])["status"]
             again = np.flatnonzero(statuses == GNTST_eagain)
             if not len(again):
                 break
-            statuses[again] = self._hypercalls.hypercall_grant_copy(rows[again])["status"]
         return [int(status) for status in statuses]
 
     # --- giving frames away ----------------------------------------------------------------------

@@ -18,12 +18,20 @@ from domains.cpu.python_cpu import PythonCpu
 from domains.kernel.arguments import ArgumentArea
 from hypervisor.public.arch_x86.xen import trap_info
 from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.event_channel import (
+    EVTCHNOP_bind_vcpu,
+    EVTCHNOP_close,
+    EVTCHNOP_send,
+    EVTCHNOP_unmask,
+)
 from hypervisor.public.grant_table import GNTTABOP_copy
 from hypervisor.public.layout import Struct
 from hypervisor.public.sched import SCHEDOP_shutdown, sched_shutdown
 from hypervisor.public.types import DomId, MAddr, Mfn, VAddr
 from hypervisor.public.xen import DOMID_SELF, UVMF_INVLPG, Hypercall, mmu_update, mmuext_op, multicall_entry
 
+EVENT_OPS_IN = frozenset((EVTCHNOP_send, EVTCHNOP_unmask, EVTCHNOP_close, EVTCHNOP_bind_vcpu))
+"""Operations on event channels that have nothing to say but their result."""
 KNOWN_ERRORS = frozenset(int(errno) for errno in Errno)
 
 
@@ -55,6 +63,11 @@ class Hypercalls:
         if result < 0:
             self._fail(nr, -result)
         return result
+
+    def _call_in(self, nr: int, record: Struct, *before: int) -> int:
+        """Numbers, then a pointer to a structure that Xen only reads."""
+        with self.arguments as area:
+            return self._call(nr, *before, area.push(record.pack()))
 
     def _call_array(
         self, nr: int, records: Sequence[Struct], before: tuple[int, ...] = (), after: tuple[int, ...] = ()
@@ -126,6 +139,8 @@ class Hypercalls:
 
     def hypercall_event_channel_op(self, cmd: int, op: Struct) -> int:
         """EVTCHNOP_… with its evtchn_… structure."""
+        if cmd in EVENT_OPS_IN:
+            return self._call_in(Hypercall.event_channel_op, op, cmd)
         return self._call_with(Hypercall.event_channel_op, op, cmd)
 
     def hypercall_sched_op(self, cmd: int, op: Struct | None = None) -> int:

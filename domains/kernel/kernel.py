@@ -31,7 +31,7 @@ from hypervisor.public.sched import SCHEDOP_block, SCHEDOP_yield
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, Mfn, Pfn, Port, VAddr
 from hypervisor.public.xen import SIF_INITDOMAIN, SIF_PRIVILEGED, VIRQ_TIMER
 
-ARGUMENT_PAGES: Final = 4
+ARGUMENT_PAGES: Final = 8
 NANOSECONDS: Final = 1_000_000_000
 
 
