@@ -2,7 +2,7 @@
 core.
 
 A Python kernel has few of these registers. Those that can be read back are kept; the others are checked and
-done with. `iret` is missing on purpose: a Python trap handler returns by returning. Source: Xen arch/x86/pv
+done with. `iret` is refused: a Python trap handler returns by returning. Source: Xen arch/x86/pv
 (checks), docs/contracts.md.
 """
 

@@ -21,7 +21,6 @@ class Vector(IntEnum):
     page_fault = 14
 
 
-TI_GET_DPL: Final = 3
 TI_GET_IF: Final = 4
 """Bits of trap_info.flags (Xen public/arch-x86/xen.h): the gate's DPL; events masked while the handler
 runs.

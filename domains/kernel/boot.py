@@ -1,8 +1,7 @@
 """Start of day: what the builder left in memory, and where the kernel's free memory begins.
 
-    virt_base + 0   image │ ramdisk │ P2M │ start_info │ xenstore ring │ console ring │ page tables │ stack │
-    free …
-                                             ▲ rsi                       pt_base ▲              rsp ▲
+    virt_base   image │ ramdisk │ P2M │ start_info │ xenstore ring │ console ring │ page tables │ stack │ free
+                                        ▲ rsi                                       ▲ pt_base           ▲ rsp
 
 The initial mapping shows pseudo-physical frame p at virt_base + p * 4096 and ends somewhere behind the stack.
 Source: Xen public/xen.h, "Start-of-day memory layout".

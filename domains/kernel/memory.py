@@ -1,7 +1,7 @@
 """The kernel's memory: pages of its own, and frames of others mapped into its address space.
 
-    virt_base            + pfn * 4096     linear map: all of the domain's own pages, extended as pages are
-    taken 0xffffc90000000000   MapArea          foreign frames, grants, shared_info
+    virt_base + pfn * 4096    linear map: the domain's own pages, extended as pages are taken
+    0xffffc90000000000 …      MapArea: foreign frames, grants, shared_info
 
 Own pages are handed out from the lowest number up, so that a guest that needs little touches little; what is
 not handed out is not even mapped beyond the initial mapping. The P2M list is where the builder put it, in
