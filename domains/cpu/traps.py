@@ -22,9 +22,7 @@ class Vector(IntEnum):
 
 
 TI_GET_IF: Final = 4
-"""Bits of trap_info.flags (Xen public/arch-x86/xen.h): the gate's DPL; events masked while the handler
-runs.
-"""
+"""Bit of trap_info.flags (Xen public/arch-x86/xen.h): events are masked while the handler runs."""
 
 
 class TrapGate(NamedTuple):
