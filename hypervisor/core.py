@@ -75,6 +75,8 @@ class Core:
         self._requests = ProcessRequests(self.hv)
         self._epoll = select.epoll()
         self._epoll.register(supervisor_pidfd, select.EPOLLIN)
+        self._monitor_fd = self._endpoint.monitor_fd
+        self._epoll.register(self._monitor_fd, select.EPOLLIN)
 
     # --- the loop --------------------------------------------------------------------------------
 
@@ -218,6 +220,11 @@ class Core:
         if link is not None and link.connected and link.pidfd >= 0 and vcpu.waiting_seq is None:
             signal.pidfd_send_signal(link.pidfd, signal.SIGUSR1)
 
+    def freeze(self, domain: Domain, *, frozen: bool) -> None:
+        link = self.links.get(domain.domid)
+        if link is not None and link.pidfd >= 0:
+            signal.pidfd_send_signal(link.pidfd, signal.SIGSTOP if frozen else signal.SIGCONT)
+
     def reply(self, vcpu: Vcpu) -> None:
         reply, effects = vcpu.reply, vcpu.effects
         vcpu.reply = None
@@ -284,6 +291,9 @@ class Core:
             if fd == self._supervisor_pidfd:
                 self.ending = True
                 return
+            if fd == self._monitor_fd:
+                self._on_broken_connections()
+                continue
             link = self._by_fd.get(fd)
             if link is None:
                 continue
@@ -291,6 +301,12 @@ class Core:
                 self._on_death(link)
             else:
                 self._on_pair(link)
+
+    def _on_broken_connections(self) -> None:
+        for domid in self._endpoint.broken():
+            link = self.links.get(domid)
+            if link is not None and not link.killed:
+                self._break(link, "its connection broke")
 
     def _on_pair(self, link: Link) -> None:
         """The process says that its endpoint is bound; anything else, or its end, closes the pair's watch."""

@@ -50,6 +50,8 @@ class NoProcesses:
     def interrupt(self, vcpu: Vcpu) -> None:
         self.interrupted.append(vcpu)
 
+    def freeze(self, domain: Domain, *, frozen: bool) -> None: ...
+
     def reply(self, vcpu: Vcpu) -> None:
         assert vcpu.reply is not None
         self.results[vcpu] = vcpu.reply.result

@@ -48,9 +48,7 @@ def check_context(raw: bytes) -> vcpu_guest_context:
     return context
 
 
-def install_context(
-    hv: Hypervisor, vcpu: Vcpu, context: vcpu_guest_context, budget: Budget
-) -> None:
+def install_context(hv: Hypervisor, vcpu: Vcpu, context: vcpu_guest_context, budget: Budget) -> None:
     """Take the references that the registers need, then make them the vCPU's (D6). All or nothing.
 
     Restart: a large page table is being validated; the same call again goes on with it.

@@ -49,6 +49,9 @@ class Processes(Protocol):
     def interrupt(self, vcpu: Vcpu) -> None:
         """Make a vCPU that runs guest code look at its mailbox."""
 
+    def freeze(self, domain: Domain, *, frozen: bool) -> None:
+        """Stop the domain's process wherever it is, or let it go on."""
+
     def reply(self, vcpu: Vcpu) -> None:
         """Send `vcpu.reply` with `vcpu.effects`, and clear both."""
 
@@ -93,7 +96,7 @@ class Hypervisor:
         self.atomics = find_atomics()
         self.virqs = GlobalVirqs()
         self.timers = Timers()
-        self.slices = Slices(nr_cpus, RoundRobin(), self._resume, self._preempt)
+        self.slices = Slices(nr_cpus, RoundRobin(), self._resume, self._preempt, self._freeze, self._thaw)
         self.units: dict[SchedUnit, Vcpu] = {}
         self._extents: dict[DomId, list[EffectRecord]] = {}
         self.work: deque[Callable[[], bool]] = deque()
@@ -201,6 +204,13 @@ class Hypervisor:
         vcpu.domain.mailbox.set_stop(vcpu.vcpu_id, True)
         self.processes.interrupt(vcpu)
 
+    def _freeze(self, unit: SchedUnit) -> None:
+        self.counters["slices overrun"] += 1
+        self.processes.freeze(self.units[unit].domain, frozen=True)
+
+    def _thaw(self, unit: SchedUnit) -> None:
+        self.processes.freeze(self.units[unit].domain, frozen=False)
+
     def block(self, vcpu: Vcpu) -> None:
         self.slices.sleep(vcpu.unit, self.now())
 
@@ -258,9 +268,17 @@ class Hypervisor:
     def _stop(self, vcpu: Vcpu) -> None:
         """Take the vCPU off its CPU: at once when it is in the hypervisor, else as soon as it looks."""
         if vcpu.waiting_seq is None and vcpu.unit.runstate.state is RunState.RUNSTATE_running:
-            vcpu.domain.mailbox.set_stop(vcpu.vcpu_id, True)
-            self.processes.interrupt(vcpu)
+            self.slices.ask(vcpu.unit, self.now())
+            self.timers.at(vcpu.unit.deadline, lambda: self._force_stop(vcpu))
         elif vcpu.unit.runstate.state is not RunState.RUNSTATE_blocked:
+            self.slices.sleep(vcpu.unit, self.now(), RunState.RUNSTATE_offline)
+
+    def _force_stop(self, vcpu: Vcpu) -> None:
+        """It was asked to stop for good, and has not: its process is frozen."""
+        running = vcpu.unit.runstate.state is RunState.RUNSTATE_running
+        if vcpu.waiting_seq is None and running and not vcpu.domain.runnable():
+            vcpu.unit.frozen = True
+            self._freeze(vcpu.unit)
             self.slices.sleep(vcpu.unit, self.now(), RunState.RUNSTATE_offline)
 
     def unpause(self, domain: Domain) -> None:

@@ -280,7 +280,10 @@ DOMCTL_OPS: Final[dict[int, DomctlHandler]] = {
     XEN_DOMCTL_ioport_permission: do_ioport_permission,
     **MEMORY_OPS,
 }
-_ON_DYING: Final = frozenset({int(XEN_DOMCTL_destroydomain), int(XEN_DOMCTL_getdomaininfo)})
+_FOR_THE_LIVING: Final = frozenset(
+    {int(XEN_DOMCTL_setvcpucontext), int(XEN_DOMCTL_hypercall_init), int(XEN_DOMCTL_unpausedomain)}
+)
+"""Operations that would give a dying domain something (K1)."""
 
 
 def do_domctl(call: Call) -> Result:
@@ -294,6 +297,6 @@ def do_domctl(call: Call) -> Result:
     if handler is None:
         raise XenError(Errno.ENOSYS, f"domctl {op.cmd}")
     target = call.domain if op.domain == DOMID_SELF else call.hv.domain(op.domain)
-    if target.life is not Life.ALIVE and op.cmd not in _ON_DYING:
+    if target.life is not Life.ALIVE and op.cmd in _FOR_THE_LIVING:
         raise XenError(Errno.EINVAL, f"K1: d{target.domid} is dying")
     return handler(call, op, target)

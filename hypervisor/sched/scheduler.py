@@ -18,6 +18,8 @@ class SchedUnit:
     cpu: int | None = None
     deadline: int = 0
     preempting: bool = False
+    frozen: bool = False
+    """It overran its slice and was taken off its CPU by force."""
 
 
 class Scheduler(Protocol):

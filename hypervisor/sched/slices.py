@@ -6,7 +6,8 @@
        └── sleep ───────┴───────────────────────┘  └─ sleep ─► blocked / offline
 
 Invariants: at most one unit a CPU; a unit that runs is not in the scheduler's queue; no CPU idles while a unit waits.
-A running unit is never taken off its CPU by force: `preempt` asks it to stop, and it comes back through `yield_`.
+A unit whose slice is over is asked to stop (`preempt`) and comes back through `yield_`. One that does not within OVERRUN_NS, because
+its process hangs or will not, is taken off by force (`freeze`) and goes on where it was at its next turn (`thaw`).
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from hypervisor.public.vcpu import RunState
 from hypervisor.sched.scheduler import Scheduler, SchedUnit
 
 OVERRUN_NS: Final = 20_000_000
-"""How long after the end of its slice a unit may take to stop before it is asked again."""
+"""How long a unit may take to stop after it was asked to."""
 
 
 class Slices:
-    """`resume(unit)`: it holds a CPU from now on. `preempt(unit)`: it is to stop. Both are the core's."""
+    """`resume(unit)`: it holds a CPU from now on. `preempt(unit)`: it is to stop. `freeze` and `thaw`: it executes nothing
+    in between, wherever it is. All are the core's.
+    """
 
     def __init__(
         self,
@@ -30,11 +33,15 @@ class Slices:
         scheduler: Scheduler,
         resume: Callable[[SchedUnit], None],
         preempt: Callable[[SchedUnit], None],
+        freeze: Callable[[SchedUnit], None],
+        thaw: Callable[[SchedUnit], None],
     ) -> None:
         self.scheduler = scheduler
         self.cpus: list[SchedUnit | None] = [None] * nr_cpus
         self._resume = resume
         self._preempt = preempt
+        self._freeze = freeze
+        self._thaw = thaw
 
     def wake(self, unit: SchedUnit, now: int) -> None:
         """`unit` has something to do. No-op unless it sleeps."""
@@ -59,14 +66,28 @@ class Slices:
         self._release(unit, now)
 
     def expire(self, now: int) -> None:
-        """Ask the units whose slice is over to stop, if others wait."""
+        """Ask the units whose slice is over to stop, if others wait; those that were asked in vain are frozen."""
         if not self.scheduler.waiting():
             return
         for unit in self.cpus:
-            if unit is not None and now >= unit.deadline:
-                unit.preempting = True
-                unit.deadline = now + OVERRUN_NS
-                self._preempt(unit)
+            if unit is None or now < unit.deadline:
+                continue
+            if unit.preempting:
+                self.force(unit, now)
+            else:
+                self.ask(unit, now)
+
+    def ask(self, unit: SchedUnit, now: int) -> None:
+        """Ask a running unit to stop."""
+        unit.preempting = True
+        unit.deadline = now + OVERRUN_NS
+        self._preempt(unit)
+
+    def force(self, unit: SchedUnit, now: int) -> None:
+        """Take a running unit off its CPU wherever it is."""
+        unit.frozen = True
+        self._freeze(unit)
+        self.yield_(unit, now)
 
     def next_deadline(self) -> int | None:
         """When `expire` is next of use, ns; None while nobody waits."""
@@ -91,4 +112,7 @@ class Slices:
             self.cpus[cpu] = unit
             unit.cpu, unit.deadline, unit.preempting = cpu, now + slice_ns, False
             unit.runstate.change(RunState.RUNSTATE_running, now)
+            if unit.frozen:
+                unit.frozen = False
+                self._thaw(unit)
             self._resume(unit)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from hypervisor.wire.messages import MAX_MESSAGE
 
@@ -38,6 +39,9 @@ class CoreEndpoint:
             (zmq.RECONNECT_IVL, -1),
         ):
             self.socket.setsockopt(option, value)
+        self._monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        # A pipe signals its reader only after the reader has once found it empty.
+        self._monitor.getsockopt(zmq.EVENTS)
         self._ids: dict[int, bytes] = {}
         self._domids: dict[bytes, int] = {}
         self._paths: dict[int, str] = {}
@@ -88,7 +92,21 @@ class CoreEndpoint:
             return False
         return True
 
+    @property
+    def monitor_fd(self) -> int:
+        """Edge-triggered: look at `broken` when it is readable."""
+        return int(self._monitor.getsockopt(zmq.FD))
+
+    def broken(self) -> list[int]:
+        """Domains whose connection libzmq has cut since the last call, for a message beyond MAX_MESSAGE above all."""
+        found = []
+        while int(self._monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            address = recv_monitor_message(self._monitor)["endpoint"].decode()
+            found += [domid for domid, path in self._paths.items() if address == f"ipc://{path}"]
+        return found
+
     def close(self) -> None:
+        self.socket.disable_monitor()
         for domid in list(self._ids):
             self.disconnect(domid)
         self.context.destroy(linger=0)

@@ -18,7 +18,11 @@ SLICE = 10
 def make(nr_cpus: int) -> tuple[Slices, list[SchedUnit], list[SchedUnit]]:
     resumed: list[SchedUnit] = []
     preempted: list[SchedUnit] = []
-    return Slices(nr_cpus, RoundRobin(SLICE), resumed.append, preempted.append), resumed, preempted
+    frozen: list[SchedUnit] = []
+    slices = Slices(
+        nr_cpus, RoundRobin(SLICE), resumed.append, preempted.append, frozen.append, frozen.remove
+    )
+    return slices, resumed, preempted
 
 
 def test_a_woken_unit_gets_an_idle_cpu_at_once() -> None:
@@ -38,6 +42,22 @@ def test_a_unit_whose_slice_is_over_is_asked_to_stop_only_if_somebody_waits() ->
     slices.wake(second, SLICE)
     slices.expire(SLICE)
     assert preempted == [first]
+
+
+def test_a_unit_that_will_not_stop_is_taken_off_by_force_and_goes_on_later() -> None:
+    slices, resumed, preempted = make(1)
+    hog, other = SchedUnit(1, 0), SchedUnit(2, 0)
+    slices.wake(hog, 0)
+    slices.wake(other, 1)
+    slices.expire(SLICE)
+    assert preempted == [hog]
+    assert not hog.frozen
+    slices.expire(hog.deadline)
+    assert hog.frozen
+    assert resumed == [hog, other]
+    slices.sleep(other, hog.deadline + 5)
+    assert not hog.frozen
+    assert resumed == [hog, other, hog]
 
 
 def test_units_take_turns_in_the_order_in_which_they_came() -> None:

@@ -1,0 +1,105 @@
+"""Real machines for tests: started through xenctl as a user would, each under a name of its own, gone without a trace afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+XENCTL = [sys.executable, "-m", "domains.xenctl.main"]
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 20.0, what: str = "the condition") -> Any:
+    """Poll until `condition` gives something true, and return it; AssertionError after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"{what} did not come true in {seconds} s"
+        time.sleep(0.01)
+    return found
+
+
+def pids_of(machine_pid: int) -> list[int]:
+    """The supervisor and its children that still run."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] != "Z" and machine_pid in (int(entry.name), int(fields[1])):
+            found.append(int(entry.name))
+    return found
+
+
+class Machine:
+    """A running machine. `xenctl` runs one command against it and returns the completed process."""
+
+    def __init__(self, *, memory: int = 512) -> None:
+        self.name = f"t{uuid.uuid4().hex[:10]}"
+        self.environment = {**os.environ, "XENCTL_MACHINE": self.name, "PYTHONPATH": str(REPOSITORY)}
+        started = self.xenctl("start", "--memory", str(memory))
+        assert started.returncode == 0, started.stderr
+        info = self.json("info")
+        self.folder = Path(info["folder"])
+        self.xenstored_path = info["xenstored_path"]
+        self.supervisor = int(info["supervisor_pid"])
+        self.free_frames = int(info["free_frames"])
+        self.pids = pids_of(self.supervisor)
+
+    def xenctl(
+        self, *words: str | Path, timeout: float = 20, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*XENCTL, *map(str, words)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            input=stdin if stdin is not None else "",
+            env=self.environment,
+            check=False,
+        )
+
+    def json(self, *words: str) -> Any:
+        done = self.xenctl(*words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def domains(self) -> dict[str, dict[str, Any]]:
+        return {d["name"]: d for d in self.json("list")}
+
+    def create(self, tmp_path: Path, text: str, *options: str) -> subprocess.CompletedProcess[str]:
+        """`xenctl create` of a configuration given as text."""
+        path = tmp_path / f"{uuid.uuid4().hex[:8]}.cfg"
+        path.write_text(text)
+        return self.xenctl("create", path, *options)
+
+    def guest(
+        self, tmp_path: Path, body: str, *options: str, name: str = "guest", extra: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Create a Python guest whose class is `Probe` in the source text `body`."""
+        module = tmp_path / f"guest_{uuid.uuid4().hex[:8]}.py"
+        module.write_text("from domains.kernel.guest import Guest\n\n" + body)
+        text = f'name = "{name}"\nkernel = "python:{module}:Probe"\nmemory = 8\n{extra}\n'
+        return self.create(tmp_path, text, *options)
+
+    def census_is_clean(self) -> bool:
+        """Nothing is left of any domain but Dom0: no frame, no process, no name."""
+        info = self.json("info")
+        if info["domains"] != 1 or info["free_frames"] != self.free_frames:
+            return False
+        return sorted(pids_of(self.supervisor)) == sorted(self.pids)
+
+    def stop(self) -> None:
+        if self.folder.exists():
+            self.xenctl("stop")
+        wait_until(lambda: not pids_of(self.supervisor), 10, "the end of the machine's processes")
+        wait_until(lambda: not self.folder.exists(), 5, "the removal of the machine's folder")
