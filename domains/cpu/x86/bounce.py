@@ -17,7 +17,7 @@ Source: Xen arch/x86/x86_64/entry.S, arch/x86/pv/traps.c.
 import struct
 from typing import Final
 
-from domains.cpu.traps import TI_GET_DPL, TI_GET_IF
+from domains.cpu.traps import TI_GET_IF
 from domains.cpu.x86.crash import crash
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.registers import (
@@ -46,6 +46,7 @@ from hypervisor.machine.paging import PFEC_USER
 from hypervisor.public.arch_x86.xen_x86_64 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
 from hypervisor.public.xen import VMASST_TYPE_architectural_iopl
 
+TI_GET_DPL: Final = 3  # mask of trap_info.flags: who may raise the vector by INT n
 CLEARED_ON_TRAP: Final = EFLAGS_AC | EFLAGS_VM | EFLAGS_RF | EFLAGS_NT | EFLAGS_TF
 ARCHITECTURAL_IOPL: Final = 1 << VMASST_TYPE_architectural_iopl
 FRAME_BYTES: Final = 64

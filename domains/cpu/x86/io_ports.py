@@ -1,8 +1,8 @@
 """IN and OUT: the guest's own IOPL decides whether they are allowed; no port of the machine belongs to a guest.
 
-An allowed read gives all ones, an allowed write goes nowhere, but for the timer in `pit`. String forms (INS, OUTS) are #GP: no PV guest uses them without
-a port of its own. Unicorn never refuses IN and OUT, so the stub below, installed as their hook, raises the #GP that the CPU
-should have raised; it is machine code, for that call leaves by longjmp.
+An allowed read gives all ones, an allowed write goes nowhere, but for the timer in `pit`. String forms (INS, OUTS) are #GP:
+no PV guest uses them without a port of its own. Unicorn never refuses IN and OUT, so the stub below, installed as their hook,
+raises the #GP that the CPU should have raised; it is machine code, for that call leaves by longjmp.
 
     movabs $env, %rdi
     mov    $13, %esi        #GP
