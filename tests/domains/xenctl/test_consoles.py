@@ -72,29 +72,31 @@ class Follower:
         return code
 
 
-def test_create_with_console_shows_every_byte_of_a_short_life(clean_machine: Machine, tmp_path: Path) -> None:
-    done = clean_machine.guest(tmp_path, TALKER, "-c")
+def test_create_with_console_shows_every_byte_of_a_short_life(
+    shared_machine: Machine, tmp_path: Path
+) -> None:
+    done = shared_machine.guest(tmp_path, TALKER, "-c")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.replace("\r", "").splitlines()
     assert [line.split()[1] for line in lines] == [str(number) for number in range(3000)]
 
 
-def test_a_crash_on_the_console_is_exit_code_5(clean_machine: Machine, tmp_path: Path) -> None:
-    done = clean_machine.guest(tmp_path, CRASHING, "-c")
+def test_a_crash_on_the_console_is_exit_code_5(shared_machine: Machine, tmp_path: Path) -> None:
+    done = shared_machine.guest(tmp_path, CRASHING, "-c")
     assert done.returncode == 5
     assert "about to fail" in done.stdout
     assert "ValueError: on purpose" in done.stdout
 
 
 def test_who_comes_later_sees_the_beginning_and_all_see_the_same(
-    clean_machine: Machine, tmp_path: Path
+    shared_machine: Machine, tmp_path: Path
 ) -> None:
-    clean_machine.guest(tmp_path, ECHO)
-    first = Follower(clean_machine, "console", "guest")
+    shared_machine.guest(tmp_path, ECHO)
+    first = Follower(shared_machine, "console", "guest")
     first.expect(b"ready")
     first.type(b"one\n")
     first.expect(b"got one")
-    second = Follower(clean_machine, "console", "guest")
+    second = Follower(shared_machine, "console", "guest")
     second.expect(b"got one")
     second.type(b"quit\n")
     for follower in (first, second):
@@ -103,16 +105,16 @@ def test_who_comes_later_sees_the_beginning_and_all_see_the_same(
     assert first.text == second.text
 
 
-def test_input_from_a_pipe_reaches_the_guest(clean_machine: Machine, tmp_path: Path) -> None:
-    clean_machine.guest(tmp_path, ECHO)
-    done = clean_machine.xenctl("console", "guest", stdin="hello\nquit\n")
+def test_input_from_a_pipe_reaches_the_guest(shared_machine: Machine, tmp_path: Path) -> None:
+    shared_machine.guest(tmp_path, ECHO)
+    done = shared_machine.xenctl("console", "guest", stdin="hello\nquit\n")
     assert done.returncode == 0
     assert "got hello" in done.stdout
 
 
-def test_a_viewer_that_goes_away_disturbs_nobody(clean_machine: Machine, tmp_path: Path) -> None:
-    clean_machine.guest(tmp_path, ECHO)
-    gone, stays = Follower(clean_machine, "console", "guest"), Follower(clean_machine, "console", "guest")
+def test_a_viewer_that_goes_away_disturbs_nobody(shared_machine: Machine, tmp_path: Path) -> None:
+    shared_machine.guest(tmp_path, ECHO)
+    gone, stays = Follower(shared_machine, "console", "guest"), Follower(shared_machine, "console", "guest")
     for follower in (gone, stays):
         follower.expect(b"ready")
     gone.process.kill()
@@ -123,16 +125,16 @@ def test_a_viewer_that_goes_away_disturbs_nobody(clean_machine: Machine, tmp_pat
 
 
 def test_ctrl_right_bracket_leaves_a_terminal_and_the_domain_goes_on(
-    clean_machine: Machine, tmp_path: Path
+    shared_machine: Machine, tmp_path: Path
 ) -> None:
-    clean_machine.guest(tmp_path, ECHO)
+    shared_machine.guest(tmp_path, ECHO)
     master, terminal = pty.openpty()
     process = subprocess.Popen(
         [*XENCTL, "console", "guest"],
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
-        env=clean_machine.environment,
+        env=shared_machine.environment,
     )
     os.close(terminal)
     os.set_blocking(master, False)
@@ -152,5 +154,5 @@ def test_ctrl_right_bracket_leaves_a_terminal_and_the_domain_goes_on(
     os.write(master, b"\x1d")
     assert process.wait(10) == 0
     os.close(master)
-    assert "guest" in clean_machine.domains()
-    clean_machine.xenctl("destroy", "guest")
+    assert "guest" in shared_machine.domains()
+    shared_machine.xenctl("destroy", "guest")

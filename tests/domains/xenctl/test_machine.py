@@ -17,18 +17,18 @@ import pytest
 from tests.machines import REPOSITORY, XENCTL, Machine, pids_of, wait_until
 
 
-def test_info_tells_of_memory_cpus_and_paths(machine: Machine) -> None:
-    info = machine.json("info")
-    assert info["machine"] == machine.name
+def test_info_tells_of_memory_cpus_and_paths(shared_machine: Machine) -> None:
+    info = shared_machine.json("info")
+    assert info["machine"] == shared_machine.name
     assert info["total_frames"] == 512 * 256
     assert 0 < info["free_frames"] < info["total_frames"]
     assert info["domains"] == 1
     assert Path(info["xenstored_path"]).is_socket()
-    assert machine.name in machine.xenctl("info").stdout
+    assert shared_machine.name in shared_machine.xenctl("info").stdout
 
 
-def test_a_machine_that_runs_is_not_started_again(machine: Machine) -> None:
-    again = machine.xenctl("start")
+def test_a_machine_that_runs_is_not_started_again(shared_machine: Machine) -> None:
+    again = shared_machine.xenctl("start")
     assert again.returncode == 1
     assert "running already" in again.stderr
 
@@ -113,18 +113,18 @@ def test_after_a_killed_core_the_machine_can_be_started_again(machine: Machine) 
     machine.supervisor = int(machine.json("info")["supervisor_pid"])
 
 
-def test_the_hypervisors_log_tells_of_domains(machine: Machine, tmp_path: Path) -> None:
+def test_the_hypervisors_log_tells_of_domains(shared_machine: Machine, tmp_path: Path) -> None:
     text = 'name = "hello"\nkernel = "python:domains.guests.hello:Hello"\nmemory = 8\n'
-    machine.create(tmp_path, text, "-c")
-    assert "hello" in machine.xenctl("dmesg").stdout
-    assert any("hello" in line for line in machine.json("dmesg"))
-    machine.xenctl("dmesg", "--clear")
-    assert "hello" not in machine.xenctl("dmesg").stdout
+    shared_machine.create(tmp_path, text, "-c")
+    assert "hello" in shared_machine.xenctl("dmesg").stdout
+    assert any("hello" in line for line in shared_machine.json("dmesg"))
+    shared_machine.xenctl("dmesg", "--clear")
+    assert "hello" not in shared_machine.xenctl("dmesg").stdout
 
 
-def test_json_is_printed_by_every_command_that_acts(machine: Machine, tmp_path: Path) -> None:
+def test_json_is_printed_by_every_command_that_acts(shared_machine: Machine, tmp_path: Path) -> None:
     text = 'name = "idle"\nkernel = "python:domains.guests.idle:Idle"\nmemory = 8\n'
-    made = machine.create(tmp_path, text, "--json")
+    made = shared_machine.create(tmp_path, text, "--json")
     assert json.loads(made.stdout)["name"] == "idle"
     for words in (
         ["pause", "idle"],
@@ -133,7 +133,7 @@ def test_json_is_printed_by_every_command_that_acts(machine: Machine, tmp_path: 
         ["domname", "idle"],
         ["destroy", "idle"],
     ):
-        machine.json(*words)
+        shared_machine.json(*words)
 
 
 @pytest.mark.needs_xenstore_utils
