@@ -2,9 +2,9 @@
 
     ROUTER ◄──────── requests, irqs ──────── domain processes
     supervisor pair ◄── FORKED ── the supervisor, parent of all
-    epoll: pidfds (a process ended), pairs (BOUND: its endpoint is there), the supervisor's pidfd
+    pidfds (a process ended), pairs (BOUND: its endpoint is there), the supervisor's pidfd
 
-Nothing here waits for anybody: forks, connections and deaths are answered when they come in, and hypercalls
+All of them wait in one epoll. Nothing here waits for anybody: forks, connections and deaths are answered when they come in, and hypercalls
 that take long go on in slices
 between messages (Q4). A process that breaks the protocol ends, with its domain; the core does not.
 """
@@ -16,10 +16,10 @@ import select
 import shutil
 import signal
 import socket
+import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
-
-import zmq
 
 from hypervisor.domain.dom0_build import build_dom0
 from hypervisor.domain.domain import Domain
@@ -76,7 +76,8 @@ class Core:
         self._epoll = select.epoll()
         self._epoll.register(supervisor_pidfd, select.EPOLLIN)
         self._monitor_fd = self._endpoint.monitor_fd
-        self._epoll.register(self._monitor_fd, select.EPOLLIN)
+        for fd in (self._endpoint.fd, self._monitor_fd, supervisor.fileno()):
+            self._epoll.register(fd, select.EPOLLIN)
 
     # --- the loop --------------------------------------------------------------------------------
 
@@ -90,61 +91,69 @@ class Core:
             shutil.rmtree(self.config.folder, ignore_errors=True)
 
     def _loop(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._endpoint.socket, zmq.POLLIN)
-        poller.register(self._supervisor.fileno(), zmq.POLLIN)
-        poller.register(self._epoll.fileno(), zmq.POLLIN)
-        router, supervisor, epoll_fd = self._endpoint.socket, self._supervisor.fileno(), self._epoll.fileno()
+        """Asleep, the core waits in its epoll for whatever comes first; it sleeps when a whole turn did nothing
+        that could have brought something new.
+        """
+        endpoint_fd, timeout = self._endpoint.fd, self._timeout()
         while not self.ending:
-            ready = dict(poller.poll(self._timeout_ms()))
-            if router in ready:
-                self._drain()
-            if supervisor in ready:
-                self._on_supervisor()
-            if epoll_fd in ready:
-                self._on_epoll()
-            self._run_timers()
-            self._run_background()
+            for fd, _events in self._epoll.poll(timeout):
+                if fd != endpoint_fd:
+                    self._on_descriptor(fd)
+            busy = self._drain()
+            busy |= self._run_timers()
+            busy |= self._run_background()
+            timeout = 0 if busy else self._timeout()
 
-    def _timeout_ms(self) -> int | None:
+    def _timeout(self) -> float | None:
+        """Seconds until the next deadline; None if there is none."""
         hv = self.hv
-        if hv.continuations or hv.work:
-            return 0
         deadlines = [d for d in (hv.timers.next_deadline(), hv.slices.next_deadline()) if d is not None]
         if not deadlines:
             return None
-        return max(0, (min(deadlines) - hv.now() + 999_999) // 1_000_000)
+        return max(0, min(deadlines) - hv.now()) / 1e9
 
-    def _run_timers(self) -> None:
+    def _run_timers(self) -> bool:
+        """Whether any was due."""
         now = self.hv.now()
-        self.hv.timers.run(now)
         self.hv.slices.expire(now)
+        return self.hv.timers.run(now)
 
-    def _run_background(self) -> None:
+    def _run_background(self) -> bool:
+        """Whether there was anything to do."""
         hv = self.hv
+        if not hv.continuations and not hv.work:
+            return False
         for _ in range(min(SLICES_PER_TURN, len(hv.continuations))):
             self.dispatcher.go_on()
         if hv.work:
             step = hv.work.popleft()
             if not step():
                 hv.work.append(step)
+        return True
 
     # --- messages --------------------------------------------------------------------------------
 
-    def _drain(self) -> None:
-        receive = self._endpoint.receive
+    def _drain(self) -> bool:
+        """Serve the messages that are there; True if the turn ended before the last one."""
+        receive, readable = self._endpoint.receive, self._endpoint.readable
         for _ in range(MESSAGES_PER_TURN):
             received = receive()
             if received is None:
-                return
+                return False
             domid, data = received
             link = self.links.get(domid) if domid is not None else None
-            if link is None or link.killed:
-                continue
-            try:
-                self._on_message(link, data)
-            except ProtocolError as error:
-                self._break(link, str(error))
+            if link is not None and not link.killed:
+                try:
+                    self._on_message(link, data)
+                except ProtocolError as error:
+                    self._break(link, str(error))
+                except Exception:  # noqa: BLE001 - H3: a bug of the hypervisor ends nobody but the caller
+                    self.hv.log.line(f"hypervisor bug in a message of d{domid}\n{traceback.format_exc()}")
+                    self.hv.counters["hypervisor bugs"] += 1
+                    self._break(link, "hypervisor bug")
+            if not readable():
+                return False
+        return True
 
     def _on_message(self, link: Link, data: bytes | None) -> None:
         """One message of a domain process, which may be anything (INVARIANTS D2.9–11). Raises ProtocolError."""
@@ -213,17 +222,17 @@ class Core:
         link.killed = True
         self._endpoint.disconnect(domain.domid)
         if link.pidfd >= 0:
-            signal.pidfd_send_signal(link.pidfd, signal.SIGKILL)
+            _send_signal(link, signal.SIGKILL)
 
     def interrupt(self, vcpu: Vcpu) -> None:
         link = self.links.get(vcpu.domain.domid)
         if link is not None and link.connected and link.pidfd >= 0 and vcpu.waiting_seq is None:
-            signal.pidfd_send_signal(link.pidfd, signal.SIGUSR1)
+            _send_signal(link, signal.SIGUSR1)
 
     def freeze(self, domain: Domain, *, frozen: bool) -> None:
         link = self.links.get(domain.domid)
         if link is not None and link.pidfd >= 0:
-            signal.pidfd_send_signal(link.pidfd, signal.SIGSTOP if frozen else signal.SIGCONT)
+            _send_signal(link, signal.SIGSTOP if frozen else signal.SIGCONT)
 
     def reply(self, vcpu: Vcpu) -> None:
         reply, effects = vcpu.reply, vcpu.effects
@@ -284,19 +293,17 @@ class Core:
             link.pidfd, link.domain.pid = received.fds[0], pid
             self._watch(link.pidfd, link)
             if link.killed:
-                signal.pidfd_send_signal(link.pidfd, signal.SIGKILL)
+                _send_signal(link, signal.SIGKILL)
 
-    def _on_epoll(self) -> None:
-        for fd, _events in self._epoll.poll(0):
-            if fd == self._supervisor_pidfd:
-                self.ending = True
-                return
-            if fd == self._monitor_fd:
-                self._on_broken_connections()
-                continue
-            link = self._by_fd.get(fd)
-            if link is None:
-                continue
+    def _on_descriptor(self, fd: int) -> None:
+        if fd == self._supervisor_pidfd:
+            self.ending = True
+        elif fd == self._supervisor.fileno():
+            self._on_supervisor()
+        elif fd == self._monitor_fd:
+            self._on_broken_connections()
+        elif fd in self._by_fd:
+            link = self._by_fd[fd]
             if fd == link.pidfd:
                 self._on_death(link)
             else:
@@ -331,6 +338,12 @@ class Core:
         if link.domain.domid == DOM0:
             # As Xen, whose hardware domain's end is the machine's (common/domain.c, hwdom_shutdown).
             self.ending = True
+
+
+def _send_signal(link: Link, number: int) -> None:
+    """Signal a process that may have ended already: its pidfd will say so."""
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(link.pidfd, number)
 
 
 def run_core(config: MachineConfig, supervisor: socket.socket, supervisor_pidfd: int) -> None:

@@ -1,4 +1,4 @@
-"""Real machines for tests: started through xenctl as a user would, each under a name of its own, gone without a trace afterwards."""
+"""Real machines for tests: started through xenctl as a user would, each with a name of its own, gone without a trace."""
 
 from __future__ import annotations
 

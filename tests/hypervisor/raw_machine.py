@@ -13,7 +13,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from domains.cpu.gate import Gate
@@ -66,10 +66,8 @@ def machine(body: Body, *, memory_mib: int = 256) -> Iterator[tuple[Path, int]]:
     try:
         yield folder, pid
     finally:
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, 15)
-        except ProcessLookupError:
-            pass
         os.waitpid(pid, 0)
         wait_until(lambda: not folder.exists(), 5)
 

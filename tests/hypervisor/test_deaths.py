@@ -13,17 +13,14 @@ import pytest
 from tests.machines import Machine, pids_of, wait_until
 
 BUSY_WITH_PAGE_TABLES = """
-from hypervisor.public.xen import DOMID_SELF, mmu_update
-
-
 class Probe(Guest):
     def main(self):
         kernel = self.kernel
         pages = [kernel.memory.alloc_page() for _ in range(64)]
         print("busy")
         while True:
-            va = kernel.memory.map_frames(DOMID_SELF, [page.mfn for page in pages], writable=True)
-            kernel.memory.unmap_frames(va, len(pages))
+            for va in [kernel.memory.map_own(page.mfn) for page in pages]:
+                kernel.memory.unmap(va)
 """
 SPINNING = """
 class Probe(Guest):
