@@ -10,12 +10,13 @@ What other parts hold is given by the caller: `held`, one (mfn, writable) for ea
 each registered area, and whatever else took references through `get_page` or `get_page_and_type`.
 """
 
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from hypervisor.mm.layout import XEN_FRAMES
 from hypervisor.mm.mmu import Mmu
 
 P, RW, US, G, PSE = 1, 2, 4, 1 << 8, 1 << 7
@@ -26,18 +27,27 @@ CACHE_BITS = 3 << 3
 
 ALLOCATED, PINNED, VALIDATED, PARTIAL, XEN = 1, 2, 4, 8, 16
 NONE, L1, L4, SEG_DESC, WRITABLE = 0, 1, 4, 5, 7
-XEN_SLOTS = range(256, 272)
-DOMID_XEN = 0x7FF2
+
+Entries = npt.NDArray[np.uint64]
 
 
 @dataclass
 class Count:
-    """What must be true of the frame table, by frame number."""
+    """What must be in the frame table: references, type references, linear uses.
 
-    refs: Counter[int] = field(default_factory=Counter)
-    uses: Counter[tuple[int, int]] = field(default_factory=Counter)
-    """(frame, type) -> type references."""
-    linear: Counter[int] = field(default_factory=Counter)
+    By frame number less XEN_FRAMES; of Xen's own frames only the references beyond the one at the start count.
+    """
+
+    refs: npt.NDArray[np.int64]
+    uses: npt.NDArray[np.int64]
+    linear: npt.NDArray[np.int64]
+    xen: dict[int, int]
+
+    def ref(self, mfn: int) -> None:
+        if mfn < XEN_FRAMES:
+            self.xen[mfn] = self.xen.get(mfn, 0) + 1
+        else:
+            self.refs[mfn - XEN_FRAMES] += 1
 
 
 def recount(mmu: Mmu, held: Iterable[tuple[int, bool]] = (), *, honest: bool = True) -> None:
@@ -45,178 +55,202 @@ def recount(mmu: Mmu, held: Iterable[tuple[int, bool]] = (), *, honest: bool = T
 
     honest=False: a domain's process scribbled over its tables; then only the core's copies count.
     """
-    frames = mmu.frames
-    count = Count()
-    live = touched(mmu)
-    tables = [m for m in live if L1 <= frames.type[m] <= L4 and frames.flags[m] & (VALIDATED | PARTIAL)]
-    for mfn in live:
-        count_flags(mmu, mfn, count)
+    size = mmu.frames.top - XEN_FRAMES
+    count = Count(np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.int64), {})
+    count_flags(mmu, count)
+    tables = find_tables(mmu)
     for mfn in tables:
         count_table(mmu, mfn, count, honest=honest)
     count_vcpus(mmu, count)
     for mfn, writable in held:
-        count.refs[mfn] += 1
+        count.ref(mfn)
         if writable:
-            count.uses[mfn, WRITABLE] += 1
-    compare(mmu, live, count)
+            use(mmu, mfn, WRITABLE, count)
+    compare(mmu, count)
     check_free(mmu)
     check_totals(mmu)
-    held_copies = (
-        {m for m in range(frames.top) if m in mmu.tables} if len(mmu.tables) != len(tables) else set(tables)
-    )
-    assert held_copies == set(tables), (
-        f"copies of {held_copies ^ set(tables)} that are no tables, or none of tables"
-    )
+    assert all(mfn in mmu.tables for mfn in tables), "P10: a table without the core's copy"
+    assert len(mmu.tables) == len(tables), f"P10: {len(mmu.tables)} copies of {len(tables)} tables"
 
 
-def touched(mmu: Mmu) -> list[int]:
-    """Frames with references, without those of Xen's own that are as they were at the start."""
-    frames, top = mmu.frames, mmu.frames.top
-    used = frames.refs_np[:top] > 0
-    as_built = (
-        (frames.owner_np[:top] == DOMID_XEN) & (frames.refs_np[:top] == 1) & (frames.tcount_np[:top] == 1)
-    )
-    found: list[int] = np.flatnonzero(used & ~as_built).tolist()
+def find_tables(mmu: Mmu) -> list[int]:
+    """Frames that are validated or parked page tables."""
+    types, flags = span(mmu, mmu.frames.type_np), span(mmu, mmu.frames.flags_np)
+    tables = (types >= L1) & (types <= L4) & ((flags & (VALIDATED | PARTIAL)) != 0)
+    found: list[int] = (np.flatnonzero(tables) + XEN_FRAMES).tolist()
     return found
 
 
-def count_flags(mmu: Mmu, mfn: int, count: Count) -> None:
-    frames = mmu.frames
-    flags, what = frames.flags[mfn], frames.type[mfn]
+def span(mmu: Mmu, column: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """A column's part for the domains' frames."""
+    return column[XEN_FRAMES : mmu.frames.top]
+
+
+def use(mmu: Mmu, mfn: int, what: int, count: Count) -> None:
+    """One use of a frame as type `what` (F4)."""
+    assert mmu.frames.type[mfn] == what, f"F4: {mmu.frames.describe(mfn)} is used as type {what}"
+    count.uses[mfn - XEN_FRAMES] += 1
+
+
+def count_flags(mmu: Mmu, count: Count) -> None:
+    """What ALLOCATED, PINNED and PARTIAL hold, and the use that fixes how Xen's frames are shared (F12)."""
+    flags, types = span(mmu, mmu.frames.flags_np), span(mmu, mmu.frames.type_np)
     for flag in (ALLOCATED, PINNED, PARTIAL):
-        count.refs[mfn] += bool(flags & flag)
+        count.refs += (flags & flag) != 0
     for flag in (PINNED, PARTIAL):
-        count.uses[mfn, what] += bool(flags & flag)
-    if flags & XEN and flags & ALLOCATED:
-        count.uses[mfn, what] += 1
-        assert what in (NONE, WRITABLE), f"F12: Xen's frame {mfn:#x} is of type {what}"
-    assert not (flags & PARTIAL and flags & VALIDATED), f"Q1: {frames.describe(mfn)} is partial and validated"
+        count.uses += (flags & flag) != 0
+    shared = (flags & (XEN | ALLOCATED)) == XEN | ALLOCATED
+    count.uses += shared
+    assert np.isin(types[shared], (NONE, WRITABLE)).all(), "F12: a frame of Xen's is a table"
+    assert not ((flags & (PARTIAL | VALIDATED)) == PARTIAL | VALIDATED).any(), "Q1: partial and validated"
 
 
 def count_table(mmu: Mmu, mfn: int, count: Count, *, honest: bool) -> None:
+    """What the entries of one table hold; of a parked one, those that it still or already holds (Q1)."""
     frames = mmu.frames
-    level = frames.type[mfn]
+    level, parked = frames.type[mfn], bool(frames.flags[mfn] & PARTIAL)
     entries = mmu.tables[mfn].entries
-    parked = bool(frames.flags[mfn] & PARTIAL)
     if honest and not parked:
         seen = mmu.live.memory.frames[mfn]
         assert not ((seen ^ entries) & np.uint64(~A_D & (1 << 64) - 1)).any(), f"P10: {frames.describe(mfn)}"
-    held = entries[: frames.nr_validated[mfn]] if parked else entries
-    slots = np.flatnonzero(held & np.uint64(P)).tolist()
-    for slot in slots:
-        if level == L4 and slot in XEN_SLOTS:
-            continue
-        entry = int(entries[slot])
-        check_bits(entry, level, frames.describe(mfn), slot, checked=not parked)
-        count_entry(mmu, mfn, level, entry, count)
-    if parked and frames.partial_set[mfn]:
-        count.refs[(int(entries[frames.nr_validated[mfn]]) & FRAME_BITS) >> 12] += 1
-
-
-def count_entry(mmu: Mmu, mfn: int, level: int, entry: int, count: Count) -> None:
-    """What one present entry holds."""
-    target = (entry & FRAME_BITS) >> 12
+    held = entries[: frames.nr_validated[mfn]].copy() if parked else entries.copy()
+    if level == L4:
+        held[256:272] = 0
+    present = held[(held & np.uint64(P)) != 0]
+    check_bits(present, level, frames.describe(mfn), checked=not parked)
     if level == L1:
-        count.refs[target] += 1
-        if entry & RW:
-            count.uses[target, WRITABLE] += 1
-        return
+        count_l1(mmu, present, count)
+    else:
+        for entry in present.tolist():
+            count_upper(mmu, mfn, level, entry, count)
+    if parked and frames.partial_set[mfn]:
+        count.ref((int(entries[frames.nr_validated[mfn]]) & FRAME_BITS) >> 12)
+
+
+def count_l1(mmu: Mmu, present: Entries, count: Count) -> None:
+    """One reference for each entry, one writable use for each writable one."""
+    named = ((present & np.uint64(FRAME_BITS)) >> np.uint64(12)).astype(np.int64)
+    writable = named[(present & np.uint64(RW)) != 0]
+    for mfn in named[named < XEN_FRAMES].tolist():
+        count.ref(mfn)
+    np.add.at(count.refs, named[named >= XEN_FRAMES] - XEN_FRAMES, 1)
+    wrong = writable[mmu.frames.type_np[writable] != WRITABLE]
+    assert not len(wrong), f"F4: {mmu.frames.describe(int(wrong[0]))} is mapped writable"
+    np.add.at(count.uses, writable - XEN_FRAMES, 1)
+
+
+def count_upper(mmu: Mmu, mfn: int, level: int, entry: int, count: Count) -> None:
+    """What one present entry of an L2, L3 or L4 holds (P4, P11)."""
+    frames = mmu.frames
+    target = (entry & FRAME_BITS) >> 12
     if target == mfn:
         assert not entry & RW, f"P11: writable self-reference {entry:#x} in frame {mfn:#x}"
         return
-    assert mmu.frames.owner[target] == mmu.frames.owner[mfn], (
-        f"P4: foreign table in L{level} entry {entry:#x}"
-    )
-    count.refs[target] += 1
-    if mmu.frames.type[target] == level:
+    assert frames.owner[target] == frames.owner[mfn], f"P4: foreign table in L{level} entry {entry:#x}"
+    count.ref(target)
+    if frames.type[target] == level:
         assert not entry & RW, f"P11: writable linear entry {entry:#x} in frame {mfn:#x} (XSA-182)"
-        count.uses[target, level] += 1
-        count.linear[mfn] += 1
-        count.linear[target] -= 1
+        use(mmu, target, level, count)
+        count.linear[mfn - XEN_FRAMES] += 1
+        count.linear[target - XEN_FRAMES] -= 1
     else:
-        count.uses[target, level - 1] += 1
+        use(mmu, target, level - 1, count)
 
 
-def check_bits(entry: int, level: int, where: str, slot: int, *, checked: bool) -> None:
-    problem = f"P1: entry {slot} of {where} is {entry:#x}"
-    assert not entry & CACHE_BITS, problem
-    assert not entry & PSE, f"{problem} (XSA-148)"
+def check_bits(present: Entries, level: int, where: str, *, checked: bool) -> None:
+    """P1 for all present entries, P6 for those of a table that was published."""
+
+    def none_has(bits: int) -> bool:
+        return not (present & np.uint64(bits)).any()
+
+    assert none_has(CACHE_BITS | PSE), f"P1: an entry of {where} (XSA-148)"
     if not checked:
         return
-    assert entry & US, f"P6: entry {slot} of {where} is {entry:#x}"
+    assert ((present & np.uint64(US)) != 0).all(), f"P6: an entry of {where} without US"
     if level == L1:
-        assert bool(entry & GUEST_KERNEL) != bool(entry & G), f"P6: entry {slot} of {where} is {entry:#x}"
+        kernel, everywhere = (present & np.uint64(GUEST_KERNEL)) != 0, (present & np.uint64(G)) != 0
+        assert (kernel != everywhere).all(), (
+            f"P6: an entry of {where} is both the kernel's and global, or neither"
+        )
     else:
-        assert not entry & G, problem
+        assert none_has(G), f"P1: a global entry in {where}"
 
 
 def count_vcpus(mmu: Mmu, count: Count) -> None:
-    for d in mmu.domains.values():
-        for v in d.vcpus:
-            for base in (v.cr3, v.user_cr3):
-                if base is not None:
-                    count.refs[base] += 1
-                    count.uses[base, L4] += 1
-            for mfn in (*v.gdt_frames, *v.ldt_frames.values()):
-                count.refs[mfn] += 1
-                count.uses[mfn, SEG_DESC] += 1
-            if v.old_table is not None:
-                count.refs[v.old_table] += 1
-                if not v.old_table_partial:
-                    count.uses[v.old_table, mmu.frames.type[v.old_table]] += 1
-                    if v.old_table_parent is not None:
-                        parent, old = v.old_table_parent, v.old_table
-                        if mmu.frames.type[parent] == mmu.frames.type[old]:
-                            count.linear[parent] += 1
-                            count.linear[old] -= 1
+    """CR3s, descriptor tables and parked drops of all vCPUs."""
+    for v in (v for d in mmu.domains.values() for v in d.vcpus):
+        uses = [(base, L4) for base in (v.cr3, v.user_cr3) if base is not None]
+        uses += [(mfn, SEG_DESC) for mfn in (*v.gdt_frames, *v.ldt_frames.values())]
+        if v.old_table is not None:
+            if v.old_table_partial:
+                count.ref(v.old_table)
+            else:
+                uses.append((v.old_table, mmu.frames.type[v.old_table]))
+                count_old_linear(mmu, v.old_table, v.old_table_parent, count)
+        for mfn, what in uses:
+            count.ref(mfn)
+            use(mmu, mfn, what, count)
 
 
-def compare(mmu: Mmu, live: list[int], count: Count) -> None:
+def count_old_linear(mmu: Mmu, old: int, parent: int | None, count: Count) -> None:
+    """An entry that is gone, whose table is still to be dropped, counts as linear until then."""
+    if parent is not None and mmu.frames.type[parent] == mmu.frames.type[old]:
+        count.linear[parent - XEN_FRAMES] += 1
+        count.linear[old - XEN_FRAMES] -= 1
+
+
+def compare(mmu: Mmu, count: Count) -> None:
     frames = mmu.frames
-    uses: Counter[int] = Counter()
-    for (mfn, what), n in count.uses.items():
-        if n:
-            assert frames.type[mfn] == what, f"F4: {frames.describe(mfn)} is used {n} times as type {what}"
-            uses[mfn] += n
-    for mfn in live:
-        refs, tcount = count.refs.pop(mfn, 0), uses[mfn]
-        assert frames.refs[mfn] == refs, f"F2: {frames.describe(mfn)}, should have {refs} references"
-        assert frames.tcount[mfn] == tcount, f"F3: {frames.describe(mfn)}, should have {tcount} uses"
-        assert tcount <= refs, f"F3: {frames.describe(mfn)} has uncovered type references"
-        assert frames.owner[mfn] >= 0, f"F1, F13: {frames.describe(mfn)} is referenced and nobody's"
-        if tcount and L1 <= frames.type[mfn] <= L4:
-            linear = count.linear[mfn]
-            assert frames.linear[mfn] == linear, (
-                f"P11: {frames.describe(mfn)}: {frames.linear[mfn]}, not {linear}"
-            )
-    for mfn, n in count.refs.items():
-        assert not n, f"F2: {frames.describe(mfn)} should have {n} references more"
+    refs, tcount = (span(mmu, column).astype(np.int64) for column in (frames.refs_np, frames.tcount_np))
+    types, linear = span(mmu, frames.type_np), span(mmu, frames.linear_np)
+    tables = (types >= L1) & (types <= L4) & (tcount > 0)
+    rules = {
+        "F2: references": (refs, count.refs, refs != count.refs),
+        "F3: uses": (tcount, count.uses, tcount != count.uses),
+        "F3: uses without references": (tcount, refs, tcount > refs),
+        "P11: linear": (linear, count.linear, tables & (linear != count.linear)),
+    }
+    for rule, (there, counted, wrong) in rules.items():
+        if wrong.any():
+            i = int(wrong.argmax())
+            where = frames.describe(i + XEN_FRAMES)
+            raise AssertionError(f"{rule} of {where}: {there[i]}, should be {counted[i]}")
+    ownerless = (refs > 0) & (span(mmu, frames.owner_np) < 0)
+    assert not ownerless.any(), (
+        f"F1, F13: frame {int(ownerless.argmax()) + XEN_FRAMES:#x} has references, no owner"
+    )
+    extra = frames.refs_np[1:XEN_FRAMES].sum() - (XEN_FRAMES - 1)
+    assert extra == sum(count.xen.values()), f"F2: {extra} references on Xen's frames, not {count.xen}"
+    for mfn, n in count.xen.items():
+        assert frames.refs[mfn] == n + 1, f"F2: {frames.describe(mfn)} should have {n + 1}"
+    assert (frames.tcount_np[1:XEN_FRAMES] == 1).all(), "F12: a frame of Xen's is used"
 
 
 def check_free(mmu: Mmu) -> None:
     """F1: what has no references has nothing at all, and is on its domain's list."""
     frames = mmu.frames
-    free = np.flatnonzero(frames.refs_np[: frames.top] == 0)
+    free = span(mmu, frames.refs_np) == 0
     for column in (frames.type_np, frames.tcount_np, frames.flags_np):
-        assert not column[free].any(), "F1: a frame without references has a type, uses or flags"
-    assert (frames.owner_np[free] == -1).all(), "F1, F13: a frame without references has an owner"
-    listed = {mfn for d in mmu.domains.values() for mfn in d.extents.free}
+        assert not span(mmu, column)[free].any(), "F1: a frame without references has a type, uses or flags"
+    assert (span(mmu, frames.owner_np)[free] == -1).all(), "F1, F13: a frame without references has an owner"
     for d in mmu.domains.values():
+        listed = np.array(d.extents.free, dtype=np.int64)
+        on_list = np.zeros(len(free), bool)
+        on_list[listed - XEN_FRAMES] = True
         for base in d.extents.bases:
-            missing = set(free[(free >= base) & (free < base + 1024)].tolist()) - listed
-            assert not missing, f"F1: free frames {missing} are on no list"
+            part = slice(base - XEN_FRAMES, base - XEN_FRAMES + 1024)
+            assert not (free[part] & ~on_list[part]).any(), f"F1: d{d.domid} has lost a free frame"
 
 
 def check_totals(mmu: Mmu) -> None:
     """M1, and the machine's quota."""
-    frames = mmu.frames
-    owners = frames.owner_np[: frames.top]
-    plain = (frames.flags_np[: frames.top] & XEN) == 0
+    owners = span(mmu, mmu.frames.owner_np)
+    plain = (span(mmu, mmu.frames.flags_np) & XEN) == 0
     for d in mmu.domains.values():
         owned = int(((owners == d.domid) & plain).sum())
         assert d.tot_pages == owned, f"M1: d{d.domid} counts {d.tot_pages} pages and has {owned}"
         assert owned <= d.max_pages, f"M1: d{d.domid} has {owned} of {d.max_pages} pages"
-    used = int(((owners >= 0) & (owners != DOMID_XEN)).sum())
+    used = int((owners >= 0).sum())
     assert mmu.allocator.used_frames == used, (
         f"{mmu.allocator.used_frames} frames of the quota, {used} in use"
     )
