@@ -7,7 +7,7 @@ import struct
 from collections import deque
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -160,10 +160,12 @@ class HonestEnds(RuleBasedStateMachine):
 
 
 TestHonestEnds = HonestEnds.TestCase
+TestHonestEnds.settings = settings(deadline=None)
 
 WORD = st.one_of(st.integers(0, 70), st.integers(INDEX_MASK - 70, INDEX_MASK), st.integers(0, INDEX_MASK))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from((REQ_PROD, RSP_PROD, REQ_EVENT, RSP_EVENT)), WORD, st.integers(0, 3)))
 )
@@ -185,6 +187,7 @@ def test_a_hostile_front_gets_no_more_than_the_ring_holds(steps: list[tuple[int,
         assert 0 <= back.unanswered <= back.size
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from((REQ_PROD, RSP_PROD, REQ_EVENT, RSP_EVENT)), WORD, st.integers(0, 3)))
 )

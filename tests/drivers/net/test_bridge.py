@@ -1,6 +1,6 @@
 """The learning bridge, against what IEEE 802.1D asks of one."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.net.bridge import AGEING_NS, STATIONS_PER_PORT, Bridge
@@ -85,6 +85,7 @@ def test_a_flood_of_senders_displaces_nobody_elses_station() -> None:
 stations = st.integers(0, 5).map(mac_of)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcd"), stations | st.just(BROADCAST), stations), max_size=40))
 def test_the_bridge_agrees_with_a_naive_one(frames: list[tuple[str, bytes, bytes]]) -> None:
     it, seen = bridge("a", "b", "c", "d"), {}
@@ -95,6 +96,7 @@ def test_the_bridge_agrees_with_a_naive_one(frames: list[tuple[str, bytes, bytes
         assert it.forward(port, frame(destination, source), now) == wanted
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_no_frame_harms_the_bridge(data: bytes) -> None:
     assert set(bridge("a", "b").forward("a", data, 0)) <= {"b"}
