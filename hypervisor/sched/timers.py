@@ -33,8 +33,8 @@ class Timers:
         self._drop_cancelled()
         return self._heap[0].deadline if self._heap else None
 
-    def run(self, now: int) -> None:
-        """Run what is due. An action may set timers; those run at a later call."""
+    def run(self, now: int) -> bool:
+        """Run what is due; whether anything was. An action may set timers; those run at a later call."""
         due = []
         while self._heap and self._heap[0].deadline <= now:
             due.append(heapq.heappop(self._heap))
@@ -42,6 +42,7 @@ class Timers:
             if timer.action is not None:
                 action, timer.action = timer.action, None
                 action()
+        return bool(due)
 
     def _drop_cancelled(self) -> None:
         while self._heap and self._heap[0].action is None:

@@ -22,6 +22,13 @@ SEND_QUEUE: Final = 1000
 """Replies that may wait for one process. There is one at most, but libzmq learns with up to a millisecond's delay which were
 read (it looks at its command queue by the TSC), and would refuse a further one meanwhile."""
 
+# Plain ints: zmq's own are enums, whose every `|` and `&` takes longer than a system call.
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_MORE_NOBLOCK: Final = int(zmq.SNDMORE | zmq.NOBLOCK)
+_RCVMORE: Final = int(zmq.RCVMORE)
+_EVENTS: Final = int(zmq.EVENTS)
+_POLLIN: Final = int(zmq.POLLIN)
+
 
 class CoreEndpoint:
     """The core's ROUTER. Domain ids are ints; what is received is (domid, bytes), or bytes None for a multi-frame message."""
@@ -70,12 +77,12 @@ class CoreEndpoint:
     def receive(self) -> tuple[int | None, bytes | None] | None:
         """The next message without waiting, or None. domid None: the sender is gone already."""
         try:
-            identity = self.socket.recv(zmq.NOBLOCK)
+            identity = self.socket.recv(_NOBLOCK)
         except zmq.Again:
             return None
         data = self.socket.recv()
-        if self.socket.getsockopt(zmq.RCVMORE):
-            while self.socket.getsockopt(zmq.RCVMORE):
+        if self.socket.getsockopt(_RCVMORE):
+            while self.socket.getsockopt(_RCVMORE):
                 self.socket.recv()
             return self._domids.get(identity), None
         return self._domids.get(identity), data
@@ -86,11 +93,20 @@ class CoreEndpoint:
         if identity is None:
             return False
         try:
-            self.socket.send(identity, zmq.SNDMORE | zmq.NOBLOCK)
-            self.socket.send(data, zmq.NOBLOCK)
+            self.socket.send(identity, _MORE_NOBLOCK)
+            self.socket.send(data, _NOBLOCK)
         except zmq.ZMQError:
             return False
         return True
+
+    @property
+    def fd(self) -> int:
+        """Readable when libzmq has something to tell; `readable` says whether it is a message, and resets it."""
+        return int(self.socket.getsockopt(zmq.FD))
+
+    def readable(self) -> bool:
+        """Whether `receive` has a message: to be asked before the core sleeps, after anything was sent."""
+        return bool(int(self.socket.getsockopt(_EVENTS)) & _POLLIN)
 
     @property
     def monitor_fd(self) -> int:
@@ -129,4 +145,4 @@ class ProcessEndpoint:
         return int(self.socket.getsockopt(zmq.FD))
 
     def readable(self) -> bool:
-        return bool(int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+        return bool(int(self.socket.getsockopt(_EVENTS)) & _POLLIN)

@@ -21,6 +21,7 @@ MAX_MESSAGE: Final = 16 * 1024
 U64_MASK: Final = (1 << 64) - 1
 NR_ARGS: Final = 5
 REQUEST_FIELDS: Final = 9
+_INTS: Final = {int}
 
 
 class Request(IntEnum):
@@ -94,6 +95,8 @@ def unpack_request(data: bytes) -> list[Any]:
         raise ProtocolError(f"not msgpack: {error}") from None
     if type(message) is not list or len(message) not in (1, REQUEST_FIELDS):
         raise ProtocolError("not a request")
+    if set(map(type, message)) == _INTS:
+        return message
     for i, field in enumerate(message):
         if type(field) is int:
             continue
