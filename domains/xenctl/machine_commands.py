@@ -1,4 +1,4 @@
-"""Commands on a machine as a whole: start, stop, info, dmesg."""
+"""Commands on a machine as a whole: start, stop, info, dmesg, debug-keys."""
 
 from __future__ import annotations
 
@@ -66,6 +66,19 @@ def dmesg(
         sys.stdout.write(text.decode("utf-8", "replace"))
 
 
+def debug_keys(
+    keys: Annotated[str, typer.Argument(help="One or more; h: tell which there are.", metavar="KEYS")],
+    name: Machine = DEFAULT,
+    json: Json = False,
+) -> None:
+    """Have the hypervisor report on its own state in its log, as 'dmesg' shows it."""
+    with machine.connect(name) as client:
+        client.call(Op.debug_keys, keys=keys)
+    if json:
+        print_json({"keys": keys, "done": str(Op.debug_keys)})
+
+
 def register(app: typer.Typer) -> None:
     for command in (start, stop, info, dmesg):
         app.command()(command)
+    app.command("debug-keys")(debug_keys)

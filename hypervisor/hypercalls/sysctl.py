@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from itertools import islice
 from typing import Final
 
+from hypervisor.domain.debug_keys import press
 from hypervisor.domain.info import domain_info
-from hypervisor.hypercalls.call import Call, Result
+from hypervisor.hypercalls.call import Call, Continue, Result
 from hypervisor.public.domctl import XEN_SCHEDULER_CREDIT, xen_domctl_getdomaininfo
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.sysctl import (
     XEN_SYSCTL_INTERFACE_VERSION,
     XEN_SYSCTL_availheap,
     XEN_SYSCTL_cputopoinfo,
+    XEN_SYSCTL_debug_keys,
     XEN_SYSCTL_getdomaininfolist,
     XEN_SYSCTL_PHYSCAP_pv,
     XEN_SYSCTL_physinfo,
@@ -25,6 +28,8 @@ from hypervisor.public.sysctl import (
 from hypervisor.public.types import PAGE_SIZE
 
 MAX_DOMAINS_A_CALL: Final = 256
+MAX_KEYS_A_CALL: Final = 64
+LINES_A_SLICE: Final = 512
 CPU_KHZ: Final = 1_000_000
 """The emulated CPUs' clock: their TSC counts nanoseconds."""
 
@@ -108,9 +113,26 @@ def do_cputopoinfo(call: Call, op: xen_sysctl) -> Result:
     return 0
 
 
+def do_debug_keys(call: Call, op: xen_sysctl) -> Result:
+    """Each key's report goes into the log, LINES_A_SLICE lines at a time."""
+    report = call.state
+    if not isinstance(report, Generator):
+        pressed = op.u.debug_keys
+        if pressed.nr_keys > MAX_KEYS_A_CALL:
+            raise XenError(Errno.E2BIG, f"{pressed.nr_keys} debug keys at once")
+        report = press(
+            call.hv, call.copy_from_guest(pressed.keys, pressed.nr_keys) if pressed.nr_keys else b""
+        )
+    lines = list(islice(report, LINES_A_SLICE))
+    for line in lines:
+        call.hv.log.line(line)
+    return Continue(call.args, report) if len(lines) == LINES_A_SLICE else 0
+
+
 SYSCTL_OPS: Final[dict[int, Callable[[Call, xen_sysctl], Result]]] = {
     XEN_SYSCTL_readconsole: do_readconsole,
     XEN_SYSCTL_physinfo: do_physinfo,
+    XEN_SYSCTL_debug_keys: do_debug_keys,
     XEN_SYSCTL_getdomaininfolist: do_getdomaininfolist,
     XEN_SYSCTL_sched_id: do_sched_id,
     XEN_SYSCTL_availheap: do_availheap,

@@ -39,6 +39,7 @@ class Op(StrEnum):
     domid = "domid"
     domname = "domname"
     dmesg = "dmesg"
+    debug_keys = "debug-keys"
     console = "console"
     console_input = "console-input"
     console_detach = "console-detach"

@@ -118,6 +118,10 @@ class Service:
         """clear: bool → the hypervisor's log."""
         return self._xen.readconsole(argument(request, "clear", bool, False))
 
+    def debug_keys(self, request: Request) -> None:
+        """keys: text → nothing; what each key reports is in the hypervisor's log."""
+        self._xen.debug_keys(argument(request, "keys", str).encode("utf-8", "replace"))
+
     def xenstore_ls(self, request: Request) -> list[list[Any]]:
         """path → [[path, value, permissions]…] of the node and all below, in order."""
         return walk_store(self._kernel.xenbus, argument(request, "path", str, "/"))
@@ -245,6 +249,7 @@ HANDLERS: Final[dict[str, Callable[[Service, Request], Any]]] = {
     Op.info: Service.info,
     Op.stop: Service.stop,
     Op.dmesg: Service.dmesg,
+    Op.debug_keys: Service.debug_keys,
     Op.xenstore_ls: Service.xenstore_ls,
     Op.create: Service.create,
     Op.destroy: Service.destroy,

@@ -43,6 +43,7 @@ from hypervisor.public.sysctl import (
     XEN_SYSCTL_INTERFACE_VERSION,
     Sysctl,
     xen_sysctl,
+    xen_sysctl_debug_keys,
     xen_sysctl_getdomaininfolist,
     xen_sysctl_physinfo,
     xen_sysctl_readconsole,
@@ -235,6 +236,12 @@ class XenCtrl:
         """The machine's CPUs and memory."""
         info: xen_sysctl_physinfo = self._sysctl(Sysctl.XEN_SYSCTL_physinfo, xen_sysctl_u()).u.physinfo
         return info
+
+    def debug_keys(self, keys: bytes) -> None:
+        """Have Xen write reports on its own state into its log, one for each key (hypervisor/domain/debug_keys.py)."""
+        with self._hypercalls.arguments as area:
+            pressed = xen_sysctl_debug_keys(keys=area.push(keys), nr_keys=len(keys))
+            self._sysctl(Sysctl.XEN_SYSCTL_debug_keys, xen_sysctl_u(debug_keys=pressed))
 
     def readconsole(self, clear: bool = False) -> bytes:
         """Everything the hypervisor's console ring holds."""
