@@ -45,8 +45,9 @@ def require_frame(caller: GrantTable, mfn: int) -> None:
     owner = frames.owner[mfn]
     if owner == caller.domid:
         return
-    if owner < 0:
-        raise XenError(Errno.EPERM, f"frame {mfn:#x} has no owner with a grant table")
-    granted = caller.find(DomId(owner)).active.values()
+    try:
+        granted = caller.find(DomId(owner)).active.values()
+    except XenError:
+        raise XenError(Errno.EPERM, f"frame {mfn:#x} has no owner with a grant table") from None
     if not any(active.mfn == mfn and active.domid == caller.domid for active in granted):
         raise XenError(Errno.EINVAL, f"frame {mfn:#x} is not granted to d{caller.domid}")
