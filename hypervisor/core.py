@@ -5,7 +5,8 @@
     pidfds (a process ended), pairs (BOUND: its endpoint is there), the supervisor's pidfd
 
 All of them wait in one epoll. Nothing here waits for anybody: forks, connections and deaths are answered when
-they come in, and hypercalls that take long go on in slices between messages (Q4). A process that breaks the protocol ends, with its domain; the core does not.
+they come in, and hypercalls that take long go on in slices between messages (Q4). A process that breaks the
+protocol ends, with its domain; the core does not.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from hypervisor.domain.requests import ProcessRequests
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.hypercalls.dispatch import Dispatcher
 from hypervisor.machine.config import MachineConfig
-from hypervisor.machine.memory import MachineMemory, create_memfd
+from hypervisor.machine.memory import MachineMemory, create_memfd, seal_read_only
 from hypervisor.mm.layout import XEN_FRAMES
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import DomId
@@ -66,9 +67,10 @@ class Core:
         self._supervisor_pidfd = supervisor_pidfd
         self._endpoint = CoreEndpoint()
         self._by_fd: dict[int, Link] = {}
-        self._xen_fd = create_memfd("xen", XEN_FRAMES)
+        self._xen_fd = create_memfd("xen", XEN_FRAMES, seal=False)
         memory = MachineMemory()
         memory.map(self._xen_fd, 0, XEN_FRAMES, 0)
+        seal_read_only(self._xen_fd)
         self.hv = Hypervisor(memory, self, memory_frames=config.memory_frames, nr_cpus=config.nr_cpus)
         self.dispatcher = Dispatcher(self.hv)
         self._requests = ProcessRequests(self.hv)

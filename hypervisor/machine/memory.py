@@ -112,11 +112,12 @@ class MachineMemory:
             raise ValueError(f"frames {mfn:#x}+{nr_frames:#x} lie outside the machine")
 
 
-def create_memfd(name: str, nr_frames: int) -> int:
-    """A sparse memfd of `nr_frames` frames that nobody can shrink, grow or seal any further."""
+def create_memfd(name: str, nr_frames: int, *, seal: bool = True) -> int:
+    """A sparse memfd of `nr_frames` frames that nobody can shrink, grow or seal any further (unless `seal` is False)."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, nr_frames * PAGE_SIZE)
-    seal_size(fd)
+    if seal:
+        seal_size(fd)
     return fd
 
 
