@@ -162,9 +162,16 @@ class ControlServer:
                 yield Request(self, peer, message)
 
     def send(self, peer: bytes, reply: dict[str, Any]) -> None:
-        """Raises Disconnected, Congested."""
+        """Raises Disconnected, Congested. A result that is too long for a message is told as an error."""
+        message = msgpack.packb(reply)
+        if len(message) > MAX_MESSAGE:
+            refusal = {
+                "code": int(Exit.FAILURE),
+                "error": f"the result has {len(message)} bytes; ask for less",
+            }
+            message = msgpack.packb({"id": reply["id"], "ok": False, **refusal})
         try:
-            self._socket.send_multipart([peer, msgpack.packb(reply)], zmq.NOBLOCK)
+            self._socket.send_multipart([peer, message], zmq.NOBLOCK)
             self._sent()
         except zmq.Again:
             raise Congested from None

@@ -25,11 +25,14 @@ DOM0_NAME = "Domain-0"
 
 @dataclass(eq=False)
 class Record:
-    """A domain made by this toolstack. `shutdown`: the reason that was acted upon."""
+    """A domain made by this toolstack. `created`: system time in ns; `shutdown`: the reason that was acted
+    upon.
+    """
 
     domid: DomId
     config: DomainConfig
     uuid: UUID
+    created: int
     shutdown: ShutdownReason | None = None
     destroying: bool = field(default=False)
 

@@ -45,6 +45,8 @@ DEVICE_TIMEOUT: Final = 10.0
 """Seconds a back end may take to get ready; libxl's hotplug time-out."""
 DESTROY_TIMEOUT: Final = 10.0
 """Seconds until the last frame of a destroyed domain is back."""
+RESTART_INTERVAL: Final = 1.0
+"""Seconds between two creations of a domain that is restarted."""
 DEFAULT_EVENT_PORTS: Final = 1023
 """Highest port of a domain, as libxl sets it."""
 BUILD_OVERHEAD: Final = 64
@@ -85,7 +87,8 @@ class Lifecycle:
         self._check_memory(config)
         uuid = config.uuid or uuid4()
         domid = self._createdomain(config, uuid)
-        record = self._domains.records[domid] = Record(domid, config, uuid)
+        record = Record(domid, config, uuid, self._kernel.now())
+        self._domains.records[domid] = record
         try:
             self._furnish(record, prepared)
             yield Until(
@@ -175,14 +178,28 @@ class Lifecycle:
         """What a shutdown leads to."""
         if action is Action.PRESERVE or reason is SHUTDOWN_suspend:
             return
+        again = action in (Action.RESTART, Action.RENAME_RESTART)
+        if again:
+            yield from self._rest(record)
+            if record.destroying:
+                return
         if action is Action.RENAME_RESTART:
             kept = f"{record.config.name}-{record.domid}"
             store_tree.rename(self._kernel.xenbus, record.domid, kept)
         else:
             yield from self.destroy(record.domid, name_of(reason))
-        if action in (Action.RESTART, Action.RENAME_RESTART):
+        if again:
             config = record.config if action is Action.RESTART else replace(record.config, uuid=None)
             yield from self.create(config, lambda _: None, paused=False)
+
+    def _rest(self, record: Record) -> Operation:
+        """A domain that ends at once each time is not made again faster than once in RESTART_INTERVAL.
+
+        Until then it stays as it ended, and whoever destroys it ends the row of restarts.
+        """
+        due = record.created + int(RESTART_INTERVAL * 1e9)
+        self._kernel.call_later(max(due - self._kernel.now(), 0) / 1e9, self._operations.poke)
+        yield Until(lambda: self._kernel.now() >= due, "the time for a restart did not come")
 
     def _start(self, operation: Operation) -> None:
         self._operations.start(

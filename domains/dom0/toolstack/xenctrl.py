@@ -238,7 +238,9 @@ class XenCtrl:
         return info
 
     def debug_keys(self, keys: bytes) -> None:
-        """Have Xen write reports on its own state into its log, one for each key (hypervisor/domain/debug_keys.py)."""
+        """Have Xen write reports on its own state into its log, one for each key
+        (hypervisor/domain/debug_keys.py).
+        """
         with self._hypercalls.arguments as area:
             pressed = xen_sysctl_debug_keys(keys=area.push(keys), nr_keys=len(keys))
             self._sysctl(Sysctl.XEN_SYSCTL_debug_keys, xen_sysctl_u(debug_keys=pressed))

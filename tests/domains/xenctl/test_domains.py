@@ -200,3 +200,19 @@ def test_list_of_one_domain_and_in_full(shared_machine: Machine, tmp_path: Path)
     (about,) = shared_machine.json("list", "web")
     assert about["config"]["on_crash"] == "preserve"
     shared_machine.xenctl("destroy", "web")
+
+
+def test_a_domain_that_crashes_at_once_is_restarted_without_holding_others_up(
+    shared_machine: Machine, tmp_path: Path
+) -> None:
+    shared_machine.guest(tmp_path, CRASHING, extra='on_crash = "restart"')
+    shared_machine.guest(tmp_path, STUBBORN, name="other")
+    base = shared_machine.domains()["other"]["domid"]
+    wait_until(
+        lambda: shared_machine.domains().get("guest", {"domid": 0})["domid"] > base + 1, 30, "two restarts"
+    )
+    wait_until(
+        lambda: shared_machine.xenctl("destroy", "guest").returncode == 0, 10, "the end of the restarts"
+    )
+    shared_machine.xenctl("destroy", "other")
+    assert set(shared_machine.domains()) == {"Domain-0"}
