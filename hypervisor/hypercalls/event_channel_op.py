@@ -16,6 +16,7 @@ from typing import Final
 from hypervisor.domain.domain import Domain
 from hypervisor.events.channel import ECS, Channel
 from hypervisor.hypercalls.call import Call, Continue
+from hypervisor.hypercalls.outputs import write_outputs
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.event_channel import (
     EventChannelOp,
@@ -62,7 +63,7 @@ def do_alloc_unbound(call: Call, arg: int) -> int:
     target = call.target(op.dom)
     call.require_privilege_over(target)
     op.port = target.events.alloc_unbound(call.domain.domid if op.remote_dom == DOMID_SELF else op.remote_dom)
-    call.write(arg, op)
+    write_outputs(call, arg, op, "port")
     return 0
 
 
@@ -70,7 +71,7 @@ def do_bind_interdomain(call: Call, arg: int) -> int:
     op = call.read(arg, evtchn_bind_interdomain)
     remote = call.domain.domid if op.remote_dom == DOMID_SELF else op.remote_dom
     op.local_port = call.domain.events.bind_interdomain(remote, op.remote_port)
-    call.write(arg, op)
+    write_outputs(call, arg, op, "local_port")
     return 0
 
 
@@ -78,7 +79,7 @@ def do_bind_virq(call: Call, arg: int) -> int:
     op = call.read(arg, evtchn_bind_virq)
     op.port = call.domain.events.bind_virq(op.virq, op.vcpu)
     deliver_to(call, op.port, op.vcpu)
-    call.write(arg, op)
+    write_outputs(call, arg, op, "port")
     return 0
 
 
@@ -86,14 +87,14 @@ def do_bind_ipi(call: Call, arg: int) -> int:
     op = call.read(arg, evtchn_bind_ipi)
     op.port = call.domain.events.bind_ipi(op.vcpu)
     deliver_to(call, op.port, op.vcpu)
-    call.write(arg, op)
+    write_outputs(call, arg, op, "port")
     return 0
 
 
 def do_bind_pirq(call: Call, arg: int) -> int:
     op = call.read(arg, evtchn_bind_pirq)
     op.port = call.domain.events.bind_pirq(op.pirq)
-    call.write(arg, op)
+    write_outputs(call, arg, op, "port")
     return 0
 
 
@@ -134,7 +135,7 @@ def do_status(call: Call, arg: int) -> int:
     channel = target.events.channel(op.port)
     op.status, op.vcpu = STATUS[channel.state], channel.notify_vcpu_id
     op.u = status_detail(channel)
-    call.write(arg, op)
+    write_outputs(call, arg, op, "status", "vcpu", "u")
     return 0
 
 

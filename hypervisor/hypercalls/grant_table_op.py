@@ -22,6 +22,7 @@ from hypervisor.grants.mapping import map_grant_ref, unmap
 from hypervisor.grants.status import GrantRefused
 from hypervisor.grants.transfer import transfer
 from hypervisor.hypercalls.call import Call, Continue
+from hypervisor.hypercalls.outputs import write_outputs
 from hypervisor.mm.layout import addr_ok
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.grant_table import (
@@ -111,8 +112,7 @@ def perform_one(call: Call, op: Batched, va: int) -> None:
         call.hv.log.once(kind, f"d{call.domain.domid}: {kind}: {refused.reason}")
     if op.outputs:
         record.status = int(status)
-    for name in op.outputs:
-        call.copy_to_guest(va + op.struct.offsetof(name), record.pack_field(name))
+    write_outputs(call, va, record, *op.outputs)
 
 
 def require_range(va: int, size: int) -> None:
@@ -201,7 +201,7 @@ def do_setup_table(call: Call, uop: int, count: int) -> int:
         except XenError as error:
             call.hv.log.once("setup_table", f"d{call.domain.domid}: {error}")
             op.status = int(GNTST_general_error)
-    call.copy_to_guest(uop + op.offsetof("status"), op.pack_field("status"))
+    write_outputs(call, uop, op, "status")
     return 0
 
 
@@ -221,7 +221,7 @@ def do_query_size(call: Call, uop: int, count: int) -> int:
     if target is not None:
         op.nr_frames = len(target.grants.shared.frames)
         op.max_nr_frames = target.grants.max_grant_frames
-    call.write(uop, op)
+    write_outputs(call, uop, op, "nr_frames", "max_nr_frames", "status")
     return 0
 
 
@@ -231,7 +231,7 @@ def do_set_version(call: Call, uop: int, _count: int) -> int:
     """
     op = call.read(uop, gnttab_set_version)
     asked, op.version = op.version, GRANT_VERSION
-    call.write(uop, op)
+    write_outputs(call, uop, op, "version")
     if asked not in (1, 2):
         raise XenError(Errno.EINVAL, f"there is no grant table version {asked}")
     if asked != GRANT_VERSION:
@@ -243,7 +243,7 @@ def do_get_version(call: Call, uop: int, _count: int) -> int:
     op = call.read(uop, gnttab_get_version)
     call.require_privilege_over(call.target(op.dom))
     op.version = GRANT_VERSION
-    call.copy_to_guest(uop + op.offsetof("version"), op.pack_field("version"))
+    write_outputs(call, uop, op, "version")
     return 0
 
 
@@ -255,7 +255,7 @@ def do_get_status_frames(call: Call, uop: int, count: int) -> int:
     target, op.status = target_status(call, op.dom)
     if target is not None and op.nr_frames:
         op.status = int(GNTST_general_error)
-    call.copy_to_guest(uop + op.offsetof("status"), op.pack_field("status"))
+    write_outputs(call, uop, op, "status")
     return 0
 
 

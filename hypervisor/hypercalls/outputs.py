@@ -1,0 +1,12 @@
+"""Writing results back into a guest's structure: the fields that are outputs, and not a byte beside them
+(XSA-122).
+"""
+
+from hypervisor.hypercalls.call import Call
+from hypervisor.public.layout import Struct
+
+
+def write_outputs(call: Call, va: int, record: Struct, *fields: str) -> None:
+    """Write these fields of `record` into the guest's structure at `va`. XenError(EFAULT)."""
+    for name in fields:
+        call.copy_to_guest(va + record.offsetof(name), record.pack_field(name))
