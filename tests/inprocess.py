@@ -19,7 +19,9 @@ from hypervisor.domain.lifecycle import begin_destroy, create_domain, process_go
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.hypercalls.dispatch import Dispatcher
 from hypervisor.machine.memory import MachineMemory, create_memfd
-from hypervisor.machine.pv_layout import Plan, PvImage, Segment, StartOfDay, contents, plan, vcpu_context
+from hypervisor.machine.pv_contents import StartOfDay, contents, vcpu_context
+from hypervisor.machine.pv_image import PvImage, Segment
+from hypervisor.machine.pv_layout import Plan, plan
 from hypervisor.mm.budget import Budget
 from hypervisor.mm.layout import XEN_FRAMES
 from hypervisor.public.types import PAGE_SHIFT, DomId, MAddr, Mfn, VAddr

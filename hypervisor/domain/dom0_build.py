@@ -10,7 +10,9 @@ from hypervisor.domain.context import install_context
 from hypervisor.domain.domain import Domain
 from hypervisor.domain.lifecycle import create_domain
 from hypervisor.machine.config import MachineConfig
-from hypervisor.machine.pv_layout import PvImage, Segment, StartOfDay, contents, plan, vcpu_context
+from hypervisor.machine.pv_contents import StartOfDay, contents, vcpu_context
+from hypervisor.machine.pv_image import PvImage, Segment
+from hypervisor.machine.pv_layout import plan
 from hypervisor.mm.budget import Budget
 from hypervisor.public.types import PAGE_SHIFT, DomId, MAddr, Mfn, VAddr
 from hypervisor.public.xen import SIF_INITDOMAIN, SIF_PRIVILEGED

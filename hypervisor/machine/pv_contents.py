@@ -1,0 +1,202 @@
+"""What is in a PV domain's pages at its first instruction: kernel, P2M, start info, page tables; and its first registers.
+
+Arrays only, from a `Plan` and the machine frames that were allocated for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from hypervisor.machine.paging import (
+    PAGE_ACCESSED,
+    PAGE_DIRTY,
+    PAGE_PRESENT,
+    PAGE_RW,
+    PAGE_USER,
+    TABLE_ENTRIES,
+    table_index,
+)
+from hypervisor.machine.pv_layout import Mapping, Plan, Table, pages_for, table_span
+from hypervisor.public.arch_x86.xen import VGCF_in_kernel, VGCF_online, vcpu_guest_context
+from hypervisor.public.arch_x86.xen_x86_64 import (
+    FLAT_KERNEL_CS64,
+    FLAT_KERNEL_DS64,
+    FLAT_KERNEL_SS64,
+    cpu_user_regs,
+)
+from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, MAddr, Mfn, Pfn, Port
+from hypervisor.public.xen import (
+    MAX_GUEST_CMDLINE,
+    SIF_MOD_START_PFN,
+    start_info,
+    start_info_console,
+    start_info_console_domU,
+)
+
+LEAF: Final = PAGE_PRESENT | PAGE_RW | PAGE_USER | PAGE_ACCESSED
+INNER: Final = PAGE_PRESENT | PAGE_RW | PAGE_USER | PAGE_ACCESSED | PAGE_DIRTY
+
+RFLAGS_IF: Final = 1 << 9
+DR6_DEFAULT: Final = 0xFFFF0FF0
+DR7_DEFAULT: Final = 0x400
+
+Words = npt.NDArray[np.uint64]
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class StartOfDay:
+    """What goes into start info besides the layout. Ports None: the domain has neither store nor console
+    (Dom0).
+    """
+
+    shared_info: MAddr
+    flags: int = 0
+    cmdline: str = ""
+    store: Port | None = None
+    console: Port | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Bytes for whole pages, from `pfn` on; uint8[n * 4096]."""
+
+    pfn: Pfn
+    data: Bytes
+
+
+def contents(plan: Plan, p2m: Words, day: StartOfDay, ramdisk: bytes | memoryview = b"") -> list[Content]:
+    """What to write into the domain's pages, all of which must be zero before. `p2m`: uint64[nr_pages], Mfn
+    of each Pfn.
+
+    The xenstore and console rings begin as zeros and are not in the list.
+    """
+    if p2m.shape != (plan.nr_pages,):
+        raise ValueError(f"P2M of {p2m.shape} for {plan.nr_pages} pages")
+    parts = kernel_contents(plan)
+    if plan.ramdisk is not None:
+        parts.append(Content(plan.ramdisk.pfn, whole_pages(ramdisk, plan.ramdisk.pages)))
+    parts.append(Content(plan.p2m.pfn, whole_pages(p2m.astype("<u8").tobytes(), plan.p2m.pages)))
+    parts.append(Content(plan.start_info, whole_pages(start_info_of(plan, p2m, day).pack(), 1)))
+    for table, entries in zip(plan.tables, table_entries(plan, p2m), strict=True):
+        parts.append(Content(table.pfn, entries.view(np.uint8)))
+    return parts
+
+
+def kernel_contents(plan: Plan) -> list[Content]:
+    """The kernel's pages that hold bytes of its image; segments may share a page."""
+    base = plan.image.virt_base
+    memory = np.zeros(plan.kernel.pages << PAGE_SHIFT, np.uint8)
+    written = np.zeros(plan.kernel.pages, bool)
+    start = base + (plan.kernel.pfn << PAGE_SHIFT)
+    for segment in plan.image.segments:
+        at = segment.vaddr - start
+        memory[at : at + len(segment.data)] = np.frombuffer(segment.data, np.uint8)
+        if len(segment.data):
+            written[at >> PAGE_SHIFT : pages_for(at + len(segment.data))] = True
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], written, [False]))))
+    return [
+        Content(Pfn(plan.kernel.pfn + int(first)), memory[first << PAGE_SHIFT : last << PAGE_SHIFT])
+        for first, last in edges.reshape(-1, 2)
+    ]
+
+
+def table_entries(plan: Plan, p2m: Words) -> list[Words]:
+    """The 512 entries of each table of the plan, in its order. Page tables themselves are mapped
+    read-only.
+    """
+    read_only = np.array([table.pfn for table in plan.tables], np.uint64)
+    pages = {(table.level, table.start): np.zeros(TABLE_ENTRIES, np.uint64) for table in plan.tables}
+    for table in plan.tables:
+        if table.level == 1:
+            for mapping in plan.mappings:
+                fill_leaf(pages[1, table.start], table, mapping, p2m, read_only)
+        if table.level < 4:
+            above = table.level + 1
+            start = 0 if above == 4 else table.start // table_span(above) * table_span(above)
+            entry = int(p2m[table.pfn]) << PAGE_SHIFT | INNER
+            pages[above, start][table_index(table.start, above)] = entry
+    return list(pages.values())
+
+
+def fill_leaf(entries: Words, table: Table, mapping: Mapping, p2m: Words, read_only: Words) -> None:
+    """Enter what `mapping` has of an L1's addresses."""
+    first = max(mapping.start, table.start)
+    last = min(mapping.end, table.start + table_span(1))
+    if first >= last:
+        return
+    count = (last - first) >> PAGE_SHIFT
+    pfn = mapping.pfn + ((first - mapping.start) >> PAGE_SHIFT)
+    pfns = np.arange(pfn, pfn + count, dtype=np.uint64)
+    writable = ~np.isin(pfns, read_only)
+    leaf = (p2m[pfn : pfn + count] << np.uint64(PAGE_SHIFT)) | np.uint64(LEAF & ~PAGE_RW)
+    leaf |= writable.astype(np.uint64) * np.uint64(PAGE_RW)
+    index = (first - table.start) >> PAGE_SHIFT
+    entries[index : index + count] = leaf
+
+
+def start_info_of(plan: Plan, p2m: Words, day: StartOfDay) -> start_info:
+    """The start info page's record."""
+    outside = plan.image.p2m_base is not None
+    info = start_info(
+        magic=b"xen-3.0-x86_64",
+        nr_pages=plan.nr_pages,
+        shared_info=day.shared_info,
+        flags=day.flags,
+        pt_base=plan.vaddr(plan.l4),
+        nr_pt_frames=plan.page_tables.pages,
+        mfn_list=plan.image.p2m_base if outside else plan.vaddr(plan.p2m.pfn),
+        cmd_line=day.cmdline.encode()[: MAX_GUEST_CMDLINE - 1],
+    )
+    if day.store is not None:
+        info.store_mfn, info.store_evtchn = Mfn(int(p2m[plan.xenstore])), day.store
+    if day.console is not None:
+        ring = start_info_console_domU(mfn=int(p2m[plan.console]), evtchn=day.console)
+        info.console = start_info_console(domU=ring)
+    if plan.ramdisk is not None:
+        info.mod_len = plan.ramdisk_bytes
+        info.mod_start = plan.vaddr(plan.ramdisk.pfn)
+        if plan.image.unmapped_initrd:
+            info.flags |= SIF_MOD_START_PFN
+            info.mod_start = plan.ramdisk.pfn
+    if outside:
+        tables = len(plan.tables) - plan.page_tables.pages
+        info.first_p2m_pfn, info.nr_p2m_frames = plan.p2m.pfn, plan.p2m.pages + tables
+    return info
+
+
+def vcpu_context(plan: Plan, p2m: Words) -> vcpu_guest_context:
+    """The first vCPU's state: at the kernel's entry, RSI on start info, RSP at the end of the boot stack."""
+    stack = plan.vaddr(plan.boot_stack) + PAGE_SIZE
+    registers = cpu_user_regs(
+        rip=plan.image.entry,
+        rsp=stack,
+        rsi=plan.vaddr(plan.start_info),
+        rflags=RFLAGS_IF,
+        cs=FLAT_KERNEL_CS64,
+        ss=FLAT_KERNEL_SS64,
+        ds=FLAT_KERNEL_DS64,
+        es=FLAT_KERNEL_DS64,
+        fs=FLAT_KERNEL_DS64,
+        gs=FLAT_KERNEL_DS64,
+    )
+    cr3 = int(p2m[plan.l4]) << PAGE_SHIFT
+    return vcpu_guest_context(
+        flags=VGCF_in_kernel | VGCF_online,
+        user_regs=registers,
+        kernel_ss=FLAT_KERNEL_SS64,
+        kernel_sp=stack,
+        ctrlreg=(0, 0, 0, cr3, 0, 0, 0, 0),
+        debugreg=(0, 0, 0, 0, 0, 0, DR6_DEFAULT, DR7_DEFAULT),
+    )
+
+
+def whole_pages(data: bytes | memoryview, pages: int) -> Bytes:
+    """`data` with zeros up to `pages` whole pages."""
+    memory = np.zeros(pages << PAGE_SHIFT, np.uint8)
+    memory[: len(data)] = np.frombuffer(data, np.uint8)
+    return memory
