@@ -117,7 +117,8 @@ def count_table(mmu: Mmu, mfn: int, count: Count, *, honest: bool) -> None:
     if level == L4:
         held[256:272] = 0
     present = held[(held & np.uint64(P)) != 0]
-    check_bits(present, level, frames.describe(mfn), checked=not parked)
+    if len(present):
+        check_bits(present, level, mfn, checked=not parked)
     if level == L1:
         count_l1(mmu, present, count)
     else:
@@ -157,23 +158,23 @@ def count_upper(mmu: Mmu, mfn: int, level: int, entry: int, count: Count) -> Non
         use(mmu, target, level - 1, count)
 
 
-def check_bits(present: Entries, level: int, where: str, *, checked: bool) -> None:
+def check_bits(present: Entries, level: int, mfn: int, *, checked: bool) -> None:
     """P1 for all present entries, P6 for those of a table that was published."""
 
     def none_has(bits: int) -> bool:
         return not (present & np.uint64(bits)).any()
 
-    assert none_has(CACHE_BITS | PSE), f"P1: an entry of {where} (XSA-148)"
+    assert none_has(CACHE_BITS | PSE), f"P1: an entry of frame {mfn:#x} (XSA-148)"
     if not checked:
         return
-    assert ((present & np.uint64(US)) != 0).all(), f"P6: an entry of {where} without US"
+    assert ((present & np.uint64(US)) != 0).all(), f"P6: an entry of frame {mfn:#x} without US"
     if level == L1:
         kernel, everywhere = (present & np.uint64(GUEST_KERNEL)) != 0, (present & np.uint64(G)) != 0
         assert (kernel != everywhere).all(), (
-            f"P6: an entry of {where} is both the kernel's and global, or neither"
+            f"P6: an entry of frame {mfn:#x} is both the kernel's and global, or neither"
         )
     else:
-        assert none_has(G), f"P1: a global entry in {where}"
+        assert none_has(G), f"P1: a global entry in frame {mfn:#x}"
 
 
 def count_vcpus(mmu: Mmu, count: Count) -> None:
