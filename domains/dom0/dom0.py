@@ -3,7 +3,7 @@
     store ── its socket, Dom0's own client, guests' rings
       └─ consoles
           └─ toolstack ── the control endpoint
-              └─ block back end
+              └─ block and net back ends
 
 One kernel, one loop: sockets are physical interrupts in it, rings are event channels.
 """
@@ -26,6 +26,7 @@ from domains.dom0.xenstore.socket import SocketServer
 from domains.kernel.guest import Guest
 from domains.kernel.kernel import Kernel
 from drivers.block.back import BlockBack
+from drivers.net.back import NetBack
 from hypervisor.public.xen import VIRQ_DOM_EXC
 
 STORE_SOCKET: Final = "xenstored"
@@ -54,6 +55,8 @@ class Dom0(Guest):
         service = self._start_toolstack(xen)
         blocks = BlockBack(kernel)
         blocks.start()
+        nets = NetBack(kernel)
+        nets.start()
         service.listen(self._folder)
         self._run()
         service.close()

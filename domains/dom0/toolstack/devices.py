@@ -7,10 +7,12 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Final
 
 from domains.dom0.toolstack.store_tree import children, home, read_or_none, remove, write_all
 from domains.dom0.toolstack.xlcfg.disk import Disk
+from domains.dom0.toolstack.xlcfg.vif import Vif
 from domains.kernel.xenbus import StoreCalls
 from hypervisor.public.io.protocols import XEN_IO_PROTO_ABI_X86_64
 from hypervisor.public.io.xenbus import (
@@ -22,6 +24,8 @@ from hypervisor.public.io.xenbus import (
 from hypervisor.public.types import DomId
 
 DOM0: Final = DomId(0)
+DEFAULT_MTU: Final = 1500
+XEN_OUI: Final = bytes.fromhex("00163e")
 
 
 def front_path(domid: DomId, kind: str, devid: int) -> str:
@@ -58,6 +62,43 @@ def add_disk(nodes: StoreCalls, domid: DomId, disk: Disk) -> None:
         "state": int(XenbusStateInitialising),
     }
     add_device(nodes, domid, "vbd", disk.devid, front, back)
+
+
+def add_vif(nodes: StoreCalls, domid: DomId, devid: int, vif: Vif) -> None:
+    """Announce a network interface, whose MAC address is chosen, to both ends; to be done in one transaction.
+
+    The back end's `ip` is for whoever filters or configures; guests may read it too.
+    """
+    if vif.mac is None:
+        raise ValueError("a vif without a MAC address")
+    optional = {"vifname": vif.name, "ip": vif.ip, "rate": vif.rate and str(vif.rate), "mtu": vif.mtu}
+    back: dict[str, str | int] = {
+        "frontend-id": domid,
+        "online": 1,
+        **{name: value for name, value in optional.items() if value is not None},
+        "mac": vif.mac,
+        "bridge": vif.bridge,
+        "handle": devid,
+        "type": "vif",
+        "hotplug-status": "",
+        "state": int(XenbusStateInitialising),
+    }
+    front: dict[str, str | int] = {
+        "backend-id": DOM0,
+        "handle": devid,
+        "mac": vif.mac,
+        "mtu": vif.mtu or DEFAULT_MTU,
+        "trusted": 1,
+        "state": int(XenbusStateInitialising),
+    }
+    add_device(nodes, domid, "vif", devid, front, back)
+
+
+def random_mac() -> str:
+    """An address in the space that is Xen's (OUI 00:16:3e), its lower half as libxl has it."""
+    tail = bytearray(secrets.token_bytes(3))
+    tail[0] &= 0x7F
+    return (XEN_OUI + tail).hex(":")
 
 
 def add_device(

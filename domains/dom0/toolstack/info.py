@@ -45,6 +45,7 @@ def describe(info: DomainInfo, domains: Domains) -> dict[str, Any]:
             "disks": [
                 {"target": disk.target, "vdev": disk.vdev, "writable": disk.writable} for disk in config.disks
             ],
+            "vifs": [{"mac": vif.mac, "bridge": vif.bridge, "ip": vif.ip} for vif in config.vifs],
             "on_poweroff": config.actions.on_poweroff,
             "on_reboot": config.actions.on_reboot,
             "on_crash": config.actions.on_crash,

@@ -81,8 +81,7 @@ class Lifecycle:
         Raises ToolstackError, and then nothing of it is left.
         """
         self._domains.check_name_free(config.name)
-        if config.vifs:
-            raise ToolstackError("vif is not supported yet; remove it from the description")
+        config = with_macs(config)
         prepared = prepare(config)
         self._check_memory(config)
         uuid = config.uuid or uuid4()
@@ -231,6 +230,8 @@ class Lifecycle:
         self._xenstored.introduce(domid, built.store_mfn, built.store_port)
         for disk in config.disks:
             xenbus.in_transaction(partial(devices.add_disk, domid=domid, disk=disk))
+        for devid, vif in enumerate(config.vifs):
+            xenbus.in_transaction(partial(devices.add_vif, domid=domid, devid=devid, vif=vif))
 
     def _forget(self, domid: DomId) -> None:
         """Take the domain out of the store and out of the records."""
@@ -250,6 +251,13 @@ class Lifecycle:
         if isinstance(error, ToolstackError):
             return error
         return ToolstackError(f"domain {config.name} could not be created: {error}", Exit.FAILURE)
+
+
+def with_macs(config: DomainConfig) -> DomainConfig:
+    """Every interface with a MAC address; one that is chosen here the domain keeps when it is made again."""
+    return replace(
+        config, vifs=tuple(replace(vif, mac=vif.mac or devices.random_mac()) for vif in config.vifs)
+    )
 
 
 def name_of(reason: ShutdownReason) -> str:

@@ -3,52 +3,126 @@ optional.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from ipaddress import AddressValueError, IPv4Interface, NetmaskValueError
+from typing import Any, Final, NamedTuple
 
-KEYS: Final = (
-    "mac",
-    "bridge",
-    "vifname",
-    "ip",
-    "script",
-    "rate",
-    "backend",
-    "model",
-    "type",
-    "gatewaydev",
-    "mtu",
-)
+IGNORED: Final = ("script", "model", "type")
+"""What stands in descriptions for Xen and makes no difference here: there are no hotplug scripts, and a PV
+guest has no emulated device.
+"""
+RATE: Final = re.compile(r"([0-9]+)([GMK]?)([Bb])/s(?:@([0-9]+)(s|ms|us)?)?")
+MULTIPLES: Final = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3}
+MICROSECONDS: Final = {None: 1000**2, "s": 1000**2, "ms": 1000, "us": 1}
+INTERVAL: Final = 50_000
+"""Microseconds between two replenishments where none are named."""
+MTU_RANGE: Final = range(68, 65522)
+"""RFC 791's smallest, and what fits into netif's largest packet behind an Ethernet header."""
+MAX_U32: Final = 0xFFFF_FFFF
+
+
+class Rate(NamedTuple):
+    """What an interface may send: so many bytes in each interval of so many microseconds."""
+
+    bytes_per_interval: int
+    interval_usecs: int
+
+    def __str__(self) -> str:
+        return f"{self.bytes_per_interval},{self.interval_usecs}"
 
 
 @dataclass(frozen=True, slots=True)
 class Vif:
-    """One virtual network interface; what is None is chosen at creation."""
+    """One virtual network interface; what is None is chosen at creation, or not limited."""
 
     mac: str | None = None
     bridge: str = "xenbr0"
     name: str | None = None
     ip: str | None = None
+    rate: Rate | None = None
+    mtu: int | None = None
 
 
 def parse_vif(text: str) -> Vif:
     """The interface that a specification describes. Raises ValueError with a reason of one line."""
     named: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
-        key, equals, value = item.partition("=")
+        key, equals, value = (part.strip() for part in item.partition("="))
         if not equals:
             raise ValueError(f"'{item}' in a vif is not key=value")
-        if key not in KEYS:
+        if key not in PARSERS and key not in IGNORED and key not in UNSUPPORTED:
             raise ValueError(f"unknown vif option '{key}'")
         if key in named:
             raise ValueError(f"vif option '{key}' is given twice")
+        if key in UNSUPPORTED and value not in UNSUPPORTED[key]:
+            raise ValueError(f"vif option '{key}' is not supported")
         named[key] = value
-    for key in ("script", "rate", "backend", "gatewaydev", "mtu"):
-        if key in named:
-            raise ValueError(f"vif option '{key}' is not supported yet")
-    mac = named.get("mac")
-    if mac is not None and not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", mac):
-        raise ValueError(f"'{mac}' is no MAC address")
-    if mac is not None and int(mac[:2], 16) & 1:
-        raise ValueError(f"'{mac}' is a group address; the first byte of a MAC must be even")
-    return Vif(mac and mac.lower(), named.get("bridge", "xenbr0"), named.get("vifname"), named.get("ip"))
+    fields = {field: parse(named[key]) for key, (field, parse) in PARSERS.items() if key in named}
+    return Vif(**fields)
+
+
+def parse_mac(text: str) -> str:
+    """Six bytes in hexadecimal, in lower case."""
+    if not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", text):
+        raise ValueError(f"'{text}' is no MAC address")
+    if int(text[:2], 16) & 1:
+        raise ValueError(f"'{text}' is a group address; the first byte of a MAC must be even")
+    return text.lower()
+
+
+def parse_name(text: str) -> str:
+    """Of a bridge or an interface: as Linux bounds them."""
+    if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,15}", text):
+        raise ValueError(f"'{text}' is no name of a bridge or interface: 1 to 15 of A-Z a-z 0-9 _ . : -")
+    return text
+
+
+def parse_ip(text: str) -> str:
+    """An IPv4 address, with or without the length of its network's prefix."""
+    try:
+        IPv4Interface(text)
+    except (AddressValueError, NetmaskValueError):
+        raise ValueError(f"'{text}' is no IPv4 address, such as 10.0.0.1 or 10.0.0.1/24") from None
+    return text
+
+
+def parse_rate(text: str) -> Rate:
+    """`10Mb/s`, `250KB/s`, `1MB/s@20ms`: bits or bytes a second, and how often the credit is renewed."""
+    found = RATE.fullmatch(text)
+    if found is None:
+        raise ValueError(f"'{text}' is no rate, such as 10Mb/s, 250KB/s or 1MB/s@20ms")
+    number, multiple, unit, interval, scale = found.groups()
+    if not 0 < int(number) <= MAX_U32:
+        raise ValueError(f"'{text}' is a rate of nothing, or too large a number")
+    bytes_per_second = int(number) * MULTIPLES[multiple] // (8 if unit == "b" else 1)
+    usecs = int(interval) * MICROSECONDS[scale] if interval else INTERVAL
+    if not 0 < usecs <= MAX_U32:
+        raise ValueError(f"'{text}' has no interval, or one that is too long")
+    if not (in_interval := bytes_per_second * usecs // 1000**2):
+        raise ValueError(f"'{text}' is less than a byte in each interval")
+    return Rate(in_interval, usecs)
+
+
+def parse_mtu(text: str) -> int:
+    """Bytes of the largest IP packet."""
+    if not text.isascii() or not text.isdigit() or int(text[:6]) not in MTU_RANGE:
+        raise ValueError(f"'{text}' is no MTU; {MTU_RANGE.start} to {MTU_RANGE.stop - 1} are possible")
+    return int(text)
+
+
+PARSERS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
+    "mac": ("mac", parse_mac),
+    "bridge": ("bridge", parse_name),
+    "vifname": ("name", parse_name),
+    "ip": ("ip", parse_ip),
+    "rate": ("rate", parse_rate),
+    "mtu": ("mtu", parse_mtu),
+}
+UNSUPPORTED: Final[dict[str, tuple[str, ...]]] = {
+    "backend": ("0", "Domain-0"),
+    "gatewaydev": (),
+    "vlan": (),
+    "devid": (),
+}
+"""Options of xl's that are refused, unless they ask for what there is anyway."""
