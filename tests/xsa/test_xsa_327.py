@@ -35,7 +35,12 @@ def test_only_aligned_places_inside_a_page_are_accepted(guest: Caller) -> None:
         fits = offset % 8 == 0 and offset + vcpu_info.sizeof <= 4096
         if fits:
             continue
-        assert register(guest, frame, offset) < 0
+        arg = guest.record(vcpu_register_vcpu_info(mfn=frame, offset=offset))
+        result = guest.machine.hypercall(
+            guest.built.vcpu, Hypercall.vcpu_op, VCPUOP_register_vcpu_info, 0, arg
+        )
+        assert isinstance(result, int)
+        assert result < 0
         assert guest.mmu.frames.refs[frame] == 1
     assert register(guest, frame, 4096 - vcpu_info.sizeof) == 0
     assert guest.mmuext_op(op(MMUEXT_PIN_L1_TABLE, frame))[0] < 0
@@ -58,5 +63,5 @@ def test_without_alignment_odd_places_are_accepted(guest: Caller, monkeypatch: p
         return record
 
     (frame,) = guest.spare()
-    monkeypatch.setattr(vcpu_register_vcpu_info, "unpack", unpack)
+    monkeypatch.setattr(vcpu_register_vcpu_info, "unpack", staticmethod(unpack))
     assert register(guest, frame, 1) == 0

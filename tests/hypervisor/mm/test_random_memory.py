@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 from hypervisor.machine.paging import pte
 from hypervisor.mm.budget import Budget, Restart, Slice
 from hypervisor.mm.domain_memory import VcpuMemory
-from hypervisor.mm.frame_table import PARTIAL, SEG_DESC
+from hypervisor.mm.frame_table import ALLOCATED, PARTIAL, PINNED, SEG_DESC
 from hypervisor.public.errno import XenError
 from hypervisor.public.xen import DOMID_SELF
 from tests.hypervisor.mm.small_machine import RO, RW, Guest, SmallMachine
@@ -232,7 +232,8 @@ class RandomMemory(RuleBasedStateMachine):
         for base in guest.d.extents.bases:
             for mfn in range(base, base + 1024):
                 if frames.owner[mfn] == guest.d.domid:
-                    assert not frames.flags[mfn] & PARTIAL, "Q5: a table is parked for ever"
+                    left = frames.flags[mfn] & (ALLOCATED | PINNED | PARTIAL)
+                    assert not left, f"K2, Q5: {frames.describe(mfn)} outlives its owner"
         if guest.mmu.release_extents(guest.d):
             del self.machine.domains[guest.d.domid]
 
