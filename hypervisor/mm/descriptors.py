@@ -102,8 +102,10 @@ class Descriptors:
         False: beyond the limit, not mapped, or refused: the guest gets its fault.
         """
         page = offset >> 12
-        if not 0 <= offset >> 3 < v.ldt_entries or page in v.ldt_frames:
+        if not 0 <= offset >> 3 < v.ldt_entries:
             return False
+        if page in v.ldt_frames:
+            return True
         va = v.ldt_base + (page << 12)
         walked = self.walker.to_l1(v, va)
         entry = walked.words[va >> 12 & 511] if walked is not None else 0

@@ -52,6 +52,13 @@ INVALID_MFN_FIELD: Final = PTE_MFN_MASK >> 12
 
 _KERNEL: Final = PAGE_GUEST_KERNEL | PAGE_USER
 
+Words = npt.NDArray[np.uint64]
+_PRESENT, _RW, _USER = np.uint64(PAGE_PRESENT), np.uint64(PAGE_RW), np.uint64(PAGE_USER)
+_MFN, _PAGE_SHIFT = np.uint64(PTE_MFN_MASK), np.uint64(12)
+_GUEST_KERNEL = np.uint64(PAGE_GUEST_KERNEL)
+_AS_KERNEL, _NOT_GLOBAL = np.uint64(_KERNEL), np.uint64(U64 & ~PAGE_GLOBAL)
+_AS_USER = np.uint64(PAGE_GLOBAL | PAGE_USER)
+
 
 def adjust_l1e(entry: int) -> int:
     """A present L1 entry as Xen writes it: a guest-kernel page is marked, a guest-user page is global (P6)."""
@@ -64,14 +71,48 @@ def adjust_l1e(entry: int) -> int:
     return entry | PAGE_GLOBAL | PAGE_USER
 
 
-def adjust_l1es(entries: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """adjust_l1e for each entry of an array, in a new array."""
-    present = (entries & np.uint64(PAGE_PRESENT)) != 0
-    kernel = (entries & np.uint64(PAGE_USER)) == 0
-    kernel |= (entries & np.uint64(PAGE_GUEST_KERNEL)) != 0
-    as_kernel = (entries | np.uint64(_KERNEL)) & np.uint64(U64 & ~PAGE_GLOBAL)
-    as_user = entries | np.uint64(PAGE_GLOBAL | PAGE_USER)
-    return np.where(present, np.where(kernel, as_kernel, as_user), entries)
+def adjust_l1es(entries: Words) -> Words:
+    """adjust_l1e for each entry of an array, in a new array. A whole table of one kind is one operation."""
+    every, some = bits_of_all(entries), bits_of_any(entries)
+    if every & PAGE_PRESENT and (every & PAGE_GUEST_KERNEL or not some & PAGE_USER):
+        return (entries | _AS_KERNEL) & _NOT_GLOBAL
+    if every & PAGE_PRESENT and every & PAGE_USER and not some & PAGE_GUEST_KERNEL:
+        return entries | _AS_USER
+    present = (entries & _PRESENT) != 0
+    kernel = (entries & _USER) == 0
+    kernel |= (entries & _GUEST_KERNEL) != 0
+    return np.where(
+        present, np.where(kernel, (entries | _AS_KERNEL) & _NOT_GLOBAL, entries | _AS_USER), entries
+    )
+
+
+def bits_of_any(entries: Words) -> int:
+    """The bits that at least one entry has."""
+    return int(np.bitwise_or.reduce(entries))
+
+
+def bits_of_all(entries: Words) -> int:
+    """The bits that every entry has."""
+    return int(np.bitwise_and.reduce(entries))
+
+
+def mfns_of(entries: Words) -> npt.NDArray[np.int64]:
+    """pte_mfn of each entry."""
+    return ((entries & _MFN) >> _PAGE_SHIFT).view(np.int64)
+
+
+def present_of(entries: Words) -> Words:
+    """The entries that are present."""
+    if bits_of_all(entries) & PAGE_PRESENT:
+        return entries
+    return entries[(entries & _PRESENT) != 0]
+
+
+def writable_of(present: Words, named: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Of the frames that present entries name, those named writable."""
+    if bits_of_all(present) & PAGE_RW:
+        return named
+    return named[(present & _RW) != 0]
 
 
 def adjust_upper(entry: int, level: int) -> int:

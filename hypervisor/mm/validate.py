@@ -9,12 +9,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from numpy import count_nonzero
 
-from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, PTE_MFN_MASK, pte_mfn
+from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, pte_mfn
 from hypervisor.mm import descriptor_rules, linear, xen_slots
 from hypervisor.mm.budget import Restart, Slice
 from hypervisor.mm.devalidate import present_slots
-from hypervisor.mm.entries import INVALID_MFN_FIELD, L1_DISALLOW, UPPER_DISALLOW, adjust_l1es, adjust_upper
+from hypervisor.mm.entries import (
+    INVALID_MFN_FIELD,
+    L1_DISALLOW,
+    UPPER_DISALLOW,
+    adjust_l1es,
+    adjust_upper,
+    bits_of_any,
+    mfns_of,
+    present_of,
+    writable_of,
+)
 from hypervisor.mm.frame_table import L1, L4, SEG_DESC, VALIDATED, WRITABLE
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import DomId
@@ -50,9 +61,9 @@ def promote_l1(types: "PageTypes", mfn: int) -> None:
     table = types.tables[mfn]
     owner = types.domains[DomId(frames.owner[mfn])]
     entries = table.entries
-    present = entries[(entries & np.uint64(PAGE_PRESENT)) != 0]
-    named = ((present & np.uint64(PTE_MFN_MASK)) >> np.uint64(12)).astype(np.int64)
-    writable = named[(present & np.uint64(PAGE_RW)) != 0]
+    present = present_of(entries)
+    named = mfns_of(present)
+    writable = writable_of(present, named)
     if not l1es_permitted(types, owner, present, named, writable):
         take_l1es_one_by_one(types, owner, present)
     else:
@@ -71,18 +82,21 @@ def l1es_permitted(
     frames = types.frames
     if not len(present):
         return True
-    if (present & np.uint64(L1_DISALLOW)).any() or int(named.max()) >= frames.top:
+    if bits_of_any(present) & L1_DISALLOW or int(named.max()) >= frames.top:
         return False
-    if (frames.owner_np[named] != owner.domid).any():
+    if count_nonzero(frames.owner_np[named] != owner.domid):
         return False
     if int(frames.refs_np[named].max()) + len(named) > frames.max_refs:
         return False
     if not len(writable):
         return True
-    unused = frames.tcount_np[writable] == 0
-    other = frames.type_np[writable] != WRITABLE
-    if (other & ~unused).any() or (unused & other & (frames.stamp_np[writable] >= owner.flush_clock)).any():
-        return False
+    if count_nonzero(frames.type_np[writable] != WRITABLE):
+        unused = frames.tcount_np[writable] == 0
+        other = frames.type_np[writable] != WRITABLE
+        if (other & ~unused).any() or (
+            unused & other & (frames.stamp_np[writable] >= owner.flush_clock)
+        ).any():
+            return False
     return int(frames.tcount_np[writable].max()) + len(writable) <= frames.max_tcount
 
 
@@ -91,8 +105,9 @@ def take_l1es(types: "PageTypes", named: Mfns, writable: Mfns) -> None:
     frames = types.frames
     add(frames.refs_np, named)
     if len(writable):
-        frames.type_np[writable] = WRITABLE
-        frames.flags_np[writable] |= VALIDATED
+        if count_nonzero(frames.type_np[writable] != WRITABLE):
+            frames.type_np[writable] = WRITABLE
+            frames.flags_np[writable] |= VALIDATED
         add(frames.tcount_np, writable)
 
 
