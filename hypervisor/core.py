@@ -23,7 +23,7 @@ from typing import Final
 
 from hypervisor.domain.dom0_build import build_dom0
 from hypervisor.domain.domain import Domain
-from hypervisor.domain.hypervisor import Hypervisor
+from hypervisor.domain.hypervisor import HARDWARE_DOMID, Hypervisor
 from hypervisor.domain.lifecycle import M2P_MEMFD, begin_destroy, process_gone
 from hypervisor.domain.requests import ProcessRequests
 from hypervisor.domain.vcpu import Vcpu
@@ -38,7 +38,6 @@ from hypervisor.wire.descriptors import Note
 from hypervisor.wire.endpoint import CoreEndpoint
 from hypervisor.wire.messages import Effect, ProtocolError, pack, unpack_request
 
-DOM0: Final = DomId(0)
 MESSAGES_PER_TURN: Final = 64
 SLICES_PER_TURN: Final = 8
 RESERVED_DESCRIPTORS: Final = 64
@@ -252,6 +251,9 @@ class Core:
         vcpu.effects.clear()
         self._endpoint.send(vcpu.domain.domid, pack([vcpu.waiting_seq, 0, effects]))
 
+    def end_machine(self) -> None:
+        self.ending = True
+
     def gone(self, domain: Domain) -> None:
         link = self.links.pop(domain.domid, None)
         if link is not None:
@@ -336,9 +338,8 @@ class Core:
         link.pidfd = -1
         link.killed = True
         process_gone(self.hv, link.domain)
-        if link.domain.domid == DOM0:
-            # As Xen, whose hardware domain's end is the machine's (common/domain.c, hwdom_shutdown).
-            self.ending = True
+        if link.domain.domid == HARDWARE_DOMID:
+            self.end_machine()
 
 
 def _send_signal(link: Link, number: int) -> None:

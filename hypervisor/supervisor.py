@@ -56,6 +56,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Run the machine to its end. The folder exists; it is removed."""
+        become("xeno-supervisor", dies_with_parent=False)
         raise_limits()
         gc.collect()
         gc.freeze()
@@ -82,7 +83,8 @@ class Supervisor:
             become("xeno-core", dies_with_parent=False)
             self.entries.core(self.config, core_end, supervisor_pidfd)
 
-        pid = self._fork(core, keep={core_end.fileno(), supervisor_pidfd})
+        lock = {self.config.lock_fd} if self.config.lock_fd >= 0 else set()
+        pid = self._fork(core, keep={core_end.fileno(), supervisor_pidfd} | lock)
         os.close(supervisor_pidfd)
         return pid
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from domains.xenctl.folder import LOG, folder_of, is_running, make_folder, supervisor_pid, take_lock
+from domains.xenctl.folder import LOCK, LOG, folder_of, is_running, make_folder, supervisor_pid, take_lock
 from hypervisor.wire.control_protocol import ENDPOINT, ControlError, Exit, Op
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ STOP_TIMEOUT: Final = 10.0
 GRACE: Final = 3.0
 """Seconds given to Dom0 to end the machine before its supervisor is told to."""
 POLL: Final = 0.005
+LOG_END: Final = 1 << 16
+"""Bytes of a log's end in which the last line is looked for."""
 
 DEFAULT_MEMORY: Final = 4096
 DEFAULT_CPUS: Final = 2
@@ -53,24 +57,34 @@ def start_machine(name: str, memory: int, cpus: int) -> bool:
 
     Raises ControlError if it does not come up.
     """
+    log = launch(name, memory, cpus, detach)
+    if log is None:
+        return False
+    try:
+        await_dom0(name, folder_of(name), log)
+    finally:
+        os.close(log)
+    return True
+
+
+def launch(name: str, memory: int, cpus: int, fork: Callable[[Callable[[], None]], None]) -> int | None:
+    """Begin a machine's life: `fork` runs its supervisor in another process. A descriptor of its log, or None
+    if a machine of that name runs.
+    """
     folder = folder_of(name)
     make_folder(folder)
     lock = take_lock(folder)
     if lock is None:
-        return False
+        return None
     try:
         for entry in folder.iterdir():
-            if entry.name != "lock":
+            if entry.name != LOCK:
                 entry.unlink()
         log = os.open(folder / LOG, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        detach(lambda: supervise(name, folder, memory, cpus, lock, log))
+        fork(lambda: supervise(name, folder, memory, cpus, lock, log))
     finally:
         os.close(lock)
-    try:
-        await_dom0(name, folder, log)
-    finally:
-        os.close(log)
-    return True
+    return log
 
 
 def detach(body: Callable[[], None]) -> None:
@@ -83,7 +97,10 @@ def detach(body: Callable[[], None]) -> None:
         os.setsid()
         if os.fork() == 0:
             body()
+    except BaseException:  # noqa: BLE001 - the outermost frame of a process: report, then leave
+        traceback.print_exc()
     finally:
+        sys.stderr.flush()
         os._exit(0)
 
 
@@ -98,7 +115,7 @@ def supervise(name: str, folder: Path, memory: int, cpus: int, lock: int, log: i
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     from domains.xenctl.template import run_machine
 
-    run_machine(name, folder, memory * PAGES_PER_MIB, cpus)
+    run_machine(name, folder, memory * PAGES_PER_MIB, cpus, lock)
 
 
 def await_dom0(name: str, folder: Path, log: int) -> None:
@@ -120,11 +137,13 @@ def await_dom0(name: str, folder: Path, log: int) -> None:
             client.post(Op.info)
             if client.receive(min(left, 0.5)) is not None:
                 return
-    last = (
-        os.pread(log, 1 << 16, max(os.fstat(log).st_size - (1 << 16), 0)).decode(errors="replace").split("\n")
-    )
-    reason = next((line for line in reversed(last) if line.strip()), "no reason was given")
-    raise ControlError(Exit.FAILURE, f"machine '{name}' did not start: {reason.strip()}")
+    raise ControlError(Exit.FAILURE, f"machine '{name}' did not start: {last_words(log)}")
+
+
+def last_words(log: int) -> str:
+    """The last line of a machine's log."""
+    end = os.pread(log, LOG_END, max(os.fstat(log).st_size - LOG_END, 0)).decode(errors="replace")
+    return next((line.strip() for line in reversed(end.split("\n")) if line.strip()), "no reason was given")
 
 
 def stop_machine(name: str) -> None:

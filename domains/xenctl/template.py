@@ -19,11 +19,16 @@ WARM: Final = ("domains.kernel.run", "domains.dom0.dom0")
 """Modules that forked processes need at once; imported here, their memory is shared."""
 
 
-def run_machine(name: str, folder: Path, memory_frames: int, cpus: int) -> None:
-    """Run a machine to its end; its folder is removed."""
+def run_machine(name: str, folder: Path, memory_frames: int, cpus: int, lock: int) -> None:
+    """Run a machine to its end; its folder is removed. `lock` holds the folder's lock."""
     for module in WARM:
         importlib.import_module(module)
     config = MachineConfig(
-        name=name, folder=folder, memory_frames=memory_frames, nr_cpus=cpus, dom0_kernel=make_image(DOM0)
+        name=name,
+        folder=folder,
+        memory_frames=memory_frames,
+        nr_cpus=cpus,
+        dom0_kernel=make_image(DOM0),
+        lock_fd=lock,
     )
     Supervisor(config, Entries(core=run_core, domain=run_domain)).run()

@@ -32,6 +32,8 @@ from hypervisor.sched.timers import Timers
 from hypervisor.wire.messages import Effect, EffectRecord
 
 DOMID_FIRST_RESERVED: Final = 0x7FF0
+HARDWARE_DOMID: Final = 0
+"""Dom0, whose end is the machine's, as on Xen (common/domain.c, hwdom_shutdown)."""
 
 
 class Processes(Protocol):
@@ -57,6 +59,9 @@ class Processes(Protocol):
 
     def ask_to_save(self, vcpu: Vcpu) -> None:
         """Have the process of a vCPU that is in the hypervisor send its registers (Request.SAVED)."""
+
+    def end_machine(self) -> None:
+        """Dom0 has shut down: everything ends."""
 
     def gone(self, domain: Domain) -> None:
         """The domain's last trace is gone: forget it."""
@@ -316,6 +321,8 @@ class Hypervisor:
         if domain.shutdown_code is not None:
             return
         domain.shutdown_code = code
+        if domain.domid == HARDWARE_DOMID:
+            self.processes.end_machine()
         for vcpu in domain.vcpus:
             self._stop(vcpu)
         self.virqs.send(VIRQ_DOM_EXC)
