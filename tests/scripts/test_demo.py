@@ -1,0 +1,69 @@
+"""The demonstration is what a newcomer runs first: it succeeds, ends in a clean census, and leaves nothing behind."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.machines import REPOSITORY, pids_of
+
+SECONDS = 100
+
+
+def run_demo(tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """scripts/demo with a runtime folder and a temporary folder of the test's own."""
+    runtime = tmp_path / "r"
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    return subprocess.run(
+        [REPOSITORY / "scripts" / "demo"],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+        cwd="/",
+        env={**os.environ, "XDG_RUNTIME_DIR": str(runtime), "TMPDIR": str(tmp_path)},
+    )
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    folder = tmp_path_factory.mktemp("demo")
+    return run_demo(folder), folder
+
+
+def test_it_succeeds_and_its_census_is_clean(told: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    done, _ = told
+    assert done.returncode == 0, done.stdout + done.stderr
+    census = re.findall(r"^ +([a-z ]+?) {2,}(\d+) +(\d+) +(-?\d+)$", done.stdout, re.MULTILINE)
+    assert {what for what, *_ in census} >= {"frames in use", "event channels", "grants", "processes"}
+    assert all(before == now and left == "0" for _, before, now, left in census)
+
+
+def test_two_guests_did_real_work_in_two_processes(
+    told: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    done, _ = told
+    listed = re.findall(r"^ +(demandpaging|blockcheck) +\d+ .* (\d+)$", done.stdout, re.MULTILINE)
+    assert len({pid for _, pid in listed}) == 2
+    assert "page faults, all contents right" in done.stdout
+    assert "wrote and read back a pattern: all sectors right" in done.stdout
+
+
+def test_it_leaves_no_file_and_no_process(told: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    done, folder = told
+    left = [path for path in folder.rglob("*") if path.is_file() or path.is_socket()]
+    assert left == []
+    (supervisor,) = re.findall(r"process (\d+): xeno-supervisor", done.stdout)
+    assert pids_of(int(supervisor)) == []
+
+
+def test_a_machine_that_does_not_start_is_a_failed_demonstration(tmp_path: Path) -> None:
+    """The exit code is the demonstration's word: what was not shown is not claimed."""
+    (tmp_path / "r").mkdir(mode=0o700)
+    (tmp_path / "r" / "xenoscope").mkdir(mode=0o755)
+    failed = run_demo(tmp_path)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("\ndemo: FAILED: xenctl start")
+    assert "census" not in failed.stdout
