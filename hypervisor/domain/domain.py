@@ -60,6 +60,7 @@ class Domain:
     pid: int = 0
     created_ns: int = 0
     death_step: int = 0
+    retry_ns: int = 0
     console_line: bytearray = field(default_factory=bytearray)
     permissions: set[tuple[str, int, int]] = field(default_factory=set)
     """("iomem", first, count), ("irq", …), ("ioport", …) that the control domain granted."""

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 MAX_VCPUS: Final = 1
 """vCPUs of a domain: they would take turns in its process (SMP guests are not implemented)."""
 M2P_MEMFD: Final = -1
-RETRY_NS: Final = 5_000_000
+RETRY_NS: Final = 1_000_000
+MAX_RETRY_NS: Final = 100_000_000
+"""How often it is looked whether others have let go of a dead domain's frames: ever more rarely."""
 GRANT_OVERHEAD_FRAMES: Final = 2048
 
 
@@ -192,8 +194,11 @@ def complete_destroy(hv: Hypervisor, domain: Domain) -> None:
         return
     if hasattr(domain, "grants"):
         domain.grants.destroy()
-    if domain.pid or not hv.mmu.release_extents(domain.mem):
-        hv.timers.at(hv.now() + RETRY_NS, lambda: complete_destroy(hv, domain))
+    if domain.pid:  # process_gone comes back here
+        return
+    if not hv.mmu.release_extents(domain.mem):
+        domain.retry_ns = min(2 * domain.retry_ns or RETRY_NS, MAX_RETRY_NS)
+        hv.timers.at(hv.now() + domain.retry_ns, lambda: complete_destroy(hv, domain))
         return
     hv.forget_extents(domain.domid)
     domain.life = Life.DEAD
