@@ -32,6 +32,8 @@ from hypervisor.sched.timers import Timers
 from hypervisor.wire.messages import Effect, EffectRecord
 
 DOMID_FIRST_RESERVED: Final = 0x7FF0
+HOLD_NS: Final = 1_000_000
+"""How long a granter that was stopped for its grant flags' sake waits for who asked to ask again."""
 HARDWARE_DOMID: Final = 0
 """Dom0, whose end is the machine's, as on Xen (common/domain.c, hwdom_shutdown)."""
 
@@ -85,7 +87,6 @@ class Hypervisor:
         self.memory_frames = memory_frames
         self.nr_cpus = nr_cpus
         self.log = Log()
-        self.explain = False
         self.counters: Counter[str] = Counter()
         self.domains: dict[DomId, Domain] = {}
         self.memories: dict[DomId, DomainMemory] = {}
@@ -100,6 +101,8 @@ class Hypervisor:
         )
         self.atomics = find_atomics()
         self.virqs = GlobalVirqs()
+        self.held_until: dict[DomId, int] = {}
+        """Domains whose vCPUs, once stopped, stay so until then (system time), for somebody will change their grant flags."""
         self.timers = Timers()
         self.slices = Slices(nr_cpus, RoundRobin(), self._resume, self._preempt, self._freeze, self._thaw)
         self.units: dict[SchedUnit, Vcpu] = {}
@@ -202,7 +205,7 @@ class Hypervisor:
         try:
             self.mmu.copy_to_guest(vcpu.mem, vcpu.runstate_area, pack_runstate(vcpu, self.now()))
         except XenError:
-            self.log.counters["runstate area not writable"] += 1
+            self.log.count("runstate area not writable")
 
     def _preempt(self, unit: SchedUnit) -> None:
         vcpu = self.units[unit]
@@ -247,7 +250,6 @@ class Hypervisor:
         if vcpu.blocked is not None:
             self.wake(vcpu)
         elif vcpu.waiting_seq is None and vcpu.up:
-            domain.mailbox.set_stop(vcpu_id, True)
             self.processes.interrupt(vcpu)
 
     def may_write_flags(self, granter: Domain) -> bool:
@@ -258,6 +260,7 @@ class Hypervisor:
         if self.atomics is not None and granter.mailbox.atomic_guest:
             return True
         running = [vcpu for vcpu in granter.vcpus if not self.is_stopped(vcpu)]
+        self.held_until[granter.domid] = self.now() + HOLD_NS
         for vcpu in running:
             granter.mailbox.set_stop(vcpu.vcpu_id, True)
             self.processes.interrupt(vcpu)

@@ -4,11 +4,12 @@
     0x200  applied[512 bytes]    the process copies `raised` here once it has set the guest's pending bit
     0x400  vCPU 0: counter u64   the core adds 1 each time it raises something for this vCPU
            +8      stop u8       the core sets it to end a running slice, and clears it before it answers STOPPED
+           +16     seen u64      the process: `counter` when it last collected raised ports; while they differ there is more
     0x440  vCPU 1: …
     0xC00  epoch u64             the host's CLOCK_MONOTONIC, ns, at system time 0 (core, once)
     0xC08  atomic u8             1: this guest changes grant flags by an atomic exchange (process)
 
-Invariant: each word has one writer (DESIGN.md, Events): raised, counter, stop: the core; applied: the process.
+Invariant: each word has one writer (DESIGN.md, Events): raised, counter, stop: the core; applied, seen: the process.
 A guest's pending bits are therefore written by its own process alone, and no event can be lost or doubled.
 """
 
@@ -29,7 +30,8 @@ _VCPU_STRIDE: Final = 64
 _EPOCH: Final = 0xC00
 _ATOMIC: Final = 0xC08
 STOP_OFFSET: Final = 8
-"""Where a vCPU's stop byte lies after its counter."""
+SEEN_OFFSET: Final = 16
+"""Where a vCPU's other words lie after its counter."""
 
 
 class Mailbox:
@@ -88,6 +90,10 @@ class Mailbox:
 
     def declare_atomic(self) -> None:
         self._octets[_ATOMIC] = 1
+
+    def note_seen(self, vcpu: int, counter: int) -> None:
+        """All that was raised up to `counter` is being collected."""
+        self._counters[vcpu * (_VCPU_STRIDE // 8) + SEEN_OFFSET // 8] = counter
 
     def stop(self, vcpu: int) -> bool:
         return bool(self._octets[_VCPU + vcpu * _VCPU_STRIDE + STOP_OFFSET])

@@ -79,7 +79,8 @@ class BenchGate:
     def map_ldt_page(self, _vcpu: int, _offset: int) -> tuple[int, list[EffectRecord]]:
         return -22, []
 
-    def raised(self, _vcpu: int = 0) -> list[int]:
+    def raised(self, vcpu: int = 0) -> list[int]:
+        self.mailbox.note_seen(vcpu, self.mailbox.counter(vcpu))
         return self.mailbox.take_raised()
 
     def crash(self, _vcpu: int, reason: str) -> NoReturn:
