@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from domains.xenctl.output import print_error
+from domains.xenctl.output import print_error, write_bytes
 from hypervisor.wire.control_protocol import ControlError, Exit, Op, result_of
 
 if TYPE_CHECKING:
@@ -78,9 +78,7 @@ def read_input(reader: int) -> bytes:
 def show(result: Any) -> str | None:
     """Write output; why the domain ended if the result says so."""
     if isinstance(result, bytes):
-        out = memoryview(result)
-        while out:
-            out = out[os.write(sys.stdout.fileno(), out) :]
+        write_bytes(result)
         return None
     return str(result["ended"]) if "ended" in result else None
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, cast
 
 import typer
 
-from domains.xenctl import console_commands, domain_commands, machine_commands, store_commands
+from domains.xenctl import console_commands, domain_commands, machine_commands, run_command, store_commands
 from domains.xenctl.output import print_error
 from hypervisor.wire.control_protocol import ControlError, Exit
 
-UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 """What the parser of arguments raises; typer does not export it, and where it lies depends on the version."""
 
 app = typer.Typer(
@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     no_args_is_help=True,
 )
-for group in (machine_commands, domain_commands, console_commands, store_commands):
+for group in (run_command, machine_commands, domain_commands, console_commands, store_commands):
     group.register(app)
 
 
@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> int:
         print_error(error.message)
         return error.code
     except UsageError as error:
-        print_error(f"{str(error).rstrip('.')}; see 'xenctl --help'")
+        print_error(f"{error.format_message().rstrip('.')}; see 'xenctl --help'")
         return Exit.USAGE
     except typer.Exit as error:
         return error.exit_code

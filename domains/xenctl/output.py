@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +18,16 @@ def print_json(value: Any) -> None:
 
 def as_text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def write_bytes(data: bytes) -> None:
+    """Put all of `data` on standard output at once, whatever that is."""
+    fd, rest = sys.stdout.fileno(), memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:
+            select.select([], [fd], [])
 
 
 def print_error(message: str) -> None:

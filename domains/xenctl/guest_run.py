@@ -1,0 +1,127 @@
+"""One guest's life on a private machine, followed from outside until something decides how it ended."""
+
+from __future__ import annotations
+
+import re
+import select
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from domains.xenctl.output import write_bytes
+from domains.xenctl.private_machine import PrivateMachine
+from hypervisor.wire.control_protocol import ControlError, Exit, Op, result_of
+
+if TYPE_CHECKING:
+    from hypervisor.wire.control import ControlClient
+
+CRASHES: Final = ("crash", "watchdog")
+REFUSED: Final = "refused"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """`text` on the console ends the run well; nothing: a power-off does. `restart`: a reboot ends nothing."""
+
+    text: bytes = b""
+    restart: bool = False
+
+
+class GuestRun:
+    """Runs a guest once. Afterwards `ended` says how, and `log` what the hypervisor said of a crash."""
+
+    def __init__(self, description: str, wanted: Wanted, deadline: float | None, *, collect: bool) -> None:
+        """`deadline` on the monotonic clock. `collect`: keep the console in `console` and show nothing."""
+        self.ended: str | None = None
+        self.log: list[str] = []
+        self.console = bytearray()
+        self._description = description
+        self._wanted = wanted
+        self._deadline = deadline
+        self._collect = collect
+        self._tail = b""
+        self._domid = 0
+
+    def run(self, memory: int) -> None:
+        """Run it on a machine of `memory` MiB; returns if it ended well. Raises ControlError."""
+        self._machine = PrivateMachine("run", memory, self._deadline)
+        with self._machine as client:
+            self.ended = self._life(client)
+            while self.ended == "reboot" and self._wanted.restart:
+                self.ended = self._life(client)
+            if self.ended in CRASHES:
+                self.log = crash_lines(client.call(Op.dmesg), self._domid)
+        self._judge()
+
+    def about(self, error: ControlError | None) -> dict[str, Any]:
+        """The result as plain data."""
+        return {
+            "ended": self.ended or REFUSED,
+            "code": int(error.code) if error else int(Exit.OK),
+            "error": error.message if error else None,
+            "console": self.console.decode("utf-8", "replace"),
+            "log": self.log,
+        }
+
+    def _life(self, client: ControlClient) -> str:
+        """From creation to the end of a domain; how it ended. Raises ControlError."""
+        request = client.post(Op.create, text=self._description, folder=str(Path.cwd()), console=True)
+        poll = select.poll()
+        poll.register(client.fd, select.POLLIN)
+        poll.register(self._machine.ended, select.POLLIN)
+        while True:
+            while (reply := client.receive(0)) is not None:
+                if reply.get("id") == request and (ended := self._hear(result_of(reply))) is not None:
+                    return ended
+            if self._machine.has_died():
+                raise ControlError(Exit.FAILURE, f"the machine has died: {self._machine.why()}")
+            left = None if self._deadline is None else self._deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return "timeout"
+            poll.poll(None if left is None else left * 1000 + 1)
+
+    def _hear(self, result: Any) -> str | None:
+        """One message of the console's stream; how the run ended, if that is decided."""
+        if not isinstance(result, bytes):
+            self._domid = result.get("domid", self._domid)
+            return str(result["ended"]) if "ended" in result else None
+        if self._collect:
+            self.console += result
+        else:
+            write_bytes(result)
+        return "expected" if self._finds(result) else None
+
+    def _finds(self, data: bytes) -> bool:
+        """Whether the text that is waited for is complete with `data`."""
+        text = self._wanted.text
+        if not text:
+            return False
+        seen = self._tail + data
+        self._tail = seen[max(len(seen) - len(text) + 1, 0) :]
+        return text in seen
+
+    def _judge(self) -> None:
+        """Raises ControlError unless the run ended well."""
+        text = self._wanted.text.decode()
+        if self.ended == "expected" or (self.ended == "poweroff" and not text):
+            return
+        if self.ended == "timeout":
+            what = f"did not print '{text}'" if text else "did not end"
+            raise ControlError(Exit.TIMED_OUT, f"the guest {what} in time")
+        if self.ended in CRASHES:
+            raise ControlError(Exit.CRASHED, f"the guest crashed ({self.ended})")
+        missing = f" without printing '{text}'" if text else ""
+        hint = "; --restart lets it" if self.ended == "reboot" else ""
+        raise ControlError(Exit.FAILURE, f"the guest ended{missing}: {self.ended}{hint}")
+
+
+def crash_lines(log: bytes, domid: int) -> list[str]:
+    """The lines of the hypervisor's log that are about a domain, or said by it."""
+    lines: list[str] = []
+    about = False
+    for line in log.decode("utf-8", "replace").splitlines():
+        about = bool(re.match(rf"\(?d{domid}\b", line)) or (about and line.startswith("    "))
+        if about:
+            lines.append(line)
+    return lines

@@ -1,0 +1,133 @@
+"""A machine of one command's own: it has a name that nobody else uses, and it ends when the command does.
+
+The supervisor is the command's child in a session of its own, so that a Ctrl-C reaches the command alone. If
+the command is killed, Linux sends the supervisor SIGTERM (PR_SET_PDEATHSIG), which ends the machine as ever.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import secrets
+import select
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from domains.xenctl import machine
+from domains.xenctl.folder import folder_of
+from hypervisor.wire.control_protocol import ENDPOINT, ControlError, Exit
+
+if TYPE_CHECKING:
+    from hypervisor.wire.control import ControlClient
+
+PR_SET_PDEATHSIG: Final = 1
+
+
+class PrivateMachine:
+    """`with PrivateMachine(memory, cpus) as client:` starts it, and at the end nothing of it is left.
+
+    `ended` becomes readable when the machine has died of itself; `why` then tells the reason.
+    """
+
+    def __init__(
+        self, prefix: str, memory: int, deadline: float | None = None, cpus: int = machine.DEFAULT_CPUS
+    ) -> None:
+        """`prefix` begins its name; `memory` in MiB; by `deadline` on the monotonic clock it must be up."""
+        self.name = f"{prefix}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.folder = folder_of(self.name)
+        self.ended = -1
+        self._memory = memory
+        self._deadline = deadline
+        self._cpus = cpus
+        self._supervisor = 0
+        self._log = -1
+        self._client: ControlClient | None = None
+
+    def __enter__(self) -> ControlClient:
+        """A client that is connected with Dom0, or will be when Dom0 answers. Raises ControlError."""
+        try:
+            log = machine.launch(self.name, self._memory, self._cpus, self._fork)
+            if log is None:
+                raise ControlError(Exit.FAILURE, f"machine '{self.name}' is running already")
+            self._log = log
+            self._client = self._connected()
+        except BaseException:
+            self.end()
+            raise
+        return self._client
+
+    def __exit__(self, *exc: object) -> None:
+        self.end()
+
+    def has_died(self) -> bool:
+        """Whether the machine has ended of itself."""
+        return bool(select.select([self.ended], [], [], 0)[0])
+
+    def why(self) -> str:
+        """The last that the machine's processes said before they died."""
+        return machine.last_words(self._log)
+
+    def end(self) -> None:
+        """End the machine with everything in it; returns when nothing of it is left. Idempotent."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        if self._supervisor:
+            os.kill(self._supervisor, signal.SIGTERM)
+            os.waitpid(self._supervisor, 0)
+            self._supervisor = 0
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for fd in (self.ended, self._log):
+            if fd >= 0:
+                os.close(fd)
+        self.ended = self._log = -1
+
+    def _fork(self, body: Callable[[], None]) -> None:
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._attached(body, parent)
+        self._supervisor = pid
+        self.ended = os.pidfd_open(pid)
+
+    def _attached(self, body: Callable[[], None], parent: int) -> NoReturn:
+        """The supervisor's process, which does not outlive `parent`."""
+        status = 1
+        try:
+            os.setsid()
+            signal.signal(signal.SIGTERM, lambda *_: self._abort())
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            if os.getppid() == parent:
+                body()
+                status = 0
+            else:
+                self._abort()
+        except BaseException:  # noqa: BLE001 - the outermost frame of a process: report, then leave
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+
+    def _abort(self) -> NoReturn:
+        """Ended before the supervisor has begun its work."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os._exit(1)
+
+    def _connected(self) -> ControlClient:
+        from hypervisor.wire.control import ControlClient
+
+        endpoint = self.folder / ENDPOINT
+        limit = machine.START_TIMEOUT
+        if self._deadline is not None:
+            limit = min(limit, self._deadline - time.monotonic())
+        in_time = machine.wait_for(lambda: endpoint.exists() or self.has_died(), limit)
+        if self.has_died():
+            raise ControlError(Exit.FAILURE, f"the machine did not start: {self.why()}")
+        if not in_time:
+            raise ControlError(Exit.TIMED_OUT, f"the machine did not start within {max(limit, 0):.1f} s")
+        return ControlClient(self.folder)

@@ -1,0 +1,106 @@
+"""xenctl run: one guest on a machine of its own, from its first instruction to its end, for tests and CI.
+
+The guest's console goes to standard output as it comes. What becomes of the guest is the exit code:
+
+    0   it powered off, or printed what was expected
+    1   it could not be made, ended in another way, or without printing what was expected
+    4   it took too long
+    5   it crashed: what the hypervisor has logged of it goes to standard error
+
+However the command ends, by a signal too, nothing of the machine is left.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+
+from domains.xenctl.options import Json
+from domains.xenctl.output import print_json
+from hypervisor.wire.control_protocol import ControlError, Exit
+
+NAME: Final = "guest"
+"""The domain's name in its machine."""
+MACHINE_OVERHEAD: Final = 64
+"""MiB of the machine beside the guest's: Dom0, Xen's own tables, and what a domain takes besides its memory."""
+DEFAULT_MEMORY: Final = 128
+ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
+
+
+def run(
+    kernel: Annotated[
+        str, typer.Argument(help="An ELF file, a bzImage, or python:module:Class.", metavar="KERNEL")
+    ],
+    cmdline: Annotated[str, typer.Option(help="The guest's command line.")] = "",
+    ramdisk: Annotated[Path | None, typer.Option(help="Its initial ramdisk.")] = None,
+    memory: Annotated[int, typer.Option(min=1, max=60 * 1024, help="Its memory in MiB.")] = DEFAULT_MEMORY,
+    disk: Annotated[list[str] | None, typer.Option(help="A disk, as in xl.cfg; repeatable.")] = None,
+    expect: Annotated[str, typer.Option(help="End the run when this text is on the console.")] = "",
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds the run may take; 0: any time.")] = 0.0,
+    restart: Annotated[bool, typer.Option("--restart", help="Start it again when it reboots.")] = False,
+    json: Json = False,
+) -> None:
+    """Run one guest to its end on a machine of its own, and show its console."""
+    from domains.xenctl.guest_run import GuestRun, Wanted
+
+    started = time.monotonic()
+    settings: dict[str, Any] = {"name": NAME, "kernel": kernel, "memory": memory, "cmdline": cmdline}
+    settings |= {"disk": disk or [], "on_reboot": "destroy"}
+    if ramdisk is not None:
+        settings["ramdisk"] = str(ramdisk)
+    text = checked(settings)
+    for number in ENDING_SIGNALS:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, leave)
+    deadline = started + timeout if timeout else None
+    guest = GuestRun(text, Wanted(expect.encode(), restart), deadline, collect=json)
+    try:
+        guest.run(memory + MACHINE_OVERHEAD)
+        error = None
+    except ControlError as failure:
+        error = failure
+    report(guest.log, json)
+    if json:
+        print_json(guest.about(error) | {"seconds": round(time.monotonic() - started, 3)})
+    if error is not None:
+        raise error
+
+
+def checked(settings: dict[str, Any]) -> str:
+    """The description of the guest, free of mistakes. Raises ControlError."""
+    from domains.dom0.toolstack.xlcfg.load import read_config
+    from domains.dom0.toolstack.xlcfg.syntax import ConfigError
+    from domains.dom0.toolstack.xlcfg.write import write_config
+
+    text = write_config(settings)
+    try:
+        text.encode()
+        read_config(text, "command line", Path.cwd())
+    except UnicodeEncodeError:
+        raise ControlError(Exit.USAGE, "arguments must be UTF-8") from None
+    except ConfigError as error:
+        raise ControlError(Exit.USAGE, error.message) from None
+    return text
+
+
+def report(log: list[str], json: bool) -> None:
+    """What the hypervisor says of a crash."""
+    if not json:
+        for line in log:
+            print(line, file=sys.stderr)
+
+
+def leave(number: int, _frame: object) -> NoReturn:
+    """A signal that ends the command: by way of everything that is to be taken away."""
+    for other in ENDING_SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(run)
