@@ -1,0 +1,216 @@
+"""Two hostile domains make random hypercalls; after each one everything in the machine is counted again.
+
+    pytest tests/hypervisor/test_random_hypercalls.py --steps 1000000
+
+Dom0 stands by: nothing may happen to it. What fails is cut down to a short sequence and printed; put it into
+KEPT. The second form of the test lets the domains' *processes* be hostile too: they write whatever they like
+into any frame of their own memory, page tables included, and only they may suffer.
+"""
+
+import random
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from hypervisor.domain.context import install_context
+from hypervisor.domain.domain import Domain, Life
+from hypervisor.domain.lifecycle import create_domain
+from hypervisor.hypercalls import grant_table_op
+from hypervisor.mm.allocator import Allocator
+from hypervisor.mm.budget import Budget
+from hypervisor.public.arch_x86.xen import VGCF_in_kernel, VGCF_online, vcpu_guest_context
+from hypervisor.public.errno import XenError
+from hypervisor.public.types import PAGE_SHIFT
+from tests.hypervisor.hostile_guests import MAPPED, PAGES, Chooser, Step
+from tests.inprocess import BLOCKED, InProcess, hypervisor_in_process
+from tests.recount import recount
+from tests.recount_events import recount_events
+from tests.recount_grants import grant_references, recount_grants
+
+DEFAULT_STEPS = 400
+MAX_PAGES = 64
+RO, RW = 5, 7
+
+KEPT: list[tuple[str, list[Step]]] = []
+"""Sequences that once failed: (what went wrong, the steps)."""
+
+
+class Arena:
+    """Dom0, which only stands by, and two small domains; a dead one is replaced at once."""
+
+    def __init__(self, machine: InProcess, *, honest: bool) -> None:
+        self.machine = machine
+        self.honest = honest
+        self.dom0 = machine.build(privileged=True).domain
+        self.domains = [self.create(), self.create()]
+        self.standing = self.picture()
+
+    def create(self) -> Domain:
+        """A domain of PAGES pages with one page table of each level, all of it as a toolstack would leave
+        it.
+        """
+        hv = self.machine.hv
+        domain = create_domain(hv, hv.free_domid(), max_pages=MAX_PAGES)
+        pages = [hv.mmu.alloc_page(domain.mem) for _ in range(PAGES)]
+        words = self.machine.memory.frames
+        for level in range(3):
+            words[pages[level], 0] = pages[level + 1] << PAGE_SHIFT | RW
+        for number in [*range(4), *MAPPED]:
+            words[pages[3], number] = pages[number] << PAGE_SHIFT | (RW if number in MAPPED else RO)
+        context = vcpu_guest_context(flags=int(VGCF_in_kernel | VGCF_online))
+        context.ctrlreg = tuple(pages[0] << PAGE_SHIFT if i == 3 else 0 for i in range(8))
+        install_context(hv, domain.vcpus[0], context, Budget(1 << 30))
+        domain.mailbox.declare_atomic()
+        hv.unpause(domain)
+        domain.tool_pauses = 0
+        return domain
+
+    # --- performing a step -------------------------------------------------------------------------------
+
+    def perform(self, step: Step) -> None:
+        """Whatever the step does, afterwards the machine is consistent and Dom0 is as it was."""
+        domain = self.domains[step[0]]
+        getattr(self, f"do_{step[1]}")(domain, *step[2:])
+        if domain.life is not Life.ALIVE or domain.shutdown_code is not None:
+            self.machine.destroy(domain)
+            self.domains[step[0]] = self.create()
+        self.check()
+
+    def do_call(
+        self, domain: Domain, nr: int, args: tuple[int, ...], pokes: Iterable[tuple[int, bytes]]
+    ) -> None:
+        vcpu, hv = domain.vcpus[0], self.machine.hv
+        for va, data in pokes:
+            try:
+                hv.mmu.copy_to_guest(vcpu.mem, va, data)
+            except XenError:
+                continue
+        result = self.machine.hypercall(vcpu, nr, *args)
+        if result is BLOCKED and vcpu.blocked is not None:
+            hv.wake(vcpu)
+        assert result is BLOCKED or isinstance(result, int)
+        vcpu.up = True
+
+    def do_entry(self, domain: Domain, ref: int, entry: bytes) -> None:
+        address = (domain.grants.shared.frames[0] << PAGE_SHIFT) + 8 * ref
+        self.machine.memory.write(address, entry)
+
+    def do_scribble(self, domain: Domain, mfn: int, offset: int, data: bytes) -> None:
+        if self.machine.hv.frames.owner[mfn] == domain.domid and not self.honest:
+            self.machine.memory.write((mfn << PAGE_SHIFT) + offset, data[: 4096 - offset])
+
+    def do_die(self, domain: Domain) -> None:
+        self.machine.destroy(domain)
+
+    # --- checking ----------------------------------------------------------------------------------------
+
+    def picture(self) -> Any:
+        """What of Dom0 nobody else may change."""
+        d = self.dom0
+        return d.mem.tot_pages, d.events.active, d.life, d.shutdown_code, len(d.grants.maptrack), d.paused
+
+    def check(self) -> None:
+        hv = self.machine.hv
+        domains = list(hv.domains.values())
+        tables = [domain.grants for domain in domains]
+        recount_grants(tables, honest=[])
+        recount_events([domain.events for domain in domains])
+        areas = [(v.info_frame, True) for d in domains for v in d.vcpus if v.info_frame is not None]
+        recount(hv.mmu, [*grant_references(tables), *areas], honest=self.honest)
+        assert hv.counters["hypervisor bugs"] == 0, hv.log.read().decode()[-3000:]
+        assert self.picture() == self.standing, "H3: Dom0 was disturbed"
+
+
+@contextmanager
+def arena(*, honest: bool) -> Iterator[Arena]:
+    with hypervisor_in_process(nr_cpus=4) as machine:
+        yield Arena(machine, honest=honest)
+
+
+def drive(chance: random.Random, steps: int, *, honest: bool) -> list[Step] | None:
+    """Random steps; the sequence up to the first one after which something was wrong, if any."""
+    done: list[Step] = []
+    with arena(honest=honest) as house:
+        for _ in range(steps):
+            who = chance.randrange(2)
+            others = [house.domains[1 - who], house.dom0]
+            step = Chooser(house.machine.hv, who, house.domains[who], others, chance, not honest).step()
+            done.append(step)
+            try:
+                house.perform(step)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
+                print(f"step {len(done)}: {type(error).__name__}: {error}")
+                return done
+    return None
+
+
+def fails(steps: list[Step], *, honest: bool) -> bool:
+    with arena(honest=honest) as house:
+        try:
+            for step in steps:
+                house.perform(step)
+        except Exception:  # noqa: BLE001 - as in drive
+            return True
+    return False
+
+
+def shortened(steps: list[Step], *, honest: bool, seconds: float = 60) -> list[Step]:
+    """Leave out what is not needed, larger pieces first, as long as there is time."""
+    deadline = time.monotonic() + seconds
+    size = len(steps) // 2
+    while size and time.monotonic() < deadline:
+        at = 0
+        while at < len(steps) and time.monotonic() < deadline:
+            without = steps[:at] + steps[at + size :]
+            if without and fails(without, honest=honest):
+                steps = without
+            else:
+                at += size
+        size //= 2
+    return steps
+
+
+def hunt(seed: int, steps: int, *, honest: bool) -> str | None:
+    """A report of what was found, ready to be kept; None: nothing."""
+    failing = drive(random.Random(seed), steps, honest=honest)
+    if failing is None:
+        return None
+    short = shortened(failing, honest=honest)
+    lines = ",\n    ".join(map(repr, short))
+    return (
+        f"seed {seed}, honest={honest}: {len(failing)} steps, shortened to {len(short)}:\n[\n    {lines},\n]"
+    )
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("honest", [True, False], ids=["hostile guests", "hostile processes"])
+def test_random_hypercalls_leave_everything_consistent(honest, steps):
+    report = hunt(1, steps or DEFAULT_STEPS, honest=honest)
+    if report is not None:
+        pytest.fail(report)
+
+
+def test_what_once_failed_does_not_fail_again():
+    for what, sequence in KEPT:
+        assert not fails(sequence, honest=False), what
+
+
+# --- negative controls --------------------------------------------------------------------------------------
+
+
+def leak_a_reference(patch: pytest.MonkeyPatch) -> None:
+    take = Allocator.put_page_alloc_ref
+    patch.setattr(Allocator, "put_page_alloc_ref", lambda self, mfn: take(self, mfn) if mfn % 3 else None)
+
+
+def crash_in_a_hypercall(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(grant_table_op, "require_range", lambda va, size: [][0])
+
+
+@pytest.mark.parametrize("mutation", [leak_a_reference, crash_in_a_hypercall])
+def test_negative_control_a_broken_core_is_noticed(mutation, monkeypatch):
+    mutation(monkeypatch)
+    assert drive(random.Random(3), 400, honest=True) is not None
