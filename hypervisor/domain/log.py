@@ -1,4 +1,4 @@
-"""The hypervisor's log: a bounded ring of text, as `xenctl dmesg` shows it (Xen's conring, xen/drivers/char/console.c)."""
+"""The hypervisor's log and its counters: a bounded ring of text, as `xenctl dmesg` shows it (Xen's conring, xen/drivers/char/console.c)."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from typing import Final
 
 CONRING_SIZE: Final = 64 * 1024
 MAX_LINE: Final = 1024
-_KINDS: Final = 4096
+MAX_KINDS: Final = 4096
+OTHER_KINDS: Final = "of other kinds"
 
 
 class Log:
-    """Lines end in a newline; the oldest bytes go first. `counters` counts every refusal by its reason's first words."""
+    """Lines end in a newline; the oldest bytes go first. `counters` says how often what happened, of MAX_KINDS kinds at most:
+    no guest can make it grow.
+    """
 
     def __init__(self, size: int = CONRING_SIZE) -> None:
         self._size = size
         self._lines: deque[bytes] = deque()
         self._held = 0
-        self._once: set[str] = set()
         self.written = 0
         self.counters: Counter[str] = Counter()
 
@@ -31,10 +33,16 @@ class Log:
 
     def once(self, key: str, text: str) -> None:
         """Log `text` only the first time `key` is seen; count it each time."""
-        self.counters[key] += 1
-        if key not in self._once and len(self._once) < _KINDS:
-            self._once.add(key)
+        if self.count(key) == 1:
             self.line(text)
+
+    def count(self, key: str) -> int:
+        """Count one more of `key`, and say the how manieth it was; 0 when there are too many kinds already."""
+        if key not in self.counters and len(self.counters) >= MAX_KINDS:
+            self.counters[OTHER_KINDS] += 1
+            return 0
+        self.counters[key] += 1
+        return self.counters[key]
 
     def read(self) -> bytes:
         return b"".join(self._lines)

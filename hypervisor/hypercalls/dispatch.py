@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hypervisor.domain.domain import Life
 from hypervisor.domain.vcpu import Vcpu
@@ -16,10 +16,12 @@ from hypervisor.hypercalls.call import Blocked, Call, Continue, DomainCrash, Res
 from hypervisor.hypercalls.table import HYPERCALLS
 from hypervisor.mm.budget import Budget, Restart
 from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.xen import Hypercall
 
 if TYPE_CHECKING:
     from hypervisor.domain.hypervisor import Hypervisor
 
+HYPERCALL_NUMBERS: Final = frozenset(int(nr) for nr in Hypercall)
 Args = tuple[int, int, int, int, int]
 
 
@@ -51,21 +53,26 @@ class Dispatcher:
             self.hv.continuations.append(replace(call, args=result.args, state=result.state, budget=Budget()))
 
 
+def hypercall_name(nr: int) -> str:
+    """Xen's name of a hypercall, for the log."""
+    return Hypercall(nr).name if nr in HYPERCALL_NUMBERS else "an unknown hypercall"
+
+
 def perform(call: Call) -> Result:
     """Run one slice of a hypercall. Whatever happens, the hypervisor's state is consistent afterwards (H3)."""
     hv = call.hv
     handler = HYPERCALLS.get(call.nr)
     if handler is None:
         hv.log.once(
-            f"hypercall {call.nr}: ENOSYS", f"d{call.domain.domid}: hypercall {call.nr} is not implemented"
+            f"{hypercall_name(call.nr)}: ENOSYS",
+            f"d{call.domain.domid}: {hypercall_name(call.nr)} is not implemented",
         )
         return -Errno.ENOSYS
     try:
         return handler(call)
     except XenError as error:
-        hv.log.counters[f"hypercall {call.nr}: {error.errno.name}"] += 1
-        if hv.explain:
-            hv.log.line(f"d{call.domain.domid}: hypercall {call.nr}: {error.errno.name}: {error}")
+        refusal = f"d{call.domain.domid}: {hypercall_name(call.nr)}"
+        hv.log.once(f"{refusal}: {error.errno.name}", f"{refusal}: {error}")
         return -error.errno
     except Restart:
         return Continue(call.args, call.state)

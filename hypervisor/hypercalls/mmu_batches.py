@@ -69,4 +69,4 @@ def tell_done(call: Call, done_at: int, done: int) -> None:
         try:
             call.copy_to_guest(done_at, done.to_bytes(4, "little"))
         except XenError:
-            call.hv.log.counters["done not writable"] += 1
+            call.hv.log.count("done not writable")
