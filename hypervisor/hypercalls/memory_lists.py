@@ -12,6 +12,7 @@ from typing import Final
 
 from hypervisor.hypercalls.call import Call, Continue, Result
 from hypervisor.hypercalls.memory_subject import subject
+from hypervisor.mm.budget import COST_OF_FRAME
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.layout import range_ok
 from hypervisor.mm.reservation import max_order
@@ -27,8 +28,6 @@ _CMD_MASK: Final = (1 << MEMOP_EXTENT_SHIFT) - 1
 MAX_EXTENTS: Final = 0xFFFF_FFFF >> MEMOP_EXTENT_SHIFT
 """More could not be encoded in a continuation."""
 MAX_NODES: Final = 64
-COST: Final = 4
-"""Of one frame given or taken, in entries of a budget."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +104,9 @@ def go_through(call: Call, arg: int, start: int, one: Callable[[Extents, int], N
                 return Continue((call.args[0] & _CMD_MASK | done << MEMOP_EXTENT_SHIFT, arg, 0, 0, 0))
             one(extents, done)
             done += 1
-            call.budget.spend(COST << extents.order)
+            call.budget.spend(COST_OF_FRAME << extents.order)
     except XenError as refusal:
-        call.hv.log.counters[f"memory_op stopped: {refusal.errno.name}"] += 1
+        call.hv.log.count(f"memory_op stopped: {refusal.errno.name}")
     return done
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from hypervisor.hypercalls.call import Call, Result
 from hypervisor.hypercalls.mmu_batches import run_batch
 from hypervisor.hypercalls.vcpu_mask import read_vcpu_mask
-from hypervisor.mm.budget import Restart, Slice
+from hypervisor.mm.budget import COST_OF_UPDATE, Restart, Slice
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.layout import addr_ok, is_canonical
 from hypervisor.mm.mmu_update import Progress
@@ -58,7 +58,7 @@ def perform(call: Call, ops: int, count: int, foreigndom: int, s: Slice) -> Prog
             operation = OPERATIONS.get(op.cmd)
             if operation is None:
                 raise XenError(Errno.ENOSYS, f"X7: mmuext_op {op.cmd}")
-            s.budget.spend()
+            s.budget.spend(COST_OF_UPDATE)
             operation(call, op, pg_owner, s)
             progress.done += 1
     except Restart:

@@ -1,6 +1,7 @@
 """How much work one dispatch of a hypercall may do before others get their turn (Q4).
 
-A budget counts page-table entries looked at. Whoever runs out leaves its state resumable and raises `Restart`;
+A budget counts work in the unit of what is cheapest: one entry of an L1 table that is checked as a whole, about half
+a microsecond. What is done one by one costs more of them. Whoever runs out leaves its state resumable and raises `Restart`;
 the hypercall layer turns that into a continuation. `Restart` is never seen by a guest.
 """
 
@@ -11,7 +12,14 @@ if TYPE_CHECKING:
     from hypervisor.mm.domain_memory import VcpuMemory
 
 DEFAULT_ENTRIES: Final = 8192
-"""About a millisecond of validation; a whole L1 table is checked at once and counts 512."""
+"""Some milliseconds of work."""
+COST_OF_L1: Final = 512
+"""A whole L1 table: the one step that cannot be interrupted."""
+COST_OF_UPPER_ENTRY: Final = 8
+COST_OF_BATCHED_UPDATE: Final = 2
+COST_OF_UPDATE: Final = 16
+COST_OF_FRAME: Final = 8
+"""A frame given, taken or relinquished."""
 
 
 class Restart(Exception):
@@ -19,7 +27,7 @@ class Restart(Exception):
 
 
 class Budget:
-    """Page-table entries that may still be looked at in this slice."""
+    """The work that may still be done in this slice."""
 
     __slots__ = ("left",)
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hypervisor.mm import update_batch
-from hypervisor.mm.budget import Restart, Slice
+from hypervisor.mm.budget import COST_OF_BATCHED_UPDATE, COST_OF_UPDATE, Restart, Slice
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.m2p import M2P
 from hypervisor.mm.update import Updates
@@ -79,14 +79,14 @@ class MmuUpdate:
         progress = Progress()
         own = pt_owner is d and pg_owner == d.domid and s.vcpu.old_table is None
         if own and update_batch.try_updates(self.updates.types, d, ptrs, values):
-            s.budget.spend(len(ptrs))
+            s.budget.spend(COST_OF_BATCHED_UPDATE * len(ptrs))
             progress.done = len(ptrs)
             return progress
         try:
             for ptr, value in zip(ptrs.tolist(), values.tolist(), strict=True):
                 if s.vcpu.old_table is not None or (progress.done and s.budget.exhausted):
                     raise Restart
-                s.budget.spend()
+                s.budget.spend(COST_OF_UPDATE)
                 self._perform_one(d, pt_owner, pg_owner, ptr, value, s)
                 progress.done += 1
         except Restart:

@@ -15,7 +15,7 @@ import numpy as np
 from hypervisor.mm import devalidate
 from hypervisor.mm.allocator import Allocator
 from hypervisor.mm.base_pointers import BasePointers
-from hypervisor.mm.budget import Budget, Restart, Slice
+from hypervisor.mm.budget import COST_OF_FRAME, Budget, Restart, Slice
 from hypervisor.mm.domain_memory import DomainMemory, VcpuMemory
 from hypervisor.mm.frame_table import ALLOCATED, L2, L3, L4, PARTIAL, PINNED, VALIDATED, XEN
 from hypervisor.mm.layout import EXTENT_FRAMES
@@ -73,7 +73,7 @@ class Relinquish:
                     self._force(mfn, level, s)
                 finally:
                     self.frames.put_page(mfn)
-                budget.spend()
+                budget.spend(COST_OF_FRAME)
                 budget.check()
 
     def _owned(self, d: DomainMemory, level: int) -> list[int]:

@@ -11,11 +11,11 @@ table's last step, at each depth. Negative control: with a budget that nobody as
 import pytest
 
 from hypervisor.machine.paging import pte
-from hypervisor.mm.budget import Budget, Restart, Slice
+from hypervisor.mm.budget import COST_OF_L1, COST_OF_UPPER_ENTRY, Budget, Restart, Slice
 from tests.hypervisor.mm.small_machine import RW, Guest, SmallMachine, small_machine
 
 BUDGET = 600
-OVERRUN = 512 + 4
+OVERRUN = COST_OF_L1 + 4 * COST_OF_UPPER_ENTRY
 """An L1 table is checked at once; and each of the levels above may have one entry under way."""
 
 
