@@ -6,18 +6,16 @@ Entries go from the last to the first, so that at each stop [0, n) still hold re
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, PTE_MFN_MASK, pte_mfn
-from hypervisor.mm.budget import Restart, Slice
+from hypervisor.machine.paging import PAGE_PRESENT, pte_mfn
+from hypervisor.mm.budget import COST_OF_L1, COST_OF_UPPER_ENTRY, Restart, Slice
+from hypervisor.mm.entries import Named, bits_of, named_by
 from hypervisor.mm.frame_table import L1, L4
 from hypervisor.mm.layout import ENTRIES, ROOT_PAGETABLE_FIRST_XEN_SLOT, ROOT_PAGETABLE_LAST_XEN_SLOT
 from hypervisor.mm.tables import Table
 
 if TYPE_CHECKING:
     from hypervisor.mm.page_types import PageTypes
-
-Mfns = npt.NDArray[np.int64]
 
 
 def present_slots(table: Table, level: int, start: int = 0) -> list[int]:
@@ -37,7 +35,7 @@ def demote(types: "PageTypes", mfn: int, s: Slice | None, *, resumed: bool) -> N
     if frames.type[mfn] == L1:
         demote_l1(types, mfn)
         if s is not None:
-            s.budget.spend(512)
+            s.budget.spend(COST_OF_L1)
     else:
         assert s is not None  # whoever drops L2…L4 can be restarted
         demote_upper(types, mfn, s)
@@ -46,20 +44,20 @@ def demote(types: "PageTypes", mfn: int, s: Slice | None, *, resumed: bool) -> N
 def demote_l1(types: "PageTypes", mfn: int) -> None:
     """All of an L1 table's references at once."""
     entries = types.tables[mfn].entries
-    present = entries[(entries & np.uint64(PAGE_PRESENT)) != 0]
-    named = ((present & np.uint64(PTE_MFN_MASK)) >> np.uint64(12)).astype(np.int64)
-    drop_l1es(types, named, named[(present & np.uint64(PAGE_RW)) != 0])
+    drop_l1es(types, named_by(entries, bits_of(entries)))
 
 
-def drop_l1es(types: "PageTypes", named: Mfns, writable: Mfns) -> None:
-    """Drop one writable type reference for each of `writable`, then one general one for each of `named`."""
-    frames = types.frames
+def drop_l1es(types: "PageTypes", named: Named) -> None:
+    """Drop one writable type reference for each of the writable ones, then one general one for each."""
+    frames, mfns, writable = types.frames, named.mfns, named.writable
     if len(writable):
         np.subtract.at(frames.tcount_np, writable, _ONE)
-        types.stamp_all(writable[frames.tcount_np[writable] == 0])
-    if len(named):
-        np.subtract.at(frames.refs_np, named, _ONE)
-        for mfn in dict.fromkeys(named[frames.refs_np[named] == 0].tolist()):
+        unused = writable[frames.tcount_np[writable] == 0]
+        if len(unused):
+            types.stamp_all(unused)
+    if len(mfns):
+        np.subtract.at(frames.refs_np, mfns, _ONE)
+        for mfn in dict.fromkeys(mfns[frames.refs_np[mfns] == 0].tolist()):
             frames.release(mfn)
 
 
@@ -77,7 +75,7 @@ def demote_upper(types: "PageTypes", mfn: int, s: Slice) -> None:
         if at and s.budget.exhausted:
             frames.nr_validated[mfn], frames.partial_set[mfn] = i + 1, 0
             raise Restart
-        s.budget.spend()
+        s.budget.spend(COST_OF_UPPER_ENTRY)
         try:
             put_page_from_upper(types, table.words[i], mfn, s, partial_set=partial_set and i == last)
         except Restart:

@@ -11,7 +11,7 @@ Every function takes ints or uint64 arrays alike where it says so. Source: Xen a
 Deliberate difference: a guest-kernel L1 entry loses G (Xen only warns), so that no CR3 load leaves it in a TLB (P6).
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,7 @@ INVALID_MFN_FIELD: Final = PTE_MFN_MASK >> 12
 _KERNEL: Final = PAGE_GUEST_KERNEL | PAGE_USER
 
 Words = npt.NDArray[np.uint64]
+Mfns = npt.NDArray[np.int64]
 _PRESENT, _RW, _USER = np.uint64(PAGE_PRESENT), np.uint64(PAGE_RW), np.uint64(PAGE_USER)
 _MFN, _PAGE_SHIFT = np.uint64(PTE_MFN_MASK), np.uint64(12)
 _GUEST_KERNEL = np.uint64(PAGE_GUEST_KERNEL)
@@ -71,48 +72,53 @@ def adjust_l1e(entry: int) -> int:
     return entry | PAGE_GLOBAL | PAGE_USER
 
 
-def adjust_l1es(entries: Words) -> Words:
-    """adjust_l1e for each entry of an array, in a new array. A whole table of one kind is one operation."""
-    every, some = bits_of_all(entries), bits_of_any(entries)
-    if every & PAGE_PRESENT and (every & PAGE_GUEST_KERNEL or not some & PAGE_USER):
-        return (entries | _AS_KERNEL) & _NOT_GLOBAL
-    if every & PAGE_PRESENT and every & PAGE_USER and not some & PAGE_GUEST_KERNEL:
-        return entries | _AS_USER
+class Bits(NamedTuple):
+    """What is common to many entries: a whole table of one kind needs no look at each."""
+
+    every: int
+    """The bits that every entry has."""
+    some: int
+    """The bits that at least one entry has."""
+
+
+def bits_of(entries: Words) -> Bits:
+    return Bits(int(np.bitwise_and.reduce(entries)), int(np.bitwise_or.reduce(entries)))
+
+
+def adjust_l1es(entries: Words, bits: Bits) -> Words:
+    """adjust_l1e for each entry of an array, in a new array."""
+    if bits.every & PAGE_PRESENT:
+        if bits.every & PAGE_GUEST_KERNEL or not bits.some & PAGE_USER:
+            kernel_only: Words = np.bitwise_and(entries | _AS_KERNEL, _NOT_GLOBAL)
+            return kernel_only
+        if bits.every & PAGE_USER and not bits.some & PAGE_GUEST_KERNEL:
+            user_only: Words = np.bitwise_or(entries, _AS_USER)
+            return user_only
     present = (entries & _PRESENT) != 0
     kernel = (entries & _USER) == 0
     kernel |= (entries & _GUEST_KERNEL) != 0
-    return np.where(
-        present, np.where(kernel, (entries | _AS_KERNEL) & _NOT_GLOBAL, entries | _AS_USER), entries
-    )
+    as_kernel = (entries | _AS_KERNEL) & _NOT_GLOBAL
+    adjusted: Words = np.where(present, np.where(kernel, as_kernel, entries | _AS_USER), entries)
+    return adjusted
 
 
-def bits_of_any(entries: Words) -> int:
-    """The bits that at least one entry has."""
-    return int(np.bitwise_or.reduce(entries))
+class Named(NamedTuple):
+    """The present ones of some entries, the frames they name in the same order, and those named writable."""
+
+    present: Words
+    mfns: Mfns
+    writable: Mfns
+    bits: int
+    """The bits that at least one present entry has."""
 
 
-def bits_of_all(entries: Words) -> int:
-    """The bits that every entry has."""
-    return int(np.bitwise_and.reduce(entries))
-
-
-def mfns_of(entries: Words) -> npt.NDArray[np.int64]:
-    """pte_mfn of each entry."""
-    return ((entries & _MFN) >> _PAGE_SHIFT).view(np.int64)
-
-
-def present_of(entries: Words) -> Words:
-    """The entries that are present."""
-    if bits_of_all(entries) & PAGE_PRESENT:
-        return entries
-    return entries[(entries & _PRESENT) != 0]
-
-
-def writable_of(present: Words, named: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Of the frames that present entries name, those named writable."""
-    if bits_of_all(present) & PAGE_RW:
-        return named
-    return named[(present & _RW) != 0]
+def named_by(entries: Words, bits: Bits) -> Named:
+    if bits.every & PAGE_PRESENT:
+        mfns: Mfns = np.right_shift(entries & _MFN, _PAGE_SHIFT).view(np.int64)
+        writable = mfns if bits.every & PAGE_RW else mfns[(entries & _RW) != 0]
+        return Named(entries, mfns, writable, bits.some)
+    present = entries[(entries & _PRESENT) != 0]
+    return named_by(present, bits_of(present))
 
 
 def adjust_upper(entry: int, level: int) -> int:

@@ -8,20 +8,19 @@ leave the same state, which a test compares.
 
 import numpy as np
 import numpy.typing as npt
+from numpy import count_nonzero
 
-from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, PTE_MFN_MASK
+from hypervisor.machine.paging import PAGE_PRESENT
 from hypervisor.mm.devalidate import drop_l1es
 from hypervisor.mm.domain_memory import DomainMemory
-from hypervisor.mm.entries import L1_DISALLOW, NOT_FASTPATH, adjust_l1es
+from hypervisor.mm.entries import L1_DISALLOW, NOT_FASTPATH, Mfns, Words, adjust_l1es, bits_of, named_by
 from hypervisor.mm.frame_table import L1, VALIDATED
 from hypervisor.mm.page_types import PageTypes
-from hypervisor.mm.validate import l1es_permitted, take_l1es
-
-Words = npt.NDArray[np.uint64]
+from hypervisor.mm.validate import try_take_l1es
 
 MIN_RUN = 8
 """Shorter runs are not worth the set-up."""
-_P, _RW, _MFN = np.uint64(PAGE_PRESENT), np.uint64(PAGE_RW), np.uint64(PTE_MFN_MASK)
+_P, _NOT_FASTPATH = np.uint64(PAGE_PRESENT), np.uint64(NOT_FASTPATH)
 
 
 def try_updates(types: PageTypes, d: DomainMemory, ptrs: Words, values: Words) -> bool:
@@ -33,23 +32,21 @@ def try_updates(types: PageTypes, d: DomainMemory, ptrs: Words, values: Words) -
     old = np.empty_like(values)
     for mfn, where in tables:
         old[where] = types.tables[mfn].entries[slots[where]]
-    new = adjust_l1es(values)
-    full = ((old ^ new) & np.uint64(NOT_FASTPATH)) != 0
-    full |= (old & new & _P) == 0
-    present = new[(new & _P) != 0]
-    taken = new[full & ((new & _P) != 0)]
-    dropped = old[full & ((old & _P) != 0)]
-    named = mfns(taken)
-    writable = named[(taken & _RW) != 0]
-    if not l1es_permitted(types, d, taken, named, writable) or not bits_permitted(present):
+    bits = bits_of(values)
+    new = adjust_l1es(values, bits)
+    kept = ((old ^ new) & _NOT_FASTPATH == 0) & (old & _P != 0)
+    if count_nonzero(kept):
+        if bits_of(new[new & _P != 0]).some & L1_DISALLOW:
+            return False
+        taken, dropped = new[~kept], old[~kept]
+    else:
+        taken, dropped = new, old
+    take, drop = named_by(taken, bits_of(taken)), named_by(dropped, bits_of(dropped))
+    if frees_a_frame(types, drop.mfns) or not try_take_l1es(types, d, take):
         return False
-    gone = mfns(dropped)
-    if frees_a_frame(types, gone):
-        return False
-    take_l1es(types, named, writable)
     for mfn, where in tables:
         types.tables.write_entries(mfn, slots[where], new[where])
-    drop_l1es(types, gone, gone[(dropped & _RW) != 0])
+    drop_l1es(types, drop)
     return True
 
 
@@ -78,16 +75,7 @@ def own_l1s(
     return found
 
 
-def mfns(entries: Words) -> npt.NDArray[np.int64]:
-    return ((entries & _MFN) >> np.uint64(12)).astype(np.int64)
-
-
-def bits_permitted(present: Words) -> bool:
-    """P1 for entries that keep their frame too."""
-    return not (present & np.uint64(L1_DISALLOW)).any()
-
-
-def frees_a_frame(types: PageTypes, gone: npt.NDArray[np.int64]) -> bool:
+def frees_a_frame(types: PageTypes, gone: Mfns) -> bool:
     """True if dropping one reference for each of `gone` could free a frame at some point of the run."""
     refs = types.frames.refs_np
     np.subtract.at(refs, gone, _ONE)

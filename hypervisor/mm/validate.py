@@ -13,20 +13,20 @@ from numpy import count_nonzero
 
 from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, pte_mfn
 from hypervisor.mm import descriptor_rules, linear, xen_slots
-from hypervisor.mm.budget import Restart, Slice
+from hypervisor.mm.budget import COST_OF_L1, COST_OF_UPPER_ENTRY, Restart, Slice
 from hypervisor.mm.devalidate import present_slots
 from hypervisor.mm.entries import (
     INVALID_MFN_FIELD,
     L1_DISALLOW,
     UPPER_DISALLOW,
+    Mfns,
+    Named,
     adjust_l1es,
     adjust_upper,
-    bits_of_any,
-    mfns_of,
-    present_of,
-    writable_of,
+    bits_of,
+    named_by,
 )
-from hypervisor.mm.frame_table import L1, L4, SEG_DESC, VALIDATED, WRITABLE
+from hypervisor.mm.frame_table import L1, L4, SEG_DESC, VALIDATED, WRITABLE, FrameTable
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import DomId
 from hypervisor.public.xen import DOMID_IO
@@ -35,15 +35,13 @@ if TYPE_CHECKING:
     from hypervisor.mm.domain_memory import DomainMemory
     from hypervisor.mm.page_types import PageTypes
 
-Mfns = npt.NDArray[np.int64]
-
 
 def promote(types: "PageTypes", mfn: int, pgt: int, s: Slice | None) -> None:
     """Check the frame's content as `pgt` and take its references. XenError, Restart; see PageTypes._validate."""
     if pgt == L1:
         promote_l1(types, mfn)
         if s is not None:
-            s.budget.spend(512)
+            s.budget.spend(COST_OF_L1)
     elif pgt == SEG_DESC:
         descriptors = types.live.copy_of(mfn)
         types.live.write_table(mfn, descriptor_rules.checked_page(descriptors))
@@ -61,54 +59,50 @@ def promote_l1(types: "PageTypes", mfn: int) -> None:
     table = types.tables[mfn]
     owner = types.domains[DomId(frames.owner[mfn])]
     entries = table.entries
-    present = present_of(entries)
-    named = mfns_of(present)
-    writable = writable_of(present, named)
-    if not l1es_permitted(types, owner, present, named, writable):
-        take_l1es_one_by_one(types, owner, present)
-    else:
-        take_l1es(types, named, writable)
-    table.entries[:] = adjust_l1es(entries)
+    bits = bits_of(entries)
+    named = named_by(entries, bits)
+    if not try_take_l1es(types, owner, named):
+        take_l1es_one_by_one(types, owner, named.present)
+    entries[:] = adjust_l1es(entries, bits)
     types.tables.publish(mfn)
 
 
-def l1es_permitted(
-    types: "PageTypes", owner: "DomainMemory", present: npt.NDArray[np.uint64], named: Mfns, writable: Mfns
-) -> bool:
-    """True if `owner` may have all these entries (P1, P3) and taking them needs no flush and reaches no limit.
+def try_take_l1es(types: "PageTypes", owner: "DomainMemory", named: Named) -> bool:
+    """Take the references of all these entries, or none: False.
 
-    Their order does not matter then: taking one reference cannot make another one fail.
+    True if `owner` may have them (P1, P3) and taking them needs no flush and reaches no limit. Their order does
+    not matter then: taking one reference cannot make another one fail. That a type reference is always covered by
+    a general one (F3) bounds the former by the latter's count.
     """
-    frames = types.frames
-    if not len(present):
+    frames, mfns, writable = types.frames, named.mfns, named.writable
+    if not len(mfns):
         return True
-    if bits_of_any(present) & L1_DISALLOW or int(named.max()) >= frames.top:
+    if named.bits & L1_DISALLOW:
         return False
-    if count_nonzero(frames.owner_np[named] != owner.domid):
+    try:
+        owners = frames.owner_np[: frames.top][mfns]
+    except IndexError:  # at least one names no frame
         return False
-    if int(frames.refs_np[named].max()) + len(named) > frames.max_refs:
+    if count_nonzero(owners != owner.domid):
         return False
-    if not len(writable):
-        return True
-    if count_nonzero(frames.type_np[writable] != WRITABLE):
-        unused = frames.tcount_np[writable] == 0
-        other = frames.type_np[writable] != WRITABLE
-        if (other & ~unused).any() or (
-            unused & other & (frames.stamp_np[writable] >= owner.flush_clock)
-        ).any():
+    if int(frames.refs_np[mfns].max()) + len(mfns) > min(frames.max_refs, frames.max_tcount):
+        return False
+    typed = not count_nonzero(frames.type_np[writable] != WRITABLE)
+    if not typed:
+        if not may_become_writable(frames, writable, owner.flush_clock):
             return False
-    return int(frames.tcount_np[writable].max()) + len(writable) <= frames.max_tcount
+        frames.type_np[writable] = WRITABLE
+        frames.flags_np[writable] |= VALIDATED
+    add(frames.refs_np, mfns)
+    add(frames.tcount_np, writable)
+    return True
 
 
-def take_l1es(types: "PageTypes", named: Mfns, writable: Mfns) -> None:
-    """References for permitted entries: one general each, one writable each of `writable`."""
-    frames = types.frames
-    add(frames.refs_np, named)
-    if len(writable):
-        if count_nonzero(frames.type_np[writable] != WRITABLE):
-            frames.type_np[writable] = WRITABLE
-            frames.flags_np[writable] |= VALIDATED
-        add(frames.tcount_np, writable)
+def may_become_writable(frames: FrameTable, mfns: Mfns, flush_clock: int) -> bool:
+    """True if all are of the writable type, or unused and free to become so without a flush (F4, T1)."""
+    other = frames.type_np[mfns] != WRITABLE
+    used, stale = frames.tcount_np[mfns] != 0, frames.stamp_np[mfns] >= flush_clock
+    return not (other & (used | stale)).any()
 
 
 def add(column: npt.NDArray[np.uint32], mfns: Mfns) -> None:
@@ -214,7 +208,7 @@ def promote_upper(types: "PageTypes", mfn: int, level: int, s: Slice) -> None:
             frames.nr_validated[mfn], frames.partial_set[mfn] = i, 0
             raise Restart
         partial_set = partial_set and i == start
-        s.budget.spend()
+        s.budget.spend(COST_OF_UPPER_ENTRY)
         try:
             get_page_from_upper(types, table.words[i], mfn, level, s, partial_set=partial_set, retain=True)
         except Restart:

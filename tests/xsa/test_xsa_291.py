@@ -24,7 +24,7 @@ def refuse(*_: object, **__: object) -> None:
 
 STEPS = [
     (validate, "promote_l1"),
-    (validate, "take_l1es"),
+    (validate, "try_take_l1es"),
     (validate, "get_page_from_upper"),
     (validate, "promote_upper"),
     (validate, "promote"),
