@@ -50,6 +50,19 @@ def test_grub_reaches_its_prompt_and_runs_a_command(machine: Machine, tmp_path: 
         machine.xenctl("destroy", "grub")
 
 
+def test_grub_reads_its_configuration_and_a_file_from_a_disk(machine: Machine, tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    shutil.copy(CACHE / "disk.img", disk)
+    path = tmp_path / "grub.cfg"
+    path.write_text(
+        f'name = "grub"\nkernel = "{CACHE}/grub-x86_64-xen.bin"\nmemory = 64\n'
+        f"disk = [ '{disk},raw,xvda,w' ]\n"
+    )
+    done = machine.xenctl("create", path, "--console", timeout=BOOT_SECONDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "hello from the disk" in done.stdout
+
+
 def test_linux_mounts_writes_and_unmounts_a_disk_and_powers_off(machine: Machine, tmp_path: Path) -> None:
     disk = tmp_path / "disk.img"
     shutil.copy(CACHE / "disk.img", disk)
