@@ -5,8 +5,6 @@ Source: RFC 1071, RFC 793 §3.1, RFC 768, RFC 8200 §8.1.
 
 from typing import Final
 
-import numpy as np
-
 ETHERTYPE: Final = 12
 IPV4, IPV6 = b"\x08\x00", b"\x86\xdd"
 TCP, UDP = 6, 17
@@ -15,12 +13,15 @@ CHECKSUM_AT: Final = {TCP: 16, UDP: 6}
 
 
 def internet_checksum(data: bytes) -> int:
-    """The ones' complement of the ones' complement sum of 16-bit words, big-endian."""
-    padded = data + b"\0" * (len(data) & 1)
-    total = int(np.frombuffer(padded, ">u2").sum(dtype=np.uint64))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total ^ 0xFFFF
+    """The ones' complement of the ones' complement sum of 16-bit words, big-endian.
+
+    2^16 ≡ 1 (mod 2^16 - 1), so the sum is the remainder of the whole taken as one number; zero stands for both of
+    the two zeros, of which only nothing but zeros sums to the positive one.
+    """
+    total = int.from_bytes(data, "big")
+    if len(data) & 1:
+        total <<= 8
+    return 0xFFFF - (total % 0xFFFF or (0xFFFF if total else 0))
 
 
 def fill(frame: bytes) -> bytes:

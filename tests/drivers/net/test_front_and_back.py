@@ -167,7 +167,7 @@ Slot = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(Slot, max_size=60))
 def test_any_slots_are_answered_once_in_order_and_only_whole_packets_pass(
     slots: list[tuple[str, int, int, int, int]],
