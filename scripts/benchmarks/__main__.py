@@ -1,0 +1,91 @@
+"""scripts/bench [NAME…] [--json] [--quick]: measure all figures, or those named."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from scripts.benchmarks import between_domains, block, hypercalls, life, validation
+from scripts.benchmarks.figure import QUICK, Figure, Goal, Sizes, host
+
+Family = Callable[[Sizes], Iterator[Figure]]
+
+FIGURES: Final[dict[str, Family]] = {
+    "hypercall_rtt": hypercalls.hypercall_rtt,
+    "hypercall_rtt_250": hypercalls.hypercall_rtt_250,
+    "l1_validation": validation.l1_validation,
+    "mmu_update_batch": hypercalls.mmu_update,
+    "mmu_update_single": hypercalls.mmu_update,
+    "machine_start": life.machine_start,
+    "domain_create": life.create_and_destroy,
+    "domain_destroy": life.create_and_destroy,
+    "domain_private_memory": life.domain_private_memory,
+    "domains_alive": life.domains_alive,
+    "block_read": block.block,
+    "block_iops": block.block,
+    "event_rtt": between_domains.event_rtt,
+    "grant_copy": between_domains.grant_copy,
+}
+
+GOALS: Final = {
+    "hypercall_rtt": Goal("ratio", 1.5),
+    "hypercall_rtt_250": Goal("ratio", 1.5),
+    "l1_validation": Goal("ratio", 0.1),
+    "mmu_update_batch": Goal("value", 500_000, at_least=True),
+    "mmu_update_single": Goal("ratio", 1.7),
+    "machine_start": Goal("value", 1.5),
+    "domain_create": Goal("value", 100),
+    "domain_private_memory": Goal("value", 8),
+    "domains_alive": Goal("value", 250, at_least=True),
+    "block_read": Goal("ratio", 0.25, at_least=True),
+}
+"""Of the others only the trend is watched."""
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure the machine.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(FIGURES)}; default: all")
+    parser.add_argument("--json", action="store_true", help="print a list of objects")
+    parser.add_argument("--quick", action="store_true", help="few and short rounds: only shows that all runs")
+    options = parser.parse_args(arguments)
+    wanted = options.names or list(FIGURES)
+    for name in wanted:
+        if name not in FIGURES:
+            parser.error(f"there is no figure '{name}'; there are {', '.join(FIGURES)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    figures = []
+    for figure in measured(wanted, QUICK if options.quick else Sizes()):
+        figures.append(figure)
+        if not options.json:
+            print(row(figure), flush=True)
+    if options.json:
+        print(json.dumps([figure.as_json() for figure in figures], indent=2))
+    else:
+        print(f"measured on {host()}")
+    return 0
+
+
+def measured(wanted: list[str], sizes: Sizes) -> Iterator[Figure]:
+    """The figures of these names, each family run once."""
+    for family in dict.fromkeys(FIGURES[name] for name in wanted):
+        for figure in family(sizes):
+            if figure.name in wanted:
+                yield figure
+
+
+def row(figure: Figure) -> str:
+    goal = GOALS.get(figure.name)
+    judged = f"{'met' if goal.met(figure) else 'MISSED'}: {goal}" if goal else ""
+    details = ", ".join(f"{name} {value:.4g}" for name, value in figure.details.items())
+    return (
+        f"{figure.name:<22} {figure.value:>12,.4g} {figure.unit:<10} {figure.ratio:>8.3g} x "
+        f"{figure.yardstick_value:,.4g} ({figure.yardstick})  {judged}  {details}"
+    ).rstrip()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

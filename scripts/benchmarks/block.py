@@ -1,0 +1,56 @@
+"""Reading a disk through the split driver, against reading the image's file."""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from scripts.benchmarks.figure import Figure, Sizes, compare, per_call
+from scripts.benchmarks.machine import Machine
+
+MIB: Final = 1 << 20
+SMALL: Final = 4096
+IMAGE_MIB: Final = 64
+
+
+def block(sizes: Sizes) -> Iterator[Figure]:
+    """Reads by a Python guest, one after the other: 1 MiB in sequence, then 4 KiB anywhere."""
+    with tempfile.TemporaryDirectory(prefix="xd-") as folder, Machine() as machine:
+        path = Path(folder) / "disk"
+        with path.open("wb") as image:
+            for _ in range(IMAGE_MIB):
+                image.write(os.urandom(MIB))
+        guest = machine.guest("Disk", 32, f"disk = ['{path},raw,xvda,r']")
+        fd = os.open(path, os.O_RDONLY)
+        offsets = iter(range(1 << 62))
+
+        def read_on() -> bytes:
+            return os.pread(fd, MIB, next(offsets) % IMAGE_MIB * MIB)
+
+        def read_anywhere() -> bytes:
+            return os.pread(fd, SMALL, random.randrange(IMAGE_MIB * MIB // SMALL) * SMALL)
+
+        few = max(2, sizes.calls // 5)
+        try:
+            yield compare(
+                "block_read",
+                "MiB/s",
+                "pread of the same file",
+                lambda: 1 / float(guest.ask("sequential", few)),
+                lambda: 1 / per_call(read_on, few),
+                sizes.rounds,
+            )
+            yield compare(
+                "block_iops",
+                "reads/s",
+                "pread of the same file",
+                lambda: 1 / float(guest.ask("scattered", sizes.calls)),
+                lambda: 1 / per_call(read_anywhere, sizes.calls),
+                sizes.rounds,
+            )
+        finally:
+            os.close(fd)

@@ -1,0 +1,206 @@
+"""The guests that are measured. Each obeys commands on its console: a line of JSON, [command, argument …].
+
+    ["null_calls", 500]   →   0.000123        the seconds of one, or whatever the command says
+
+Loaded by path in a domain process: it imports nothing of its own package.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from domains.kernel.guest import Guest
+from domains.kernel.kernel import Kernel
+from domains.kernel.page_tables import L1_SPAN, READ_WRITE
+from drivers.block.front import BlockFront
+from drivers.block.protocol import SECTOR_SIZE
+from hypervisor.machine.paging import TABLE_ENTRIES
+from hypervisor.public.grant_table import GNTCOPY_source_gref, gnttab_copy
+from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, Port, VAddr
+from hypervisor.public.version import XENVER_version
+from hypervisor.public.xen import DOMID_SELF, mmu_update
+
+MIB: Final = 1 << 20
+WARM_UP: Final = 10
+"""Calls made before those that are timed."""
+
+Rows = npt.NDArray[np.void]
+
+
+def timed(work: Callable[[], object], calls: int) -> float:
+    """Seconds of one call, when whoever asked for it has gone to sleep again."""
+    for _ in range(WARM_UP):
+        work()
+    start = time.perf_counter()
+    for _ in range(calls):
+        work()
+    return (time.perf_counter() - start) / calls
+
+
+class Obedient(Guest):
+    """Does what its console says, until it is destroyed; idle otherwise."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(kernel)
+        self.commands: dict[str, Callable[..., Any]] = {"memory": self.memory}
+
+    def main(self) -> None:
+        print("ready")
+        while True:
+            command, *arguments = json.loads(self.kernel.console.readline())
+            print(json.dumps(self.commands[command](*arguments)))
+
+    def memory(self) -> str:
+        """smaps_rollup of this domain's process, which nobody else may read."""
+        return Path("/proc/self/smaps_rollup").read_text()
+
+
+class Hypercalls(Obedient):
+    """Hypercalls that cost little, and page-table updates alone and in batches."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(kernel)
+        self.commands |= {"null_calls": self.null_calls, "single": self.single, "batch": self.batch}
+
+    def null_calls(self, calls: int) -> float:
+        """Seconds of one xen_version."""
+        version = self.kernel.hypercalls.hypercall_xen_version
+        return timed(lambda: version(XENVER_version), calls)
+
+    def single(self, calls: int) -> float:
+        """Seconds of one mmu_update with one request."""
+        one, other = self.requests()
+        return self.update(cycle([one[:1], other[:1]]), calls)
+
+    def batch(self, calls: int) -> float:
+        """Seconds of one mmu_update that fills a whole L1 table."""
+        return self.update(cycle(self.requests()), calls)
+
+    def update(self, batches: cycle[Rows], calls: int) -> float:
+        mmu = self.kernel.hypercalls.hypercall_mmu_update
+        mmu(next(batches))
+        return timed(lambda: mmu(next(batches)), calls)
+
+    def requests(self) -> tuple[Rows, Rows]:
+        """Two ways to fill one L1 table: each entry names another frame in the other one, so that every update
+        takes a reference and a type and drops both of the frame before.
+        """
+        if not hasattr(self, "_requests"):
+            memory = self.kernel.memory
+            va = VAddr(-(-memory.area.alloc(2 * TABLE_ENTRIES) // L1_SPAN) * L1_SPAN)
+            l1 = memory.tables.ensure_l1(va)
+            frames = np.array([memory.alloc_page().mfn for _ in range(TABLE_ENTRIES)], np.uint64)
+            rows = np.zeros(TABLE_ENTRIES, mmu_update.dtype)
+            rows["ptr"] = (l1 << PAGE_SHIFT) + np.arange(TABLE_ENTRIES) * 8
+            other = rows.copy()
+            rows["val"] = frames << np.uint64(PAGE_SHIFT) | np.uint64(READ_WRITE)
+            other["val"] = rows["val"][::-1]
+            self._requests = rows, other
+        return self._requests
+
+
+class Events(Obedient):
+    """One of two domains that send each other events."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(kernel)
+        self.answered = False
+        self.commands |= {"listen": self.listen, "connect": self.connect, "ping": self.ping}
+
+    def listen(self, domid: int) -> int:
+        """A port that answers every event with one; its number."""
+        events = self.kernel.events
+        port = events.alloc_unbound(DomId(domid))
+        events.bind(port, lambda: events.notify(port))
+        return port
+
+    def connect(self, domid: int, port: int) -> bool:
+        events = self.kernel.events
+        self.port = events.bind_interdomain(DomId(domid), Port(port))
+        events.bind(self.port, self.got_answer)
+        self.kernel.wait(lambda: self.answered, 5)
+        return True
+
+    def got_answer(self) -> None:
+        self.answered = True
+
+    def ping(self, calls: int) -> float:
+        """Seconds from an event sent to its answer handled."""
+        return timed(self.one_ping, calls)
+
+    def one_ping(self) -> None:
+        self.answered = False
+        self.kernel.events.notify(self.port)
+        self.kernel.wait(lambda: self.answered)
+
+
+class GrantCopies(Obedient):
+    """Grants pages to another domain, or copies from them."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(kernel)
+        self.commands |= {"grant": self.grant, "take": self.take, "copy": self.copy}
+
+    def grant(self, domid: int, pages: int) -> list[int]:
+        """References of fresh pages that `domid` may read."""
+        memory, grants = self.kernel.memory, self.kernel.grants
+        return [
+            grants.grant_access(DomId(domid), memory.alloc_page().mfn, readonly=True) for _ in range(pages)
+        ]
+
+    def take(self, domid: int, refs: list[int]) -> bool:
+        """Make ready to copy these pages of `domid`."""
+        rows = np.zeros(len(refs), gnttab_copy.dtype)
+        rows["source"]["domid"], rows["dest"]["domid"] = domid, DOMID_SELF
+        rows["source"]["u"]["ref"] = refs
+        rows["dest"]["u"]["gmfn"] = [self.kernel.memory.alloc_page().mfn for _ in refs]
+        rows["len"], rows["flags"] = PAGE_SIZE, int(GNTCOPY_source_gref)
+        self.rows = rows
+        return True
+
+    def copy(self, calls: int) -> float:
+        """Seconds to copy all of them once."""
+        return timed(self.copy_once, calls)
+
+    def copy_once(self) -> None:
+        if any(self.kernel.grants.copy_rows(self.rows)):
+            raise SystemError("a copy was refused")
+
+
+class Disk(Obedient):
+    """Reads its disk."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(kernel)
+        self.commands |= {"sequential": self.sequential, "scattered": self.scattered}
+
+    def main(self) -> None:
+        device = self.kernel.xenbus.directory("device/vbd")[0]
+        self.disk = BlockFront(self.kernel, f"device/vbd/{device}")
+        self.disk.connect()
+        self.next = 0
+        super().main()
+
+    def sequential(self, calls: int) -> float:
+        """Seconds of one read of 1 MiB, each behind the one before."""
+        return timed(self.read_on, calls)
+
+    def read_on(self) -> None:
+        count = MIB // SECTOR_SIZE
+        self.disk.read(self.next, count)
+        self.next = (self.next + count) % self.disk.sectors
+
+    def scattered(self, calls: int) -> float:
+        """Seconds of one read of 4 KiB somewhere."""
+        count = PAGE_SIZE // SECTOR_SIZE
+        places = self.disk.sectors // count
+        return timed(lambda: self.disk.read(random.randrange(places) * count, count), calls)
