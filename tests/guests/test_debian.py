@@ -73,6 +73,6 @@ def test_linux_mounts_writes_and_unmounts_a_disk_and_powers_off(machine: Machine
     )
     done = machine.xenctl("create", path, "--console", timeout=BOOT_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
-    for line in ("linux is up", "hello from the disk", "disk is done", "Power down"):
+    for line in ("linux is up", "hello from the disk", "disk is done", "System halted"):
         assert line in done.stdout
     assert b"written by the guest" in disk.read_bytes()
