@@ -9,6 +9,7 @@ one image; a mode with "!" does without, as the toolstack's "w!" asks.
 """
 
 import ctypes
+import errno
 import fcntl
 import os
 import stat
@@ -34,11 +35,15 @@ class Image:
         """Open `path`; `mode` as in xl's disk line: "r" or "w", with "!" to share it against the lock."""
         self.path = path
         self.writable = mode.startswith("w")
-        self._fd = os.open(path, (os.O_RDWR if self.writable else os.O_RDONLY) | os.O_CLOEXEC)
+        access = os.O_RDWR if self.writable else os.O_RDONLY
+        self._fd = os.open(path, access | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not hold up its opener
         try:
+            kind = os.fstat(self._fd).st_mode
+            if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
+                raise OSError(errno.EINVAL, "neither a file nor a block device")
             if not mode.endswith("!"):
                 fcntl.flock(self._fd, (fcntl.LOCK_EX if self.writable else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-            self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
+            self._regular = stat.S_ISREG(kind)
             self.sectors = os.lseek(self._fd, 0, os.SEEK_END) // SECTOR_SIZE
         except OSError as error:
             os.close(self._fd)

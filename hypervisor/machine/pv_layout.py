@@ -119,7 +119,12 @@ def plan(image: PvImage, nr_pages: int, ramdisk_bytes: int = 0) -> Plan:
     if p2m is None:
         p2m = room.take(p2m_pages)
         start = image.p2m_base or VAddr(0)
-        mappings.append(Mapping(start, VAddr(start + (p2m_pages << PAGE_SHIFT)), p2m.pfn))
+        end = VAddr(start + (p2m_pages << PAGE_SHIFT))
+        if end > mapping.start or not usable(start, end - start):
+            raise LayoutError(
+                f"the P2M list, from {start:#x} to {end:#x} as the kernel wants it, cannot be mapped"
+            )
+        mappings.append(Mapping(start, end, p2m.pfn))
         outside = missing_tables(mappings[1], tables, room.next)
         room.take(len(outside))
         tables = [*tables, *outside]

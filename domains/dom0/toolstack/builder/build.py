@@ -65,9 +65,24 @@ def prepare(config: DomainConfig) -> Prepared:
     image = load_kernel(config)
     ramdisk = load_ramdisk(config)
     try:
-        return Prepared(plan(image, config.memory * PAGES_PER_MIB, len(ramdisk)), ramdisk)
+        layout = plan(image, config.memory * PAGES_PER_MIB, len(ramdisk))
     except LayoutError as error:
         raise ToolstackError(f"domain {config.name}: {error}") from None
+    page = hypercall_pfn(layout)
+    if page is not None and not layout.kernel.pfn <= page < layout.kernel.end:
+        raise ToolstackError(
+            f"domain {config.name}: the kernel wants its hypercall page at {image.hypercall_page:#x},"
+            " which is not a page of its segments"
+        )
+    return Prepared(layout, ramdisk)
+
+
+def hypercall_pfn(layout: Plan) -> Pfn | None:
+    """Where the kernel wants the hypercall page, if it does; -1 if no page begins there."""
+    page, base = layout.image.hypercall_page, layout.image.virt_base
+    if page is None:
+        return None
+    return Pfn(-1 if page % PAGE_SIZE else (page - base) >> PAGE_SHIFT)
 
 
 class Builder:
@@ -128,13 +143,9 @@ class Builder:
                 kernel.memory.unmap(va)
 
     def _hypercall_page(self, domid: DomId, layout: Plan, p2m: npt.NDArray[np.uint64]) -> None:
-        page = layout.image.hypercall_page
-        if page is None:
-            return
-        pfn = (page - layout.image.virt_base) >> PAGE_SHIFT
-        if page % PAGE_SIZE or not 0 <= pfn < layout.used:
-            raise ToolstackError(f"the kernel's hypercall page {page:#x} lies outside of its memory")
-        self._xen.hypercall_init(domid, mfn_of(p2m, Pfn(pfn)))
+        page = hypercall_pfn(layout)
+        if page is not None:
+            self._xen.hypercall_init(domid, mfn_of(p2m, page))
 
     def _seed_grants(self, domid: DomId, store: Mfn, console: Mfn) -> None:
         """Let Dom0 map the two rings by grant, as a back end that is not privileged would."""

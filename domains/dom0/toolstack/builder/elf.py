@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Annotated, Final
 
 from domains.dom0.toolstack.errors import ToolstackError
@@ -33,7 +34,9 @@ SHT_NOTE: Final = 7
 
 MAX_HEADERS: Final = 4096
 """Program or section headers of one file."""
-MAX_NOTES: Final = 65536
+MAX_NOTES: Final = 4096
+MAX_NOTE_NAME: Final = 16
+"""Bytes of a note's name that are looked at."""
 U64: Final = (1 << 64) - 1
 
 
@@ -144,7 +147,7 @@ class ElfFile:
         names = sections[self.header.e_shstrndx]
         strings = bytes(self.bytes_at(names.sh_offset, names.sh_size, "section names"))
         for section in sections:
-            if strings[section.sh_name :].startswith(name + b"\0"):
+            if strings.startswith(name + b"\0", section.sh_name):
                 return self.bytes_at(section.sh_offset, section.sh_size, name.decode())
         return None
 
@@ -185,6 +188,7 @@ def load_elf(data: bytes, name: str) -> PvImage:
         for header in elf.segments()
         if header.p_type == PT_LOAD and header.p_memsz
     ]
+    check_apart(elf, segments)
     entry = notes.numbers.get(ElfNote.XEN_ELFNOTE_ENTRY, elf.header.e_entry)
     if not any(segment.vaddr <= entry < segment.end for segment in segments):
         raise elf.refused(f"its entry point {entry:#x} lies in none of its segments")
@@ -196,6 +200,13 @@ def load_elf(data: bytes, name: str) -> PvImage:
         unmapped_initrd=bool(notes.numbers.get(ElfNote.XEN_ELFNOTE_MOD_START_PFN, 0)),
         hypercall_page=address(notes, ElfNote.XEN_ELFNOTE_HYPERCALL_PAGE),
     )
+
+
+def check_apart(elf: ElfFile, segments: list[Segment]) -> None:
+    """Refuse segments that share an address: which one wins would depend on their order in the file."""
+    for before, after in pairwise(sorted(segments, key=lambda segment: segment.vaddr)):
+        if after.vaddr < before.end:
+            raise elf.refused(f"its segments at {before.vaddr:#x} and {after.vaddr:#x} overlap")
 
 
 def address(notes: XenNotes, note: ElfNote) -> VAddr | None:
@@ -227,17 +238,17 @@ def collected(elf: ElfFile, places: list[tuple[int, int]]) -> XenNotes:
     notes = XenNotes()
     seen = 0
     for offset, size in places:
-        data = bytes(elf.bytes_at(offset, size, "notes"))
-        for kind, descriptor in xen_notes(data):
+        for name, kind, descriptor in notes_in(elf.bytes_at(offset, size, "notes")):
             seen += 1
             if seen > MAX_NOTES:
                 raise elf.refused("it has too many notes")
-            enter(notes, kind, descriptor)
+            if name == b"Xen":
+                enter(notes, kind, bytes(descriptor))
     return notes
 
 
-def xen_notes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(type, descriptor) of the notes named "Xen"; what is cut off at the end is left out."""
+def notes_in(data: memoryview) -> Iterator[tuple[bytes, int, memoryview]]:
+    """(name, type, descriptor) of each note; what is cut off at the end is left out."""
     at = 0
     while at + Elf64_Nhdr.sizeof <= len(data):
         head = Elf64_Nhdr.unpack(data, at)
@@ -246,8 +257,8 @@ def xen_notes(data: bytes) -> Iterator[tuple[int, bytes]]:
         end = descriptor_at + head.n_descsz
         if end > len(data):
             return
-        if data[name_at : name_at + head.n_namesz].rstrip(b"\0") == b"Xen":
-            yield head.n_type, data[descriptor_at:end]
+        name = bytes(data[name_at : name_at + min(head.n_namesz, MAX_NOTE_NAME)]).rstrip(b"\0")
+        yield name, head.n_type, data[descriptor_at:end]
         at = end + 3 & ~3
 
 

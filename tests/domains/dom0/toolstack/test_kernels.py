@@ -26,6 +26,7 @@ from domains.dom0.toolstack.xlcfg.model import DomainConfig
 from hypervisor.machine.pv_image import LayoutError
 from hypervisor.machine.pv_layout import plan
 from hypervisor.public.elfnote import ElfNote
+from tests.domains.dom0.toolstack.bzimage_files import bzimage
 from tests.domains.dom0.toolstack.elf_files import (
     BASE,
     LINUX_NOTES,
@@ -57,17 +58,6 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "lz4": pack_lz4,
     "zstd": lambda data: zstandard.ZstdCompressor().compress(data),
 }
-
-
-def bzimage(payload: bytes, sectors: int = 3) -> bytes:
-    """A bzImage around a packed payload, which lies 100 bytes into the protected-mode code."""
-    head = bytearray((sectors + 1) * 512)
-    head[0x1F1] = sectors
-    head[0x1FE:0x200] = b"\x55\xaa"
-    head[0x202:0x206] = b"HdrS"
-    struct.pack_into("<H", head, 0x206, 0x020F)
-    struct.pack_into("<II", head, 0x248, 100, len(payload))
-    return bytes(head) + bytes(100) + payload + bytes(50)
 
 
 def kernel_file(folder: Path, data: bytes) -> DomainConfig:
