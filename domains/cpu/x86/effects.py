@@ -9,9 +9,11 @@ from typing import Final
 from domains.cpu.traps import TrapGate
 from domains.cpu.x86.context import load_context
 from domains.cpu.x86.local import local_hypercall
+from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.registers import CR4_TSD, RAX, U64
 from domains.cpu.x86.state import CR
 from domains.cpu.x86.vcpu import X86Vcpu
+from hypervisor.public.errno import Errno
 from hypervisor.public.types import PAGE_SHIFT
 from hypervisor.public.xen import Hypercall, vcpu_info
 from hypervisor.wire.messages import Effect, EffectRecord
@@ -94,7 +96,10 @@ def local(v: X86Vcpu, nr: int, a1: int, a2: int, a3: int, a4: int, a5: int, resu
     if nr == Hypercall.iret:
         v.cpu.q[RAX] = result
     elif result_va:
-        v.paging.write(result_va, (result & U64).to_bytes(8, "little"))
+        try:
+            v.paging.write(result_va, (result & U64).to_bytes(8, "little"))
+        except GuestFault:
+            v.cpu.q[RAX] = -Errno.EFAULT & U64
 
 
 def context(v: X86Vcpu, raw: bytes) -> None:

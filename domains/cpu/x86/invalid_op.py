@@ -5,7 +5,7 @@ from typing import Final
 from domains.cpu.x86.bounce import inject_debug, inject_hw_exception, inject_page_fault
 from domains.cpu.x86.cpuid import do_cpuid
 from domains.cpu.x86.paging import GuestFault
-from domains.cpu.x86.registers import EXC_UD
+from domains.cpu.x86.registers import EXC_UD, U64
 from domains.cpu.x86.state import RIP
 from domains.cpu.x86.vcpu import X86Vcpu
 from hypervisor.public.arch_x86.xen import XEN_EMULATE_PREFIX
@@ -23,10 +23,10 @@ def handle_invalid_op(v: X86Vcpu) -> None:
             octets = v.paging.read(rip, FORCED)
             if octets.endswith(CPUID):
                 do_cpuid(v)
-                v.cpu.q[RIP] = rip + FORCED
+                v.cpu.q[RIP] = rip + FORCED & U64
                 return
         elif v.decoder.fetch(rip, 1) == ICEBP:  # Unicorn has no ICEBP
-            v.cpu.q[RIP] = rip + 1
+            v.cpu.q[RIP] = rip + 1 & U64
             inject_debug(v, 0)
             return
     except GuestFault as fault:

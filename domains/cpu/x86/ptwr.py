@@ -12,7 +12,7 @@ import capstone.x86
 from domains.cpu.x86.decode import Instruction, Operand
 from domains.cpu.x86.effects import apply_effects
 from domains.cpu.x86.paging import GuestFault
-from domains.cpu.x86.registers import EFLAGS_ARITHMETIC, EFLAGS_CF, EFLAGS_PF, EFLAGS_SF, EFLAGS_ZF, RAX
+from domains.cpu.x86.registers import EFLAGS_ARITHMETIC, EFLAGS_CF, EFLAGS_PF, EFLAGS_SF, EFLAGS_ZF, RAX, U64
 from domains.cpu.x86.state import RIP
 from domains.cpu.x86.vcpu import X86Vcpu
 
@@ -47,7 +47,7 @@ def emulate_page_table_write(v: X86Vcpu, va: int) -> bool:
             v.decoder.write_register(*store.write_back)
         if store.flags is not None:
             v.cpu.rflags = v.cpu.rflags & ~EFLAGS_ARITHMETIC | store.flags
-    v.cpu.q[RIP] += instruction.length
+    v.cpu.q[RIP] = v.cpu.q[RIP] + instruction.length & U64
     return True
 
 

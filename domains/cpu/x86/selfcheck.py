@@ -1,6 +1,7 @@
 """Proof, before a guest runs, that the state structure lies as `state` says: each offset is tried by its behaviour."""
 
 import ctypes
+from collections.abc import Callable
 from typing import Any, Final
 
 import unicorn.x86_const as uc_x86
@@ -43,13 +44,7 @@ def check(uc: Any, wheel: Wheel, state: CpuState) -> None:
             wheel.emu_stop()
         state.running = False
 
-    uc.mem_map(SCRATCH, 0x1000)
-    uc.mem_write(SCRATCH, PROGRAM)
-    hook = wheel.add_hook(HOOK_INTERRUPT, INTERRUPT_HOOK(on_interrupt))
-    uc.reg_write(uc_x86.UC_X86_REG_RAX, 5)
-    wheel.emu_start(SCRATCH)
-    wheel.remove_hook(hook)
-    uc.mem_unmap(SCRATCH, 0x1000)
+    _run(uc, wheel, on_interrupt)
     uc.reg_write(uc_x86.UC_X86_REG_CR2, 0x1234567)
     uc.reg_write(uc_x86.UC_X86_REG_FS_BASE, 0x7654321)
     vectors, software, rips, old, flags = zip(*seen, strict=True) if len(seen) == 2 else ((),) * 5
@@ -68,3 +63,14 @@ def check(uc: Any, wheel: Wheel, state: CpuState) -> None:
     if wrong:
         where = ", ".join(wrong)
         raise UnsupportedWheel(f"unicorn {INSTALLED}: its CPU state differs in {where}; seen {seen}")
+
+
+def _run(uc: Any, wheel: Wheel, on_interrupt: Callable[[int, int, int], None]) -> None:
+    """Run PROGRAM until the hook stops it; neither stays."""
+    uc.mem_map(SCRATCH, 0x1000)
+    uc.mem_write(SCRATCH, PROGRAM)
+    hook = wheel.add_hook(HOOK_INTERRUPT, INTERRUPT_HOOK(on_interrupt))
+    uc.reg_write(uc_x86.UC_X86_REG_RAX, 5)
+    wheel.emu_start(SCRATCH)
+    wheel.remove_hook(hook)
+    uc.mem_unmap(SCRATCH, 0x1000)

@@ -74,7 +74,7 @@ def _enter_kernel(v: X86Vcpu, callback: int, cs: int, ss: int) -> None:
     address, flags = v.pv.callbacks.get(callback, (0, 0))
     cpu = v.cpu
     if not address:
-        cpu.q[RIP] -= LENGTH
+        cpu.q[RIP] = cpu.q[RIP] - LENGTH & U64
         inject_hw_exception(v, EXC_UD)
         return
     cpu.q[RCX], cpu.q[R11] = cpu.q[RIP], cpu.rflags

@@ -1,0 +1,59 @@
+"""The engine itself: a wheel it does not know is refused at once, and a domain's many instances do not mix."""
+
+import pytest
+
+from domains.cpu.x86 import state, wheel
+from domains.cpu.x86.pit import COUNT, HZ, MODE, SPEAKER, Pit
+from domains.cpu.x86.registers import RBX
+from domains.cpu.x86.wheel import UnsupportedWheel
+from tests.domains.cpu.x86.bench import Bench
+
+
+def test_another_version_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wheel, "INSTALLED", "2.1.3")
+    with pytest.raises(UnsupportedWheel, match=r"^unicorn 2\.1\.3 is installed, 2\.1\.4 is needed$"):
+        Bench()
+
+
+def test_a_wheel_without_a_needed_function_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wheel, "EXPORTS", (*wheel.EXPORTS, "no_such_function"))
+    with pytest.raises(UnsupportedWheel, match="does not export no_such_function"):
+        Bench()
+
+
+def test_a_state_structure_that_lies_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "ENV_OFFSET", state.ENV_OFFSET + 8)
+    with pytest.raises(UnsupportedWheel, match="was not found"):
+        Bench()
+
+
+@pytest.mark.parametrize(("offset", "fact"), [("OLD_EXCEPTION", "old_exception"), ("IS_INT", "INT n")])
+def test_a_field_that_lies_elsewhere_is_refused(
+    monkeypatch: pytest.MonkeyPatch, offset: str, fact: str
+) -> None:
+    from domains.cpu.x86 import selfcheck
+
+    monkeypatch.setattr(selfcheck, offset, getattr(state, offset) + 40)
+    with pytest.raises(UnsupportedWheel, match=fact):
+        Bench()
+
+
+def test_two_engines_in_one_process_keep_their_registers() -> None:
+    first, second = Bench(), Bench()
+    first.run("start: mov $1, %ebx; hypercall 17; done")
+    second.run("start: mov $2, %ebx; hypercall 17; done")
+    assert (first.q[RBX], second.q[RBX]) == (1, 2)
+
+
+def test_the_timer_chip_counts_down_and_its_output_rises(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0
+    monkeypatch.setattr("domains.cpu.x86.pit.read_tsc", lambda: now)
+    pit = Pit()
+    pit.write(MODE, 0xB0)
+    pit.write(COUNT, 0xFF)
+    pit.write(COUNT, 0xFF)
+    now = 10_000_000
+    assert pit.read(COUNT) | pit.read(COUNT) << 8 == 0xFFFF - HZ // 100
+    assert not pit.read(SPEAKER) & 0x20
+    now = 60_000_000
+    assert pit.read(SPEAKER) & 0x20
