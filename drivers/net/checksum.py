@@ -24,6 +24,11 @@ def internet_checksum(data: bytes) -> int:
     return 0xFFFF - (total % 0xFFFF or (0xFFFF if total else 0))
 
 
+def partial_checksum(pseudo_header: bytes) -> int:
+    """What stands in a checksum's place until the device fills it in: the sum so far."""
+    return internet_checksum(pseudo_header) ^ 0xFFFF
+
+
 def fill(frame: bytes) -> bytes:
     """The frame with its TCP or UDP checksum; as it is if it has none to fill, or is cut short."""
     found = transport(frame)

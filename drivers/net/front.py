@@ -2,12 +2,13 @@
 
     nic = NetFront(kernel, "device/vif/0", received)
     nic.connect()
-    nic.send(frame)              `received(frame)` is called from the loop
+    nic.send(frame)              `received(packet)` is called from the loop
 
 Source: Xen public/io/netif.h. Owns both rings, the event channel, the pages for sending and the pages posted
 for receiving. Frames are copied between the caller's bytes and granted pages. A frame may have up to 64 KiB,
-if the back end has "feature-sg"; checksums are the caller's. What does not fit into the ring waits, up to a
-limit, then `send` says no. The back end is not trusted: an answer to nothing, or a length beyond its page, is
+if the back end has "feature-sg". Checksums of TCP and UDP are the caller's, unless it wants `offload`: then
+those of frames that go may be left blank, and those of frames that come may be. What does not fit into the ring
+waits, up to a limit, then `send` says no. The back end is not trusted: an answer to nothing, or a length beyond its page, is
 RingBroken.
 """
 
@@ -18,10 +19,14 @@ from typing import Final, NamedTuple
 from domains.kernel.kernel import Kernel
 from domains.kernel.memory import Page
 from drivers.front_device import FrontDevice, Nodes
-from drivers.net.protocol import MAX_PACKET, MAX_SLOTS, MIN_PACKET, Node
+from drivers.net.protocol import MAX_PACKET, MAX_SLOTS, MIN_PACKET, Node, Packet, slots_of
 from drivers.ring import FrontRing, RingBroken
 from hypervisor.public.io.netif import (
+    NETRXF_csum_blank,
+    NETRXF_data_validated,
     NETRXF_more_data,
+    NETTXF_csum_blank,
+    NETTXF_data_validated,
     NETTXF_more_data,
     netif_rx_request,
     netif_rx_response,
@@ -34,6 +39,8 @@ TX_PAGES: Final = 64
 RX_PAGES: Final = 64
 WAITING_FRAMES: Final = 256
 RX_MORE, TX_MORE = int(NETRXF_more_data), int(NETTXF_more_data)
+RX_BLANK, RX_VALIDATED = int(NETRXF_csum_blank), int(NETRXF_data_validated)
+BLANK: Final = int(NETTXF_csum_blank | NETTXF_data_validated)
 
 
 class Granted(NamedTuple):
@@ -54,34 +61,44 @@ class Connection(NamedTuple):
     tx_pages: list[Granted]
     rx_pages: list[Granted]
     sg: bool
+    offload: bool
 
 
 class NetFront(FrontDevice):
     """The interface in directory `path` of this domain. `received` gets each frame that arrives."""
 
-    def __init__(self, kernel: Kernel, path: str, received: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, kernel: Kernel, path: str, received: Callable[[Packet], None], offload: bool = False
+    ) -> None:
         super().__init__(kernel, path)
         self._received = received
+        self._offload = offload
         self._connection: Connection | None = None
         self._free: list[int] = []  # of tx_pages
         self._flying: set[int] = set()
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[Packet] = deque()
         self._posted: set[int] = set()  # of rx_pages
         self._partial: list[bytes] = []  # of a frame of several slots
         self._lost = False  # that frame is not to be delivered
+        self._flags = 0  # of its first slot
         self.mac = bytes.fromhex((self.end.read(Node.MAC) or "00:00:00:00:00:00").replace(":", ""))
 
-    def send(self, frame: bytes) -> bool:
+    @property
+    def can_offload(self) -> bool:
+        """Whether frames may go with blank checksums."""
+        return self._connection is not None and self._connection.offload
+
+    def send(self, frame: bytes, csum_blank: bool = False) -> bool:
         """Send an Ethernet frame; False if too much is waiting already. DeviceError if not connected."""
         connection = self._connection
         if connection is None or not self.connected:
             raise self.failure("not connected")
         most = MAX_PACKET if connection.sg else PAGE_SIZE
-        if not MIN_PACKET <= len(frame) <= most:
+        if not MIN_PACKET <= len(frame) <= most or (csum_blank and not connection.offload):
             raise ValueError(f"a frame of {len(frame)} bytes; {MIN_PACKET} to {most} are possible")
         if len(self._waiting) >= WAITING_FRAMES:
             return False
-        self._waiting.append(frame)
+        self._waiting.append(Packet(frame, csum_blank))
         self._transmit(connection)
         return True
 
@@ -99,6 +116,7 @@ class NetFront(FrontDevice):
             [self._granted() for _ in range(TX_PAGES)],
             [self._granted() for _ in range(RX_PAGES)],
             end.read_peer(Node.SG) == "1",
+            self._offload and end.read_peer(Node.NO_CSUM_OFFLOAD) != "1",
         )
         self._free = list(range(TX_PAGES))
         self._post(connection, range(RX_PAGES))
@@ -110,7 +128,7 @@ class NetFront(FrontDevice):
             Node.REQUEST_RX_COPY: 1,
             Node.RX_NOTIFY: 1,
             Node.SG: 1,
-            Node.NO_CSUM_OFFLOAD: 1,
+            Node.NO_CSUM_OFFLOAD: int(not self._offload),
         }
 
     def established(self) -> None:
@@ -152,18 +170,20 @@ class NetFront(FrontDevice):
         """Put waiting frames into the ring as long as they fit, and show them all at once."""
         sent = False
         while self._waiting:
-            frame = self._waiting[0]
-            slots = -(-len(frame) // PAGE_SIZE)
-            if slots > min(len(self._free), connection.tx.free, MAX_SLOTS):
+            frame, blank, _ = self._waiting[0]
+            if slots_of(len(frame)) > min(len(self._free), connection.tx.free, MAX_SLOTS):
                 break
             self._waiting.popleft()
+            flags = BLANK if blank else 0
             for at in range(0, len(frame), PAGE_SIZE):
-                self._put(connection, frame, at)
+                more = TX_MORE if at + PAGE_SIZE < len(frame) else 0
+                self._put(connection, frame, at, flags | more)
+                flags = 0
             sent = True
         if sent and connection.tx.push():
             self.kernel.events.notify(connection.port)
 
-    def _put(self, connection: Connection, frame: bytes, at: int) -> None:
+    def _put(self, connection: Connection, frame: bytes, at: int, flags: int) -> None:
         """One slot; the first one says the whole frame's size."""
         id = self._free.pop()
         piece = frame[at : at + PAGE_SIZE]
@@ -172,7 +192,7 @@ class NetFront(FrontDevice):
         self._flying.add(id)
         request = netif_tx_request(
             gref=granted.ref,
-            flags=TX_MORE if at + PAGE_SIZE < len(frame) else 0,
+            flags=flags,
             id=id,
             size=len(piece) if at else len(frame),
         )
@@ -198,7 +218,8 @@ class NetFront(FrontDevice):
 
     def _receive(self, connection: Connection) -> None:
         """Take what has arrived and post its pages again; then hand out the frames."""
-        ids, frames = [], []
+        ids: list[int] = []
+        frames: list[Packet] = []
         for id, offset, flags, status in connection.rx.records(
             connection.rx.take(), netif_rx_response
         ).tolist():
@@ -207,18 +228,22 @@ class NetFront(FrontDevice):
             self._posted.remove(id)
             ids.append(id)
             self._lost |= status < 0 or len(self._partial) == MAX_SLOTS
+            if not self._partial:
+                self._flags = flags
             if not self._lost:
                 self._partial.append(bytes(connection.rx_pages[id].view[offset : offset + status]))
             if flags & RX_MORE:
                 continue
             if not self._lost:
-                frames.append(b"".join(self._partial))
+                blank, valid = bool(self._flags & RX_BLANK), bool(self._flags & RX_VALIDATED)
+                frames.append(Packet(b"".join(self._partial), blank, valid))
             self._partial.clear()
             self._lost = False
         if ids:
             self._post(connection, ids)
         for frame in frames:
-            self._received(frame)
+            if self.connected:  # else this end is not ready to answer yet, or no more
+                self._received(frame)
 
     def _granted(self) -> Granted:
         page = self.kernel.memory.alloc_page()

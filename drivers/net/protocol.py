@@ -23,8 +23,10 @@ class Node(StrEnum):
 
     BRIDGE = "bridge"
     HANDLE = "handle"
+    IP = "ip"
     MAC = "mac"
     MTU = "mtu"
+    RATE = "rate"
 
     TX_RING_REF = "tx-ring-ref"
     RX_RING_REF = "rx-ring-ref"

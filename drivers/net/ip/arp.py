@@ -26,6 +26,9 @@ WAITING: Final = 16
 ENTRIES: Final = 512
 UNKNOWN: Final = bytes(6)
 
+Deliver = Callable[[bytes], None]
+"""Sends something to the station with this MAC address."""
+
 
 @dataclass
 class Entry:
@@ -35,11 +38,11 @@ class Entry:
     seen: int = 0
     asked: int = 0
     timer: Timer | None = None
-    waiting: list[bytes] = field(default_factory=list)
+    waiting: list[Deliver] = field(default_factory=list)
 
 
 class Arp:
-    """One interface's. `ask(destination mac, message)` sends an ARP message, `deliver(mac, packet)` an IP packet."""
+    """One interface's. `ask(destination mac, message)` sends an ARP message."""
 
     def __init__(
         self,
@@ -47,25 +50,23 @@ class Arp:
         mac: bytes,
         address: bytes,
         ask: Callable[[bytes, bytes], None],
-        deliver: Callable[[bytes, bytes], None],
     ) -> None:
         self._clock = clock
         self._mac = mac
         self._address = address
         self._ask = ask
-        self._deliver = deliver
         self._entries: dict[bytes, Entry] = {}
 
-    def send(self, address: bytes, packet: bytes) -> None:
-        """Deliver `packet` to the station that has `address`, now or when it has answered."""
+    def send(self, address: bytes, deliver: Deliver) -> None:
+        """Call `deliver` with the station that has `address`, now or when it has answered."""
         entry = self._entries.get(address)
         if entry is None:
             entry = self._remember(address)
         if entry.mac is not None and self._clock.now() - entry.seen <= MAX_AGE_NS:
-            self._deliver(entry.mac, packet)
+            deliver(entry.mac)
             return
         entry.mac = None
-        entry.waiting = [*entry.waiting[1 - WAITING :], packet]
+        entry.waiting = [*entry.waiting[1 - WAITING :], deliver]
         if entry.timer is None:
             entry.asked = 0
             self._question(address)
@@ -102,8 +103,8 @@ class Arp:
             entry.timer.cancel()
             entry.timer = None
         waiting, entry.waiting = entry.waiting, []
-        for packet in waiting:
-            self._deliver(mac, packet)
+        for deliver in waiting:
+            deliver(mac)
 
     def _question(self, address: bytes) -> None:
         """Ask, or give up."""

@@ -8,6 +8,7 @@ is for this host or for all of its network; what its sender says of itself must 
 
 import errno
 from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Final
 
@@ -18,6 +19,7 @@ from drivers.net.ip.ipv4 import BROADCAST, HEADER, ICMP, TCP, UDP, Datagram, bui
 from drivers.net.ip.tcp.ports import Tcp
 from drivers.net.ip.tcp.segment import HEADER as TCP_HEADER
 from drivers.net.ip.udp import Udp
+from drivers.net.protocol import Packet
 
 ETHERNET_HEADER: Final = 14
 TO_ALL: Final = b"\xff" * 6
@@ -27,7 +29,9 @@ MAX_DATAGRAM: Final = 65535
 
 
 class Stack:
-    """`transmit(frame)` sends an Ethernet frame. `mtu`: bytes of the largest IP packet."""
+    """`transmit` sends an Ethernet frame. `mtu`: bytes of the largest IP packet. `offload`: the device fills in
+    checksums of TCP and UDP (NETTXF_csum_blank).
+    """
 
     def __init__(
         self,
@@ -35,9 +39,10 @@ class Stack:
         mac: bytes,
         interface: IPv4Interface,
         gateway: IPv4Address | None,
-        transmit: Callable[[bytes], object],
+        transmit: Callable[[Packet], object],
         random_bits: Callable[[int], int],
         mtu: int = 1500,
+        offload: bool = False,
     ) -> None:
         self.mac = mac
         self.interface = interface
@@ -47,23 +52,25 @@ class Stack:
         self._network, self._mask = int(interface.network.network_address), int(interface.netmask)
         self._broadcast = interface.network.broadcast_address.packed
         self._transmit = transmit
-        self.arp = Arp(clock, mac, self._address, self._send_arp, self._send_frame)
+        self.arp = Arp(clock, mac, self._address, self._send_arp)
         self.icmp = Icmp(self.send, self._unreachable)
-        self.udp = Udp(self._address, self.send)
+        send_blank = partial(self.send, csum_blank=True) if offload else self.send
+        self.udp = Udp(self._address, send_blank, offload)
         mss = self.mtu - HEADER.size - TCP_HEADER.size
-        self.tcp = Tcp(clock, self._address, mss, self.send, random_bits)
+        self.tcp = Tcp(clock, self._address, mss, send_blank, random_bits, offload)
 
     # --- out -------------------------------------------------------------------------------------
 
-    def send(self, destination: bytes, protocol: int, payload: bytes) -> None:
+    def send(self, destination: bytes, protocol: int, payload: bytes, csum_blank: bool = False) -> None:
         """Send a datagram; what `check` refuses is dropped, for it may be the answer to a stranger."""
         if self._refusal(destination, len(payload)):
             return
         packet = build(self._address, destination, protocol, payload)
         if destination in (BROADCAST, self._broadcast):
-            self._send_frame(TO_ALL, packet)
+            self._send_frame(packet, csum_blank, TO_ALL)
         else:
-            self.arp.send(destination if self._is_near(destination) else self._gateway, packet)
+            hop = destination if self._is_near(destination) else self._gateway
+            self.arp.send(hop, partial(self._send_frame, packet, csum_blank))
 
     def check(self, destination: bytes, size: int = 0) -> None:
         """Raises OSError, ENETUNREACH or EMSGSIZE, where a datagram with `size` bytes behind its IP header cannot
@@ -83,16 +90,17 @@ class Stack:
         """Whether an address is in this interface's own network."""
         return int.from_bytes(destination, "big") & self._mask == self._network
 
-    def _send_frame(self, mac: bytes, packet: bytes) -> None:
-        self._transmit(mac + self.mac + TYPE_IPV4 + packet)
+    def _send_frame(self, packet: bytes, csum_blank: bool, mac: bytes) -> None:
+        self._transmit(Packet(mac + self.mac + TYPE_IPV4 + packet, csum_blank))
 
     def _send_arp(self, mac: bytes, message: bytes) -> None:
-        self._transmit(mac + self.mac + TYPE_ARP + message)
+        self._transmit(Packet(mac + self.mac + TYPE_ARP + message))
 
     # --- in --------------------------------------------------------------------------------------
 
-    def receive(self, frame: bytes, *, trusted: bool = False) -> None:
-        """A frame of the link. `trusted`: the device vouches for the checksum of its TCP or UDP segment."""
+    def receive(self, packet: Packet) -> None:
+        """A frame of the link; of the checksum of its TCP or UDP segment the device may know already."""
+        frame = packet.data
         to_all = frame[:1] and frame[0] & 1
         if not to_all and frame[:6] != self.mac:
             return
@@ -102,7 +110,7 @@ class Stack:
         elif kind == TYPE_IPV4:
             datagram = parse(frame[ETHERNET_HEADER:])
             if datagram is not None and self._is_host(datagram.source):
-                self._receive_datagram(datagram, bool(to_all), trusted)
+                self._receive_datagram(datagram, bool(to_all), packet.csum_blank or packet.data_validated)
 
     def _receive_datagram(self, datagram: Datagram, by_group: bool, trusted: bool) -> None:
         """`by_group`: its frame was for many stations, so that it must be for many hosts (RFC 1122 §3.3.6)."""

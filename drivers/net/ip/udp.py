@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from drivers.net.checksum import internet_checksum
+from drivers.net.checksum import internet_checksum, partial_checksum
 from drivers.net.ip.ipv4 import UDP, Datagram, pseudo_header
 
 HEADER: Final = struct.Struct(">HHHH")
@@ -22,11 +22,16 @@ class PortInUse(Exception):
 
 
 class Udp:
-    """The UDP ports of a host. `send(destination, protocol, payload)` sends a datagram."""
+    """The UDP ports of a host. `send(destination, protocol, payload)` sends a datagram, `offload`: and fills in its
+    checksum.
+    """
 
-    def __init__(self, address: bytes, send: Callable[[bytes, int, bytes], None]) -> None:
+    def __init__(
+        self, address: bytes, send: Callable[[bytes, int, bytes], None], offload: bool = False
+    ) -> None:
         self._address = address
         self._send = send
+        self._offload = offload
         self._ports: dict[int, Received] = {}
 
     def bind(self, port: int, received: Received) -> int:
@@ -46,8 +51,9 @@ class Udp:
         length = HEADER.size + len(data)
         segment = HEADER.pack(source_port, port, length, 0) + data
         pseudo = pseudo_header(self._address, destination, UDP, length)
-        checksum = internet_checksum(pseudo + segment) or 0xFFFF  # zero says that there is none
-        self._send(destination, UDP, HEADER.pack(source_port, port, length, checksum) + data)
+        sum_ = partial_checksum(pseudo) if self._offload else internet_checksum(pseudo + segment)
+        segment = HEADER.pack(source_port, port, length, sum_ or 0xFFFF) + data  # zero: there is none
+        self._send(destination, UDP, segment)
 
     def receive(self, datagram: Datagram, *, trusted: bool) -> bool:
         """A UDP datagram; False if nobody listens at its port. `trusted`: the device vouches for its checksum."""

@@ -2,6 +2,7 @@
 
 from drivers.net.back import NetBack
 from drivers.net.front import NetFront
+from drivers.net.protocol import Packet
 from tests.drivers.transport import Domain, Machine
 
 
@@ -69,5 +70,8 @@ class Station:
         self.mac = mac_of(domid)
         self.guest = network.guest(domid)
         self.received: list[bytes] = []
-        self.nic = NetFront(self.guest, network.attach(self.guest, bridge), self.received.append)
+        self.nic = NetFront(self.guest, network.attach(self.guest, bridge), self.receive)
         self.nic.connect()
+
+    def receive(self, packet: Packet) -> None:
+        self.received.append(packet.data)

@@ -1,9 +1,16 @@
 """Networks on a real machine: Dom0 connects guests that run in processes of their own."""
 
+import os
 import re
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.machines import Machine, wait_until
+import pytest
+
+from tests.machines import REPOSITORY, Machine, wait_until
+
+GUESTS = REPOSITORY / "domains" / "guests"
 
 FRAMES = """
 from drivers.net.front import NetFront
@@ -32,7 +39,8 @@ class Probe(Station):
         self.say("ready", "yes")
         self.kernel.sleep(600)
 
-    def received(self, frame):
+    def received(self, packet):
+        frame = packet.data
         self.nic.send(frame[6:12] + self.nic.mac + frame[12:])
 """
 )
@@ -50,11 +58,26 @@ class Probe(Station):
                 break
         print("answers:", [frame[14] for frame in self.answers] == list(range(20)), self.nic.mac.hex(":"))
 
-    def received(self, frame):
-        if frame[12:14] == ETHERTYPE:
-            self.answers.append(frame)
+    def received(self, packet):
+        if packet.data[12:14] == ETHERTYPE:
+            self.answers.append(packet.data)
 """
 )
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    machine = Machine()
+    yield machine
+    machine.stop()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(machine: Machine) -> Iterator[None]:
+    yield
+    for name in machine.domains().keys() - {"Domain-0"}:
+        machine.xenctl("destroy", name)
+    wait_until(machine.census_is_clean, what="a clean census")
 
 
 def said(machine: Machine, name: str) -> list[str]:
@@ -66,28 +89,26 @@ def await_ready(machine: Machine, guests: int = 1) -> None:
     wait_until(lambda: said(machine, "ready").count("yes") == guests, 20, "the guests' readiness")
 
 
-def test_one_guest_pings_another(clean_machine: Machine, tmp_path: Path) -> None:
-    clean_machine.guest(tmp_path, ECHO, name="echo", extra="vif = ['']")
-    await_ready(clean_machine)
-    done = clean_machine.guest(tmp_path, PING, "-c", extra="vif = ['mac=00:16:3e:01:02:03']")
+def test_one_guest_pings_another(machine: Machine, tmp_path: Path) -> None:
+    machine.guest(tmp_path, ECHO, name="echo", extra="vif = ['']")
+    await_ready(machine)
+    done = machine.guest(tmp_path, PING, "-c", extra="vif = ['mac=00:16:3e:01:02:03']")
     assert "answers: True 00:16:3e:01:02:03" in done.stdout, done.stdout + done.stderr
-    clean_machine.xenctl("destroy", "echo")
 
 
-def test_bridges_of_different_names_do_not_hear_each_other(clean_machine: Machine, tmp_path: Path) -> None:
-    clean_machine.guest(tmp_path, ECHO, name="echo", extra="vif = ['bridge=left']")
-    await_ready(clean_machine)
-    done = clean_machine.guest(tmp_path, PING, "-c", extra="vif = ['bridge=right']")
+def test_bridges_of_different_names_do_not_hear_each_other(machine: Machine, tmp_path: Path) -> None:
+    machine.guest(tmp_path, ECHO, name="echo", extra="vif = ['bridge=left']")
+    await_ready(machine)
+    done = machine.guest(tmp_path, PING, "-c", extra="vif = ['bridge=right']")
     assert "answers: False" in done.stdout, done.stdout + done.stderr
-    clean_machine.xenctl("destroy", "echo")
 
 
-def test_the_store_says_of_an_interface_what_libxl_would(clean_machine: Machine, tmp_path: Path) -> None:
+def test_the_store_says_of_an_interface_what_libxl_would(machine: Machine, tmp_path: Path) -> None:
     vif = "vif = ['', 'bridge=lan,ip=10.0.0.1,rate=1MB/s@20ms,vifname=web0,mtu=9000,script=/x']"
-    clean_machine.guest(tmp_path, ECHO, extra=vif)
-    await_ready(clean_machine)
-    domid = clean_machine.domains()["guest"]["domid"]
-    rows = clean_machine.json("xenstore-ls")
+    machine.guest(tmp_path, ECHO, extra=vif)
+    await_ready(machine)
+    domid = machine.domains()["guest"]["domid"]
+    rows = machine.json("xenstore-ls")
     nodes = {row["path"]: row["value"] for row in rows}
     front, back = f"/local/domain/{domid}/device/vif/", f"/local/domain/0/backend/vif/{domid}/"
     mac = nodes[f"{front}0/mac"]
@@ -114,7 +135,52 @@ def test_the_store_says_of_an_interface_what_libxl_would(clean_machine: Machine,
     }
     assert wanted.items() <= nodes.items()
     assert {row["path"]: row["permissions"] for row in rows}[f"{back}0"] == ["n0", f"r{domid}"]
-    clean_machine.xenctl("destroy", "guest")
-    assert "vif" not in clean_machine.xenctl("xenstore-ls", "-f", "/local/domain").stdout.replace(
-        "backend/vif", ""
-    )
+    machine.xenctl("destroy", "guest")
+    assert "vif" not in machine.xenctl("xenstore-ls", "-f", "/local/domain").stdout.replace("backend/vif", "")
+
+
+FLOOD = (
+    FRAMES
+    + """
+class Probe(Station):
+    def main(self):
+        self.connect()
+        self.say("ready", "yes")
+        frame = BROADCAST + self.nic.mac + ETHERTYPE + bytes(1400)
+        while True:
+            self.kernel.wait(lambda: self.nic.send(frame))
+
+    def received(self, packet):
+        pass
+"""
+)
+
+
+def test_guests_killed_in_mid_transfer_leave_nothing(machine: Machine, tmp_path: Path) -> None:
+    for attempt in range(3):
+        names = [f"echo{attempt}", f"flood{attempt}"]
+        for name, body in zip(names, (ECHO, FLOOD), strict=True):
+            machine.guest(tmp_path, body, name=name, extra="vif = ['']")
+        await_ready(machine, 2)
+        for name in names:
+            os.kill(int(machine.domains()[name]["pid"]), signal.SIGKILL)
+        wait_until(machine.census_is_clean, 15, "a clean census")
+
+
+def test_a_guest_fetches_a_page_from_another_that_is_told_to_end(machine: Machine) -> None:
+    assert machine.xenctl("create", GUESTS / "webserver.cfg").returncode == 0
+    done = machine.xenctl("create", "-c", GUESTS / "webclient.cfg")
+    assert "200 OK" in done.stdout
+    assert "10.0.0.1 has answered 1 requests" in done.stdout
+    words = "extra='http://10.0.0.1/bytes/500000 http://10.0.0.1/nothing'"
+    done = machine.xenctl("create", "-c", GUESTS / "webclient.cfg", words)
+    assert "500000 bytes in" in done.stdout
+    assert "404 Not Found" in done.stdout
+    assert machine.xenctl("shutdown", "--wait", "webserver").returncode == 0
+
+
+def test_a_guest_pings_who_is_there_and_says_who_is_not(machine: Machine) -> None:
+    assert machine.xenctl("create", GUESTS / "webserver.cfg").returncode == 0
+    done = machine.xenctl("create", "-c", GUESTS / "ping.cfg", "extra='10.0.0.1 10.0.0.77 2'")
+    assert "10.0.0.1: 2 of 2 answered" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count("no answer from 10.0.0.77") == 2

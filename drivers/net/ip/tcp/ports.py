@@ -41,12 +41,14 @@ class Tcp:
         mss: int,
         send: Callable[[bytes, int, bytes], None],
         random_bits: Callable[[int], int],
+        offload: bool = False,
     ) -> None:
         self._clock = clock
         self._address = address
         self._mss = mss
         self._send = send
         self._random_bits = random_bits
+        self._offload = offload
         self._connections: dict[Key, Connection] = {}
         self._listeners: dict[int, Listener] = {}
 
@@ -135,7 +137,7 @@ class Tcp:
         del self._connections[key]
 
     def _transmit(self, address: bytes, segment: Segment) -> None:
-        self._send(address, TCP, build(segment, self._address, address))
+        self._send(address, TCP, build(segment, self._address, address, self._offload))
 
     def _reset(self, address: bytes, segment: Segment) -> None:
         """Answer what belongs to no connection (RFC 9293 §3.10.7.1)."""

@@ -6,7 +6,7 @@ Source: RFC 9293 §3.1; MSS option §3.7.1. Other options are skipped.
 import struct
 from typing import Final, NamedTuple
 
-from drivers.net.checksum import internet_checksum
+from drivers.net.checksum import internet_checksum, partial_checksum
 from drivers.net.ip.ipv4 import TCP, Datagram, pseudo_header
 
 HEADER: Final = struct.Struct(">HHIIBBHHH")
@@ -34,8 +34,8 @@ class Segment(NamedTuple):
         return len(self.data) + bool(self.flags & SYN) + bool(self.flags & FIN)
 
 
-def build(segment: Segment, source: bytes, destination: bytes) -> bytes:
-    """The segment as bytes, with its checksum."""
+def build(segment: Segment, source: bytes, destination: bytes, offload: bool = False) -> bytes:
+    """The segment as bytes, with its checksum, or with what the device needs to fill it in."""
     options = b"" if segment.mss is None else struct.pack(">BBH", OPTION_MSS, 4, segment.mss)
     offset = (HEADER.size + len(options)) << 2
     header = HEADER.pack(
@@ -50,7 +50,8 @@ def build(segment: Segment, source: bytes, destination: bytes) -> bytes:
         0,
     )
     whole = header + options + segment.data
-    checksum = internet_checksum(pseudo_header(source, destination, TCP, len(whole)) + whole)
+    pseudo = pseudo_header(source, destination, TCP, len(whole))
+    checksum = partial_checksum(pseudo) if offload else internet_checksum(pseudo + whole)
     return whole[:CHECKSUM_AT] + checksum.to_bytes(2, "big") + whole[CHECKSUM_AT + 2 :]
 
 

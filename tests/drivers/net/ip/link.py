@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from domains.kernel.loop import Loop, Timer
 from drivers.net.ip.stack import Stack
 from drivers.net.ip.tcp.connection import Connection
+from drivers.net.protocol import Packet
 
 SECOND = 10**9
 Weather = Callable[[int, bytes], list[int]]
@@ -81,7 +82,7 @@ class Link:
             bytes((0x00, 0x16, 0x3E, 0, 0, number)),
             IPv4Interface(address or f"10.0.0.{number}/24"),
             IPv4Address(gateway) if gateway else None,
-            lambda frame: self.send(number - 1, frame),
+            lambda packet: self.send(number - 1, packet.data),
             random_bits or self.random.getrandbits,
             mtu,
         )
@@ -94,7 +95,7 @@ class Link:
         for delay in self.weather(len(self.frames), frame):
             for number, stack in enumerate(self.stacks):
                 if number != sender:
-                    self.clock.call_later(delay / SECOND, partial(stack.receive, frame))
+                    self.clock.call_later(delay / SECOND, partial(stack.receive, Packet(frame)))
 
 
 class Talker:

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.net.ip import arp
+from drivers.net.protocol import Packet
 from tests.drivers.net.ip.link import Link, fair
 
 A, B = bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2))
@@ -65,7 +66,7 @@ def test_a_table_of_addresses_is_bounded() -> None:
     for number in range(3 * arp.ENTRIES):
         sender = bytes((10, 0, *divmod(number, 256)))
         message = arp.MESSAGE.pack(1, 0x0800, 6, 4, 2, b"\x02" + bytes(5), sender, a.mac, A)
-        a.receive(a.mac + b"\x02" + bytes(5) + b"\x08\x06" + message)
+        a.receive(Packet(a.mac + b"\x02" + bytes(5) + b"\x08\x06" + message))
     assert len(a.arp.known()) <= arp.ENTRIES
 
 
@@ -120,7 +121,7 @@ def test_hosts_of_other_networks_are_reached_by_the_gateway_alone() -> None:
 def test_no_frame_harms_a_host(kind: bytes, data: bytes, to_all: bool) -> None:
     link = Link()
     a = link.host()
-    a.receive((b"\xff" * 6 if to_all else a.mac) + b"\x02" + bytes(5) + kind + data)
+    a.receive(Packet((b"\xff" * 6 if to_all else a.mac) + b"\x02" + bytes(5) + kind + data))
     link.clock.pass_time(10)
     link.host()
     assert ping(link) == [(B, b"payload")]
@@ -137,7 +138,7 @@ def test_a_damaged_ping_is_not_answered_wrongly(cut: int, flips: list[int]) -> N
         if flip // 8 < len(request):
             request[flip // 8] ^= 1 << flip % 8
     sent = len(link.frames)
-    b.receive(bytes(request[: len(request) - cut]))
+    b.receive(Packet(bytes(request[: len(request) - cut])))
     link.clock.pass_time(1)
     for frame in link.frames[sent:]:
         if frame[12:14] == b"\x08\x00" and frame[34] == 0:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.net.ip.tcp.connection import Connection, State
+from drivers.net.protocol import Packet
 from tests.drivers.net.ip.link import SECOND, Link, Talker, fair, talk
 
 SERVER = bytes((10, 0, 0, 2))
@@ -177,7 +178,7 @@ def test_a_flood_of_syns_keeps_nobody_out() -> None:
     for _ in range(2000):
         source = bytes((10, 0, 0, dice.randrange(3, 255)))
         forged = frame[:26] + source + frame[30:34] + dice.randbytes(2) + frame[36:]
-        b.receive(with_checksums(forged))
+        b.receive(Packet(with_checksums(forged)))
     assert len(b.tcp.connections) < 100
     client.take(a.tcp.connect(SERVER, 80))
     link.clock.run(lambda: done(client), 10)
@@ -209,8 +210,8 @@ def test_a_forged_segment_breaks_nothing_but_its_own_connection(
         if at < len(frame):
             frame[at] = value
     for stack in link.stacks:
-        stack.receive(with_checksums(bytes(frame)))
-        stack.receive(bytes(frame))
+        stack.receive(Packet(with_checksums(bytes(frame))))
+        stack.receive(Packet(bytes(frame)))
     listening, again = Talker(), Talker(text(3000))
     link.stacks[1].tcp.listen(81, listening.take)
     again.take(link.stacks[0].tcp.connect(SERVER, 81))

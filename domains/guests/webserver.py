@@ -1,0 +1,118 @@
+"""A guest that serves a page over HTTP, on a TCP/IP stack and a driver all of Python.
+
+A request is gathered until its headers end; Python's own http.server then answers it. Nothing waits: any number of
+connections are served side by side from the kernel's loop. `/bytes/N` gives N bytes, for measuring.
+"""
+
+import io
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from typing import Final
+
+from domains.kernel.guest import Guest
+from drivers.net.ip.interface import Interface
+from drivers.net.ip.tcp.connection import Connection
+from hypervisor.public.errno import Errno, XenError
+
+PORT: Final = 80
+MAX_REQUEST: Final = 8192
+MAX_BYTES: Final = 64 << 20
+END_OF_HEADERS: Final = b"\r\n\r\n"
+PAGE: Final = """<!doctype html>
+<title>A Xen domain</title>
+<h1>Hello from domain {domid}</h1>
+<p>{address} has answered {count} requests in {seconds:.0f} seconds.</p>
+"""
+
+
+class WebServer(Guest):
+    def main(self) -> None:
+        self.count = 0
+        self.asked = False
+        self.net = Interface(self.kernel)
+        self.start = self.kernel.now()
+        self.net.listen(PORT, lambda connection: Visitor(self, connection).look())
+        self.kernel.xenbus.watch("control/shutdown", self.control_changed)
+        print(f"serving http://{self.net.address}/")
+        self.kernel.wait(lambda: self.asked)
+        print(f"{self.count} requests answered")
+
+    def page(self) -> bytes:
+        seconds = (self.kernel.now() - self.start) / 1e9
+        return PAGE.format(
+            domid=self.kernel.domid, address=self.net.address, count=self.count, seconds=seconds
+        ).encode()
+
+    def control_changed(self, path: str) -> None:
+        """The toolstack writes "poweroff"; emptying the node says that it was seen."""
+        try:
+            request = self.kernel.xenbus.read(path)
+        except XenError as error:
+            if error.errno != Errno.ENOENT:
+                raise
+            return
+        if request:
+            self.kernel.xenbus.write(path, "")
+            self.asked = True
+
+
+class Visitor:
+    """One connection: its request so far, or what is left of the answer."""
+
+    def __init__(self, server: WebServer, connection: Connection) -> None:
+        self.server = server
+        self.connection = connection
+        self.request = b""
+        self.answer: memoryview | None = None
+        connection.changed = self.look
+
+    def look(self) -> None:
+        """Go on with whatever is possible now."""
+        connection = self.connection
+        if self.answer is None:
+            self.request += connection.read()
+            if END_OF_HEADERS in self.request or len(self.request) > MAX_REQUEST:
+                self.answer = memoryview(Answer(self.server, self.request[:MAX_REQUEST]).whole())
+            elif connection.at_end:
+                connection.close()
+        while self.answer and connection.writable:
+            self.answer = self.answer[connection.write(self.answer) :]
+        if self.answer is not None and not self.answer:
+            connection.close()
+
+
+class Answer(BaseHTTPRequestHandler):
+    """The answer to one request, of bytes to bytes."""
+
+    def __init__(self, server: WebServer, request: bytes) -> None:
+        self.guest = server
+        self.client_address = ("", 0)
+        self.rfile = io.BufferedReader(io.BytesIO(request))
+        self.written = io.BytesIO()
+        self.wfile = self.written
+        self.handle_one_request()
+
+    def whole(self) -> bytes:
+        return self.written.getvalue()
+
+    def do_GET(self) -> None:
+        """The page, or `/bytes/N`."""
+        kind, _, number = self.path.lstrip("/").partition("/")
+        if not kind:
+            self.guest.count += 1
+            self.reply("text/html; charset=utf-8", self.guest.page())
+        elif kind == "bytes" and number.isdecimal() and int(number) <= MAX_BYTES:
+            self.reply("application/octet-stream", bytes(int(number)))
+        else:
+            self.send_error(HTTPStatus.NOT_FOUND)
+
+    def reply(self, kind: str, body: bytes) -> None:
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the console is for people."""
