@@ -4,6 +4,9 @@ A frame belongs to one domain's memfd for good, so "freed" means free for that d
 a new frame of the new owner.
 """
 
+import numpy as np
+import numpy.typing as npt
+
 from hypervisor.mm.domain_memory import DomainMemory, OnExtent
 from hypervisor.mm.extents import MachineSpace
 from hypervisor.mm.frame_table import ALLOCATED, IN_TRANSIT, NO_OWNER, VALIDATED, WRITABLE, XEN, FrameTable
@@ -47,6 +50,20 @@ class Allocator:
         first = self.take(d, order)
         self.assign(d, first, order)
         return first
+
+    def alloc_many(self, d: DomainMemory, nr: int) -> npt.NDArray[np.int64]:
+        """As alloc_page for `nr` frames at once, or none: then one alloc_page after the other finds out how many."""
+        allowed = min(d.max_pages - d.tot_pages, self.quota_frames - self.used_frames)
+        if d.dying or not 0 < nr <= allowed:
+            return np.empty(0, np.int64)
+        mfns = d.extents.pop_clean(nr)
+        frames = self.frames
+        frames.owner_np[mfns] = d.domid
+        frames.refs_np[mfns] = 1
+        frames.flags_np[mfns] = ALLOCATED
+        d.tot_pages += len(mfns)
+        self.used_frames += len(mfns)
+        return mfns
 
     def take(self, d: DomainMemory, order: int) -> Mfn:
         """2**order free frames in a row, in transit: nobody's, on no list. XenError(ENOMEM): quota or memfd."""

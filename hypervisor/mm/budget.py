@@ -20,6 +20,7 @@ COST_OF_BATCHED_UPDATE: Final = 2
 COST_OF_UPDATE: Final = 16
 COST_OF_FRAME: Final = 8
 """A frame given, taken or relinquished."""
+COST_OF_BATCHED_FRAME: Final = 1
 
 
 class Restart(Exception):

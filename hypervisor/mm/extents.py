@@ -14,6 +14,7 @@ Invariant: an extent's frames are mapped in the core from `add` to `release`; ev
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from hypervisor.machine.memory import MachineMemory, punch_hole
 from hypervisor.mm.frame_table import NO_OWNER, FrameTable
@@ -85,6 +86,16 @@ class Extents:
             if owner[mfn] == NO_OWNER:
                 return mfn
         return None
+
+    def pop_clean(self, nr: int) -> npt.NDArray[np.int64]:
+        """`nr` (> 0) free frames that need no clearing, in the order of `pop`; none if that cannot be said at once."""
+        found = self.free[: -nr - 1 : -1]
+        mfns = np.array(found, np.int64)
+        usual = not self.dirty and len(set(found)) == nr
+        if not usual or (self.space.frames.owner_np[mfns] != NO_OWNER).any():
+            return mfns[:0]
+        del self.free[-nr:]
+        return mfns
 
     def pop_run(self, order: int) -> int | None:
         """The first of 2**order free frames in a row, aligned; None if there is no such run."""

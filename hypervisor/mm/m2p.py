@@ -6,6 +6,9 @@ the guest's own frames (U5). A free frame has INVALID_M2P_ENTRY.
 
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from hypervisor.mm.layout import EXTENT_FRAMES, INVALID_M2P_ENTRY, M2P_MFN
 from hypervisor.mm.live import Live
 
@@ -23,6 +26,10 @@ class M2P:
 
     def set(self, mfn: int, pfn: int) -> None:
         self._live.words[_FIRST_WORD + mfn] = pfn
+
+    def set_many(self, mfns: npt.NDArray[np.int64], pfns: npt.NDArray[np.uint64]) -> None:
+        """`set` for distinct frames."""
+        self._live.memory.frames[M2P_MFN + (mfns >> 9), mfns & 511] = pfns
 
     def invalidate(self, mfn: int) -> None:
         self._live.words[_FIRST_WORD + mfn] = INVALID_M2P_ENTRY

@@ -6,6 +6,9 @@ Source: Xen common/memory.c.
 
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from hypervisor.mm.allocator import Allocator
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.frame_table import ALLOCATED, IN_TRANSIT, XEN
@@ -39,6 +42,13 @@ class Reservation:
         first = self.allocator.alloc_pages(d, order)
         self.name(first, pfn, order)
         return first
+
+    def populate_many(self, d: DomainMemory, pfns: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        """populate for each of `pfns` at order 0, or for none of them; it is not said why."""
+        mfns = self.allocator.alloc_many(d, len(pfns))
+        if len(mfns):
+            self.allocator.m2p.set_many(mfns, pfns)
+        return mfns
 
     def name(self, first: int, pfn: int, order: int) -> None:
         """Write the M2P for 2**order frames."""
