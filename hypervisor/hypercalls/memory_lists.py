@@ -88,8 +88,8 @@ def populate_physmap(call: Call, arg: int, start: int) -> Result:
 
 
 def populate_many(extents: Extents, i: int) -> int:
-    """Populate the single frames from extent i on whose numbers lie in one guest page; how many were, 0 if it is not
-    certain beforehand that all can be.
+    """Populate single frames from extent i on whose numbers lie in one guest page; how many, 0 if it is not certain
+    beforehand that it can be done.
     """
     call, request = extents.call, extents.request
     in_page = (4096 - extents.slot(i) % 4096) // 8

@@ -51,10 +51,10 @@ class Allocator:
         self.assign(d, first, order)
         return first
 
-    def alloc_many(self, d: DomainMemory, nr: int) -> npt.NDArray[np.int64]:
-        """As alloc_page for `nr` frames at once, or none: then one alloc_page after the other finds out how many."""
-        allowed = min(d.max_pages - d.tot_pages, self.quota_frames - self.used_frames)
-        if d.dying or not 0 < nr <= allowed:
+    def alloc_many(self, d: DomainMemory, most: int) -> npt.NDArray[np.int64]:
+        """As alloc_page for up to `most` frames, at once. Fewer or none: alloc_page can tell why, or can go on."""
+        nr = min(most, d.max_pages - d.tot_pages, self.quota_frames - self.used_frames)
+        if d.dying or nr <= 0:
             return np.empty(0, np.int64)
         mfns = d.extents.pop_clean(nr)
         frames = self.frames

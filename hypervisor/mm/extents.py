@@ -87,14 +87,15 @@ class Extents:
                 return mfn
         return None
 
-    def pop_clean(self, nr: int) -> npt.NDArray[np.int64]:
-        """`nr` (> 0) free frames that need no clearing, in the order of `pop`; none if that cannot be said at once."""
-        found = self.free[: -nr - 1 : -1]
-        mfns = np.array(found, np.int64)
-        usual = not self.dirty and len(set(found)) == nr
-        if not usual or (self.space.frames.owner_np[mfns] != NO_OWNER).any():
-            return mfns[:0]
-        del self.free[-nr:]
+    def pop_clean(self, most: int) -> npt.NDArray[np.int64]:
+        """Up to `most` (> 0) free frames, in the order of `pop`; none if some free ones must be cleared first."""
+        if self.dirty:
+            return np.empty(0, np.int64)
+        mfns = np.array(self.free[: -most - 1 : -1], np.int64)
+        if len(np.unique(mfns)) < len(mfns) or (self.space.frames.owner_np[mfns] != NO_OWNER).any():
+            self._rebuild()
+            mfns = np.array(self.free[: -most - 1 : -1], np.int64)
+        del self.free[len(self.free) - len(mfns) :]
         return mfns
 
     def pop_run(self, order: int) -> int | None:

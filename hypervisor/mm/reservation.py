@@ -44,10 +44,9 @@ class Reservation:
         return first
 
     def populate_many(self, d: DomainMemory, pfns: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-        """populate for each of `pfns` at order 0, or for none of them; it is not said why."""
+        """populate at order 0 for the first of `pfns`, as many as can be served at once; perhaps for none."""
         mfns = self.allocator.alloc_many(d, len(pfns))
-        if len(mfns):
-            self.allocator.m2p.set_many(mfns, pfns)
+        self.allocator.m2p.set_many(mfns, pfns[: len(mfns)])
         return mfns
 
     def name(self, first: int, pfn: int, order: int) -> None:
