@@ -1,0 +1,113 @@
+"""What the README shows is what happens: its guest is run, its description of Linux is read, and no link leads nowhere."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from domains.dom0.toolstack.xlcfg.load import load
+from tests.machines import REPOSITORY, XENCTL
+
+README = (REPOSITORY / "README.md").read_text()
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+LINK = re.compile(r"\[[^]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
+TEST_NAME = re.compile(r"`(tests/[\w/]+\.py)(?:::(test_\w+))?`")
+
+
+def block(language: str, containing: str) -> str:
+    """The one fenced block of the README in that language that contains a text."""
+    found = re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    (text,) = [text for text in found if containing in text]
+    return str(text)
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """An environment whose machines are in a folder of this test's own, empty at the end."""
+    folder = tmp_path / "r"
+    folder.mkdir(mode=0o700)
+    yield {**os.environ, "XDG_RUNTIME_DIR": str(folder), "PYTHONPATH": str(REPOSITORY)}
+    assert not list(folder.glob("xenoscope/*"))
+
+
+def test_the_guest_of_the_readme_prints_what_the_readme_says(tmp_path: Path, runtime: dict[str, str]) -> None:
+    source = block("python", "class First")
+    assert len(source.splitlines()) <= 20
+    (tmp_path / "first.py").write_text(source)
+    command, _, promised = block("console", "$ ").partition("\n")
+    words = command.removeprefix("$ ").split()
+    assert words[0] == ".venv/bin/xenctl"
+    done = subprocess.run(
+        [*XENCTL, *words[1:]],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+        env=runtime,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr
+    assert without_numbers(done.stdout) == without_numbers(promised)
+
+
+GUIDE = (REPOSITORY / "docs" / "writing-a-guest.md").read_text()
+SHOWN = {"Clock": ["data/mood is curious", "tick"], "OnDemand": ["there now"]}
+"""What the guests of the guide print, in any order."""
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_the_guests_of_the_guide_run(name: str, tmp_path: Path, runtime: dict[str, str]) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+    (source,) = [text for text in blocks if f"class {name}(" in text]
+    (tmp_path / "guest.py").write_text(source)
+    done = subprocess.run(
+        [*XENCTL, "run", f"python:guest.py:{name}", "--memory", "16"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+        env=runtime,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(done.stdout.split("\n")) == sorted([*SHOWN[name], ""])
+
+
+def without_numbers(text: str) -> str:
+    """Frame numbers differ from machine to machine."""
+    return re.sub(r"0x[0-9a-f]+", "0x…", text.replace("\r", ""))
+
+
+def test_the_description_of_linux_is_one_that_the_toolstack_reads(tmp_path: Path) -> None:
+    script = block("sh", "linux.cfg")
+    heredoc = re.search(r"^cat > linux\.cfg <<END\n.*?^END\n", script, re.MULTILINE | re.DOTALL)
+    assert heredoc is not None
+    subprocess.run(["bash", "-c", heredoc.group()], cwd=tmp_path, check=True)
+    config = load(tmp_path / "linux.cfg")
+    assert (config.name, config.cmdline) == ("linux", "console=hvc0")
+    assert Path(config.kernel).name == "vmlinuz"
+
+
+def test_the_commands_of_the_readme_are_there() -> None:
+    for script in re.findall(r"^(scripts/\S+)", README, re.MULTILINE):
+        assert os.access(REPOSITORY / script, os.X_OK), script
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    targets = [target for target in LINK.findall(page.read_text()) if "://" not in target]
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_test_that_a_page_names_is_there(page: Path) -> None:
+    for file, name in TEST_NAME.findall(page.read_text()):
+        path = REPOSITORY / file
+        assert path.is_file(), file
+        assert not name or f"def {name}(" in path.read_text(), f"{file}::{name}"
