@@ -130,8 +130,9 @@ class Guest:
         return self.hypercall(Hypercall.update_va_mapping, va, entry, flags)
 
     def pte_address(self, va: int) -> int:
-        """Machine address of the L1 entry of a virtual address."""
-        walk = self.house.machine.hv.mmu.walk(self.built.vcpu.mem, va)
+        """Machine address of the L1 entry of a virtual address, which need not be present."""
+        walk = self.house.machine.hv.mmu.walker.to_l1(self.built.vcpu.mem, va)
+        assert walk is not None, f"{va:#x} has no L1 table"
         return (walk.l1 << PAGE_SHIFT) + (va >> PAGE_SHIFT & 511) * 8
 
     def loads(self, va: int, size: int = 16) -> bytes:
