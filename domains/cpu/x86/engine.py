@@ -53,7 +53,7 @@ CR4_OF_CPU: Final = CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT
 
 
 class X86Cpu:
-    """Implements domains.cpu.cpu.Cpu. Raises UnsupportedWheel at once if this Unicorn is not the one it knows."""
+    """One vCPU. Raises UnsupportedWheel at once if this Unicorn is not the one it knows."""
 
     def __init__(self, gate: Gate, vcpu: int = 0) -> None:
         uc = new_instance()
