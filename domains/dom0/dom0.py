@@ -15,6 +15,7 @@ from typing import Final
 
 from domains.dom0.console.consoled import Consoled
 from domains.dom0.store_access import GuestRings, LocalWire
+from domains.dom0.toolstack.captures import Captures
 from domains.dom0.toolstack.domains import DOM0_NAME, Domains
 from domains.dom0.toolstack.lifecycle import Lifecycle
 from domains.dom0.toolstack.operations import Operations
@@ -52,10 +53,9 @@ class Dom0(Guest):
         wire.arrived = kernel.connect_xenbus(wire).receive
         self._write_own_nodes()
         store_socket = SocketServer(self._xenstored, kernel, str(self._folder / STORE_SOCKET))
-        service = self._start_toolstack(xen)
-        blocks = BlockBack(kernel)
+        blocks, nets = BlockBack(kernel), NetBack(kernel)
+        service = self._start_toolstack(xen, nets)
         blocks.start()
-        nets = NetBack(kernel)
         nets.start()
         service.listen(self._folder)
         self._run()
@@ -68,7 +68,7 @@ class Dom0(Guest):
         for path in (BACKENDS, "/vm", "/libxl", "/tool"):
             xenbus.mkdir(path)
 
-    def _start_toolstack(self, xen: XenCtrl) -> Service:
+    def _start_toolstack(self, xen: XenCtrl, nets: NetBack) -> Service:
         kernel = self.kernel
         consoled = Consoled(kernel)
         domains = Domains(xen, kernel.xenbus)
@@ -81,7 +81,8 @@ class Dom0(Guest):
             "folder": str(self._folder),
             "xenstored_path": str(self._folder / STORE_SOCKET),
         }
-        return Service(kernel, xen, domains, lifecycle, operations, consoled, machine, self._stop)
+        captures = Captures(kernel, nets)
+        return Service(kernel, xen, domains, lifecycle, operations, consoled, captures, machine, self._stop)
 
     def _stop(self) -> None:
         self._stopping = True

@@ -11,7 +11,14 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 
-from domains.xenctl import console_commands, domain_commands, machine_commands, run_command, store_commands
+from domains.xenctl import (
+    console_commands,
+    domain_commands,
+    machine_commands,
+    network_commands,
+    run_command,
+    store_commands,
+)
 from domains.xenctl.output import print_error
 from hypervisor.wire.control_protocol import ControlError, Exit
 
@@ -25,7 +32,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     no_args_is_help=True,
 )
-for group in (run_command, machine_commands, domain_commands, console_commands, store_commands):
+for group in (
+    run_command,
+    machine_commands,
+    domain_commands,
+    console_commands,
+    network_commands,
+    store_commands,
+):
     group.register(app)
 
 

@@ -1,21 +1,22 @@
 """One virtual network interface, back end: a port of a switch, and its front's two rings.
 
-Source: Xen public/io/netif.h. Packets are taken and put in `tx_server.py` and `rx_server.py`. Offered:
-several slots per packet, receiving by copy, blank checksums. Not offered: segmentation offload, multicast
-filters, several queues, a control ring.
+Source: Xen public/io/netif.h. Packets are taken and put in `tx_server.py` and `rx_server.py`. Offered: several slots
+per packet, receiving by copy, blank checksums; `rate` limits what the front sends. Not offered: segmentation
+offload, multicast filters, several queues, a control ring.
 """
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from domains.kernel.grants import GrantMapping
 from domains.kernel.kernel import Kernel
 from drivers.back_device import BackDevice, FrontError, Nodes
 from drivers.net.copier import Copier
+from drivers.net.credit import Credit
 from drivers.net.protocol import Node, Packet
 from drivers.net.rx_server import RxServer
 from drivers.net.switch import Switch
-from drivers.net.tx_server import TxServer
+from drivers.net.tx_server import Limit, TxServer
 from drivers.ring import BackRing
 from drivers.xenbus import number
 from hypervisor.public.errno import XenError
@@ -28,6 +29,16 @@ from hypervisor.public.io.netif import (
 from hypervisor.public.types import PAGE_SIZE, GrantRef, Port
 
 U32: Final = 0xFFFF_FFFF
+U64: Final = 0xFFFF_FFFF_FFFF_FFFF
+
+
+class Observer(Protocol):
+    """Who sees every packet that the front sends or is to get."""
+
+    def saw(self, packet: Packet) -> None: ...
+
+    def lost(self) -> None:
+        """The interface is gone."""
 
 
 class Connection(NamedTuple):
@@ -57,6 +68,7 @@ class NetDevice(BackDevice):
         self._switch_of = switch_of
         self._switch: Switch | None = None
         self._connection: Connection | None = None
+        self.observers: list[Observer] = []
 
     def turn(self) -> bool:
         connection = self._connection
@@ -93,7 +105,7 @@ class NetDevice(BackDevice):
         def notify() -> None:
             kernel.events.notify(port)
 
-        tx = TxServer(tx_ring, self._copier, domid, self._accept, notify)
+        tx = TxServer(tx_ring, self._copier, domid, self._accept, notify, self._limit())
         rx = RxServer(rx_ring, self._copier, domid, sg, csum, notify)
         self._connection = Connection(port, mapping, (tx_ring, rx_ring), tx, rx)
         kernel.events.bind(port, self.serve)
@@ -113,13 +125,44 @@ class NetDevice(BackDevice):
         if switch is not None:
             switch.detach(self.end.path)
 
+    def release(self) -> None:
+        super().release()
+        for observer in self.observers:
+            observer.lost()
+        self.observers.clear()
+
+    def _limit(self) -> Limit | None:
+        """What `rate`, "bytes,microseconds", allows; None if there is none."""
+        size, _, interval = (self.end.read(Node.RATE) or "").partition(",")
+        limits = number(size, 0, U64), number(interval, 0, U32)
+        if not all(limits):
+            return None
+        kernel = self.kernel
+
+        pending: list[bool] = []  # one turn is arranged at a time, however often the front rings
+
+        def resume() -> None:
+            pending.clear()
+            self.serve()
+
+        def later(nanoseconds: int) -> None:
+            if not pending:
+                pending.append(True)
+                kernel.call_later(nanoseconds / 1e9, resume)
+
+        return Limit(Credit(*limits, kernel.now()), kernel.now, later)
+
     def _accept(self, packet: Packet) -> None:
         """The front has sent a packet."""
+        for observer in self.observers:
+            observer.saw(packet)
         if self._switch is not None:
             self._switch.accept(self.end.path, packet)
 
     def _deliver(self, packet: Packet) -> None:
         """The switch has a packet for the front."""
+        for observer in self.observers:
+            observer.saw(packet)
         if self._connection is not None:
             self._connection.rx.queue(packet)
             self.ready()

@@ -6,15 +6,17 @@ A packet lies in a chain of slots (Xen public/io/netif.h):
 
 Everything a front says is checked: sizes, page bounds, the number of slots, extras that were not offered. A
 bad packet gets NETIF_RSP_ERROR on each of its slots and goes nowhere; every slot is answered once, in order.
+Packets for which the interface's rate leaves no credit are held, and nothing is taken behind them.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from drivers.net.copier import Copier, Part
+from drivers.net.credit import Credit
 from drivers.net.protocol import MAX_PACKET, MAX_SLOTS, MIN_PACKET, Packet
 from drivers.ring import BackRing
 from hypervisor.public.io.netif import (
@@ -59,6 +61,14 @@ class Chain:
         self.bad = any(part.size <= 0 or part.offset + part.size > PAGE_SIZE for part in self.parts)
 
 
+class Limit(NamedTuple):
+    """An interface's rate: its credit, the time, and what has a turn taken after so many nanoseconds."""
+
+    credit: Credit
+    now: Callable[[], int]
+    later: Callable[[int], None]
+
+
 class TxServer:
     """One tx ring. `accept` gets each good packet, `notify` sends the event of new answers."""
 
@@ -69,24 +79,23 @@ class TxServer:
         domid: DomId,
         accept: Callable[[Packet], None],
         notify: Callable[[], None],
+        limit: Limit | None = None,
     ) -> None:
         self._ring = ring
         self._copier = copier
         self._domid = domid
         self._accept = accept
         self._notify = notify
+        self._limit = limit
+        self._held: list[Chain] = []
         self._chain: Chain | None = None
         self._in_extras = False
         self._answer = np.zeros(1, netif_tx_response.dtype)
 
     def serve(self) -> bool:
         """One bounded turn; True if there is more to do. Raises RingBroken."""
-        entries = self._ring.take(TURN_SLOTS)
-        chains: list[Chain] = []
-        requests = self._ring.records(entries, netif_tx_request).tolist()
-        extras = self._ring.records(entries, netif_extra_info)["flags"].tolist()
-        for request, extra_flags in zip(requests, extras, strict=True):
-            self._add(request, extra_flags, chains)
+        chains = self._held or self._take()
+        chains, self._held = self._within_limit(chains)
         packets = self._fetch(chains)
         for chain in chains:
             self._respond(chain)
@@ -94,7 +103,29 @@ class TxServer:
             self._notify()
         for packet in packets:
             self._accept(packet)
-        return self._ring.final_check()
+        return not self._held and self._ring.final_check()
+
+    def _take(self) -> list[Chain]:
+        """The packets that end with new slots."""
+        entries = self._ring.take(TURN_SLOTS)
+        chains: list[Chain] = []
+        requests = self._ring.records(entries, netif_tx_request).tolist()
+        extras = self._ring.records(entries, netif_extra_info)["flags"].tolist()
+        for request, extra_flags in zip(requests, extras, strict=True):
+            self._add(request, extra_flags, chains)
+        return chains
+
+    def _within_limit(self, chains: list[Chain]) -> tuple[list[Chain], list[Chain]]:
+        """Those that may go now, and those for which a later turn is arranged. What is bad costs nothing."""
+        if self._limit is None:
+            return chains, []
+        credit, clock, later = self._limit
+        now = clock()
+        for at, chain in enumerate(chains):
+            if not chain.bad and not credit.take(chain.size, now):
+                later(credit.wait(chain.size, now))
+                return chains[:at], chains[at:]
+        return chains, []
 
     def _add(self, request: tuple[int, int, int, int, int], extra_flags: int, chains: list[Chain]) -> None:
         """One more slot, read both ways; a chain that ends with it joins `chains`."""

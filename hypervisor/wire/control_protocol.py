@@ -43,6 +43,7 @@ class Op(StrEnum):
     console = "console"
     console_input = "console-input"
     console_detach = "console-detach"
+    network_capture = "network-capture"
     xenstore_ls = "xenstore-ls"
 
 

@@ -6,6 +6,7 @@ drivers' own is imitated. `Machine.census` says what is still held, for a test t
 before.
 """
 
+import heapq
 import mmap
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +60,8 @@ class Machine:
         self.queue: deque[Callable[[], None]] = deque()
         self.store = Xenstored(Rings(*range(1, 64)))
         self.stores: list[StoreClient] = []
-        self.time = 0  # nanoseconds, one for each look at it
+        self.time = 0  # nanoseconds, one for each look at it, and more when all wait for a timer
+        self.timers: list[tuple[int, int, Callable[[], None]]] = []
 
     def domain(self, domid: int) -> "Domain":
         self.domains[domid] = Domain(self, domid)
@@ -72,9 +74,14 @@ class Machine:
         """Run one callback of any domain; False if there is none."""
         for store in self.stores:
             store.deliver()
-        if not self.queue:
+        if self.queue:
+            self.queue.popleft()()
+        elif self.timers:
+            due, _, callback = heapq.heappop(self.timers)
+            self.time = max(self.time, due)
+            callback()
+        else:
             return False
-        self.queue.popleft()()
         return True
 
     def settle(self) -> None:
@@ -114,6 +121,10 @@ class Domain:
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.machine.queue.append(callback)
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        timers = self.machine.timers
+        heapq.heappush(timers, (self.machine.time + int(seconds * 1e9), len(timers), callback))
 
     def wait(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
         while not condition():

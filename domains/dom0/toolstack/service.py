@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from domains.dom0.console.consoled import Consoled
 from domains.dom0.console.terminal import Viewer
+from domains.dom0.toolstack.captures import Captures
 from domains.dom0.toolstack.domains import Domains, Record
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.info import describe, describe_machine, walk_store
@@ -44,6 +45,7 @@ class Service:
         lifecycle: Lifecycle,
         operations: Operations,
         consoled: Consoled,
+        captures: Captures,
         machine: dict[str, str],
         stop: Callable[[], None],
     ) -> None:
@@ -53,6 +55,7 @@ class Service:
         self._lifecycle = lifecycle
         self._operations = operations
         self._consoled = consoled
+        self._captures = captures
         self._machine = machine
         self._stop = stop
         self._viewers: dict[bytes, tuple[DomId, Viewer]] = {}
@@ -208,6 +211,11 @@ class Service:
             self._consoled.detach(*self._viewers.pop(request.peer))
         return STREAMING
 
+    def network_capture(self, request: Request) -> object:
+        """domain, vif → a stream of bytes in pcap's format; when the interface is gone {packets, dropped}."""
+        self._captures.start(request, self._guest(request), argument(request, "vif", int, 0))
+        return STREAMING
+
     def _follow(self, request: Request, domid: DomId) -> None:
         def sink(data: bytes) -> bool:
             try:
@@ -263,6 +271,7 @@ HANDLERS: Final[dict[str, Callable[[Service, Request], Any]]] = {
     Op.console: Service.console,
     Op.console_input: Service.console_input,
     Op.console_detach: Service.console_detach,
+    Op.network_capture: Service.network_capture,
 }
 
 

@@ -31,8 +31,8 @@ class Network:
         self.dom0.xenbus.set_permissions(f"/local/domain/{domid}", [f"n{domid}"])
         return guest
 
-    def attach(self, guest: Domain, bridge: str = "xenbr0") -> str:
-        """Write the nodes of an interface; the front's path."""
+    def attach(self, guest: Domain, bridge: str = "xenbr0", **more: str) -> str:
+        """Write the nodes of an interface, `more` at its back end; the front's path."""
         domid = guest.domid
         front, back = f"/local/domain/{domid}/device/vif/0", f"/local/domain/0/backend/vif/{domid}/0"
         mac = mac_of(domid).hex(":")
@@ -46,6 +46,7 @@ class Network:
                 "handle": 0,
                 "online": 1,
                 "state": 1,
+                **more,
             },
         }
         readers = {front: [f"n{domid}", "r0"], back: ["n0", f"r{domid}"]}
@@ -66,11 +67,11 @@ class Network:
 class Station:
     """A guest on the network, with what it has received."""
 
-    def __init__(self, network: Network, domid: int, bridge: str = "xenbr0") -> None:
+    def __init__(self, network: Network, domid: int, bridge: str = "xenbr0", **more: str) -> None:
         self.mac = mac_of(domid)
         self.guest = network.guest(domid)
         self.received: list[bytes] = []
-        self.nic = NetFront(self.guest, network.attach(self.guest, bridge), self.receive)
+        self.nic = NetFront(self.guest, network.attach(self.guest, bridge, **more), self.receive)
         self.nic.connect()
 
     def receive(self, packet: Packet) -> None:

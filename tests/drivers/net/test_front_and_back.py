@@ -121,6 +121,41 @@ def test_a_front_that_posts_no_pages_costs_a_bounded_queue() -> None:
     assert rx.dropped > 1000
 
 
+def test_a_rate_is_kept_and_nothing_is_lost_or_disordered() -> None:
+    network = Network()
+    slow, quick, far = Station(network, 1, rate="20000,20000"), Station(network, 2), Station(network, 3)
+    far.nic.send(frame(BROADCAST, far.mac))
+    network.machine.settle()
+    start = network.machine.time
+    sent = [frame(far.mac, slow.mac, number.to_bytes(4, "big"), 1514) for number in range(400)]
+    for number, one in enumerate(sent):
+        while not slow.nic.send(one):
+            network.machine.step()
+        if number < 20:  # who has no rate is not held up by who has
+            quick.nic.send(frame(far.mac, quick.mac, number.to_bytes(4, "big")))
+    network.machine.settle()
+    seconds = (network.machine.time - start) / 1e9
+    assert [one for one in far.received if one[6:12] == slow.mac] == sent
+    assert len([one for one in far.received if one[6:12] == quick.mac]) == 20
+    assert 0.9 * 400 * 1514 / 1e6 < seconds + 0.02 < 1.2 * 400 * 1514 / 1e6
+
+
+def test_a_held_packet_keeps_nobody_from_leaving() -> None:
+    network = Network()
+    slow, far = Station(network, 1, rate="100,1000000"), Station(network, 2)
+    before = network.machine.census()
+    for _ in range(20):
+        slow.nic.send(frame(BROADCAST, slow.mac, size=1514))
+    while network.machine.queue:
+        network.machine.step()
+    slow.guest.die()
+    network.detach(slow.guest)
+    network.machine.settle()
+    assert len(network.back.devices) == 1
+    assert network.machine.census()["pins"] < before["pins"]
+    assert far.received == []
+
+
 def udp(payload: bytes, csum: bytes) -> bytes:
     """An IPv4 UDP datagram in an Ethernet frame, from 10.0.0.1:1000 to 10.0.0.2:2000."""
     length = 8 + len(payload)

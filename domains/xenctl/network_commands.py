@@ -1,0 +1,59 @@
+"""Commands on networks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from domains.xenctl import machine
+from domains.xenctl.options import DEFAULT, Domain, Machine
+from domains.xenctl.output import print_error
+from hypervisor.wire.control_protocol import ControlError, Exit, Op, result_of
+
+
+def network_capture(
+    domain: Domain,
+    vif: Annotated[int, typer.Argument(help="Which of its interfaces.", min=0)] = 0,
+    write: Annotated[str, typer.Option("-w", "--write", help="File to write; -: standard output.")] = "-",
+    name: Machine = DEFAULT,
+) -> None:
+    """Write what passes a domain's interface as pcap, until the domain ends or Ctrl-C."""
+    with machine.connect(name) as client, opened(write) as file:
+        request = client.post(Op.network_capture, domain=domain, vif=vif)
+        while (reply := client.receive(None)) is not None:
+            if reply.get("id") != request:
+                continue
+            result = result_of(reply)
+            if not isinstance(result, bytes):
+                print_error(
+                    f"the interface is gone: {result['packets']} packets captured, {result['dropped']} dropped"
+                )
+                return
+            file.write(result)
+            file.flush()
+
+
+@contextmanager
+def opened(path: str) -> Iterator[BinaryIO]:
+    """The file of that name, made anew, or standard output. Ctrl-C ends the block and is no error."""
+    try:
+        if path == "-":
+            yield sys.stdout.buffer
+            return
+        with Path(path).open("wb") as file:
+            yield file
+    except KeyboardInterrupt:
+        return
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ControlError(Exit.FAILURE, f"cannot write {path}: {error.strerror}") from None
+
+
+def register(app: typer.Typer) -> None:
+    app.command("network-capture")(network_capture)
