@@ -3,8 +3,9 @@
 The pin word has one 8-bit counter per kind of use, as in Xen's xen/common/grant_table.c:
 
      31      24 23      16 15       8 7        0
-    ┌──────────┬──────────┬──────────┬──────────┐ │   devr   │   devw   │   hstr   │   hstw   │     dev:
-    device maps, hst: host maps and copies; r: read-only └──────────┴──────────┴──────────┴──────────┘
+    ┌──────────┬──────────┬──────────┬──────────┐
+    │   devr   │   devw   │   hstr   │   hstw   │     dev: device maps, hst: host maps and copies
+    └──────────┴──────────┴──────────┴──────────┘     r: read-only
 
 A counter is refused a further increment once its top bit is set, so that none ever carries into its
 neighbour (F7, G4).

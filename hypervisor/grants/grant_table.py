@@ -63,13 +63,11 @@ class GrantTable:
     """The grants of one domain.
 
     domains(domid)          a peer's GrantTable; XenError(ESRCH) if there is no such domain
-    granter_stopped(domid)  whether Xen may write that granter's flags now. False: its guest runs and does
-    not change
-                            them atomically; the core has asked it to stop, and the operation answers
+    granter_stopped(domid)  whether Xen may write that granter's flags now. False: its guest runs and does not
+                            change them atomically; the core has asked it to stop, and the operation answers
                             GNTST_eagain
-    atomics                 how flags are exchanged; None where the host cannot: then `granter_stopped` may
-    say True
-                            only of a domain that executes nothing at all
+    atomics                 how flags are exchanged; None where the host cannot: then `granter_stopped` may say
+                            True only of a domain that executes nothing at all
     XenError(ENOMEM): there is no frame for the table.
     """
 
