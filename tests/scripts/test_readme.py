@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from domains.dom0.toolstack.xlcfg.load import load
+from domains.xenctl.main import app
 from tests.machines import REPOSITORY, XENCTL
 
 README = (REPOSITORY / "README.md").read_text()
@@ -96,6 +97,12 @@ def test_the_description_of_linux_is_one_that_the_toolstack_reads(tmp_path: Path
 def test_the_commands_of_the_readme_are_there() -> None:
     for script in re.findall(r"^(scripts/\S+)", README, re.MULTILINE):
         assert os.access(REPOSITORY / script, os.X_OK), script
+
+
+def test_the_page_on_xenctl_names_every_command() -> None:
+    page = (REPOSITORY / "docs" / "xenctl.md").read_text()
+    names = [command.name or command.callback.__name__ for command in app.registered_commands]  # type: ignore[union-attr]
+    assert [name for name in names if f"`{name}" not in page] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
