@@ -86,7 +86,7 @@ def recount_granter(
 def recount_flags(granter: GrantTable) -> None:
     """Every entry's reading and writing flags say exactly what its pins say (G11, G12)."""
     frames = [granter.memory.page(mfn).view("<u2")[::4] for mfn in granter.shared.frames]
-    flags = np.concatenate(frames)
+    flags = np.concatenate([np.empty(0, dtype="<u2"), *frames])
     wanted = np.zeros(len(flags), dtype="<u2")
     for ref, active in granter.active.items():
         wanted[ref] = int(GTF_reading) | (int(GTF_writing) if writers(active.pin) else 0)

@@ -54,6 +54,9 @@ class RandomGrants(RuleBasedStateMachine):
         self.house.honest = {DomId(0), DomId(1)}
         self.alive = set(range(3))
         self.handles: dict[int, list[tuple[int, int, int]]] = {0: [], 1: [], 2: []}
+        for guest in self.house.guests:
+            for ref in range(8, 12):
+                guest.offer(ref, 0 if ref < 10 else guest.domid, guest.page(ref - 8).mfn)
 
     def teardown(self) -> None:
         if hasattr(self, "house"):
@@ -356,8 +359,8 @@ MUTATIONS = [
 def test_random_operations_find_a_missing_check(mutation, monkeypatch):
     mutation(monkeypatch)
     once = settings(
-        max_examples=40,
-        stateful_step_count=50,
+        max_examples=60,
+        stateful_step_count=40,
         deadline=None,
         database=None,
         phases=[Phase.generate],
