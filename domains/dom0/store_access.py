@@ -50,9 +50,18 @@ class GuestRings:
         self._kernel = kernel
         self._xen = xen
         self._lines: dict[DomId, tuple[VAddr, Port]] = {}
+        self._found: set[DomId] = set()
+        """Domains that Xen has said to exist in this turn of the loop: a new domain's tree asks dozens of times."""
 
     def exists(self, domid: DomId) -> bool:
-        return self._xen.getdomaininfo(domid) is not None
+        if domid in self._found:
+            return True
+        if self._xen.getdomaininfo(domid) is None:
+            return False
+        if not self._found:
+            self._kernel.call_soon(self._found.clear)
+        self._found.add(domid)
+        return True
 
     def connect(self, connection: Connection, gfn: int, port: int) -> None:
         """Map the ring in frame `gfn`, bind the domain's unbound `port`. Raises CannotConnect."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -24,6 +25,8 @@ STOP_TIMEOUT: Final = 10.0
 GRACE: Final = 3.0
 """Seconds given to Dom0 to end the machine before its supervisor is told to."""
 POLL: Final = 0.005
+LOOK: Final = 0.1
+"""Seconds after which it is looked at again whether a machine that starts is still there."""
 LOG_END: Final = 1 << 16
 """Bytes of a log's end in which the last line is looked for."""
 
@@ -79,7 +82,7 @@ def launch(name: str, memory: int, cpus: int, fork: Callable[[Callable[[], None]
     try:
         for entry in folder.iterdir():
             if entry.name != LOCK:
-                entry.unlink()
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         log = os.open(folder / LOG, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         fork(lambda: supervise(name, folder, memory, cpus, lock, log))
     finally:
@@ -125,18 +128,16 @@ def await_dom0(name: str, folder: Path, log: int) -> None:
     from hypervisor.wire.control import ControlClient
 
     deadline = time.monotonic() + START_TIMEOUT
-    wait_for(lambda: (folder / ENDPOINT).exists() or not is_running(folder), START_TIMEOUT)
-    while is_running(folder):
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise ControlError(
-                Exit.TIMED_OUT,
-                f"machine '{name}' did not answer within {START_TIMEOUT:g} s; see {folder / LOG}",
-            )
-        with ControlClient(folder) as client:
-            client.post(Op.info)
-            if client.receive(min(left, 0.5)) is not None:
+    with ControlClient(folder) as client:
+        client.post(Op.info)
+        while is_running(folder):
+            if client.receive(LOOK) is not None:
                 return
+            if time.monotonic() > deadline:
+                raise ControlError(
+                    Exit.TIMED_OUT,
+                    f"machine '{name}' did not answer within {START_TIMEOUT:g} s; see {folder / LOG}",
+                )
     raise ControlError(Exit.FAILURE, f"machine '{name}' did not start: {last_words(log)}")
 
 

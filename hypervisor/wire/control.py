@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgpack
 import zmq
@@ -24,6 +24,9 @@ from hypervisor.wire.control_protocol import (
     Op,
     result_of,
 )
+
+RECONNECT: Final = 5
+"""Milliseconds between two attempts to reach a Dom0 that does not listen yet."""
 
 
 class Disconnected(Exception):
@@ -45,6 +48,7 @@ class ControlClient:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.linger = 0
         self._socket.maxmsgsize = MAX_MESSAGE
+        self._socket.reconnect_ivl = RECONNECT
         self._socket.connect(endpoint(folder))
 
     def close(self) -> None:

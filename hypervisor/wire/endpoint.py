@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from hypervisor.wire.messages import MAX_MESSAGE
 
@@ -117,8 +116,8 @@ class CoreEndpoint:
         """Domains whose connection libzmq has cut since the last call, for a message beyond MAX_MESSAGE above all."""
         found = []
         while int(self._monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            address = recv_monitor_message(self._monitor)["endpoint"].decode()
-            found += [domid for domid, path in self._paths.items() if address == f"ipc://{path}"]
+            _event, address = self._monitor.recv_multipart()
+            found += [domid for domid, path in self._paths.items() if address == b"ipc://%b" % path.encode()]
         return found
 
     def close(self) -> None:
