@@ -36,6 +36,7 @@ def describe(info: DomainInfo, domains: Domains) -> dict[str, Any]:
     if record is not None:
         config = record.config
         about["config"] = {
+            "mark": config.mark,
             "kernel": config.kernel,
             "ramdisk": config.ramdisk,
             "cmdline": config.cmdline,

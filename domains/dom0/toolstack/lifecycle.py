@@ -135,9 +135,19 @@ class Lifecycle:
         if info.shutdown is not None:
             raise ToolstackError(f"domain '{wanted}' has shut down already; use 'xenctl destroy'")
         self._kernel.xenbus.write(f"{store_tree.home(domid)}/control/shutdown", command)
-        record = self._domains.records.get(domid)
         if not wait:
             return None
+        return (yield from self._ended(domid, wanted, timeout))
+
+    def wait(self, wanted: str) -> Operation:
+        """Wait until a domain has shut down or is gone; how it ended (ShutdownReason or None)."""
+        info = self._domains.guest(wanted)
+        if info.shutdown is not None:
+            return info.shutdown
+        return (yield from self._ended(info.domid, wanted, None))
+
+    def _ended(self, domid: DomId, wanted: str, timeout: float | None) -> Operation:
+        record = self._domains.records.get(domid)
         yield Until(
             lambda: self._domains.gone(domid) or (record is not None and record.shutdown is not None),
             f"domain '{wanted}' did not shut down",

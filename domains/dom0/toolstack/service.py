@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from domains.dom0.console.consoled import Consoled
-from domains.dom0.console.terminal import Viewer
 from domains.dom0.toolstack.captures import Captures
 from domains.dom0.toolstack.domains import Domains, Record
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.info import describe, describe_machine, walk_store
 from domains.dom0.toolstack.lifecycle import Lifecycle, name_of
 from domains.dom0.toolstack.operations import Operation, Operations
+from domains.dom0.toolstack.viewers import Viewers
 from domains.dom0.toolstack.xenctrl import XenCtrl
 from domains.dom0.toolstack.xlcfg.load import read_config
 from domains.dom0.toolstack.xlcfg.syntax import ConfigError
@@ -54,11 +55,10 @@ class Service:
         self._domains = domains
         self._lifecycle = lifecycle
         self._operations = operations
-        self._consoled = consoled
         self._captures = captures
         self._machine = machine
         self._stop = stop
-        self._viewers: dict[bytes, tuple[DomId, Viewer]] = {}
+        self._viewers = Viewers(kernel, consoled)
         self._server: ControlServer | None = None
 
     def listen(self, folder: Path) -> None:
@@ -132,19 +132,23 @@ class Service:
     # --- domains ---------------------------------------------------------------------------------
 
     def create(self, request: Request) -> Generator[Any, None, Any]:
-        """text, file, folder, overrides, paused, console → {domid, name}; with console a stream as below."""
+        """text, file, folder, overrides, mark, paused, console → {domid, name}; with console a stream as below.
+
+        `mark` comes back in `list`: it tells the maker's own domains from others.
+        """
         config = read_config(
             argument(request, "text", str),
             argument(request, "file", str, "domain description"),
             Path(argument(request, "folder", str, "/")),
             [str(item) for item in argument(request, "overrides", list, [])],
         )
+        config = replace(config, mark=argument(request, "mark", str, "") or None)
         watched = argument(request, "console", bool, False)
 
         def built(domid: DomId) -> None:
             if watched:
                 self._send(request, {"domid": domid, "name": config.name})
-                self._follow(request, domid)
+                self._viewers.follow(request, domid)
 
         paused = argument(request, "paused", bool, False)
         record: Record = yield from self._lifecycle.create(config, built, paused)
@@ -183,6 +187,11 @@ class Service:
         reason = yield from self._lifecycle.shutdown(wanted, command, wait, timeout)
         return {"reason": name_of(reason) if reason is not None else None}
 
+    def wait(self, request: Request) -> Generator[Any, None, Any]:
+        """domain → {reason} once it has shut down; reason nothing if it was destroyed."""
+        reason = yield from self._lifecycle.wait(argument(request, "domain", str))
+        return {"reason": name_of(reason) if reason is not None else None}
+
     def domid(self, request: Request) -> int:
         """domain (its name) → its id."""
         return self._domains.find(argument(request, "domain", str)).domid
@@ -196,49 +205,26 @@ class Service:
     def console(self, request: Request) -> object:
         """domain → a stream of bytes from the oldest kept on; at its end {ended: reason}."""
         info = self._domains.guest(argument(request, "domain", str))
-        self._follow(request, info.domid)
+        self._viewers.follow(request, info.domid)
         return STREAMING
 
     def console_input(self, request: Request) -> object:
-        """data: bytes → nothing at all: typed into the console that this client follows."""
-        if request.peer in self._viewers:
-            self._consoled.type(self._viewers[request.peer][0], argument(request, "data", bytes))
+        """data: bytes → nothing at all: typed into the console that this client has followed last."""
+        self._viewers.type(request.peer, argument(request, "data", bytes))
         return STREAMING
 
     def console_detach(self, request: Request) -> object:
-        """→ nothing at all: this client no longer follows."""
-        if request.peer in self._viewers:
-            self._consoled.detach(*self._viewers.pop(request.peer))
+        """request (optional) → nothing at all: this client no longer follows what that request began, or
+        anything.
+        """
+        number = argument(request, "request", int, -1)
+        self._viewers.detach(request.peer, number if number >= 0 else None)
         return STREAMING
 
     def network_capture(self, request: Request) -> object:
         """domain, vif → a stream of bytes in pcap's format; when the interface is gone {packets, dropped}."""
         self._captures.start(request, self._guest(request), argument(request, "vif", int, 0))
         return STREAMING
-
-    def _follow(self, request: Request, domid: DomId) -> None:
-        def sink(data: bytes) -> bool:
-            try:
-                request.stream(data)
-            except Congested:
-                return False
-            except Disconnected:
-                self._kernel.call_soon(lambda: self._lost(request.peer))
-            return True
-
-        def ended(reason: str) -> None:
-            self._viewers.pop(request.peer, None)
-            request.answer({"ended": reason})
-
-        viewer = Viewer(sink, ended)
-        self._viewers[request.peer] = (domid, viewer)
-        if not self._consoled.attach(domid, viewer):
-            del self._viewers[request.peer]
-            raise ToolstackError(f"domain {domid} has no console")
-
-    def _lost(self, peer: bytes) -> None:
-        if peer in self._viewers:
-            self._consoled.detach(*self._viewers.pop(peer))
 
     def _send(self, request: Request, value: Any) -> None:
         try:
@@ -266,6 +252,7 @@ HANDLERS: Final[dict[str, Callable[[Service, Request], Any]]] = {
     Op.unpause: Service.unpause,
     Op.shutdown: Service.shutdown,
     Op.reboot: Service.reboot,
+    Op.wait: Service.wait,
     Op.domid: Service.domid,
     Op.domname: Service.domname,
     Op.console: Service.console,

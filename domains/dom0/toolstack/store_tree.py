@@ -117,6 +117,8 @@ def publish(nodes: StoreCalls, domid: DomId, uuid: UUID, config: DomainConfig, b
     )
     for vcpu in range(config.maxvcpus):
         nodes.write(f"{path}/cpu/{vcpu}/availability", "online" if vcpu < config.vcpus else "offline")
+    if config.mark is not None:
+        nodes.write(f"/libxl/{domid}/mark", config.mark)
     image = {"ostype": "linux", "kernel": config.kernel, "cmdline": config.cmdline}
     write_all(nodes, f"/vm/{uuid}/image", image | ({"ramdisk": config.ramdisk} if config.ramdisk else {}))
     publish_console(nodes, domid, built)

@@ -52,6 +52,8 @@ class DomainConfig:
     max_grant_frames: int | None = None
     max_maptrack_frames: int | None = None
     max_event_channels: int | None = None
+    mark: str | None = None
+    """What its maker knows it by; not of the description, and nothing to the domain."""
 
     @property
     def python_guest(self) -> str | None:
