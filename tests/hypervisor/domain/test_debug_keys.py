@@ -130,11 +130,10 @@ def test_keys_are_reported_in_their_order_and_those_that_mean_nothing_are_passed
 def test_keys_that_cannot_be_read_are_refused(
     machine: InProcess, dom0: Kernel, keys: VAddr, nr_keys: int, errno: Errno
 ) -> None:
-    machine.hv.log.clear()
     with pytest.raises(XenError) as refused:
         dom0.hypercalls.hypercall_sysctl(press_op(keys, nr_keys))
     assert refused.value.errno is errno
-    assert machine.hv.log.read() == b""
+    assert b" pressed -> " not in machine.hv.log.read()
 
 
 def test_a_guest_may_press_no_key(machine: InProcess, guest: PythonDomain) -> None:
