@@ -57,16 +57,18 @@ def install_context(hv: Hypervisor, vcpu: Vcpu, context: vcpu_guest_context, bud
     frames = [int(mfn) for mfn in context.gdt_frames[: (entries + 511) // 512]]
     mmu = hv.mmu
     mmu.descriptors.set_gdt(vcpu.mem, frames, entries)
-    vcpu.domain.mem.m2p_strict = bool(context.vm_assist >> VMASST_TYPE_m2p_strict & 1)
+    if vcpu.vcpu_id == 0:
+        vcpu.domain.mem.m2p_strict = bool(context.vm_assist >> VMASST_TYPE_m2p_strict & 1)
     try:
         mmu.set_base_pointers(vcpu.mem, context.ctrlreg[3] >> 12, context.ctrlreg[1] >> 12, budget)
     except XenError:
         mmu.descriptors.set_gdt(vcpu.mem, [], 0)
         raise
-    vcpu.domain.vm_assist = context.vm_assist
+    if vcpu.vcpu_id == 0:
+        vcpu.domain.vm_assist = context.vm_assist
     vcpu.context = context.pack()
     vcpu.initialised = True
-    vcpu.up = bool(context.flags & VGCF_online)
+    vcpu.up = bool(context.flags & VGCF_online) and vcpu.vcpu_id == 0
     vcpu.effects.insert(_context_place(vcpu), [Effect.CONTEXT, vcpu.context])
     vcpu.effects.append([Effect.VM_ASSIST, context.vm_assist])
 

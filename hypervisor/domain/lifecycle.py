@@ -14,6 +14,7 @@ from hypervisor.grants.mapping import release_maps
 from hypervisor.machine.memory import create_memfd
 from hypervisor.mm.budget import Budget, Restart
 from hypervisor.mm.layout import XEN_FRAMES
+from hypervisor.public.arch_x86.xen import XEN_LEGACY_MAX_VCPUS
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import DomId
 from hypervisor.public.vcpu import RunState
@@ -25,8 +26,8 @@ from hypervisor.wire.messages import Effect
 if TYPE_CHECKING:
     from hypervisor.domain.hypervisor import Hypervisor
 
-MAX_VCPUS: Final = 1
-"""vCPUs of a domain: they would take turns in its process (SMP guests are not implemented)."""
+MAX_VCPUS: Final = XEN_LEGACY_MAX_VCPUS
+"""vCPUs of a domain; all but the first can be initialised but not brought up (SMP guests are not implemented)."""
 M2P_MEMFD: Final = -1
 RETRY_NS: Final = 1_000_000
 MAX_RETRY_NS: Final = 100_000_000
@@ -133,6 +134,7 @@ def begin_destroy(hv: Hypervisor, domain: Domain) -> None:
         return
     domain.life = Life.DYING
     domain.mem.dying = True
+    domain.events.dying = True
     for vcpu in domain.vcpus:
         _stop_for_good(hv, vcpu)
     hv.processes.kill(domain)

@@ -1,4 +1,7 @@
-"""The hypervisor's log and its counters: a bounded ring of text, as `xenctl dmesg` shows it (Xen's conring, xen/drivers/char/console.c)."""
+"""The hypervisor's log and its counters: a bounded ring of text, as `xenctl dmesg` shows it.
+
+Source: Xen drivers/char/console.c, conring.
+"""
 
 from __future__ import annotations
 

@@ -34,6 +34,8 @@ from hypervisor.public.event_channel import (
     evtchn_bind_vcpu,
     evtchn_bind_virq,
     evtchn_close,
+    evtchn_fifo_control_block,
+    evtchn_init_control,
     evtchn_reset,
     evtchn_send,
     evtchn_status,
@@ -42,7 +44,7 @@ from hypervisor.public.event_channel import (
     evtchn_status_u_unbound,
     evtchn_unmask,
 )
-from hypervisor.public.types import Port
+from hypervisor.public.types import PAGE_SIZE, Mfn, Port
 from hypervisor.public.xen import DOMID_SELF
 from hypervisor.wire.messages import Effect
 
@@ -187,6 +189,19 @@ def forget_pending(call: Call, target: Domain, closed: list[Port]) -> None:
         target.vcpus[0].effects.extend([Effect.EVTCHN_CLEAR, port] for port in closed)
 
 
+def do_init_control(call: Call, arg: int) -> int:
+    """Arguments that no Xen accepts are refused as such (XSA-188); good ones find that there is no FIFO layout."""
+    control = call.read(arg, evtchn_init_control)
+    if control.vcpu >= len(call.domain.vcpus):
+        raise XenError(Errno.ENOENT, f"there is no vCPU {control.vcpu}")
+    if control.offset & 7 or control.offset > PAGE_SIZE - evtchn_fifo_control_block.sizeof:
+        raise XenError(Errno.EINVAL, f"a control block at offset {control.offset:#x}")
+    mfn = Mfn(control.control_gfn)
+    call.hv.mmu.get_page(mfn, call.domain.domid)
+    call.hv.mmu.put_page(mfn)
+    return do_fifo(call, arg)
+
+
 def do_fifo(call: Call, arg: int) -> int:
     raise XenError(Errno.ENOSYS, "event_channel_op: there is only the 2-level layout")
 
@@ -203,7 +218,7 @@ EVTCHNOPS: Final[dict[int, Callable[[Call, int], int | Continue]]] = {
     EventChannelOp.EVTCHNOP_bind_vcpu: do_bind_vcpu,
     EventChannelOp.EVTCHNOP_unmask: do_unmask,
     EventChannelOp.EVTCHNOP_reset: do_reset,
-    EventChannelOp.EVTCHNOP_init_control: do_fifo,
+    EventChannelOp.EVTCHNOP_init_control: do_init_control,
     EventChannelOp.EVTCHNOP_expand_array: do_fifo,
     EventChannelOp.EVTCHNOP_set_priority: do_fifo,
 }

@@ -1,6 +1,6 @@
 """vcpu_op: bringing vCPUs up and down, run states, timers, registered areas (Xen common/domain.c, public/vcpu.h).
 
-A vCPU beyond 0 does not exist here (SMP guests are not implemented): operations on it answer ENOENT, as on Xen.
+vCPUs beyond 0 can be initialised and asked about, but bringing one up answers EOPNOTSUPP (SMP guests are not implemented).
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ def do_initialise(call: Call, vcpu: Vcpu, arg: int) -> Result:
 def do_up(call: Call, vcpu: Vcpu, _arg: int) -> Result:
     if not vcpu.initialised:
         raise XenError(Errno.EINVAL, f"vCPU {vcpu.vcpu_id} is not initialised")
+    if vcpu.vcpu_id != 0:
+        raise XenError(Errno.EOPNOTSUPP, f"vCPU {vcpu.vcpu_id}: only vCPU 0 can run")
     vcpu.up = True
     call.hv.consider(vcpu)
     return 0

@@ -13,8 +13,8 @@ class MachineConfig:
     name: str
     folder: Path
     lock_fd: int = -1
-    """A descriptor that holds the lock of the machine's folder: the core keeps it too, so that the lock outlives a supervisor that is
-    killed until the folder is gone."""
+    """A descriptor that holds the lock of the machine's folder. The core keeps it too, so that the lock outlives a
+    supervisor that is killed until the folder is gone."""
     memory_frames: int = (4 << 30) >> 12
     dom0_frames: int = (16 << 20) >> 12
     nr_cpus: int = 2

@@ -6,8 +6,9 @@
        └── sleep ───────┴───────────────────────┘  └─ sleep ─► blocked / offline
 
 Invariants: at most one unit a CPU; a unit that runs is not in the scheduler's queue; no CPU idles while a unit waits.
-A unit whose slice is over is asked to stop (`preempt`) and comes back through `yield_`. One that does not within OVERRUN_NS, because
-its process hangs or will not, is taken off by force (`freeze`) and goes on where it was at its next turn (`thaw`).
+A unit whose slice is over is asked to stop (`preempt`) and comes back through `yield_`. One that does not within
+OVERRUN_NS, because its process hangs or will not, is taken off by force (`freeze`) and goes on where it was at its
+next turn (`thaw`).
 """
 
 from __future__ import annotations
