@@ -115,8 +115,8 @@ class Core:
     def _run_timers(self) -> bool:
         """Whether any was due."""
         now = self.hv.now()
-        self.hv.slices.expire(now)
-        return self.hv.timers.run(now)
+        expired = self.hv.slices.expire(now)
+        return self.hv.timers.run(now) or expired
 
     def _run_background(self) -> bool:
         """Whether there was anything to do."""

@@ -66,17 +66,23 @@ class Slices:
         self.scheduler.insert(unit, now, woken=False)
         self._release(unit, now)
 
-    def expire(self, now: int) -> None:
-        """Ask the units whose slice is over to stop, if others wait; those that were asked in vain are frozen."""
+    def expire(self, now: int) -> bool:
+        """Ask the units whose slice is over to stop, if others wait; those that were asked in vain are frozen.
+
+        Whether there were any.
+        """
         if not self.scheduler.waiting():
-            return
+            return False
+        found = False
         for unit in self.cpus:
             if unit is None or now < unit.deadline:
                 continue
+            found = True
             if unit.preempting:
                 self.force(unit, now)
             else:
                 self.ask(unit, now)
+        return found
 
     def ask(self, unit: SchedUnit, now: int) -> None:
         """Ask a running unit to stop."""
