@@ -105,6 +105,7 @@ class Grants:
         self._max_frames = 0
         self._next = int(GNTTAB_NR_RESERVED_ENTRIES)
         self._free: list[GrantRef] = []
+        self._unfinished: dict[VAddr, list[gnttab_map_grant_ref]] = {}
 
     # --- granting --------------------------------------------------------------------------------
 
@@ -201,26 +202,34 @@ class Grants:
         self._repeat(GNTTABOP_map_grant_ref, ops)
         failed = [op for op in ops if op.status != GNTST_okay]
         if failed:
-            self._unmap([op for op in ops if op.status == GNTST_okay])
-            self._memory.area.free(va)
+            if not self._unmap([op for op in ops if op.status == GNTST_okay]):
+                self._memory.area.free(va)
             raise GrantError(failed[0].status, f"map of grant {failed[0].ref} of d{domid}")
         return GrantMapping(va, tuple(op.handle for op in ops))
 
     def unmap(self, mapping: GrantMapping) -> None:
-        """Let them go; GrantError if Xen refuses a handle, whose address stays taken."""
-        ops = [
+        """Let them go; GrantError if Xen refuses a handle, whose address stays taken.
+
+        GNTST_eagain: the granter ran all the while. What is still mapped then goes with a later `unmap` of the
+        same mapping.
+        """
+        ops = self._unfinished.pop(mapping.va, None) or [
             gnttab_map_grant_ref(host_addr=mapping.va + i * PAGE_SIZE, handle=handle)
             for i, handle in enumerate(mapping.handles)
         ]
-        self._unmap(ops)
+        if left := self._unmap(ops):
+            self._unfinished[mapping.va] = left
+            raise GrantError(GNTST_eagain, f"unmap of {len(left)} pages")
         self._memory.area.free(mapping.va)
 
-    def _unmap(self, mapped: Sequence[gnttab_map_grant_ref]) -> None:
+    def _unmap(self, mapped: Sequence[gnttab_map_grant_ref]) -> list[gnttab_map_grant_ref]:
+        """Those that Xen could not unmap yet."""
         ops = [gnttab_unmap_grant_ref(host_addr=op.host_addr, handle=op.handle) for op in mapped]
         self._repeat(GNTTABOP_unmap_grant_ref, ops)
         for op in ops:
-            if op.status != GNTST_okay:
+            if op.status not in (GNTST_okay, GNTST_eagain):
                 raise GrantError(op.status, f"unmap of handle {op.handle}")
+        return [one for one, op in zip(mapped, ops, strict=True) if op.status == GNTST_eagain]
 
     def _repeat(self, cmd: int, ops: Sequence[gnttab_map_grant_ref | gnttab_unmap_grant_ref]) -> None:
         """Perform operations, those again that Xen could not do yet."""

@@ -14,6 +14,7 @@ from drivers.block.granted_pages import GrantedPages
 from drivers.block.image import Image
 from drivers.block.protocol import MAX_SEGMENTS, SECTOR_SIZE, Node
 from drivers.block.requests import Counters, RequestServer
+from drivers.mapped_grants import MappedGrants
 from drivers.ring import BackRing
 from drivers.xenbus import number
 from hypervisor.public.errno import XenError
@@ -73,14 +74,15 @@ class BlockDevice(BackDevice):
             raise FrontError(f"no ring: ring-ref {ref}, event-channel {remote_port}, protocol {abi}")
         persistent = number(end.read_peer(Node.PERSISTENT), 0, 1) == 1
         domid = end.peer_domid
-        mapping = kernel.grants.map(domid, [GrantRef(ref)])
+        grants = MappedGrants(kernel)
+        mapping = grants.map(domid, [GrantRef(ref)])
         try:
             port = kernel.events.bind_interdomain(domid, Port(remote_port))
         except XenError:
-            kernel.grants.unmap(mapping)
+            grants.unmap(mapping)
             raise
         ring = BackRing(kernel.cpu.views(mapping.va, PAGE_SIZE, True)[0], blkif_request, blkif_response)
-        pages = GrantedPages(kernel.grants, kernel.cpu, domid, persistent)
+        pages = GrantedPages(grants, kernel.cpu, domid, persistent)
         server = RequestServer(ring, image, pages, lambda: kernel.events.notify(port))
         self._connection = Connection(port, mapping, ring, pages, server)
         kernel.events.bind(port, self.serve)
@@ -98,7 +100,7 @@ class BlockDevice(BackDevice):
         self.kernel.events.close(connection.port)
         connection.pages.close()
         connection.ring.release()
-        self.kernel.grants.unmap(connection.mapping)
+        MappedGrants(self.kernel).unmap(connection.mapping)
         if self._image is not None:
             with contextlib.suppress(OSError):  # there is nobody left to tell
                 self._image.flush()

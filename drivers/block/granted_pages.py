@@ -12,7 +12,7 @@ that is its own loss.
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from domains.kernel.grants import GrantMapping, Grants
+from domains.kernel.grants import GrantMapping
 from hypervisor.public.types import PAGE_SIZE, DomId, GrantRef
 
 PERSISTENT_LIMIT: Final = 2048
@@ -25,10 +25,18 @@ class Views(Protocol):
     def views(self, va: int, size: int, write: bool = False) -> list[memoryview]: ...
 
 
+class Mapper(Protocol):
+    """What maps grants; drivers.mapped_grants.MappedGrants."""
+
+    def map(self, domid: DomId, refs: Sequence[GrantRef], writable: bool = True) -> GrantMapping: ...
+
+    def unmap(self, mapping: GrantMapping) -> None: ...
+
+
 class GrantedPages:
     """Pages of the front in domain `domid`. Raises XenError when Xen refuses a reference."""
 
-    def __init__(self, grants: Grants, cpu: Views, domid: DomId, persistent: bool) -> None:
+    def __init__(self, grants: Mapper, cpu: Views, domid: DomId, persistent: bool) -> None:
         self._grants = grants
         self._cpu = cpu
         self._domid = domid

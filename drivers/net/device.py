@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, Protocol
 from domains.kernel.grants import GrantMapping
 from domains.kernel.kernel import Kernel
 from drivers.back_device import BackDevice, FrontError, Nodes
+from drivers.mapped_grants import MappedGrants
 from drivers.net.copier import Copier
 from drivers.net.credit import Credit
 from drivers.net.protocol import Node, Packet
@@ -92,11 +93,12 @@ class NetDevice(BackDevice):
             )
         sg = end.read_peer(Node.SG) == "1"
         csum = end.read_peer(Node.NO_CSUM_OFFLOAD) != "1"
-        mapping = kernel.grants.map(domid, [GrantRef(ref) for ref in refs])
+        grants = MappedGrants(kernel)
+        mapping = grants.map(domid, [GrantRef(ref) for ref in refs])
         try:
             port = kernel.events.bind_interdomain(domid, Port(remote_port))
         except XenError:
-            kernel.grants.unmap(mapping)
+            grants.unmap(mapping)
             raise
         tx_page, rx_page = kernel.cpu.views(mapping.va, 2 * PAGE_SIZE, True)
         tx_ring = BackRing(tx_page, netif_tx_request, netif_tx_response)
@@ -118,7 +120,7 @@ class NetDevice(BackDevice):
         self.kernel.events.close(connection.port)
         for ring in connection.rings:
             ring.release()
-        self.kernel.grants.unmap(connection.mapping)
+        MappedGrants(self.kernel).unmap(connection.mapping)
 
     def shut(self) -> None:
         switch, self._switch = self._switch, None

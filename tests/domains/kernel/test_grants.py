@@ -4,6 +4,7 @@ import pytest
 
 from domains.kernel.grants import ENTRIES_PER_FRAME, CopyEnd, GrantCopy, GrantError
 from domains.kernel.kernel import Kernel, PageFault
+from drivers.mapped_grants import MappedGrants
 from hypervisor.public.errno import XenError
 from hypervisor.public.grant_table import (
     GNTST_bad_gntref,
@@ -112,3 +113,21 @@ def test_an_ended_access_leaves_an_invalid_entry(kernel: Kernel) -> None:
     ref = kernel.grants.grant_access(DOM0, kernel.memory.alloc_page().mfn)
     kernel.grants.end_access(ref)
     assert kernel.cpu.load(kernel.grants._entry(ref), 4) == bytes([GTF_invalid] * 4)
+
+
+def test_an_unmap_that_must_wait_for_its_granter_is_finished_later(
+    control: Kernel, domain: PythonDomain, kernel: Kernel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The granter runs and does not stop: neither is the kernel that serves it harmed, nor is the page lost."""
+    refs = [kernel.grants.grant_access(DOM0, kernel.memory.alloc_page().mfn) for _ in range(2)]
+    mapping = control.grants.map(domain.gate.domid, refs)
+    vcpu, mailbox = domain.built.vcpu, domain.built.domain.mailbox
+    mailbox._octets[0xC08] = 0  # it does not declare its own exchanges atomic
+    vcpu.waiting_seq = None
+    MappedGrants(control).unmap(mapping)
+    assert kernel.grants.in_use(refs[0])
+    vcpu.waiting_seq = 1 << 30  # as when it has seen that it is to stop
+    assert control.wait(lambda: not kernel.grants.in_use(refs[0]), 10)
+    assert kernel.grants.end_access(refs[0])
+    assert kernel.grants.end_access(refs[1])
+    assert capsys.readouterr().out.count("GNTST_eagain") == 1
