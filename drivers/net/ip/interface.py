@@ -44,6 +44,7 @@ class Interface:
             raise ValueError(f"interface {device} has no address: its vif needs ip=, such as ip=10.0.0.1/24")
         if "/" not in address:
             address = f"{address}/{DEFAULT_PREFIX}"
+        self._is_up = False
         self.nic.connect()
         self.stack = Stack(
             kernel,
@@ -55,6 +56,7 @@ class Interface:
             number(self.nic.end.read(Node.MTU), DEFAULT_MTU, MAX_MTU),
             self.nic.can_offload,
         )
+        self._is_up = True
         self.stack.arp.announce()
 
     @property
@@ -101,7 +103,9 @@ class Interface:
             self.nic.send(packet.data, packet.csum_blank)
 
     def _received(self, packet: Packet) -> None:
-        self.stack.receive(packet)
+        """What comes before the stack is there is lost, as on any network."""
+        if self._is_up:
+            self.stack.receive(packet)
 
 
 class Stream(io.RawIOBase):
