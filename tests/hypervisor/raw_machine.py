@@ -52,7 +52,9 @@ class Scratch:
 def machine(body: Body, *, memory_mib: int = 256) -> Iterator[tuple[Path, int]]:
     """Run a machine whose domain processes run `body(domid, path, pair, mailbox)`. Yields its folder and its supervisor's pid."""
     folder = Path(tempfile.mkdtemp(prefix="xg-"))
-    config = MachineConfig("raw", folder, memory_frames=memory_mib << 8, dom0_kernel=b"raw".ljust(4096, b"\0"))
+    config = MachineConfig(
+        "raw", folder, memory_frames=memory_mib << 8, dom0_kernel=b"raw".ljust(4096, b"\0")
+    )
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:

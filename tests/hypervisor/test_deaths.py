@@ -53,9 +53,7 @@ def pid_of(machine: Machine, name: str) -> int:
 
 def process_named(machine: Machine, name: str) -> int:
     return next(
-        pid
-        for pid in pids_of(machine.supervisor)
-        if Path(f"/proc/{pid}/comm").read_text().strip() == name
+        pid for pid in pids_of(machine.supervisor) if Path(f"/proc/{pid}/comm").read_text().strip() == name
     )
 
 
@@ -64,7 +62,9 @@ def test_a_guest_killed_in_the_middle_of_mmu_updates_is_reclaimed(
 ) -> None:
     for turn in range(3):
         name = f"busy{turn}"
-        created = clean_machine.guest(tmp_path, BUSY_WITH_PAGE_TABLES, name=name, extra='on_crash = "destroy"')
+        created = clean_machine.guest(
+            tmp_path, BUSY_WITH_PAGE_TABLES, name=name, extra='on_crash = "destroy"'
+        )
         assert created.returncode == 0, created.stderr
         pid = pid_of(clean_machine, name)
         time.sleep(random.uniform(0, 0.05))  # an instant of its work, any of them
