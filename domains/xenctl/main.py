@@ -18,6 +18,7 @@ from domains.xenctl import (
     network_commands,
     run_command,
     store_commands,
+    topology_commands,
 )
 from domains.xenctl.output import print_error
 from hypervisor.wire.control_protocol import ControlError, Exit
@@ -39,6 +40,7 @@ for group in (
     console_commands,
     network_commands,
     store_commands,
+    topology_commands,
 ):
     group.register(app)
 

@@ -48,17 +48,26 @@ class PrivateMachine:
         self._log = -1
         self._client: ControlClient | None = None
 
-    def __enter__(self) -> ControlClient:
-        """A client that is connected with Dom0, or will be when Dom0 answers. Raises ControlError."""
+    def start(self) -> None:
+        """Start it, unless it runs; returns when Dom0 can be asked. Raises ControlError."""
+        if self._supervisor:
+            return
         try:
             log = machine.launch(self.name, self._memory, self._cpus, self._fork)
             if log is None:
                 raise ControlError(Exit.FAILURE, f"machine '{self.name}' is running already")
             self._log = log
-            self._client = self._connected()
+            self._await_endpoint()
         except BaseException:
             self.end()
             raise
+
+    def __enter__(self) -> ControlClient:
+        """A client of the machine, which is started. Raises ControlError."""
+        from hypervisor.wire.control import ControlClient
+
+        self.start()
+        self._client = ControlClient(self.folder)
         return self._client
 
     def __exit__(self, *exc: object) -> None:
@@ -118,9 +127,7 @@ class PrivateMachine:
         shutil.rmtree(self.folder, ignore_errors=True)
         os._exit(1)
 
-    def _connected(self) -> ControlClient:
-        from hypervisor.wire.control import ControlClient
-
+    def _await_endpoint(self) -> None:
         endpoint = self.folder / ENDPOINT
         limit = machine.START_TIMEOUT
         if self._deadline is not None:
@@ -130,4 +137,3 @@ class PrivateMachine:
             raise ControlError(Exit.FAILURE, f"the machine did not start: {self.why()}")
         if not in_time:
             raise ControlError(Exit.TIMED_OUT, f"the machine did not start within {max(limit, 0):.1f} s")
-        return ControlClient(self.folder)

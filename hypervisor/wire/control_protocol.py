@@ -36,6 +36,7 @@ class Op(StrEnum):
     unpause = "unpause"
     shutdown = "shutdown"
     reboot = "reboot"
+    wait = "wait"
     domid = "domid"
     domname = "domname"
     dmesg = "dmesg"

@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from numpy.typing import NDArray
+
 from domains.dom0.xenstore.server import Xenstored
-from domains.kernel.grants import CopyEnd, GrantCopy, GrantMapping
+from domains.kernel.grants import GrantMapping
 from domains.kernel.memory import Page
 from hypervisor.public.errno import Errno, XenError
-from hypervisor.public.grant_table import GrantStatus
+from hypervisor.public.grant_table import GNTCOPY_dest_gref, GNTCOPY_source_gref, GrantStatus
 from hypervisor.public.io import xs_wire
 from hypervisor.public.types import PAGE_SIZE, DomId, GrantRef, Mfn, Pfn, Port, VAddr
 from hypervisor.public.xen import DOMID_SELF
@@ -213,25 +215,28 @@ class Grants:
         self._handles[first] = [(grant, first + at) for at, grant in enumerate(grants)]
         return GrantMapping(VAddr(first * PAGE_SIZE), tuple(range(first, first + len(grants))))
 
-    def copy(self, ops: Sequence[GrantCopy]) -> list[int]:
-        return [self._copy(op) for op in ops]
+    def copy_rows(self, rows: NDArray[Any]) -> list[int]:
+        """Operations of gnttab_copy.dtype, each with Xen's checks (G13)."""
+        return [self._copy(row) for row in rows]
 
-    def _copy(self, op: GrantCopy) -> int:
-        """One operation with Xen's checks (G13)."""
-        source, dest = self._copy_end(op.source, write=False), self._copy_end(op.dest, write=True)
+    def _copy(self, row: Any) -> int:
+        flags, size = int(row["flags"]), int(row["len"])
+        source = self._copy_end(row["source"], bool(flags & GNTCOPY_source_gref), write=False)
+        dest = self._copy_end(row["dest"], bool(flags & GNTCOPY_dest_gref), write=True)
         if source is None or dest is None:
             return int(GrantStatus.GNTST_bad_gntref)
-        if max(op.source.offset, op.dest.offset) + op.length > PAGE_SIZE:
+        start, to = int(row["source"]["offset"]), int(row["dest"]["offset"])
+        if max(start, to) + size > PAGE_SIZE:
             return int(GrantStatus.GNTST_bad_copy_arg)
-        data = bytes(source[op.source.offset : op.source.offset + op.length])
-        dest[op.dest.offset : op.dest.offset + op.length] = data
+        dest[to : to + size] = bytes(source[start : start + size])
         return int(GrantStatus.GNTST_okay)
 
-    def _copy_end(self, end: CopyEnd, write: bool) -> memoryview | None:
-        if end.domid == DOMID_SELF:
-            return self._machine.frame(end.frame)
-        granter = self._machine.domains.get(end.domid)
-        grant = granter.grants.table.get(end.frame) if granter else None
+    def _copy_end(self, end: Any, by_ref: bool, write: bool) -> memoryview | None:
+        if not by_ref:
+            assert end["domid"] == DOMID_SELF
+            return self._machine.frame(int(end["u"]["gmfn"]))
+        granter = self._machine.domains.get(int(end["domid"]))
+        grant = granter.grants.table.get(int(end["u"]["ref"])) if granter else None
         if grant is None or grant.domid != self._domain.domid or (write and grant.readonly):
             return None
         return self._machine.frame(grant.mfn)

@@ -1,0 +1,203 @@
+"""From a plan to running domains: each is made when those it comes after are ready.
+
+    waiting ──all before it are ready──► being made ──► starting ──its `wait` is met──► ready
+       │ one of them failed                  │ refused      │ ended, or too late
+       └─► left out                          └─► failed ◄───┘
+
+What is there already, made by this topology from the same description, stays as it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from domains.xenctl.topology.conversation import Ask, Conversations, More, Pause, Talk
+from domains.xenctl.topology.expand import Plan, Planned
+from domains.xenctl.topology.images import make_image
+from domains.xenctl.topology.state import State, mark_of
+from hypervisor.wire.control_protocol import ControlError, Exit, Op
+
+if TYPE_CHECKING:
+    from hypervisor.wire.control import ControlClient
+
+CREATE_TIMEOUT: Final = 120.0
+LAST_WORDS: Final = 1.0
+"""Seconds in which the console of a domain that has ended says the last of it."""
+REBOOT_INTERVAL: Final = 0.1
+"""Seconds between two looks for the domain that a reboot makes."""
+
+Tell = Callable[[str, str], None]
+"""(domain, what became of it)"""
+
+
+class BringUp:
+    """One `up`. `tell` is called for every domain that is made, ready, unchanged, failed or left out."""
+
+    def __init__(
+        self,
+        client: ControlClient,
+        plan: Plan,
+        state: State,
+        folder: Path,
+        alive: Callable[[], bool],
+        tell: Tell,
+    ) -> None:
+        """`folder`: where relative paths of descriptions start."""
+        self._conversations = Conversations(client, alive)
+        self._plan = plan
+        self._state = state
+        self._folder = folder
+        self._tell = tell
+        self._there: dict[str, dict[str, Any]] = {about["name"]: about for about in client.call(Op.list_)}
+        self._waiting: dict[str, set[str]] = {}
+        self.failures: dict[str, ControlError] = {}
+
+    def run(self, names: Iterable[str]) -> None:
+        """Bring these domains up, which must have all domains that they come after among them.
+
+        Raises ControlError if one of them did not come up; the others did.
+        """
+        self._waiting = {name: set(self._plan.domains[name].after) for name in names}
+        self._start_those_that_can()
+        self._conversations.run()
+        if self.failures:
+            name, error = next(iter(self.failures.items()))
+            more = f" (and {len(self.failures) - 1} more did not come up)" if len(self.failures) > 1 else ""
+            raise ControlError(error.code, f"{name}: {error.message}{more}")
+
+    def _start_those_that_can(self) -> None:
+        """One by one: what is there already ends at once, and lets others begin before this returns."""
+        while (name := next((n for n, before in self._waiting.items() if not before), None)) is not None:
+            del self._waiting[name]
+            self._conversations.start(self._bring_up(self._plan.domains[name]), partial(self._ended, name))
+
+    def _ended(self, name: str, error: ControlError | None) -> None:
+        if error is not None:
+            self.failures[name] = error
+            self._tell(name, f"failed: {error.message}")
+            self._leave_out(name)
+            return
+        for before in self._waiting.values():
+            before.discard(name)
+        self._start_those_that_can()
+
+    def _leave_out(self, failed: str) -> None:
+        """What comes after a domain that failed is not begun."""
+        for name in [name for name, before in self._waiting.items() if failed in before]:
+            if self._waiting.pop(name, None) is not None:
+                why = f"left out, for {failed} did not come up"
+                self.failures[name] = ControlError(Exit.FAILURE, why)
+                self._tell(name, why)
+                self._leave_out(name)
+
+    # --- one domain ------------------------------------------------------------------------------
+
+    def _bring_up(self, planned: Planned) -> Talk:
+        about = self._there.get(planned.name)
+        if about is None and self._state.was_ready(planned, None):
+            self._tell(planned.name, "unchanged: has done its work")
+            return
+        if about is not None and not self._is_same(planned, about):
+            if not self._state.owns(about):
+                raise ControlError(
+                    Exit.FAILURE, f"domain {about['domid']} has that name, and is not of this topology"
+                )
+            self._tell(planned.name, "is made anew")
+            yield Ask(Op.destroy, {"domain": str(about["domid"])}, in_time(CREATE_TIMEOUT))
+            about = None
+        if about is not None and self._is_settled(planned, about):
+            self._tell(planned.name, "unchanged")
+            return
+        deadline = in_time(CREATE_TIMEOUT)
+        waits = planned.wait.until != "running"
+        if about is None:
+            for image in planned.images:
+                make_image(image)
+            about = yield Ask(Op.create, self._creation(planned, paused=waits), deadline)
+        if waits:
+            yield from self._readiness(planned, int(about["domid"]))
+        done = planned.wait.until == "shutdown"
+        self._state.note_ready(planned, None if done else int(about["domid"]))
+        self._tell(planned.name, "has done its work" if done else "ready")
+
+    def _is_same(self, planned: Planned, about: dict[str, Any]) -> bool:
+        """Whether a domain that is there is the one wanted, and has not ended in another way than it should."""
+        ended = about["shutdown"]
+        as_wanted = ended is None or (ended == "poweroff" and planned.wait.until == "shutdown")
+        return mark_of(about) == self._state.mark(planned) and as_wanted
+
+    def _is_settled(self, planned: Planned, about: dict[str, Any]) -> bool:
+        """Whether it was ready before, or has nothing to wait for."""
+        ready = self._state.was_ready(planned, about["domid"])
+        return ready or about["shutdown"] is not None or planned.wait.until == "running"
+
+    def _creation(self, planned: Planned, paused: bool) -> dict[str, Any]:
+        return {
+            "text": planned.text,
+            "file": planned.name,
+            "folder": str(self._folder),
+            "mark": self._state.mark(planned),
+            "paused": paused,
+        }
+
+    def _readiness(self, planned: Planned, domid: int) -> Talk:
+        """Until a domain that was made paused, or found not ready, is ready. It is let go only when we listen."""
+        deadline = in_time(planned.wait.timeout)
+        listen = self._text if planned.wait.until == "console" else self._end
+        ended = yield from listen(planned, domid, deadline)
+        while ended == "reboot":
+            domid = yield from self._successor(planned, domid, deadline)
+            ended = yield from listen(planned, domid, deadline)
+        if ended is not None:
+            code = Exit.CRASHED if ended in ("crash", "watchdog") else Exit.FAILURE
+            raise ControlError(code, f"ended ({ended}) before it was ready")
+
+    def _text(self, planned: Planned, domid: int, deadline: float) -> Generator[Ask | More, Any, str | None]:
+        """Until its console has shown the text; why it ended, if it did before."""
+        text = (planned.wait.console or "").encode()
+        late = f"its console did not show '{planned.wait.console}' within {planned.wait.timeout:g} s"
+        message = yield self._listen(Op.console, domid, deadline, late, also=Op.wait)
+        seen, ended = b"", None
+        while isinstance(message, bytes) or "reason" in message:
+            if isinstance(message, bytes):
+                seen = seen[max(len(seen) - len(text) + 1, 0) :] + message
+                if text in seen:
+                    return None
+            else:  # its last words may still be on their way
+                ended, deadline = str(message["reason"] or "destroyed"), in_time(LAST_WORDS)
+            try:
+                message = yield More(deadline, late)
+            except ControlError:
+                if ended is None:
+                    raise
+                return ended
+        return str(message["ended"])
+
+    def _end(self, planned: Planned, domid: int, deadline: float) -> Generator[Ask | More, Any, str | None]:
+        """Until it has powered off; why it ended, if that was otherwise."""
+        late = f"did not power off within {planned.wait.timeout:g} s"
+        result = yield self._listen(Op.wait, domid, deadline, late)
+        return None if result["reason"] == "poweroff" else str(result["reason"] or "destroyed")
+
+    def _listen(self, op: Op, domid: int, deadline: float, late: str, also: Op | None = None) -> Ask:
+        return Ask(op, {"domain": str(domid)}, deadline, late, also, then=Op.unpause)
+
+    def _successor(self, planned: Planned, former: int, deadline: float) -> Generator[Ask | Pause, Any, int]:
+        """The id of the domain that a reboot makes."""
+        while True:
+            if time.monotonic() > deadline:
+                raise ControlError(Exit.TIMED_OUT, "did not come back from its reboot in time")
+            listed = yield Ask(Op.list_, {}, deadline)
+            found = [a["domid"] for a in listed if a["name"] == planned.name and a["domid"] != former]
+            if found:
+                return int(found[0])
+            yield Pause(min(in_time(REBOOT_INTERVAL), deadline))
+
+
+def in_time(seconds: float) -> float:
+    """The point of the monotonic clock after so many seconds."""
+    return time.monotonic() + seconds
