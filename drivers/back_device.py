@@ -38,8 +38,8 @@ class FrontError(Exception):
 
 
 class BackDevice:
-    """The device in directory `path`. `ready` is called when its rings need another turn, `dirty` when its
-    state may have changed.
+    """The device in directory `path`. `ready` is called when its rings need a turn, as for an event, `dirty`
+    when its state may have changed.
 
     A kind of device says how to open, attach, detach, shut, and what a turn is.
     """
@@ -79,19 +79,21 @@ class BackDevice:
         """Close what `open` opened; harmless if it is not open."""
         raise NotImplementedError
 
-    def turn(self) -> bool:
-        """One bounded turn of the attached rings; True if there is more to do. Raises RingBroken."""
+    def turn(self, crowd: int) -> bool:
+        """One bounded turn of the attached rings, the shorter the more devices want one (`crowd`, this one
+        included); True if there is more to do. Raises RingBroken.
+        """
         raise NotImplementedError
 
     # --- turns -----------------------------------------------------------------------------------
 
-    def serve(self) -> None:
-        """One turn: for an event and, while there is more to do, in the round of all devices."""
+    def serve(self, crowd: int = 1) -> None:
+        """One turn; if there is more to do, another is asked for."""
         if not self.attached or self.serving or self._broken:
             return
         self.serving = True
         try:
-            if self.turn():
+            if self.turn(crowd):
                 self.ready()
         except RingBroken as broken:
             self._broken = str(broken)

@@ -2,8 +2,9 @@
 
     backend/<kind>/<front's domid>/<device>     written by the toolstack
 
-A ring gets a bounded turn for each event; when it has more to do it queues behind the others, and the
-kernel's loop runs between two rounds: no front can hold this domain. Steps between states wait for xenstore,
+A ring that has something to do queues behind the others, gets one bounded turn, and queues again if that was
+not all. The kernel's loop runs between two turns, and turns are the shorter the more devices wait: what a front
+has to wait for is bounded, whatever the others do. Steps between states wait for xenstore,
 so they are taken one device after the other, never nested, and never below a turn that is still being
 executed.
 """
@@ -31,6 +32,7 @@ class BackEnds(Generic[D]):
         self._dirty: dict[str, None] = {}  # paths whose state is to be looked at, in order
         self._ready: dict[str, None] = {}  # paths of devices with more to do, in order
         self._working = False
+        self._turning = False
         self._token: str | None = None
 
     @property
@@ -102,14 +104,18 @@ class BackEnds(Generic[D]):
             return []
 
     def _queue(self, path: str) -> None:
-        """The device at `path` has more to do: it comes after the others."""
-        if not self._ready:
-            self._kernel.call_soon(self._round)
+        """The device at `path` has something to do: it comes after the others."""
         self._ready[path] = None
+        if not self._turning:
+            self._turning = True
+            self._kernel.call_soon(self._turn)
 
-    def _round(self) -> None:
-        """One turn for each device that had more to do; those that still have queue up for the next round."""
-        turn, self._ready = self._ready, {}
-        for path in turn:
-            if device := self._devices.get(path):
-                device.serve()
+    def _turn(self) -> None:
+        """The turn of the device that has waited longest."""
+        crowd, path = len(self._ready), next(iter(self._ready))
+        del self._ready[path]
+        if device := self._devices.get(path):
+            device.serve(crowd)
+        self._turning = bool(self._ready)
+        if self._turning:
+            self._kernel.call_soon(self._turn)

@@ -116,11 +116,15 @@ class FrontDevice:
         try:
             self.interrupt()
         except RingBroken as broken:
-            self.refusal = str(broken)
-            self._lose()
-            self.end.switch(XenbusStateClosing)
+            self.give_up(broken)
         if self._peer is XenbusStateClosing:
             self._follow_closing()
+
+    def give_up(self, broken: RingBroken) -> None:
+        """The back end breaks the rules of the ring: disconnect from it."""
+        self.refusal = str(broken)
+        self._lose()
+        self.end.switch(XenbusStateClosing)
 
     def _await(self, states: tuple[XenbusState, ...], timeout: float) -> None:
         self.kernel.wait(lambda: self._peer in states or bool(self.refusal), timeout)

@@ -88,6 +88,8 @@ class PrivateMachine:
             self._client = None
         if self._supervisor:
             os.kill(self._supervisor, signal.SIGTERM)
+            if not select.select([self.ended], [], [], machine.STOP_TIMEOUT)[0]:
+                os.kill(self._supervisor, signal.SIGKILL)  # its core then ends the machine
             os.waitpid(self._supervisor, 0)
             self._supervisor = 0
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -97,20 +99,28 @@ class PrivateMachine:
         self.ended = self._log = -1
 
     def _fork(self, body: Callable[[], None]) -> None:
+        """What ends the supervisor is held back until it can heed it: Python forgets signals that come to a
+        process while it is being forked.
+        """
         parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            self._attached(body, parent)
-        self._supervisor = pid
-        self.ended = os.pidfd_open(pid)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._attached(body, parent, before)
+            self._supervisor = pid
+            self.ended = os.pidfd_open(pid)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _attached(self, body: Callable[[], None], parent: int) -> NoReturn:
+    def _attached(self, body: Callable[[], None], parent: int, mask: set[int | signal.Signals]) -> NoReturn:
         """The supervisor's process, which does not outlive `parent`."""
         status = 1
         try:
             os.setsid()
             signal.signal(signal.SIGTERM, lambda *_: self._abort())
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             if os.getppid() == parent:
                 body()
                 status = 0

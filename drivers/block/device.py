@@ -46,8 +46,8 @@ class BlockDevice(BackDevice):
         """What was done for the front that is attached."""
         return self._connection.server.counters if self._connection else None
 
-    def turn(self) -> bool:
-        return self._connection is not None and self._connection.server.serve()
+    def turn(self, crowd: int) -> bool:
+        return self._connection is not None and self._connection.server.serve(crowd)
 
     def open(self) -> Nodes:
         """`params` names the file, with or without a format in front; `mode` is "r" or "w", "!" without
@@ -85,7 +85,7 @@ class BlockDevice(BackDevice):
         pages = GrantedPages(grants, kernel.cpu, domid, persistent)
         server = RequestServer(ring, image, pages, lambda: kernel.events.notify(port))
         self._connection = Connection(port, mapping, ring, pages, server)
-        kernel.events.bind(port, self.serve)
+        kernel.events.bind(port, self.ready)
         return {
             Node.SECTORS: image.sectors,
             Node.SECTOR_BYTES: SECTOR_SIZE,

@@ -94,11 +94,13 @@ class RequestServer:
         self._answer = np.zeros(1, blkif_response.dtype)
         self.counters = Counters()
 
-    def serve(self) -> bool:
-        """One bounded turn; True if there is more to do, else the front notifies. RingBroken."""
+    def serve(self, crowd: int = 1) -> bool:
+        """One turn, bounded and shared with `crowd`; True if there is more to do, else the front notifies.
+        RingBroken.
+        """
         self._moved = shown = 0
-        left = TURN_REQUESTS
-        while left > 0 and self._moved * SECTOR_SIZE < TURN_BYTES:
+        left = max(TURN_REQUESTS // crowd, 1)
+        while left > 0 and self._moved * SECTOR_SIZE < TURN_BYTES // crowd:
             entries = self._ring.take(min(left, GROUP))
             if not entries:
                 break

@@ -7,10 +7,11 @@ Owns a few pages of this domain that everything passes through. Xen checks each 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from domains.kernel.grants import CopyEnd, GrantCopy
+import numpy as np
+
 from domains.kernel.kernel import Kernel
-from hypervisor.public.grant_table import GNTST_okay
-from hypervisor.public.types import PAGE_SIZE, DomId, GrantRef
+from hypervisor.public.grant_table import GNTCOPY_dest_gref, GNTCOPY_source_gref, GNTST_okay, gnttab_copy
+from hypervisor.public.types import PAGE_SIZE, DomId
 from hypervisor.public.xen import DOMID_SELF
 
 PAGES: Final = 64
@@ -29,22 +30,30 @@ class Copier:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._pages = [kernel.memory.alloc_page() for _ in range(PAGES)]
-        self._views = [kernel.cpu.view(page.va, PAGE_SIZE, True) for page in self._pages]
+        pages = [kernel.memory.alloc_page() for _ in range(PAGES)]
+        self._views = [kernel.cpu.view(page.va, PAGE_SIZE, True) for page in pages]
+        self._fetching, self._delivering = np.zeros((2, PAGES), gnttab_copy.dtype)
+        for rows, mine, flags in (
+            (self._fetching, "dest", GNTCOPY_source_gref),
+            (self._delivering, "source", GNTCOPY_dest_gref),
+        ):
+            rows[mine]["u"]["gmfn"] = [page.mfn for page in pages]
+            rows[mine]["domid"] = DOMID_SELF
+            rows["flags"] = flags
 
     def fetch(self, domid: DomId, parts: Sequence[Part]) -> list[bytes | None]:
         """The bytes of each part; None where Xen refused."""
         found: list[bytes | None] = []
         for at in range(0, len(parts), PAGES):
-            some = parts[at : at + PAGES]
-            ops = [
-                GrantCopy(CopyEnd(domid, GrantRef(part.ref), part.offset), self._end(i), part.size)
-                for i, part in enumerate(some)
-            ]
-            statuses = self._kernel.grants.copy(ops)
+            refs, offsets, sizes = zip(*parts[at : at + PAGES], strict=True)
+            rows = self._fetching[: len(refs)]
+            theirs = rows["source"]
+            theirs["domid"], theirs["u"]["ref"], theirs["offset"] = domid, refs, offsets
+            rows["len"] = sizes
+            statuses = self._kernel.grants.copy_rows(rows)
             found += [
-                bytes(self._views[i][: part.size]) if statuses[i] == GNTST_okay else None
-                for i, part in enumerate(some)
+                bytes(view[:size]) if status == GNTST_okay else None
+                for view, size, status in zip(self._views, sizes, statuses, strict=False)
             ]
         return found
 
@@ -52,15 +61,12 @@ class Copier:
         """Write each (reference, data) to the beginning of its page; whether Xen did it."""
         done: list[bool] = []
         for at in range(0, len(parts), PAGES):
-            some = parts[at : at + PAGES]
-            for i, (_, data) in enumerate(some):
-                self._views[i][: len(data)] = data
-            ops = [
-                GrantCopy(self._end(i), CopyEnd(domid, GrantRef(ref), 0), len(data))
-                for i, (ref, data) in enumerate(some)
-            ]
-            done += [status == GNTST_okay for status in self._kernel.grants.copy(ops)]
+            refs, pieces = zip(*parts[at : at + PAGES], strict=True)
+            for view, data in zip(self._views, pieces, strict=False):
+                view[: len(data)] = data
+            rows = self._delivering[: len(refs)]
+            theirs = rows["dest"]
+            theirs["domid"], theirs["u"]["ref"] = domid, refs
+            rows["len"] = [len(data) for data in pieces]
+            done += [status == GNTST_okay for status in self._kernel.grants.copy_rows(rows)]
         return done
-
-    def _end(self, index: int) -> CopyEnd:
-        return CopyEnd(DOMID_SELF, self._pages[index].mfn, 0)

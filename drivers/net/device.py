@@ -5,7 +5,7 @@ per packet, receiving by copy, blank checksums; `rate` limits what the front sen
 offload, multicast filters, several queues, a control ring.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Final, NamedTuple, Protocol
 
 from domains.kernel.grants import GrantMapping
@@ -71,12 +71,12 @@ class NetDevice(BackDevice):
         self._connection: Connection | None = None
         self.observers: list[Observer] = []
 
-    def turn(self) -> bool:
+    def turn(self, crowd: int) -> bool:
         connection = self._connection
         if connection is None:
             return False
-        more = connection.rx.serve()
-        return connection.tx.serve() or more
+        more = connection.rx.serve(crowd)
+        return connection.tx.serve(crowd) or more
 
     def open(self) -> Nodes:
         self._switch = self._switch_of(self.end.read(Node.BRIDGE) or "")
@@ -110,7 +110,7 @@ class NetDevice(BackDevice):
         tx = TxServer(tx_ring, self._copier, domid, self._accept, notify, self._limit())
         rx = RxServer(rx_ring, self._copier, domid, sg, csum, notify)
         self._connection = Connection(port, mapping, (tx_ring, rx_ring), tx, rx)
-        kernel.events.bind(port, self.serve)
+        kernel.events.bind(port, self.ready)
         return {}
 
     def detach(self) -> None:
@@ -145,7 +145,7 @@ class NetDevice(BackDevice):
 
         def resume() -> None:
             pending.clear()
-            self.serve()
+            self.ready()
 
         def later(nanoseconds: int) -> None:
             if not pending:
@@ -161,10 +161,10 @@ class NetDevice(BackDevice):
         if self._switch is not None:
             self._switch.accept(self.end.path, packet)
 
-    def _deliver(self, packet: Packet) -> None:
+    def _deliver(self, source: Hashable, packet: Packet) -> None:
         """The switch has a packet for the front."""
         for observer in self.observers:
             observer.saw(packet)
         if self._connection is not None:
-            self._connection.rx.queue(packet)
+            self._connection.rx.queue(source, packet)
             self.ready()

@@ -99,7 +99,10 @@ class NetFront(FrontDevice):
         if len(self._waiting) >= WAITING_FRAMES:
             return False
         self._waiting.append(Packet(frame, csum_blank))
-        self._transmit(connection)
+        try:
+            self._transmit(connection)
+        except RingBroken as broken:
+            self.give_up(broken)
         return True
 
     # --- what a FrontDevice does -----------------------------------------------------------------
@@ -135,6 +138,13 @@ class NetFront(FrontDevice):
         """There is nothing to read: the MAC address is the toolstack's."""
 
     def idle(self) -> bool:
+        connection = self._connection
+        if connection is not None and self._flying:
+            try:
+                connection.tx.final_check()  # now every answer counts
+                self._reap(connection)
+            except RingBroken as broken:
+                self.give_up(broken)
         return not self._waiting and not self._flying
 
     def interrupt(self) -> None:
@@ -145,7 +155,7 @@ class NetFront(FrontDevice):
             self._receive(connection)
             if self._connection is not connection:
                 return  # a frame's receiver has closed it
-            tx_more = connection.tx.final_check()
+            tx_more = connection.tx.final_check(self._worth_hearing())
             if not connection.rx.final_check() and not tx_more:
                 return
 
@@ -171,7 +181,7 @@ class NetFront(FrontDevice):
         sent = False
         while self._waiting:
             frame, blank, _ = self._waiting[0]
-            if slots_of(len(frame)) > min(len(self._free), connection.tx.free, MAX_SLOTS):
+            if not self._fits(connection, slots_of(len(frame))):
                 break
             self._waiting.popleft()
             flags = BLANK if blank else 0
@@ -182,6 +192,17 @@ class NetFront(FrontDevice):
             sent = True
         if sent and connection.tx.push():
             self.kernel.events.notify(connection.port)
+
+    def _fits(self, connection: Connection, slots: int) -> bool:
+        """Whether so many slots and pages are free; if not, the back end says when some may be."""
+        if slots <= min(len(self._free), connection.tx.free):
+            return True
+        self._reap(connection)
+        if slots <= min(len(self._free), connection.tx.free):
+            return True
+        if connection.tx.final_check():
+            self._reap(connection)
+        return slots <= min(len(self._free), connection.tx.free)
 
     def _put(self, connection: Connection, frame: bytes, at: int, flags: int) -> None:
         """One slot; the first one says the whole frame's size."""
@@ -197,6 +218,13 @@ class NetFront(FrontDevice):
             size=len(piece) if at else len(frame),
         )
         connection.tx.put(request.pack())
+
+    def _worth_hearing(self) -> int:
+        """After how many answers the back end shall say so: at once if something waits for their pages.
+
+        Otherwise none is needed soon, and each event would cost both domains more than the frame did.
+        """
+        return 1 if self._waiting else TX_PAGES // 2
 
     def _reap(self, connection: Connection) -> None:
         """Take back the pages of what was sent."""

@@ -1,7 +1,6 @@
 """A bridge with something behind its ports: packets come in, and go on to whoever is to have them.
 
-Owns the ports' names and what delivers to each; where packets go is `bridge.py`'s. A tap sees every packet
-that comes in.
+Owns the ports' names and what delivers to each; where packets go is `bridge.py`'s.
 """
 
 from collections.abc import Callable, Hashable
@@ -9,8 +8,8 @@ from collections.abc import Callable, Hashable
 from drivers.net.bridge import Bridge
 from drivers.net.protocol import Packet
 
-Deliver = Callable[[Packet], None]
-Tap = Callable[[int, Packet], None]
+Deliver = Callable[[Hashable, Packet], None]
+"""Gets a packet, and the port it came from."""
 
 
 class Switch:
@@ -20,7 +19,6 @@ class Switch:
         self._clock = clock
         self._bridge: Bridge[Hashable] = Bridge()
         self._deliver: dict[Hashable, Deliver] = {}
-        self._taps: list[Tap] = []
 
     def attach(self, port: Hashable, deliver: Deliver) -> None:
         """A new port; ValueError if there is one of that name."""
@@ -32,15 +30,7 @@ class Switch:
         self._bridge.remove(port)
         del self._deliver[port]
 
-    def tap(self, tap: Tap) -> Callable[[], None]:
-        """Call `tap(time, packet)` for each packet from now on; returns what ends that."""
-        self._taps.append(tap)
-        return lambda: self._taps.remove(tap)
-
     def accept(self, port: Hashable, packet: Packet) -> None:
         """A packet came in at `port`."""
-        now = self._clock()
-        for tap in self._taps:
-            tap(now, packet)
-        for other in self._bridge.forward(port, packet.data, now):
-            self._deliver[other](packet)
+        for other in self._bridge.forward(port, packet.data, self._clock()):
+            self._deliver[other](port, packet)

@@ -34,7 +34,7 @@ from hypervisor.public.io.netif import (
 )
 from hypervisor.public.types import PAGE_SIZE, DomId
 
-TURN_SLOTS: Final = 64
+TURN_SLOTS: Final = 32
 """Slots taken in one turn."""
 CSUM_BLANK, DATA_VALIDATED = int(NETTXF_csum_blank), int(NETTXF_data_validated)
 EXTRA_INFO, MORE_DATA = int(NETTXF_extra_info), int(NETTXF_more_data)
@@ -92,9 +92,9 @@ class TxServer:
         self._in_extras = False
         self._answer = np.zeros(1, netif_tx_response.dtype)
 
-    def serve(self) -> bool:
-        """One bounded turn; True if there is more to do. Raises RingBroken."""
-        chains = self._held or self._take()
+    def serve(self, crowd: int = 1) -> bool:
+        """One turn, bounded and shared with `crowd`; True if there is more to do. Raises RingBroken."""
+        chains = self._held or self._take(max(TURN_SLOTS // crowd, 1))
         chains, self._held = self._within_limit(chains)
         packets = self._fetch(chains)
         for chain in chains:
@@ -105,10 +105,12 @@ class TxServer:
             self._accept(packet)
         return not self._held and self._ring.final_check()
 
-    def _take(self) -> list[Chain]:
-        """The packets that end with new slots."""
-        entries = self._ring.take(TURN_SLOTS)
+    def _take(self, most: int) -> list[Chain]:
+        """The packets that end with at most so many new slots."""
+        entries = self._ring.take(most)
         chains: list[Chain] = []
+        if not entries:
+            return chains
         requests = self._ring.records(entries, netif_tx_request).tolist()
         extras = self._ring.records(entries, netif_extra_info)["flags"].tolist()
         for request, extra_flags in zip(requests, extras, strict=True):

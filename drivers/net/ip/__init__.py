@@ -10,5 +10,5 @@
 
 Everything that may take time is a callback; time itself comes from a `Clock`, which a Kernel is. What comes from
 the network is a stranger's word: it is checked before it is used, and everything that is kept for it is bounded.
-Not here: fragments (dropped), options, IGMP, path MTU discovery, SACK, window scaling, IPv6.
+Not here: fragments (dropped), options, IGMP, path MTU discovery, SACK, IPv6.
 """

@@ -7,5 +7,5 @@
     ports.py       all connections of a host, and who listens
 
 Inside, sequence numbers are unbounded: the 32 bits of the wire are taken as those nearest to what is expected, so
-that comparisons are plain. Options: MSS alone. Congestion: RFC 5681 with NewReno's recovery (RFC 6582).
+that comparisons are plain. Options: MSS and window scale. Congestion: RFC 5681 with NewReno's recovery (RFC 6582).
 """

@@ -14,11 +14,13 @@ from typing import Final
 
 from drivers.net.ip.clock import SECOND, Alarm, Clock
 from drivers.net.ip.tcp.receiver import Receiver
-from drivers.net.ip.tcp.segment import ACK, FIN, PSH, RST, SYN, Segment, unfold
+from drivers.net.ip.tcp.segment import ACK, FIN, MAX_WINDOW, PSH, RST, SYN, Segment, unfold
 from drivers.net.ip.tcp.sender import DEFAULT_MSS, Piece, Sender
 
-BUFFER: Final = 65535
+BUFFER: Final = 256 << 10
 """Bytes kept in each direction."""
+SCALE: Final = 3
+"""Windows are told in units of 1 << SCALE bytes, if the other end can read that."""
 ATTEMPTS: Final = 8
 """Time-outs in a row until a connection is given up."""
 ACK_DELAY: Final = 40_000_000
@@ -78,6 +80,9 @@ class Connection:
         self._sender = Sender(iss, BUFFER)
         self._receiver = Receiver(0, BUFFER, mss)
         self._state = State.CLOSED
+        self._shifts: tuple[int, int] | None = (
+            None  # of windows told and read; None: the other end scales none
+        )
         self._deaf = False  # the user reads no more
         self._unacknowledged = 0  # segments with data since the last ACK
         self._attempts = 0
@@ -168,13 +173,17 @@ class Connection:
 
     def _meet(self, syn: Segment) -> None:
         """The other end's SYN tells where its numbers begin, and how large its segments may be."""
-        self._receiver = Receiver(syn.seq + 1, BUFFER, self._mss)
+        if syn.scale is not None:
+            self._shifts = (SCALE, syn.scale)
+        self._receiver = Receiver(syn.seq + 1, BUFFER if self._shifts else MAX_WINDOW, self._mss)
         mss = min(self._mss, DEFAULT_MSS if syn.mss is None else syn.mss)
         self._sender.established(mss, syn.window, syn.seq, unfold(syn.ack, self._sender.una))
 
     def _send_syn(self, again: bool) -> None:
         iss = self._sender.una
-        self._send(iss, SYN if self._state is State.SYN_SENT else SYN | ACK, mss=self._mss)
+        scale = SCALE if self._state is State.SYN_SENT or self._shifts else None
+        flags = SYN if self._state is State.SYN_SENT else SYN | ACK
+        self._send(iss, flags, mss=self._mss, scale=scale)
         self._sender.sent_syn(self._clock.now(), again)
         self._retransmission.set(self._sender.round_trip.timeout)
 
@@ -250,11 +259,13 @@ class Connection:
         return True
 
     def _take_ack(self, seq: int, ack: int, segment: Segment) -> None:
-        sender = self._sender
-        if ack > sender.una or not segment.window:
+        sender, window = self._sender, segment.window
+        if self._shifts and not segment.flags & SYN:
+            window <<= self._shifts[1]
+        if ack > sender.una or not window:
             self._attempts = 0
         progress = ack > sender.una
-        lost = sender.acknowledge(seq, ack, segment.window, not segment.length, self._clock.now())
+        lost = sender.acknowledge(seq, ack, window, not segment.length, self._clock.now())
         if lost is not None:
             self._send_piece(lost)
         if progress:
@@ -316,13 +327,17 @@ class Connection:
         if self._state not in (State.CLOSED, *OPENING) or self._state is State.SYN_RECEIVED:
             self._send(self._sender.nxt, ACK)
 
-    def _send(self, seq: int, flags: int, data: bytes = b"", mss: int | None = None) -> None:
+    def _send(
+        self, seq: int, flags: int, data: bytes = b"", mss: int | None = None, scale: int | None = None
+    ) -> None:
         """Every segment of this connection; what it acknowledges needs no ACK of its own any more."""
         window = self._receiver.window()
+        if self._shifts and not flags & SYN:
+            window >>= self._shifts[0]
         ack = self._receiver.nxt if flags & ACK else 0
         self._unacknowledged = 0
         self._delayed_ack.clear()
-        self._transmit(Segment(*self._ports, seq, ack, flags, window, data, mss))
+        self._transmit(Segment(*self._ports, seq, ack, flags, min(window, MAX_WINDOW), data, mss, scale))
 
     def _timed_out(self) -> None:
         """Nothing was acknowledged in time, or a shut window has not opened."""

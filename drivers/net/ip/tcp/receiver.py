@@ -8,8 +8,6 @@ Invariant: no more than `capacity` bytes are kept whatever arrives; what lies be
 
 from typing import Final
 
-from drivers.net.ip.tcp.segment import MAX_WINDOW
-
 MAX_PIECES: Final = 64
 """Separate pieces that are kept; more gaps than that are somebody's mischief."""
 
@@ -19,7 +17,7 @@ class Receiver:
 
     def __init__(self, first: int, capacity: int, mss: int) -> None:
         self.nxt = first
-        self._capacity = min(capacity, MAX_WINDOW)
+        self._capacity = capacity
         self._step = min(mss, self._capacity // 2)
         self._edge = first + self._capacity
         self._ready = bytearray()

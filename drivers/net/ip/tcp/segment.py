@@ -1,6 +1,6 @@
 """The TCP header.
 
-Source: RFC 9293 §3.1; MSS option §3.7.1. Other options are skipped.
+Source: RFC 9293 §3.1; MSS option §3.7.1; window scale RFC 7323 §2. Other options are skipped.
 """
 
 import struct
@@ -12,12 +12,13 @@ from drivers.net.ip.ipv4 import TCP, Datagram, pseudo_header
 HEADER: Final = struct.Struct(">HHIIBBHHH")
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
 MAX_WINDOW: Final = 0xFFFF
-OPTION_END, OPTION_NOTHING, OPTION_MSS = 0, 1, 2
+OPTION_END, OPTION_NOTHING, OPTION_MSS, OPTION_SCALE = 0, 1, 2, 3
+MAX_SCALE: Final = 14
 CHECKSUM_AT: Final = 16
 
 
 class Segment(NamedTuple):
-    """`seq` and `ack` as on the wire; `mss` is None if it is not said."""
+    """`seq`, `ack` and `window` as on the wire; `mss` and `scale` are None if they are not said."""
 
     source_port: int
     port: int
@@ -27,6 +28,7 @@ class Segment(NamedTuple):
     window: int
     data: bytes = b""
     mss: int | None = None
+    scale: int | None = None
 
     @property
     def length(self) -> int:
@@ -37,6 +39,8 @@ class Segment(NamedTuple):
 def build(segment: Segment, source: bytes, destination: bytes, offload: bool = False) -> bytes:
     """The segment as bytes, with its checksum, or with what the device needs to fill it in."""
     options = b"" if segment.mss is None else struct.pack(">BBH", OPTION_MSS, 4, segment.mss)
+    if segment.scale is not None:
+        options += bytes((OPTION_NOTHING, OPTION_SCALE, 3, segment.scale))
     offset = (HEADER.size + len(options)) << 2
     header = HEADER.pack(
         segment.source_port,
@@ -68,12 +72,15 @@ def parse(datagram: Datagram, *, trusted: bool) -> Segment | None:
         pseudo = pseudo_header(datagram.source, datagram.destination, TCP, len(whole))
         if internet_checksum(pseudo + whole):
             return None
-    mss = mss_option(whole[HEADER.size : size]) if flags & SYN else None
-    return Segment(source_port, port, seq, ack, flags, window, whole[size:], mss)
+    mss, scale = said_options(whole[HEADER.size : size]) if flags & SYN else (None, None)
+    return Segment(source_port, port, seq, ack, flags, window, whole[size:], mss, scale)
 
 
-def mss_option(options: bytes) -> int | None:
-    """The largest segment that the other end takes, if it says so; malformed options end the list."""
+def said_options(options: bytes) -> tuple[int | None, int | None]:
+    """The largest segment that the other end takes, and by how much its windows are to be shifted, if it says so;
+    malformed options end the list.
+    """
+    mss = scale = None
     at = 0
     while at < len(options) and options[at] != OPTION_END:
         if options[at] == OPTION_NOTHING:
@@ -83,9 +90,11 @@ def mss_option(options: bytes) -> int | None:
         if size < 2 or at + size > len(options):
             break
         if options[at] == OPTION_MSS and size == 4:
-            return int.from_bytes(options[at + 2 : at + 4], "big")
+            mss = int.from_bytes(options[at + 2 : at + 4], "big")
+        elif options[at] == OPTION_SCALE and size == 3:
+            scale = min(options[at + 2], MAX_SCALE)
         at += size
-    return None
+    return mss, scale
 
 
 def unfold(wire: int, near: int) -> int:
