@@ -22,6 +22,8 @@ from hypervisor.wire.control_protocol import ControlError, Exit
 
 LOCK: Final = "lock"
 LOG: Final = "log"
+LONGEST_FOLDER: Final = 107 - len("/xenstored")
+"""Bytes of a folder's path such that its sockets' paths fit sockaddr_un."""
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 
 
@@ -39,6 +41,9 @@ def folder_of(name: str) -> Path:
 
 def make_folder(folder: Path) -> None:
     """Make a machine's folder, and the one above it, for its owner alone. Raises ControlError."""
+    if len(os.fsencode(folder)) > LONGEST_FOLDER:
+        reason = f"{folder} is too long a path for sockets; set XDG_RUNTIME_DIR to a shorter one"
+        raise ControlError(Exit.FAILURE, reason)
     for path in (folder.parent, folder):
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)

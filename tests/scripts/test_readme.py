@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,12 +27,11 @@ def block(language: str, containing: str) -> str:
 
 
 @pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """An environment whose machines are in a folder of this test's own, empty at the end."""
-    folder = tmp_path / "r"
-    folder.mkdir(mode=0o700)
-    yield {**os.environ, "XDG_RUNTIME_DIR": str(folder), "PYTHONPATH": str(REPOSITORY)}
-    assert not list(folder.glob("xenoscope/*"))
+def runtime() -> Iterator[dict[str, str]]:
+    """An environment whose machines are in a folder of this test's own, empty at the end; its path is short, as sockets need."""
+    with tempfile.TemporaryDirectory(prefix="xg-") as folder:
+        yield {**os.environ, "XDG_RUNTIME_DIR": folder, "PYTHONPATH": str(REPOSITORY)}
+        assert not list(Path(folder).glob("xenoscope/*"))
 
 
 def test_the_guest_of_the_readme_prints_what_the_readme_says(tmp_path: Path, runtime: dict[str, str]) -> None:

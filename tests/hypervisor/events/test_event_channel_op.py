@@ -22,6 +22,7 @@ from hypervisor.public.event_channel import (
     evtchn_bind_vcpu,
     evtchn_bind_virq,
     evtchn_close,
+    evtchn_init_control,
     evtchn_reset,
     evtchn_send,
     evtchn_status,
@@ -74,8 +75,22 @@ def test_every_operation_is_handled():
 
 
 def test_unknown_operations_and_the_fifo_layout_are_enosys(house):
-    for cmd in (11, 12, 13, 14, 99, 2**32 - 1):
+    for cmd in (12, 13, 14, 99, 2**32 - 1):
         assert house.dom1.hypercall(Hypercall.event_channel_op, cmd, house.dom1.page(0).va) == -Errno.ENOSYS
+
+
+def test_a_fifo_control_block_is_looked_at_before_it_is_refused(house):
+    """Xen common/event_fifo.c, evtchn_fifo_init_control: ENOENT, EINVAL for what it would not take (XSA-188)."""
+    good = house.dom1.page(1).mfn
+
+    def init_control(**fields: int) -> int:
+        return call(house.dom1, evtchn_init_control(**fields))[0]
+
+    assert init_control(control_gfn=good) == -Errno.ENOSYS
+    assert init_control(control_gfn=2**64 - 2) == -Errno.EINVAL
+    assert init_control(control_gfn=good, offset=4) == -Errno.EINVAL
+    assert init_control(control_gfn=good, offset=4096) == -Errno.EINVAL
+    assert init_control(control_gfn=good, vcpu=9) == -Errno.ENOENT
 
 
 def test_an_argument_that_is_not_the_guests_is_efault(house):
