@@ -24,14 +24,13 @@ from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.sched import SHUTDOWN_crash, SHUTDOWN_watchdog
 from hypervisor.public.types import DomId, Mfn, Port
 from hypervisor.public.vcpu import RunState
-from hypervisor.public.xen import VIRQ_DOM_EXC
+from hypervisor.public.xen import DOMID_FIRST_RESERVED, VIRQ_DOM_EXC
 from hypervisor.sched.round_robin import RoundRobin
 from hypervisor.sched.scheduler import SchedUnit
 from hypervisor.sched.slices import Slices
 from hypervisor.sched.timers import Timers
 from hypervisor.wire.messages import Effect, EffectRecord
 
-DOMID_FIRST_RESERVED: Final = 0x7FF0
 HOLD_NS: Final = 1_000_000
 """How long a granter that was stopped for its grant flags' sake waits for who asked to ask again."""
 HARDWARE_DOMID: Final = 0

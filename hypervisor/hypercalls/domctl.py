@@ -43,7 +43,7 @@ from hypervisor.public.domctl import (
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import PAGE_SIZE, DomId, Mfn
 from hypervisor.public.vcpu import RunState
-from hypervisor.public.xen import DOMID_SELF
+from hypervisor.public.xen import DOMID_FIRST_RESERVED, DOMID_SELF
 
 DomctlHandler = Callable[[Call, xen_domctl, Domain], Result]
 DEFAULT_GRANT_FRAMES: Final = 64
@@ -62,7 +62,7 @@ def do_createdomain(call: Call, op: xen_domctl) -> Result:
     domid = op.domain
     if domid == 0 or domid in hv.domains:
         raise XenError(Errno.EEXIST, f"there is a domain {domid} already")
-    if domid >= DOMID_FIRST_RESERVED_OR_ANY:
+    if domid >= DOMID_FIRST_RESERVED:
         domid = hv.free_domid()
     create_domain(
         hv,
@@ -76,9 +76,6 @@ def do_createdomain(call: Call, op: xen_domctl) -> Result:
     op.domain = DomId(domid)
     call.write(call.args[0], op)
     return 0
-
-
-DOMID_FIRST_RESERVED_OR_ANY: Final = 0x7FF0
 
 
 def _limit(asked: int, default: int, most: int) -> int:
