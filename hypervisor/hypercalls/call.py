@@ -49,7 +49,7 @@ class Blocked:
     """The vCPU sleeps; `Hypervisor.answer` ends it. Only sched_op does this."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Call:
     """`args`: five unsigned 64-bit words. `effects`: what the caller's CPU has to do, in order, before its next instruction.
     `perform`: how a multicall performs its entries."""

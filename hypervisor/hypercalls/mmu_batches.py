@@ -22,7 +22,7 @@ PerformSlice = Callable[[Call, int, int, int, Slice], Progress]
 """(call, requests, count, foreigndom, slice): requests in order until one is refused or the slice ends."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Batch:
     """`done`: requests of earlier slices. `ended`: all is said and done but the tear-down of a table."""
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
 from hypervisor.hypercalls.call import Call, Result
 from hypervisor.hypercalls.mmu_batches import run_batch
 from hypervisor.mm.budget import Slice
-from hypervisor.mm.mmu_update import Progress, Words
+from hypervisor.mm.mmu_update import Progress
 from hypervisor.public.errno import XenError
 from hypervisor.public.xen import mmu_update
 
@@ -27,27 +25,26 @@ def do_mmu_update(call: Call) -> Result:
 
 
 def perform(call: Call, requests: int, count: int, foreigndom: int, s: Slice) -> Progress:
-    mmu = call.hv.mmu
+    d, mmu_update = s.vcpu.domain, call.hv.mmu.mmu_update
+    owners = mmu_update.owners(d, foreigndom)
     total = Progress()
-    mmu.mmu_update.owners(s.vcpu.domain, foreigndom)
     while total.done < count and not total.restart and total.error is None:
         if total.done and s.budget.exhausted:
             total.restart = True
             break
         try:
-            words = read_requests(call, requests + total.done * _SIZE, min(CHUNK, count - total.done))
+            chunk = read_requests(call, requests + total.done * _SIZE, min(CHUNK, count - total.done))
         except XenError as fault:
             total.error = fault
             break
-        part = mmu.mmu_update.perform(s.vcpu.domain, foreigndom, words[0::2], words[1::2], s)
+        part = mmu_update.perform(d, owners, chunk, s)
         total = Progress(total.done + part.done, part.error, part.restart)
     return total
 
 
-def read_requests(call: Call, va: int, count: int) -> Words:
-    """Up to `count` requests as words (ptr, val, ptr, val …): all, or else the first one. XenError(EFAULT)."""
+def read_requests(call: Call, va: int, count: int) -> bytes:
+    """Up to `count` requests: all, or else the first one. XenError(EFAULT)."""
     try:
-        raw = call.copy_from_guest(va, count * _SIZE)
+        return call.copy_from_guest(va, count * _SIZE)
     except XenError:
-        raw = call.copy_from_guest(va, _SIZE)
-    return np.frombuffer(raw, np.uint64)
+        return call.copy_from_guest(va, _SIZE)

@@ -23,6 +23,9 @@ class GuestMemory:
 
     def copy_to_guest(self, v: VcpuMemory, va: int, data: bytes) -> None:
         """XenError(EFAULT) if any byte is not mapped writable; nothing is written then."""
+        if (va & 4095) + len(data) <= 4096 and data:
+            self._live.write(self._walker.walk(v, va, write=True).maddr, data)
+            return
         done = 0
         view = memoryview(data)
         for maddr, n in self._parts(v, va, len(data), write=True):

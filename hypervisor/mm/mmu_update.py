@@ -7,7 +7,6 @@ foreigndom:  bits 0-15 domain that owns the frames (DOMID_SELF for oneself)
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from hypervisor.mm import update_batch
 from hypervisor.mm.budget import COST_OF_BATCHED_UPDATE, COST_OF_UPDATE, Restart, Slice
@@ -26,14 +25,15 @@ from hypervisor.public.xen import (
     MMU_PT_UPDATE_PRESERVE_AD,
 )
 
-Words = npt.NDArray[np.uint64]
+Owners = tuple[DomainMemory, int]
+"""Owner of the tables, domid of the frames' owner."""
 
 _PT_COMMANDS = (int(MMU_NORMAL_PT_UPDATE), int(MMU_PT_UPDATE_PRESERVE_AD), int(MMU_PT_UPDATE_NO_TRANSLATE))
 _PRESERVE_AD = int(MMU_PT_UPDATE_PRESERVE_AD)
 _MACHPHYS = int(MMU_MACHPHYS_UPDATE)
 
 
-@dataclass
+@dataclass(slots=True)
 class Progress:
     """Requests completed in this slice, the refusal that ended it, whether the rest is to be asked for again."""
 
@@ -50,8 +50,8 @@ class MmuUpdate:
         self.m2p = m2p
         self.domains = domains
 
-    def owners(self, d: DomainMemory, foreigndom: int) -> tuple[DomainMemory, int]:
-        """(owner of the tables, domid of the frames' owner). XenError(ESRCH): unknown, or oneself by number (U1)."""
+    def owners(self, d: DomainMemory, foreigndom: int) -> Owners:
+        """Whose tables and frames the requests of `d` are about. XenError(ESRCH): unknown, or oneself by number (U1)."""
         pt_owner = d
         if foreigndom >> 16:
             found = self.domains.get(DomId((foreigndom >> 16) - 1))
@@ -70,24 +70,27 @@ class MmuUpdate:
             return domid
         raise XenError(Errno.ESRCH, f"U1: d{d.domid} named domain {domid}")
 
-    def perform(self, d: DomainMemory, foreigndom: int, ptrs: Words, values: Words, s: Slice) -> Progress:
-        """Requests in order until one is refused, the budget is out, or all are done (U6). XenError: bad owners.
+    def perform(self, d: DomainMemory, owners: Owners, requests: bytes, s: Slice) -> Progress:
+        """Requests (struct mmu_update each) in order until one is refused, the budget is out, or all are done (U6).
 
         A table that a request dropped is torn down before the next one (U9): that is a restart, too.
         """
-        pt_owner, pg_owner = self.owners(d, foreigndom)
+        pt_owner, pg_owner = owners
+        own = pt_owner is d and pg_owner == d.domid
         progress = Progress()
-        own = pt_owner is d and pg_owner == d.domid and s.vcpu.old_table is None
-        if own and update_batch.try_updates(self.updates.types, d, ptrs, values):
-            s.budget.spend(COST_OF_BATCHED_UPDATE * len(ptrs))
-            progress.done = len(ptrs)
-            return progress
+        words = memoryview(requests).cast("Q")
+        if own and s.vcpu.old_table is None and len(words) >= 2 * update_batch.MIN_RUN:
+            array = np.frombuffer(requests, np.uint64)
+            if update_batch.try_updates(self.updates.types, d, array[0::2], array[1::2]):
+                progress.done = len(array) // 2
+                s.budget.spend(COST_OF_BATCHED_UPDATE * progress.done)
+                return progress
         try:
-            for ptr, value in zip(ptrs.tolist(), values.tolist(), strict=True):
-                if s.vcpu.old_table is not None or (progress.done and s.budget.exhausted):
+            for i in range(0, len(words), 2):
+                if s.vcpu.old_table is not None or (i and s.budget.exhausted):
                     raise Restart
                 s.budget.spend(COST_OF_UPDATE)
-                self._perform_one(d, pt_owner, pg_owner, ptr, value, s)
+                self._perform_one(d, pt_owner, pg_owner, words[i], words[i + 1], s)
                 progress.done += 1
         except Restart:
             progress.restart = True
@@ -123,6 +126,8 @@ class MmuUpdate:
 
     def _check_privilege(self, d: DomainMemory, pt_owner: int, pg_owner: int) -> None:
         """XenError(EPERM): the caller may not act on the tables' or the frames' owner (U2)."""
+        if pt_owner == pg_owner == d.domid:
+            return
         if pg_owner != DOMID_IO and not d.controls(pg_owner):
             raise XenError(Errno.EPERM, f"U2: d{d.domid} may not map frames of d{pg_owner}")
         if not d.controls(pt_owner):

@@ -19,13 +19,13 @@ from hypervisor.mm.page_types import PageTypes
 from hypervisor.mm.validate import try_take_l1es
 
 MIN_RUN = 8
-"""Shorter runs are not worth the set-up."""
+"""Shorter runs of requests are not worth the set-up."""
 _P, _NOT_FASTPATH = np.uint64(PAGE_PRESENT), np.uint64(NOT_FASTPATH)
 
 
 def try_updates(types: PageTypes, d: DomainMemory, ptrs: Words, values: Words) -> bool:
     """Perform all requests (uint64 arrays of one length) as `d` on its own frames, or none: False."""
-    tables = own_l1s(types, d, ptrs) if len(ptrs) >= MIN_RUN else None
+    tables = own_l1s(types, d, ptrs)
     if tables is None:
         return False
     slots = ((ptrs & np.uint64(4095)) >> np.uint64(3)).astype(np.intp)

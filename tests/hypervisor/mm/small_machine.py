@@ -215,8 +215,8 @@ class Guest:
                 continue
             if total.error is not None or (requests and not left):
                 return total
-            words = np.array(left, dtype=np.uint64).reshape(-1, 2)
-            part = self.mmu.mmu_update.perform(self.d, foreigndom, words[:, 0].copy(), words[:, 1].copy(), s)
+            owners = self.mmu.mmu_update.owners(self.d, foreigndom)
+            part = self.mmu.mmu_update.perform(self.d, owners, np.array(left, dtype=np.uint64).tobytes(), s)
             left = left[part.done :]
             total = Progress(total.done + part.done, part.error, False)
             self.machine.recount()
