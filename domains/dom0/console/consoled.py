@@ -53,9 +53,16 @@ class Consoled:
         self._behind: list[Terminal] = []
         self._retrying = False
 
-    def connect(self, domid: DomId, mfn: Mfn, port: Port) -> None:
+    def connect(self, domid: DomId, mfn: Mfn, port: Port) -> Terminal:
         """Serve the console of a domain: the ring in frame `mfn`, the domain's unbound `port`. XenError."""
-        self._lines[domid] = Line(self._kernel, domid, mfn, port)
+        line = self._lines[domid] = Line(self._kernel, domid, mfn, port)
+        return line.terminal
+
+    def finish(self, domid: DomId, reason: str) -> None:
+        """The domain has ended for `reason`, and is kept. Harmless if it has no console."""
+        line = self._lines.get(domid)
+        if line is not None and not line.terminal.finish(reason):
+            self._ask_again(line.terminal)
 
     def disconnect(self, domid: DomId, reason: str) -> None:
         """The domain ends for `reason`; its viewers get the last bytes first. Harmless if it has no
@@ -65,24 +72,10 @@ class Consoled:
         if line is not None and not line.close(reason):
             self._ask_again(line.terminal)
 
-    def attach(self, domid: DomId, viewer: Viewer) -> bool:
-        """Let `viewer` follow; False if the domain has no console."""
-        line = self._lines.get(domid)
-        if line is None:
-            return False
-        line.terminal.attach(viewer)
-        if not line.terminal.pump():
-            self._ask_again(line.terminal)
-        return True
-
-    def detach(self, domid: DomId, viewer: Viewer) -> None:
-        if domid in self._lines:
-            self._lines[domid].terminal.detach(viewer)
-
-    def type(self, domid: DomId, data: bytes) -> None:
-        """Input for a domain; dropped if it has no console."""
-        if domid in self._lines:
-            self._lines[domid].terminal.type(data)
+    def attach(self, terminal: Terminal, viewer: Viewer) -> None:
+        """Let `viewer` follow, also a terminal whose domain is gone."""
+        if not terminal.attach(viewer):
+            self._ask_again(terminal)
 
     def _ask_again(self, terminal: Terminal) -> None:
         if terminal not in self._behind:

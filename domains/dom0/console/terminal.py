@@ -65,11 +65,11 @@ class Terminal:
         self._input += data[: PENDING_INPUT - len(self._input)]
         self.service()
 
-    def attach(self, viewer: Viewer) -> None:
-        """From the oldest byte kept."""
+    def attach(self, viewer: Viewer) -> bool:
+        """From the oldest byte kept; False as `pump`."""
         viewer.position = self.history.start
         self._viewers.append(viewer)
-        self.pump()
+        return self.pump()
 
     def detach(self, viewer: Viewer) -> None:
         """Harmless if it is not attached."""
@@ -86,17 +86,22 @@ class Terminal:
                 viewer.ended(self._end)
         return not behind
 
-    def close(self, reason: str) -> bool:
-        """The domain is gone: the last bytes, then the end. The page may be unmapped afterwards.
+    def finish(self, reason: str) -> bool:
+        """The domain says no more: the last bytes, then the end, also for those who come later.
 
         False if a viewer still has to be given something by `pump`.
         """
         self.service()
+        self._end = reason
+        return self.pump()
+
+    def close(self, reason: str) -> bool:
+        """The domain is gone, as `finish`. The page may be unmapped afterwards."""
+        done = self.finish(reason)
         if self._ring is not None:
             self._ring.release()
             self._ring = None
-        self._end = reason
-        return self.pump()
+        return done
 
     def _give(self, viewer: Viewer) -> bool:
         """Everything up to the history's end; False if the viewer did not take it all."""

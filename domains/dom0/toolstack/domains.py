@@ -4,7 +4,7 @@ were made.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from hypervisor.public.xen import DOMID_FIRST_RESERVED
 from hypervisor.wire.control_protocol import Exit
 
 if TYPE_CHECKING:
+    from domains.dom0.console.terminal import Terminal
     from domains.kernel.xenbus import Xenbus
 
 DOM0_NAME = "Domain-0"
@@ -25,16 +26,22 @@ DOM0_NAME = "Domain-0"
 
 @dataclass(eq=False)
 class Record:
-    """A domain made by this toolstack. `created`: system time in ns; `shutdown`: the reason that was acted
-    upon.
+    """A domain made by this toolstack.
+
+    `created`: system time in ns; `shutdown`: the reason that was acted upon; `restarting`: until it is known
+    whether the domain is made again; `successor`: the domain that was made of it. Ids change over a restart, and the
+    successor can be gone as soon as it is there: who waits for it finds it here.
     """
 
     domid: DomId
     config: DomainConfig
     uuid: UUID
     created: int
+    console: Terminal | None = None
     shutdown: ShutdownReason | None = None
-    destroying: bool = field(default=False)
+    destroying: bool = False
+    restarting: bool = False
+    successor: Record | None = None
 
 
 class Domains:

@@ -81,10 +81,10 @@ class Lifecycle:
         Raises ToolstackError, and then nothing of it is left.
         """
         self._domains.check_name_free(config.name)
-        config = with_macs(config)
+        uuid = config.uuid or uuid4()
+        config = replace(with_macs(config), uuid=uuid)
         prepared = prepare(config)
         self._check_memory(config)
-        uuid = config.uuid or uuid4()
         domid = self._createdomain(config, uuid)
         record = Record(domid, config, uuid, self._kernel.now())
         self._domains.records[domid] = record
@@ -137,17 +137,30 @@ class Lifecycle:
         self._kernel.xenbus.write(f"{store_tree.home(domid)}/control/shutdown", command)
         if not wait:
             return None
-        return (yield from self._ended(domid, wanted, timeout))
+        return (yield from self._ended(domid, self._domains.records.get(domid), wanted, timeout))
 
-    def wait(self, wanted: str) -> Operation:
-        """Wait until a domain has shut down or is gone; how it ended (ShutdownReason or None)."""
-        info = self._domains.guest(wanted)
-        if info.shutdown is not None:
-            return info.shutdown
-        return (yield from self._ended(info.domid, wanted, None))
+    def wait(self, wanted: str, reboots: bool = False) -> Operation:
+        """Wait until a domain has shut down or is gone; how it ended (ShutdownReason or None).
 
-    def _ended(self, domid: DomId, wanted: str, timeout: float | None) -> Operation:
+        With `reboots` a reboot is no end, if the domain comes back from it.
+        """
+        domid = self._domains.guest(wanted).domid
         record = self._domains.records.get(domid)
+        reason = yield from self._ended(domid, record, wanted)
+        while reboots and reason is SHUTDOWN_reboot and record is not None:
+            record = yield from self.successor(record)
+            if record is not None:
+                reason = yield from self._ended(record.domid, record, wanted)
+        return reason
+
+    def successor(self, record: Record) -> Operation:
+        """Wait until it is known what follows the end of a domain; the Record of the one made of it, or None."""
+        yield Until(lambda: not record.restarting, f"domain {record.domid} was not made again")
+        return record.successor
+
+    def _ended(
+        self, domid: DomId, record: Record | None, wanted: str, timeout: float | None = None
+    ) -> Operation:
         yield Until(
             lambda: self._domains.gone(domid) or (record is not None and record.shutdown is not None),
             f"domain '{wanted}' did not shut down",
@@ -187,19 +200,28 @@ class Lifecycle:
         """What a shutdown leads to."""
         if action is Action.PRESERVE or reason is SHUTDOWN_suspend:
             return
-        again = action in (Action.RESTART, Action.RENAME_RESTART)
-        if again:
-            yield from self._rest(record)
-            if record.destroying:
-                return
+        if action is Action.DESTROY:
+            yield from self.destroy(record.domid, name_of(reason))
+            return
+        record.restarting = True
+        try:
+            yield from self._restart(record, reason, action)
+        finally:
+            record.restarting = False
+
+    def _restart(self, record: Record, reason: ShutdownReason, action: Action) -> Operation:
+        yield from self._rest(record)
+        if record.destroying:
+            return
+        config = record.config
         if action is Action.RENAME_RESTART:
-            kept = f"{record.config.name}-{record.domid}"
+            kept = f"{config.name}-{record.domid}"
             store_tree.rename(self._kernel.xenbus, record.domid, kept)
+            self._consoled.finish(record.domid, name_of(reason))
+            config = replace(config, uuid=None)
         else:
             yield from self.destroy(record.domid, name_of(reason))
-        if again:
-            config = record.config if action is Action.RESTART else replace(record.config, uuid=None)
-            yield from self.create(config, lambda _: None, paused=False)
+        record.successor = yield from self.create(config, lambda _: None, paused=False)
 
     def _rest(self, record: Record) -> Operation:
         """A domain that ends at once each time is not made again faster than once in RESTART_INTERVAL.
@@ -211,9 +233,11 @@ class Lifecycle:
         yield Until(lambda: self._kernel.now() >= due, "the time for a restart did not come")
 
     def _start(self, operation: Operation) -> None:
-        self._operations.start(
-            operation, lambda _: self._operations.poke(), lambda error: self._log(f"toolstack: {error}")
-        )
+        def failed(error: Exception) -> None:
+            self._log(f"toolstack: {error}")
+            self._operations.poke()
+
+        self._operations.start(operation, lambda _: self._operations.poke(), failed)
 
     def _createdomain(self, config: DomainConfig, uuid: UUID) -> DomId:
         def limit(value: int | None) -> int:
@@ -235,7 +259,7 @@ class Lifecycle:
         domid, config, xenbus = record.domid, record.config, self._kernel.xenbus
         xenbus.in_transaction(lambda nodes: store_tree.make_tree(nodes, domid, record.uuid, config.name))
         built = self._builder.build(domid, config, prepared)
-        self._consoled.connect(domid, built.console_mfn, built.console_port)
+        record.console = self._consoled.connect(domid, built.console_mfn, built.console_port)
         xenbus.in_transaction(lambda nodes: store_tree.publish(nodes, domid, record.uuid, config, built))
         self._xenstored.introduce(domid, built.store_mfn, built.store_port)
         for disk in config.disks:

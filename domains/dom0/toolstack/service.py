@@ -10,6 +10,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Generator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -25,6 +26,7 @@ from domains.dom0.toolstack.xenctrl import XenCtrl
 from domains.dom0.toolstack.xlcfg.load import read_config
 from domains.dom0.toolstack.xlcfg.syntax import ConfigError
 from hypervisor.public.errno import XenError
+from hypervisor.public.sched import SHUTDOWN_reboot
 from hypervisor.public.types import DomId
 from hypervisor.wire.control import Congested, ControlServer, Disconnected, Request
 from hypervisor.wire.control_protocol import Exit, Op
@@ -94,7 +96,7 @@ class Service:
             if result is not STREAMING:
                 request.answer(result)
 
-        self._operations.start(operation(), done, lambda error: self._refuse(request, error))
+        self._operations.start(operation(), done, partial(self._refuse, request))
 
     def _refuse(self, request: Request, error: Exception) -> None:
         code, text = Exit.FAILURE, str(error)
@@ -148,7 +150,7 @@ class Service:
         def built(domid: DomId) -> None:
             if watched:
                 self._send(request, {"domid": domid, "name": config.name})
-                self._viewers.follow(request, domid)
+                self._follow(request, self._domains.records[domid])
 
         paused = argument(request, "paused", bool, False)
         record: Record = yield from self._lifecycle.create(config, built, paused)
@@ -188,8 +190,12 @@ class Service:
         return {"reason": name_of(reason) if reason is not None else None}
 
     def wait(self, request: Request) -> Generator[Any, None, Any]:
-        """domain → {reason} once it has shut down; reason nothing if it was destroyed."""
-        reason = yield from self._lifecycle.wait(argument(request, "domain", str))
+        """domain, reboots → {reason} once it has shut down; reason nothing if it was destroyed.
+
+        With `reboots`: a reboot that the domain comes back from is no end.
+        """
+        reboots = argument(request, "reboots", bool, False)
+        reason = yield from self._lifecycle.wait(argument(request, "domain", str), reboots)
         return {"reason": name_of(reason) if reason is not None else None}
 
     def domid(self, request: Request) -> int:
@@ -203,10 +209,31 @@ class Service:
     # --- consoles --------------------------------------------------------------------------------
 
     def console(self, request: Request) -> object:
-        """domain → a stream of bytes from the oldest kept on; at its end {ended: reason}."""
-        info = self._domains.guest(argument(request, "domain", str))
-        self._viewers.follow(request, info.domid)
+        """domain, reboots → a stream of bytes from the oldest kept on; at its end {ended: reason}.
+
+        With `reboots`: after a reboot the stream goes on with the domain that it made.
+        """
+        domid = self._guest(request)
+        if (record := self._domains.records.get(domid)) is None:
+            raise ToolstackError(f"domain {domid} has no console")
+        self._follow(request, record, argument(request, "reboots", bool, False))
         return STREAMING
+
+    def _follow(self, request: Request, record: Record, reboots: bool = False) -> None:
+        """Answer with a domain's console. Raises ToolstackError."""
+        if record.console is None:
+            raise ToolstackError(f"domain {record.domid} has no console")
+
+        def rebooted(reason: str) -> None:
+            def go_on(successor: Record | None) -> None:
+                if successor is None or reason != name_of(SHUTDOWN_reboot):
+                    self._viewers.end(request, reason)
+                elif self._viewers.follows(request):
+                    self._follow(request, successor, reboots)
+
+            self._operations.start(self._lifecycle.successor(record), go_on, partial(self._refuse, request))
+
+        self._viewers.follow(request, record.console, rebooted if reboots else None)
 
     def console_input(self, request: Request) -> object:
         """data: bytes → nothing at all: typed into the console that this client has followed last."""

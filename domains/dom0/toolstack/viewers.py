@@ -5,12 +5,11 @@ A stream is known by its client and the number of the request that began it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from domains.dom0.console.consoled import Consoled
-from domains.dom0.console.terminal import Viewer
-from domains.dom0.toolstack.errors import ToolstackError
-from hypervisor.public.types import DomId
+from domains.dom0.console.terminal import Terminal, Viewer
 from hypervisor.wire.control import Congested, Disconnected, Request
 
 if TYPE_CHECKING:
@@ -26,11 +25,13 @@ class Viewers:
     def __init__(self, kernel: Kernel, consoled: Consoled) -> None:
         self._kernel = kernel
         self._consoled = consoled
-        self._following: dict[Stream, tuple[DomId, Viewer]] = {}
+        self._following: dict[Stream, tuple[Terminal, Viewer]] = {}
 
-    def follow(self, request: Request, domid: DomId) -> None:
-        """Answer with the domain's console from the oldest byte kept on; at its end {ended: reason}. Raises
-        ToolstackError.
+    def follow(
+        self, request: Request, terminal: Terminal, ended: Callable[[str], None] | None = None
+    ) -> None:
+        """Answer with a console from the oldest byte kept on. At its end `ended(reason)` decides how the stream goes
+        on, by another `follow` or by `end`, which is what happens without it.
         """
         stream = (request.peer, request.id)
 
@@ -43,21 +44,24 @@ class Viewers:
                 self._kernel.call_soon(lambda: self._detach(stream))
             return True
 
-        def ended(reason: str) -> None:
-            self._following.pop(stream, None)
-            request.answer({"ended": reason})
+        viewer = Viewer(sink, ended or (lambda reason: self.end(request, reason)))
+        self._following[stream] = (terminal, viewer)
+        self._consoled.attach(terminal, viewer)
 
-        viewer = Viewer(sink, ended)
-        self._following[stream] = (domid, viewer)
-        if not self._consoled.attach(domid, viewer):
-            self._following.pop(stream, None)
-            raise ToolstackError(f"domain {domid} has no console")
+    def follows(self, request: Request) -> bool:
+        """Whether the stream that answers `request` goes on."""
+        return (request.peer, request.id) in self._following
+
+    def end(self, request: Request, reason: str) -> None:
+        """The stream's last answer: {ended: reason}."""
+        self._following.pop((request.peer, request.id), None)
+        request.answer({"ended": reason})
 
     def type(self, peer: bytes, data: bytes) -> None:
         """Input for the console that the client has followed last; dropped if it follows none."""
         streams = self._of(peer)
         if streams:
-            self._consoled.type(self._following[streams[-1]][0], data)
+            self._following[streams[-1]][0].type(data)
 
     def detach(self, peer: bytes, number: int | None) -> None:
         """End the client's stream of that number, or all of them; harmless if there is none."""
@@ -70,4 +74,5 @@ class Viewers:
 
     def _detach(self, stream: Stream) -> None:
         if stream in self._following:
-            self._consoled.detach(*self._following.pop(stream))
+            terminal, viewer = self._following.pop(stream)
+            terminal.detach(viewer)

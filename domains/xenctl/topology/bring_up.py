@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from domains.xenctl.topology.conversation import Ask, Conversations, More, Pause, Talk
+from domains.xenctl.topology.conversation import Ask, Conversations, More, Talk
 from domains.xenctl.topology.expand import Plan, Planned
 from domains.xenctl.topology.images import make_image
 from domains.xenctl.topology.state import State, mark_of
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 CREATE_TIMEOUT: Final = 120.0
 LAST_WORDS: Final = 1.0
 """Seconds in which the console of a domain that has ended says the last of it."""
-REBOOT_INTERVAL: Final = 0.1
-"""Seconds between two looks for the domain that a reboot makes."""
 
 Tell = Callable[[str, str], None]
 """(domain, what became of it)"""
@@ -118,11 +116,16 @@ class BringUp:
             for image in planned.images:
                 make_image(image)
             about = yield Ask(Op.create, self._creation(planned, paused=waits), deadline)
-        if waits:
-            yield from self._readiness(planned, int(about["domid"]))
-        done = planned.wait.until == "shutdown"
-        self._state.note_ready(planned, None if done else int(about["domid"]))
+        made = int(about["domid"])
+        domid = (yield from self._readiness(planned, made)) if waits else made
+        self._state.note_ready(planned, domid)
+        done = domid is None
         self._tell(planned.name, "has done its work" if done else "ready")
+
+    def _present_id(self, planned: Planned, former: int) -> Generator[Ask, Any, int]:
+        """The domain's id after the reboots that it may have gone through."""
+        listed = yield Ask(Op.list_, {}, in_time(CREATE_TIMEOUT))
+        return next((int(about["domid"]) for about in listed if about["name"] == planned.name), former)
 
     def _is_same(self, planned: Planned, about: dict[str, Any]) -> bool:
         """Whether a domain that is there is the one wanted, and has not ended in another way than it should."""
@@ -144,17 +147,17 @@ class BringUp:
             "paused": paused,
         }
 
-    def _readiness(self, planned: Planned, domid: int) -> Talk:
-        """Until a domain that was made paused, or found not ready, is ready. It is let go only when we listen."""
+    def _readiness(self, planned: Planned, domid: int) -> Generator[Ask | More, Any, int | None]:
+        """Until a domain that was made paused, or found not ready, is ready, over all its reboots; its id then, None
+        if it has done its work. It is let go only when we listen.
+        """
         deadline = in_time(planned.wait.timeout)
         listen = self._text if planned.wait.until == "console" else self._end
         ended = yield from listen(planned, domid, deadline)
-        while ended == "reboot":
-            domid = yield from self._successor(planned, domid, deadline)
-            ended = yield from listen(planned, domid, deadline)
         if ended is not None:
             code = Exit.CRASHED if ended in ("crash", "watchdog") else Exit.FAILURE
             raise ControlError(code, f"ended ({ended}) before it was ready")
+        return None if planned.wait.until == "shutdown" else (yield from self._present_id(planned, domid))
 
     def _text(self, planned: Planned, domid: int, deadline: float) -> Generator[Ask | More, Any, str | None]:
         """Until its console has shown the text; why it ended, if it did before."""
@@ -184,18 +187,7 @@ class BringUp:
         return None if result["reason"] == "poweroff" else str(result["reason"] or "destroyed")
 
     def _listen(self, op: Op, domid: int, deadline: float, late: str, also: Op | None = None) -> Ask:
-        return Ask(op, {"domain": str(domid)}, deadline, late, also, then=Op.unpause)
-
-    def _successor(self, planned: Planned, former: int, deadline: float) -> Generator[Ask | Pause, Any, int]:
-        """The id of the domain that a reboot makes."""
-        while True:
-            if time.monotonic() > deadline:
-                raise ControlError(Exit.TIMED_OUT, "did not come back from its reboot in time")
-            listed = yield Ask(Op.list_, {}, deadline)
-            found = [a["domid"] for a in listed if a["name"] == planned.name and a["domid"] != former]
-            if found:
-                return int(found[0])
-            yield Pause(min(in_time(REBOOT_INTERVAL), deadline))
+        return Ask(op, {"domain": str(domid), "reboots": True}, deadline, late, also, then=Op.unpause)
 
 
 def in_time(seconds: float) -> float:

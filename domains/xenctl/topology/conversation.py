@@ -45,14 +45,7 @@ class More:
     late: str = "Dom0 does not answer"
 
 
-@dataclass(frozen=True)
-class Pause:
-    """Go on at a point of the monotonic clock."""
-
-    deadline: float
-
-
-Talk = Generator[Ask | More | Pause, Any, None]
+Talk = Generator[Ask | More, Any, None]
 
 
 @dataclass(eq=False)
@@ -62,7 +55,7 @@ class Talking:
     talk: Talk
     ended: Callable[[ControlError | None], None]
     requests: set[int] = field(default_factory=set)
-    step: Ask | More | Pause | None = None
+    step: Ask | More | None = None
     inbox: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -102,7 +95,7 @@ class Conversations:
 
     def _serve(self, talking: Talking) -> None:
         """Hand over what has come, as long as the talk wants it."""
-        while talking.inbox and isinstance(talking.step, Ask | More):
+        while talking.inbox and talking.step is not None:
             reply = talking.inbox.pop(0)
             try:
                 result = result_of(reply)
@@ -115,17 +108,13 @@ class Conversations:
         now = time.monotonic()
         for talking in list(self._talks):
             step = talking.step
-            if step is None or step.deadline > now:
-                continue
-            if isinstance(step, Pause):
-                self._go_on(talking, partial(next, talking.talk))
-            else:
+            if step is not None and step.deadline <= now:
                 self._throw(talking, ControlError(Exit.TIMED_OUT, step.late))
 
     def _throw(self, talking: Talking, error: ControlError) -> None:
         self._go_on(talking, lambda: talking.talk.throw(error))
 
-    def _go_on(self, talking: Talking, step: Callable[[], Ask | More | Pause]) -> None:
+    def _go_on(self, talking: Talking, step: Callable[[], Ask | More]) -> None:
         """Let a talk take its next step; what it asks for is sent."""
         talking.step = None
         try:

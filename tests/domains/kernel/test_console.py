@@ -14,7 +14,7 @@ class Screen:
 
     def __init__(self, two: TwoDomains) -> None:
         self.data = b""
-        two.consoled.attach(two.domid, Viewer(self.show, lambda reason: None))
+        two.consoled.attach(two.terminal, Viewer(self.show, lambda reason: None))
 
     def show(self, data: bytes) -> bool:
         self.data += data
@@ -47,10 +47,10 @@ def test_more_than_the_ring_holds_arrives_in_order(two: TwoDomains, guest: Kerne
 
 
 def test_what_is_typed_is_read_in_lines(two: TwoDomains, guest: Kernel) -> None:
-    two.consoled.type(two.domid, b"first\rsec")
+    two.terminal.type(b"first\rsec")
     assert guest.console.readline(1) == "first\n"
     assert guest.console.readline(0.01) == ""
-    two.consoled.type(two.domid, b"ond\r")
+    two.terminal.type(b"ond\r")
     assert guest.console.readline(1) == "second\n"
 
 

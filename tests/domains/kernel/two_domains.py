@@ -50,7 +50,7 @@ class TwoDomains:
     def boot(self) -> Kernel:
         """Introduce the guest to Dom0's services and boot it."""
         self.store.introduce(self.domid, self.ring_frames[0], self.ports[0])
-        self.consoled.connect(self.domid, self.ring_frames[1], self.ports[1])
+        self.terminal = self.consoled.connect(self.domid, self.ring_frames[1], self.ports[1])
         home = f"/local/domain/{self.domid}"
         self.store.write(f"{home}/domid", str(self.domid))
         self.store.write(f"{home}/data", "")

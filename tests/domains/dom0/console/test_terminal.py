@@ -122,6 +122,18 @@ def test_input_longer_than_the_ring_arrives_whole_and_in_order() -> None:
     assert heard == text
 
 
+def test_who_comes_after_the_end_sees_everything_and_the_end() -> None:
+    guest, late = GuestSide(), Watcher()
+    guest.say(b"last words")
+    guest.terminal.finish("reboot")
+    guest.terminal.attach(late.viewer)
+    assert (late.data, late.end) == (b"last words", "reboot")
+    guest.terminal.close("destroyed")
+    again = Watcher()
+    guest.terminal.attach(again.viewer)
+    assert (again.data, again.end) == (b"last words", "destroyed")
+
+
 @pytest.mark.parametrize("index", [OUT_SIZE + 1, 0x8000_0000, 0xFFFF_FFFF])
 def test_an_impossible_output_index_breaks_this_console_and_nothing_else(index: int) -> None:
     guest, watcher = GuestSide(), Watcher()

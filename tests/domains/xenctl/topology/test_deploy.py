@@ -41,6 +41,10 @@ class RebootingOnce(Guest):
     def main(self):
         again = self.kernel.xenbus.read("domid") != "1"
         print("second time" if again else "first time")
+        if not again and self.kernel.cmdline == "obedient":
+            asked = []
+            self.kernel.xenbus.watch("control/shutdown", asked.append)
+            self.kernel.wait(lambda: asked and self.kernel.xenbus.read(asked.pop()))
         self.kernel.shutdown(0 if again else 1)
 """
 CHAIN = """\
@@ -239,6 +243,25 @@ def test_a_job_that_reboots_on_the_way_is_waited_for(topo: Topo) -> None:
     topo.write("domains: {a: {kernel: 'python:./guests.py:RebootingOnce', memory: 8, wait: shutdown}}")
     topo.run("up")
     assert topo.states() == {"a": "done"}
+
+
+@pytest.mark.parametrize("wait", ["shutdown", "console second time"])
+def test_a_second_life_that_ends_while_nobody_asks_is_not_missed(topo: Topo, wait: str) -> None:
+    """The domain's id changes with a reboot, and the next one is gone as well before `up` comes to look."""
+    topo.write(
+        "domains: {a: {kernel: 'python:./guests.py:RebootingOnce', memory: 8, extra: obedient,"
+        f" wait: {{{'until' if wait == 'shutdown' else 'console'}: {wait.removeprefix('console ')}, timeout: 20}}}}}}"
+    )
+    up = subprocess.Popen([*XENCTL, "up", str(topo.file)], env=topo.environment)
+    wait_until(lambda: is_running(topo.folder) and topo.states().get("a") == "starting", 40, "the domain")
+    wait_until(
+        lambda: "p" not in json.loads(topo.xenctl("list", "a", "--json").stdout)[0]["state"], 20, "it to run"
+    )
+    up.send_signal(signal.SIGSTOP)
+    topo.xenctl("reboot", "a")
+    wait_until(lambda: "domain 2 (a) shut down: poweroff" in topo.xenctl("dmesg").stdout, 20, "both lives")
+    up.send_signal(signal.SIGCONT)
+    assert up.wait(40) == 0
 
 
 def test_an_interrupted_up_is_finished_by_the_next(topo: Topo) -> None:
