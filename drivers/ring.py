@@ -18,16 +18,16 @@ looked at. What lies in an entry is copied out once before it is judged.
 Memory order. Payload, then index, then notify. A store through a memoryview cast to "I" is one aligned move
 of 32 bits, so no index is ever half written; x86 keeps stores in order and loads in order (Intel SDM vol. 3A
 §8.2.2), and the interpreter does not reorder them. Only "store my index, then load your event" can pass each
-other in the store buffer: there `_full_barrier` executes a locked instruction.
+other in the store buffer: there is a `full_barrier`.
 """
 
-import threading
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervisor.machine.barrier import full_barrier
 from hypervisor.public.io.ring import sring
 from hypervisor.public.layout import Struct
 from hypervisor.public.types import PAGE_SIZE
@@ -63,7 +63,6 @@ class SharedRing:
         self.size = 1 << (fitting.bit_length() - 1)
         self._page = page
         self._index = page[:HEADER_SIZE].cast("I")
-        self._barrier = threading.Lock()
         self._prod = 0  # records put so far
         self._pushed = 0  # what the peer may have seen of them
         self._cons = 0  # the peer's records taken so far
@@ -72,7 +71,7 @@ class SharedRing:
         """Show the peer all records put so far; True if it wants to be notified."""
         old, new = self._pushed, self._prod
         self._index[self._prod_word] = self._pushed = new
-        self._full_barrier()
+        full_barrier()
         return (new - self._index[self._peer_event_word]) & INDEX_MASK < (new - old) & INDEX_MASK
 
     def final_check(self, wanted: int = 1) -> bool:
@@ -82,7 +81,7 @@ class SharedRing:
         if self._unconsumed() >= wanted:
             return True
         self._index[self._event_word] = (self._cons + wanted) & INDEX_MASK
-        self._full_barrier()
+        full_barrier()
         return self._unconsumed() >= wanted
 
     @property
@@ -117,11 +116,6 @@ class SharedRing:
     def _possible(self) -> int:
         """How many entries of an honest peer can be waiting."""
         raise NotImplementedError
-
-    def _full_barrier(self) -> None:
-        """Taking a free lock is a locked instruction: earlier stores are visible before later loads."""
-        with self._barrier:
-            pass
 
     def _copy_out(self, index: int, count: int) -> bytes:
         """`count` entries from `index` on, each byte read once."""

@@ -78,7 +78,8 @@ class GuestRings:
             kernel.memory.unmap(va)
             raise CannotConnect(f"event channel of domain {domid}: {error}") from None
         self._lines[domid] = (va, local)
-        ring = Ring(connection, kernel.cpu.view(va, PAGE_SIZE, write=True), lambda: self._notify(local))
+        page = kernel.cpu.view(va, PAGE_SIZE, write=True)
+        ring = Ring(connection, page, lambda: self._notify(local), kernel.call_soon)
         kernel.events.bind(local, ring.poll)
         kernel.call_soon(ring.poll)
 

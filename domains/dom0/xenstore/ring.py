@@ -9,6 +9,9 @@ and checked, and what is ours is kept here and only written there, never read ba
 message that is too long, sets `error` and ends this connection, and nothing else (rule S4, XSA-325). Payload
 first, then the index, then the event. (Xen public/io/xs_wire.h, docs/misc/xenstore-ring.txt)
 
+A guest need not send an event for bytes that it adds while others are still waiting, nor for room that it makes in a
+ring that is not full: Linux does not. So after each turn both of its indices are looked at once more.
+
 Difference from Xen's C xenstored, as in its OCaml one: a guest may ask for a fresh start
 (XENSTORE_RECONNECT).
 """
@@ -17,6 +20,7 @@ from collections.abc import Callable
 from typing import Final
 
 from domains.dom0.xenstore.connection import Connection, Death
+from hypervisor.machine.barrier import full_barrier
 from hypervisor.public.io.xs_wire import (
     XENSTORE_CONNECTED,
     XENSTORE_ERROR_COMM,
@@ -44,7 +48,7 @@ _ERROR_OF: Final = {
 
 class Ring:
     """Attaches itself to `connection`. `page`: 4096 writable bytes (a numpy array's `.data`);
-    `notify` sends the guest an event.
+    `notify` sends the guest an event, `soon` has a function called after everybody else's turn.
 
     Call `poll` when the guest has sent an event.
     """
@@ -54,12 +58,15 @@ class Ring:
         connection: Connection,
         page: memoryview,
         notify: Callable[[], None],
+        soon: Callable[[Callable[[], None]], object],
     ) -> None:
         self._connection = connection
         self._page = memoryview(page).cast("B")
         self._words = xenstore_domain_interface.array(self._page, 1)[0]
         self._notify = notify
+        self._soon = soon
         self._polling = False
+        self._again = False
         self._req_cons = 0
         self._rsp_prod = 0
         connection.transport = self
@@ -76,17 +83,34 @@ class Ring:
         self._polling = True
         moved = self._read()
         self._polling = False
-        if self._write() or moved:
-            self._notify()
+        self._flush(moved)
 
     def output_ready(self) -> None:
-        if self._polling:
-            return  # `poll` will write at its end
-        if self._write():
-            self._notify()
+        if not self._polling:  # else `poll` will write at its end
+            self._flush(False)
 
     def input_wanted(self) -> None:
         self.poll()
+
+    def _flush(self, moved: bool) -> None:
+        """Write what there is room for, and tell the guest of it, or of what was `moved` from the other half."""
+        if self._write() or moved:
+            self._notify()
+        if not self._again and self._is_behind():
+            self._again = True
+            self._soon(self._poll_again)
+
+    def _poll_again(self) -> None:
+        self._again = False
+        self.poll()
+
+    def _is_behind(self) -> bool:
+        """Whether the guest has gone on meanwhile, which it may not tell."""
+        full_barrier()
+        if self._distance(int(self._words["req_prod"]), self._req_cons) and self._connection.room:
+            return True
+        used = self._distance(self._rsp_prod, int(self._words["rsp_cons"]))
+        return bool(self._connection.outgoing) and used < XENSTORE_RING_SIZE
 
     def _start(self) -> None:
         """An empty ring: all words, then the state, then the event."""

@@ -1,6 +1,7 @@
 """What the tests talk through: a client of a connection, a guest's side of a ring, a toolstack with real
 pages."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from domains.dom0.xenstore.connection import Connection
@@ -131,6 +132,7 @@ class Guest:
         self.words = xenstore_domain_interface.array(self.page, 1)[0]
         self.notified = 0
         self.ring: Ring | None = None
+        self.soon: list[Callable[[], None]] = []
 
     def notify(self) -> None:
         self.notified += 1
@@ -155,6 +157,12 @@ class Guest:
     def poll(self) -> None:
         assert self.ring
         self.ring.poll()
+        self.run_soon()
+
+    def run_soon(self) -> None:
+        """The store's loop: what the ring has put off until everybody else had a turn."""
+        while self.soon:
+            self.soon.pop(0)()
 
     def converse(self, data: bytes) -> bytes:
         """Send all of it and take everything that comes back."""
@@ -184,7 +192,7 @@ class Rings:
         domid = connection.domain.domid
         self.introductions.append((domid, gfn, port))
         guest = self.guests.setdefault(domid, Guest())
-        guest.ring = Ring(connection, memoryview(guest.page), guest.notify)
+        guest.ring = Ring(connection, memoryview(guest.page), guest.notify, guest.soon.append)
 
     def disconnect(self, domid: DomId) -> None:
         del self.guests[domid]

@@ -1,5 +1,7 @@
 """Rule S4 on the ring: whatever the guest writes into its page harms its own connection and nothing else."""
 
+from collections.abc import Callable
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -66,6 +68,38 @@ def test_a_message_may_come_byte_by_byte(bench: Bench) -> None:
     for byte in encode(XS_DIRECTORY, b"/local/domain/9\0"):
         answer += guest.converse(bytes([byte]))
     assert replies(answer) == [b""]
+
+
+class Onlooker:
+    """A connection's transport that does something when a watch of its fires."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self.act = act
+
+    def output_ready(self) -> None:
+        self.act()
+
+    def input_wanted(self) -> None:
+        pass
+
+
+def test_a_request_that_joins_others_still_waiting_needs_no_event(bench: Bench) -> None:
+    """Linux tells the store only of what it adds to an empty ring (xenbus_comms.c); the end of the ring makes two pieces here."""
+    guest = connected(bench)
+    ring = guest.ring
+    assert ring
+    first = encode(XS_WRITE, b"state\0" + b"4")
+    start = 1024 - len(first)
+    ring._req_cons = start
+    guest.words["req_cons"] = guest.words["req_prod"] = start
+    third = encode(XS_READ, b"state\0")
+    watcher = bench.xenstored.open()
+    watcher.feed(encode(XS_WATCH, b"/local/domain/9/state\0t\0"))
+    watcher.outgoing.take()
+    watcher.transport = Onlooker(lambda: guest.send(third))
+    guest.send(first + encode(XS_READ, b"state\0"))
+    guest.poll()
+    assert replies(guest.receive()) == [OK, b"4", b"4"]
 
 
 def test_events_come_without_being_asked_for_and_notify(bench: Bench) -> None:
