@@ -88,6 +88,11 @@ class NetFront(FrontDevice):
         """Whether frames may go with blank checksums."""
         return self._connection is not None and self._connection.offload
 
+    @property
+    def room(self) -> int:
+        """How many frames `send` takes now."""
+        return WAITING_FRAMES - len(self._waiting)
+
     def send(self, frame: bytes, csum_blank: bool = False) -> bool:
         """Send an Ethernet frame; False if too much is waiting already. DeviceError if not connected."""
         connection = self._connection
@@ -96,7 +101,7 @@ class NetFront(FrontDevice):
         most = MAX_PACKET if connection.sg else PAGE_SIZE
         if not MIN_PACKET <= len(frame) <= most or (csum_blank and not connection.offload):
             raise ValueError(f"a frame of {len(frame)} bytes; {MIN_PACKET} to {most} are possible")
-        if len(self._waiting) >= WAITING_FRAMES:
+        if not self.room:
             return False
         self._waiting.append(Packet(frame, csum_blank))
         try:

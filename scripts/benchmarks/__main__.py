@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from scripts.benchmarks import between_domains, block, hypercalls, life, validation
+from scripts.benchmarks import between_domains, block, hypercalls, life, net, validation
 from scripts.benchmarks.figure import QUICK, Figure, Goal, Sizes, host
 
 Family = Callable[[Sizes], Iterator[Figure]]
@@ -29,6 +29,10 @@ FIGURES: Final[dict[str, Family]] = {
     "block_iops": block.block,
     "event_rtt": between_domains.event_rtt,
     "grant_copy": between_domains.grant_copy,
+    "net_throughput": net.net,
+    "net_pps": net.net,
+    "net_rtt": net.net,
+    "net_fairness": net.net_fairness,
 }
 
 GOALS: Final = {
@@ -42,6 +46,7 @@ GOALS: Final = {
     "domain_private_memory": Goal("value", 8),
     "domains_alive": Goal("value", 250, at_least=True),
     "block_read": Goal("ratio", 0.25, at_least=True),
+    "net_fairness": Goal("ratio", 2),
 }
 """Of the others only the trend is watched."""
 

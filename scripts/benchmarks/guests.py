@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 import numpy as np
@@ -23,6 +24,9 @@ from domains.kernel.kernel import Kernel
 from domains.kernel.page_tables import L1_SPAN, READ_WRITE
 from drivers.block.front import BlockFront
 from drivers.block.protocol import SECTOR_SIZE
+from drivers.net.ip.interface import Interface
+from drivers.net.ip.ipv4 import address_of
+from drivers.net.ip.tcp.connection import Connection
 from hypervisor.machine.paging import TABLE_ENTRIES
 from hypervisor.public.grant_table import GNTCOPY_source_gref, gnttab_copy
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, Port, VAddr
@@ -32,6 +36,10 @@ from hypervisor.public.xen import DOMID_SELF, mmu_update
 MIB: Final = 1 << 20
 WARM_UP: Final = 10
 """Calls made before those that are timed."""
+LOST: Final = 1.0
+"""Seconds that a ping counts that was not answered."""
+SILENCE: Final = 0.5
+"""Seconds until datagrams that have not come are lost."""
 
 Rows = npt.NDArray[np.void]
 
@@ -204,3 +212,79 @@ class Disk(Obedient):
         count = PAGE_SIZE // SECTOR_SIZE
         places = self.disk.sectors // count
         return timed(lambda: self.disk.read(random.randrange(places) * count, count), calls)
+
+
+class Net(Obedient):
+    """A host on a network: asks and answers, pours and swallows."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(kernel)
+        self.commands |= {
+            "ping": self.ping,
+            "sink": self.sink,
+            "pour": self.pour,
+            "catch": self.catch,
+            "throw": self.throw,
+            "caught": self.caught,
+        }
+
+    def main(self) -> None:
+        self.net = Interface(self.kernel)
+        super().main()
+
+    def ping(self, address: str, calls: int) -> float:
+        """Median of the seconds until an echo request is answered."""
+        times = [self.net.ping(address) for _ in range(WARM_UP + calls)][WARM_UP:]
+        return median(seconds if seconds is not None else LOST for seconds in times)
+
+    def sink(self, port: int) -> bool:
+        """Swallow what comes over TCP; the sender is told when its end was reached."""
+        self.net.listen(port, Swallower)
+        return True
+
+    def pour(self, address: str, port: int, mib: int) -> float:
+        """Seconds of one MiB over TCP, of `mib`."""
+        start = time.perf_counter()
+        with self.net.connect(address, port) as stream:
+            for _ in range(mib):
+                stream.write(bytes(MIB))
+            stream.finish()
+            stream.read(1)
+        return (time.perf_counter() - start) / mib
+
+    def catch(self, port: int) -> bool:
+        """Count the datagrams that come by UDP."""
+        self.times: list[float] = []
+        self.net.stack.udp.bind(port, lambda *_: self.times.append(time.perf_counter()))
+        return True
+
+    def throw(self, address: str, port: int, size: int, count: int) -> bool:
+        """Send datagrams by UDP, as fast as the interface takes them."""
+        nic, udp, destination = self.net.nic, self.net.stack.udp, address_of(address)
+        self.net.ping(address)  # now its MAC address is known
+        for _ in range(count):
+            if not nic.room:
+                self.kernel.wait(lambda: nic.room > 0)
+            udp.send_to(port, destination, port, bytes(size))
+        return True
+
+    def caught(self, count: int) -> list[float]:
+        """(datagrams that came of `count`, seconds between the first and the last of them)."""
+        self.kernel.wait(lambda: len(self.times) >= count, SILENCE)
+        times, self.times[:] = list(self.times), []
+        return [len(times), times[-1] - times[0] if times else 0]
+
+
+class Swallower:
+    """One TCP connection whose data is not kept."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        connection.changed = self.look
+
+    def look(self) -> None:
+        self.connection.read()
+        if self.connection.at_end:
+            self.connection.changed = lambda: None
+            self.connection.write(b"!")
+            self.connection.close()

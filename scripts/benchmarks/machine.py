@@ -65,7 +65,7 @@ class Machine:
         return client
 
     def guest(self, kind: str = "Obedient", memory: int = 16, extra: str = "") -> Guest:
-        """A new domain of a class of `guests.py`, ready for commands."""
+        """A new domain of a class of `guests.py` (or `module:Class`) that has said its first line."""
         return Guest(self, description(kind, memory, extra))
 
     def create(self, text: str) -> int:
@@ -119,9 +119,11 @@ class Guest:
 
 
 def description(kind: str, memory: int = 16, extra: str = "", name: str = "") -> str:
-    """The configuration of a domain that runs the class `kind` of `guests.py`."""
-    name = name or f"{kind.lower()}-{uuid.uuid4().hex[:8]}"
-    return f'name = "{name}"\nkernel = "python:{GUESTS}:{kind}"\nmemory = {memory}\n{extra}\n'
+    """The configuration of a domain that runs the class `kind` of `guests.py`, or `module:Class`."""
+    module, _, class_name = kind.rpartition(":")
+    name = name or f"{class_name.lower()}-{uuid.uuid4().hex[:8]}"
+    kernel = f"python:{module or GUESTS}:{class_name}"
+    return f'name = "{name}"\nkernel = "{kernel}"\nmemory = {memory}\n{extra}\n'
 
 
 def memory_mib(rollup: str) -> tuple[float, float]:

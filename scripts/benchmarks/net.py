@@ -1,0 +1,117 @@
+"""The network between two domains, against Linux's own between two namespaces, and what neighbours notice of an attack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from statistics import median
+from typing import Final
+
+from domains.guests import netattack
+from hypervisor.wire.control_protocol import Op
+from scripts.benchmarks.figure import Figure, Sizes, compare
+from scripts.benchmarks.linux_network import LinuxNetwork
+from scripts.benchmarks.machine import Guest, Machine
+from scripts.benchmarks.pipe import Pipe
+
+MILLISECONDS: Final = 1e3
+MICROSECONDS: Final = 1e6
+MIB: Final = 1 << 20
+TCP_PORT: Final = 5001
+UDP_PORT: Final = 5002
+SMALL: Final = 18
+"""Bytes in a datagram that makes the smallest frame, 60 bytes."""
+FRAME: Final = 60
+SEGMENT: Final = 1448
+"""Bytes of TCP's data in a frame of Ethernet's usual size."""
+
+
+def station(machine: Machine, number: int) -> Guest:
+    """A domain with the address 10.0.0.`number`."""
+    return machine.guest("Net", 16, f"vif = ['ip=10.0.0.{number}/24']")
+
+
+def net(sizes: Sizes) -> Iterator[Figure]:
+    """Throughput, packets and round trip between two Python domains on one bridge."""
+    rounds = max(2, sizes.rounds // 4)
+    with Pipe() as pipe, LinuxNetwork() as linux, Machine() as machine:
+        here, there = station(machine, 1), station(machine, 2)
+        there.ask("sink", TCP_PORT)
+        there.ask("catch", UDP_PORT)
+        mib = max(1, sizes.calls // 25)
+        count = max(50, sizes.calls * 20)
+        yield with_pipe(
+            compare(
+                "net_throughput",
+                "MiB/s",
+                f"TCP over {linux.kind}",
+                lambda: 1 / float(here.ask("pour", "10.0.0.2", TCP_PORT, mib)),
+                lambda: 1 / float(linux.ask("pour", 8 * mib)),
+                rounds,
+            ),
+            pipe.messages_per_second(SEGMENT, 10 * count) * SEGMENT / MIB,
+        )
+
+        def packets() -> float:
+            here.ask("throw", "10.0.0.2", UDP_PORT, SMALL, count)
+            came, seconds = there.ask("caught", count)
+            return float(came / seconds)
+
+        yield with_pipe(
+            compare(
+                "net_pps",
+                "packets/s",
+                f"UDP over {linux.kind}",
+                packets,
+                lambda: float(linux.ask("throw", SMALL, 10 * count)),
+                rounds,
+            ),
+            pipe.messages_per_second(FRAME, 10 * count),
+        )
+        yield with_pipe(
+            compare(
+                "net_rtt",
+                "µs",
+                f"{linux.ping_kind} over {linux.kind}",
+                lambda: float(here.ask("ping", "10.0.0.2", sizes.calls)),
+                lambda: float(linux.ask("ping", sizes.calls)),
+                rounds,
+                MICROSECONDS,
+            ),
+            pipe.round_trip(sizes.calls) * MICROSECONDS,
+        )
+
+
+def with_pipe(figure: Figure, value: float) -> Figure:
+    """The same with what a bare ZeroMQ pipe between two processes does beside it."""
+    return replace(figure, details={**figure.details, "ZeroMQ pipe": value})
+
+
+def net_fairness(sizes: Sizes) -> Iterator[Figure]:
+    """The median ping between two domains while a third attacks, against the one while it is paused; the worst
+    attack's.
+    """
+    rounds = max(2, sizes.rounds // 12)
+    with Machine() as machine:
+        here, _there = station(machine, 1), station(machine, 2)
+        found: dict[str, list[tuple[float, float]]] = {}
+        for attack in netattack.ATTACKS:
+            attacker = machine.guest(f"{netattack.__name__}:NetAttack", 16, f"vif = ['']\nextra = '{attack}'")
+            for _ in range(rounds):
+                attacked = float(here.ask("ping", "10.0.0.2", sizes.calls))
+                machine.control.call(Op.pause, domain=str(attacker.domid))
+                idle = float(here.ask("ping", "10.0.0.2", sizes.calls))
+                machine.control.call(Op.unpause, domain=str(attacker.domid))
+                found.setdefault(attack, []).append((attacked, idle))
+            attacker.destroy()
+    ratios = {attack: median(a / b for a, b in pairs) for attack, pairs in found.items()}
+    worst = max(ratios, key=ratios.__getitem__)
+    yield Figure(
+        "net_fairness",
+        median(a for a, _ in found[worst]) * MILLISECONDS,
+        "ms",
+        f"the same ping while the attacker ({worst}) is paused",
+        median(b for _, b in found[worst]) * MILLISECONDS,
+        ratios[worst],
+        ratios,
+    )
