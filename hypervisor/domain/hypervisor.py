@@ -25,7 +25,7 @@ from hypervisor.public.sched import SHUTDOWN_crash, SHUTDOWN_watchdog
 from hypervisor.public.types import DomId, Mfn, Port
 from hypervisor.public.vcpu import RunState
 from hypervisor.public.xen import DOMID_FIRST_RESERVED, VIRQ_DOM_EXC
-from hypervisor.sched.round_robin import RoundRobin
+from hypervisor.sched.credit2 import Credit2
 from hypervisor.sched.scheduler import SchedUnit
 from hypervisor.sched.slices import Slices
 from hypervisor.sched.timers import Timers
@@ -103,7 +103,7 @@ class Hypervisor:
         self.held_until: dict[DomId, int] = {}
         """Domains whose vCPUs, once stopped, stay so until then (system time), for somebody will change their grant flags."""
         self.timers = Timers()
-        self.slices = Slices(nr_cpus, RoundRobin(), self._resume, self._preempt, self._freeze, self._thaw)
+        self.slices = Slices(nr_cpus, Credit2(), self._resume, self._preempt, self._freeze, self._thaw)
         self.units: dict[SchedUnit, Vcpu] = {}
         self._extents: dict[DomId, list[EffectRecord]] = {}
         self.work: deque[Callable[[], bool]] = deque()

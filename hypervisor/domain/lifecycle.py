@@ -205,6 +205,7 @@ def complete_destroy(hv: Hypervisor, domain: Domain) -> None:
     hv.forget_extents(domain.domid)
     domain.life = Life.DEAD
     for vcpu in domain.vcpus:
+        hv.slices.forget(vcpu.unit)
         del hv.units[vcpu.unit]
     del hv.domains[domain.domid]
     hv.processes.gone(domain)

@@ -29,7 +29,7 @@ MAX_SHUTDOWN_CODE: Final = 255
 
 def do_yield(call: Call, _arg: int) -> Result:
     """The others' turn; then 0."""
-    call.vcpu.unit.preempting = True
+    call.vcpu.unit.preempting = call.vcpu.unit.yielding = True
     return 0
 
 

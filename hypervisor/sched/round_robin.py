@@ -27,3 +27,9 @@ class RoundRobin:
 
     def waiting(self) -> bool:
         return bool(self._queue)
+
+    def victim(self, unit: SchedUnit, now: int) -> SchedUnit | None:
+        return None
+
+    def forget(self, unit: SchedUnit) -> None:
+        self.remove(unit)

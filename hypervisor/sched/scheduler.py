@@ -10,29 +10,40 @@ from hypervisor.sched.runstate import RunStateInfo
 
 @dataclass(eq=False)
 class SchedUnit:
-    """One vCPU as the scheduler sees it. `cpu`: the emulated CPU it holds, or None; `deadline`: end of its slice, ns."""
+    """One vCPU as the scheduler sees it. `cpu`: the emulated CPU it holds, or None; `deadline`: end of its slice, ns;
+    `weight`: its share, relative to the others'.
+    """
 
     domid: int
     vcpu_id: int
+    weight: int = 256
     runstate: RunStateInfo = field(default_factory=RunStateInfo)
     cpu: int | None = None
     deadline: int = 0
     preempting: bool = False
+    yielding: bool = False
+    """It gives way of its own accord; for the scheduler to heed and clear."""
     frozen: bool = False
     """It overran its slice and was taken off its CPU by force."""
 
 
 class Scheduler(Protocol):
-    """A queue of runnable units. It never sees a unit that runs."""
+    """A queue of runnable units. Those that run are not in it."""
 
     def insert(self, unit: SchedUnit, now: int, *, woken: bool) -> None:
         """`unit` became runnable: woken up, or preempted with work left."""
 
     def remove(self, unit: SchedUnit) -> None:
-        """`unit` is no longer runnable (a no-op for a unit that is not queued)."""
+        """`unit` is no longer runnable, whether it was queued or ran."""
 
     def pick(self, now: int) -> tuple[SchedUnit, int] | None:
         """Take the next unit off the queue, with the length of its slice in ns; None when there is none."""
 
     def waiting(self) -> bool:
         """True when some unit waits for a CPU."""
+
+    def victim(self, unit: SchedUnit, now: int) -> SchedUnit | None:
+        """Which of those that run is to give way to `unit`, which was woken and waits; None: it waits its turn."""
+
+    def forget(self, unit: SchedUnit) -> None:
+        """`unit` will never run again."""

@@ -1,6 +1,6 @@
 """Slices: which units hold the machine's emulated CPUs.
 
-              wake                 pick                    expire
+              wake                 pick                expire, victim
     blocked ───────► runnable ───────────────► running ───────────► runnable (after it stopped)
        ▲                ▲                       │  │
        └── sleep ───────┴───────────────────────┘  └─ sleep ─► blocked / offline
@@ -51,6 +51,12 @@ class Slices:
         unit.runstate.change(RunState.RUNSTATE_runnable, now)
         self.scheduler.insert(unit, now, woken=True)
         self._fill(now)
+        if unit.cpu is None and (victim := self.scheduler.victim(unit, now)) is not None:
+            self.ask(victim, now)
+
+    def forget(self, unit: SchedUnit) -> None:
+        """`unit` will never run again; it sleeps."""
+        self.scheduler.forget(unit)
 
     def sleep(self, unit: SchedUnit, now: int, state: RunState = RunState.RUNSTATE_blocked) -> None:
         """`unit` gives its CPU up, or its place in the queue, until it is woken."""

@@ -7,20 +7,26 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from hypervisor.public.vcpu import RunState
+from hypervisor.sched.credit2 import Credit2
 from hypervisor.sched.round_robin import RoundRobin
-from hypervisor.sched.scheduler import SchedUnit
+from hypervisor.sched.scheduler import Scheduler, SchedUnit
 from hypervisor.sched.slices import Slices
 from hypervisor.sched.timers import Timers
 
 SLICE = 10
 
 
-def make(nr_cpus: int) -> tuple[Slices, list[SchedUnit], list[SchedUnit]]:
+def make(nr_cpus: int, scheduler: Scheduler | None = None) -> tuple[Slices, list[SchedUnit], list[SchedUnit]]:
     resumed: list[SchedUnit] = []
     preempted: list[SchedUnit] = []
     frozen: list[SchedUnit] = []
     slices = Slices(
-        nr_cpus, RoundRobin(SLICE), resumed.append, preempted.append, frozen.append, frozen.remove
+        nr_cpus,
+        scheduler or RoundRobin(SLICE),
+        resumed.append,
+        preempted.append,
+        frozen.append,
+        frozen.remove,
     )
     return slices, resumed, preempted
 
@@ -93,13 +99,15 @@ def test_a_cancelled_timer_never_runs() -> None:
 
 
 class SlicesMachine(RuleBasedStateMachine):
+    policy: type[Scheduler] = RoundRobin
+
     def __init__(self) -> None:
         super().__init__()
         self.now = 0
-        self.slices, self.resumed, self.preempted = make(2)
+        self.slices, self.resumed, self.preempted = make(2, self.policy())
         self.units = [SchedUnit(i, 0) for i in range(5)]
 
-    @rule(i=st.integers(0, 4), dt=st.integers(0, 15))
+    @rule(i=st.integers(0, 4), dt=st.integers(0, 15_000_000))
     def wake(self, i: int, dt: int) -> None:
         self.now += dt
         self.slices.wake(self.units[i], self.now)
@@ -113,7 +121,7 @@ class SlicesMachine(RuleBasedStateMachine):
         self.slices.yield_(self.units[i], self.now)
 
     @precondition(lambda self: self.slices.scheduler.waiting())
-    @rule(dt=st.integers(0, 30))
+    @rule(dt=st.integers(0, 30_000_000))
     def expire(self, dt: int) -> None:
         self.now += dt
         self.slices.expire(self.now)
@@ -127,5 +135,10 @@ class SlicesMachine(RuleBasedStateMachine):
         assert not self.slices.scheduler.waiting() or None not in self.slices.cpus
 
 
+class Credit2Machine(SlicesMachine):
+    policy = Credit2
+
+
 TestSlices = SlicesMachine.TestCase
-TestSlices.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestCredit2 = Credit2Machine.TestCase
+TestSlices.settings = TestCredit2.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)

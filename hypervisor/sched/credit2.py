@@ -1,0 +1,116 @@
+"""Credit2: whoever has used least of its share runs, and takes the CPU of one that has used more when it wakes.
+
+    credit        runs: burns, the slower the more weight          asleep: keeps what it has
+    10 ms ┤╲            ╭── the first in the queue has none left: everybody gets 10 ms more, up to a little over 10 ms
+        0 ┤ ╲___________│
+
+Source: Xen common/sched/credit2.c. Owns the queue of those that can run, the one with most credit first. Who mostly
+sleeps therefore waits for nobody who computes, however long its slices are, and cannot save up for later. What is used
+while nobody waits is no debt: Xen gives out new credit at the end of each slice then, here slices go on and it is made
+up for when somebody comes. Other differences: one queue for all CPUs; no rate limit on preemption; a unit that yields
+gives its lead away, where Xen looks past it once; no caps.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from dataclasses import dataclass
+from typing import Final
+
+from hypervisor.public.vcpu import RunState
+from hypervisor.sched.scheduler import SchedUnit
+
+CREDIT_INIT_NS: Final = 10_000_000
+MIN_SLICE_NS: Final = 500_000
+CARRYOVER_MAX_NS: Final = MIN_SLICE_NS
+"""What may be left of the credit of before when new credit is given out."""
+DEFAULT_WEIGHT: Final = 256
+
+
+@dataclass(slots=True)
+class Account:
+    """`charged`: how much of the unit's running time has been paid for; `resets`: how often it was given credit."""
+
+    resets: int
+    charged: int
+    credit: int = CREDIT_INIT_NS
+
+
+class Credit2:
+    def __init__(self) -> None:
+        self._queue: list[SchedUnit] = []
+        self._running: dict[SchedUnit, None] = {}
+        self._accounts: dict[SchedUnit, Account] = {}
+        self._resets = 0
+
+    def insert(self, unit: SchedUnit, now: int, *, woken: bool) -> None:
+        self._running.pop(unit, None)
+        credit = self._settle(unit, now)
+        if not self._queue:
+            self._forgive(now)
+        if unit.yielding:
+            unit.yielding = False
+            if self._queue:
+                self._accounts[unit].credit = min(credit, self._credit(self._queue[0]))
+        insort(self._queue, unit, key=self._rank)
+
+    def remove(self, unit: SchedUnit) -> None:
+        self._running.pop(unit, None)
+        if unit in self._queue:
+            self._queue.remove(unit)
+
+    def forget(self, unit: SchedUnit) -> None:
+        self.remove(unit)
+        self._accounts.pop(unit, None)
+
+    def pick(self, now: int) -> tuple[SchedUnit, int] | None:
+        if not self._queue:
+            return None
+        unit = self._queue.pop(0)
+        self._running[unit] = None
+        self._give_out(self._credit(unit))
+        credit = self._credit(unit)
+        lead = credit - self._credit(self._queue[0]) if self._queue else credit
+        slice_ns = lead * unit.weight // DEFAULT_WEIGHT
+        return unit, min(max(slice_ns, MIN_SLICE_NS), CREDIT_INIT_NS)
+
+    def waiting(self) -> bool:
+        return bool(self._queue)
+
+    def victim(self, unit: SchedUnit, now: int) -> SchedUnit | None:
+        running = [other for other in self._running if not other.preempting]
+        poorest = min(running, key=lambda other: self._settle(other, now), default=None)
+        return poorest if poorest is not None and self._credit(poorest) < self._credit(unit) else None
+
+    # --- credit ----------------------------------------------------------------------------------
+
+    def _credit(self, unit: SchedUnit) -> int:
+        """What the unit has, with what was given out since it was last looked at."""
+        account = self._accounts[unit]
+        if account.resets != self._resets:
+            most = CREDIT_INIT_NS + CARRYOVER_MAX_NS
+            account.credit = min(account.credit + (self._resets - account.resets) * CREDIT_INIT_NS, most)
+            account.resets = self._resets
+        return account.credit
+
+    def _rank(self, unit: SchedUnit) -> int:
+        return -self._credit(unit)
+
+    def _settle(self, unit: SchedUnit, now: int) -> int:
+        """Have the unit pay for the time it has run; its credit then."""
+        ran = unit.runstate.times(now)[RunState.RUNSTATE_running]
+        account = self._accounts.get(unit)
+        if account is None:
+            account = self._accounts[unit] = Account(self._resets, ran)
+        credit = self._credit(unit) - (ran - account.charged) * DEFAULT_WEIGHT // unit.weight
+        account.charged, account.credit = ran, credit
+        return credit
+
+    def _forgive(self, now: int) -> None:
+        """Nobody has waited until now."""
+        self._give_out(min((self._settle(other, now) for other in self._running), default=1))
+
+    def _give_out(self, credit: int) -> None:
+        """New credit for all, until who has `credit` has some; the queue keeps its order."""
+        if credit <= 0:
+            self._resets += 1 + -credit // CREDIT_INIT_NS
