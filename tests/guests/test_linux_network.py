@@ -1,0 +1,140 @@
+"""Debian's own xen-netfront on our networks: with another Linux, with a Python guest, and with what is killed around it.
+
+Booting takes longest by far, so that everything is one test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.drivers.net.captures import Capture, faults, tshark
+from tests.guests.linux_shell import LinuxShell
+from tests.guests.test_debian import BOOT_SECONDS, CACHE
+from tests.machines import REPOSITORY, Machine, wait_until
+
+pytestmark = [
+    pytest.mark.needs_guests,
+    pytest.mark.skipif(not (CACHE / "versions").exists(), reason="needs scripts/fetch_guests"),
+    pytest.mark.timeout(BOOT_SECONDS + 600),
+]
+
+WEBSERVER = REPOSITORY / "domains" / "guests" / "webserver.cfg"
+ALICE, BOB, PYTHON, VISITOR = "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"
+FETCH = """
+import hashlib
+from domains.guests.webclient import OverStack
+from drivers.net.ip.interface import Interface
+
+class Probe(Guest):
+    def main(self):
+        host, path = self.kernel.cmdline.split()
+        connection = OverStack(Interface(self.kernel), host, 80)
+        connection.request("GET", path)
+        print("md5:", hashlib.md5(connection.getresponse().read()).hexdigest())
+        connection.close()
+"""
+"""A Python guest that fetches `path` from `host` and says what it was."""
+
+
+def boot(machine: Machine, tmp_path: Path, name: str, address: str) -> None:
+    text = (
+        f'name = "{name}"\nkernel = "{CACHE}/vmlinuz"\nramdisk = "{CACHE}/initramfs.img"\nmemory = 128\n'
+        f"vif = ['']\ncmdline = \"console=hvc0 task=net address={address}/24\"\n"
+    )
+    done = machine.create(tmp_path, text)
+    assert done.returncode == 0, done.stderr
+
+
+def pings(shell: LinuxShell, address: str) -> bool:
+    return " 0% packet loss" in shell.run(f"ping -c 3 -W 5 {address}")[1]
+
+
+def md5(shell: LinuxShell, command: str) -> str:
+    status, output = shell.run(f"{command} | md5sum")
+    assert status == 0, output
+    found = re.search(r"\b[0-9a-f]{32}\b", output)
+    assert found, output
+    return found[0]
+
+
+def kill(machine: Machine, name: str) -> None:
+    os.kill(int(machine.domains()[name]["pid"]), signal.SIGKILL)
+    wait_until(lambda: name not in machine.domains(), what=f"the end of {name}")
+
+
+def test_linux_talks_with_linux_and_with_a_python_guest_whatever_dies(
+    clean_machine: Machine, tmp_path: Path
+) -> None:
+    machine = clean_machine
+    for name, address in (("alice", ALICE), ("bob", BOB)):
+        boot(machine, tmp_path, name, address)
+    assert machine.xenctl("create", WEBSERVER, f"vif=['ip={PYTHON}/24']").returncode == 0
+    with ExitStack() as stack:
+        alice, bob = (stack.enter_context(LinuxShell(machine, name)) for name in ("alice", "bob"))
+        for shell, address in ((alice, ALICE), (bob, BOB)):
+            shell.await_text(f"network is up: {address}", BOOT_SECONDS)
+        with Capture(machine, "alice", tmp_path / "alice.pcap"):
+            everybody_reaches_everybody(machine, tmp_path, alice, bob)
+        if shutil.which("tshark"):
+            is_sound(tmp_path / "alice.pcap")
+        comes_back_after_it_was_unbound(bob)
+        its_death_is_its_own(machine, tmp_path, alice, bob)
+    for name in ("bob", "webserver"):
+        kill(machine, name)
+
+
+def everybody_reaches_everybody(machine: Machine, tmp_path: Path, alice: LinuxShell, bob: LinuxShell) -> None:
+    assert pings(alice, BOB)
+    assert pings(bob, PYTHON)
+    assert md5(alice, f"wget -q -O - http://{BOB}/busybox") == md5(bob, "cat /bin/busybox")
+    status, output = alice.run(f"wget -q -O - http://{PYTHON}/bytes/300000 | wc -c")
+    assert (status, output.split()[-1]) == (0, "300000"), output
+    assert fetched(machine, tmp_path, ALICE, "/busybox") == md5(alice, "cat /bin/busybox")
+
+
+def fetched(machine: Machine, tmp_path: Path, host: str, path: str, address: str = VISITOR) -> str:
+    """MD5 of what a Python guest at `address` gets."""
+    extra = f"vif = ['ip={address}/24']\nextra = '{host} {path}'"
+    done = machine.guest(tmp_path, FETCH, "-c", name="visitor", extra=extra)
+    assert "md5: " in done.stdout, done.stdout + done.stderr
+    return done.stdout.partition("md5: ")[2].split()[0]
+
+
+def is_sound(capture: Path) -> None:
+    """What Wireshark says of all that passed: checksums too, which Linux leaves to the device."""
+    assert len(tshark(capture, 'http.request.uri == "/busybox"')) == 2
+    assert tshark(capture, f"icmp && ip.addr == {BOB}")
+    assert faults(capture) == []
+
+
+def comes_back_after_it_was_unbound(bob: LinuxShell) -> None:
+    """Linux closes its end (Closing, Closed) and begins anew at Initialising, as with a reloaded module."""
+    driver = "/sys/bus/xen/drivers/vif"
+    assert bob.run(f"echo vif-0 > {driver}/unbind; ls /sys/class/net")[1].split().count("eth0") == 0
+    assert bob.run(f"echo vif-0 > {driver}/bind; sleep 1; ip link set eth0 up")[0] == 0
+    assert bob.run(f"ip address add {BOB}/24 dev eth0")[0] == 0
+    assert pings(bob, PYTHON)
+
+
+def its_death_is_its_own(machine: Machine, tmp_path: Path, alice: LinuxShell, bob: LinuxShell) -> None:
+    """Killed in mid-transfer: whoever it talked to goes on, and its address is free for the next."""
+    bob.run(f"while true; do wget -q -O /dev/null http://{ALICE}/busybox; done & true")
+    received = sent_bytes(alice)
+    wait_until(lambda: sent_bytes(alice) > received + 100_000, 60, "the transfer")
+    kill(machine, "alice")
+    assert pings(bob, PYTHON)
+    assert (
+        fetched(machine, tmp_path, PYTHON, "/bytes/100000", ALICE) == hashlib.md5(bytes(100_000)).hexdigest()
+    )
+
+
+def sent_bytes(shell: LinuxShell) -> int:
+    return int(shell.run("cat /sys/class/net/eth0/statistics/tx_bytes")[1].split()[-1])
