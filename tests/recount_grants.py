@@ -1,8 +1,8 @@
 """An independent recount of grants: G1, G3, G4, G6, G11, G12 from the handles alone.
 
 The pins of every entry are counted again from all mappers' handles and compared with the active entries, the
-flags in the shared entries with the pins. Nothing may be in flight: call it between hypercalls, or between
-two of their slices.
+flags in the shared entries, or in the status frames of a version 2 table, with the pins. Nothing may be
+in flight: call it between hypercalls, or between two of their slices.
 """
 
 from collections import Counter
@@ -12,6 +12,7 @@ import numpy as np
 
 from hypervisor.grants.grant_table import GrantTable
 from hypervisor.grants.maptrack import Mapping
+from hypervisor.mm.frame_table import PGC
 from hypervisor.public.grant_table import (
     GNTMAP_device_map,
     GNTMAP_host_map,
@@ -57,7 +58,7 @@ def recount_granter(
     check_flags: bool,
 ) -> None:
     whose = f"d{granter.domid}"
-    assert len(granter.shared.frames) <= granter.max_grant_frames, f"G1: {whose} has too many grant frames"
+    recount_frames(granter)
     counted = {ref for domid, ref in pins if domid == granter.domid}
     assert counted == set(granter.active), (
         f"G6: {whose} has active {set(granter.active)}, handles say {counted}"
@@ -83,15 +84,37 @@ def recount_granter(
         recount_flags(granter)
 
 
+def recount_frames(granter: GrantTable) -> None:
+    """The table's frames are Xen's own, in the granter's memfd, each once; as many as its version asks for
+    (F12, G1, G15).
+    """
+    whose, frames = f"d{granter.domid}", granter.mmu.frames
+    assert len(granter.frames) <= granter.max_grant_frames, f"G1: {whose} has too many grant frames"
+    status = -(-len(granter.frames) // 8) if granter.shared.version == 2 else 0
+    assert len(granter.status_frames) == status, (
+        f"G15: {whose} has {len(granter.status_frames)} status frames, not {status}"
+    )
+    both = [*granter.frames, *granter.status_frames]
+    assert len(set(both)) == len(both), f"G1: {whose} has a frame twice in its table"
+    for mfn in both:
+        assert frames.owner[mfn] == granter.domid, f"F12: {frames.describe(mfn)} is in the table of {whose}"
+        assert frames.flags[mfn] & int(PGC.XEN | PGC.ALLOCATED) == PGC.XEN | PGC.ALLOCATED, (
+            f"F12: {frames.describe(mfn)} is in the table of {whose}"
+        )
+
+
 def recount_flags(granter: GrantTable) -> None:
     """Every entry's reading and writing flags say exactly what its pins say (G11, G12)."""
-    frames = [granter.memory.page(mfn).view("<u2")[::4] for mfn in granter.shared.frames]
+    version_1 = granter.shared.version == 1
+    words = granter.frames if version_1 else granter.status_frames
+    frames = [granter.memory.page(mfn).view("<u2")[:: 4 if version_1 else 1] for mfn in words]
     flags = np.concatenate([np.empty(0, dtype="<u2"), *frames])
     wanted = np.zeros(len(flags), dtype="<u2")
     for ref, active in granter.active.items():
         wanted[ref] = int(GTF_reading) | (int(GTF_writing) if writers(active.pin) else 0)
     wrong = (flags & int(GTF_reading | GTF_writing)) != wanted
-    wrong &= (flags & int(GTF_type_mask)) != int(GTF_accept_transfer)  # there these bits have other meanings
+    if version_1:  # in an entry to be transferred into these bits have other meanings
+        wrong &= (flags & int(GTF_type_mask)) != int(GTF_accept_transfer)
     for ref in np.flatnonzero(wrong).tolist():
         where = f"d{granter.domid} entry {ref:#x}"
         raise AssertionError(f"G11: {where} has flags {flags[ref]:#x}, pins say {wanted[ref]:#x}")

@@ -106,13 +106,13 @@ def usage_of(domain: Domain) -> Report:
     """A line a pinned entry: who uses which frame, the core's pins and the guest's flags."""
     table = domain.grants
     yield (
-        f"grant-table for domain {domain.domid} (v1): {len(table.shared.frames)} frames "
+        f"grant-table for domain {domain.domid} (v{table.shared.version}): {len(table.frames)} frames "
         f"({table.max_grant_frames} max)"
     )
     for ref in sorted(table.active):
         if ref in table.active:
             active = table.active[ref]
-            flags = table.shared.head(GrantRef(ref)) & 0xFFFF if ref < len(table.shared) else 0
+            flags = table.shared.head(GrantRef(ref)) & 0xFFFF | table.shared.status(GrantRef(ref))
             yield (
                 f"  [{ref:#05x}] user d{active.domid} mfn {active.mfn:#x} pin {active.pin:#010x} flags {flags:#06x}"
             )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from hypervisor.domain.domain import DEATH_STEPS, NO_FRAME, Domain, Life
 from hypervisor.domain.vcpu import EffectPort, Vcpu
 from hypervisor.events.event_channels import EventChannels
-from hypervisor.grants.grant_table import GrantTable
+from hypervisor.grants.grant_table import MAX_GRANT_VERSION, GrantTable
 from hypervisor.grants.mapping import release_maps
 from hypervisor.machine.memory import create_memfd
 from hypervisor.mm.budget import Budget, Restart
@@ -44,6 +44,7 @@ def create_domain(
     max_evtchn_port: int = 4095,
     max_grant_frames: int = 64,
     max_maptrack_frames: int = 1024,
+    max_grant_version: int = MAX_GRANT_VERSION,
     privileged: bool = False,
     max_pages: int = 0,
 ) -> Domain:
@@ -89,6 +90,7 @@ def create_domain(
             atomics=hv.atomics,
             max_grant_frames=max_grant_frames,
             max_maptrack_frames=max_maptrack_frames,
+            max_version=max_grant_version,
         )
         _add_vcpus(hv, domain, nr_vcpus)
         domain.shared_info = hv.mmu.alloc_xen_page(mem, writable=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hypervisor.public.grant_table import GNTMAP_device_map, GNTMAP_host_map, GNTMAP_readonly
-from hypervisor.public.types import DomId, Mfn
+from hypervisor.public.types import PAGE_SIZE, DomId, Mfn
 
 GNTPIN_hstw_inc: Final = 1 << 0
 GNTPIN_hstr_inc: Final = 1 << 8
@@ -34,6 +34,9 @@ class Active:
     domid: DomId  # who uses it; one domain at a time
     mfn: Mfn  # the frame, fixed for as long as it is pinned
     pin: int = 0
+    start: int = 0  # what of the frame may be used
+    length: int = PAGE_SIZE
+    sub_page: bool = False  # a part of it, which may be copied and not mapped
 
     @property
     def written(self) -> bool:

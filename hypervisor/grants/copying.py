@@ -14,6 +14,7 @@ from typing import Final
 from hypervisor.grants.active import GNTPIN_hstr_inc, GNTPIN_hstw_inc
 from hypervisor.grants.grant_table import GrantTable
 from hypervisor.grants.mapping import forget_code
+from hypervisor.grants.shared_entries import Granted
 from hypervisor.grants.status import GrantRefused
 from hypervisor.mm.frame_table import PGT
 from hypervisor.public.errno import XenError
@@ -41,16 +42,25 @@ def copy(caller: GrantTable, op: gnttab_copy) -> None:
     source = table_of(caller, op.source, bool(op.flags & _SOURCE_GREF))
     dest = table_of(caller, op.dest, bool(op.flags & _DEST_GREF))
     with (
-        held(caller, source, op.source, bool(op.flags & _SOURCE_GREF), readonly=True) as from_mfn,
-        held(caller, dest, op.dest, bool(op.flags & _DEST_GREF), readonly=False) as to_mfn,
+        held(caller, source, op.source, bool(op.flags & _SOURCE_GREF), readonly=True) as readable,
+        held(caller, dest, op.dest, bool(op.flags & _DEST_GREF), readonly=False) as writable_part,
     ):
         if op.source.offset + op.len > PAGE_SIZE or op.dest.offset + op.len > PAGE_SIZE:
             raise GrantRefused(GNTST_bad_copy_arg, f"G13: {op.len} bytes cross the end of a page")
-        memory = caller.memory
+        require_within(readable, op.source.offset, op.len)
+        require_within(writable_part, op.dest.offset, op.len)
+        memory, to_mfn = caller.memory, writable_part.frame
         memory.view((to_mfn << PAGE_SHIFT) + op.dest.offset, op.len)[:] = memory.view(
-            (from_mfn << PAGE_SHIFT) + op.source.offset, op.len
+            (readable.frame << PAGE_SHIFT) + op.source.offset, op.len
         )
         forget_code(dest, to_mfn)
+
+
+def require_within(part: Granted, offset: int, length: int) -> None:
+    """GrantRefused(GNTST_general_error): not all of it is granted."""
+    if offset < part.start or offset + length > part.start + part.length:
+        why = f"G13: {length} bytes at {offset}, granted are {part.length} at {part.start}"
+        raise GrantRefused(GNTST_general_error, why)
 
 
 def table_of(caller: GrantTable, end: gnttab_copy_ptr, by_reference: bool) -> GrantTable:
@@ -65,20 +75,23 @@ def table_of(caller: GrantTable, end: gnttab_copy_ptr, by_reference: bool) -> Gr
 @contextmanager
 def held(
     caller: GrantTable, owner: GrantTable, end: gnttab_copy_ptr, by_reference: bool, *, readonly: bool
-) -> Iterator[Mfn]:
-    """One end's frame, pinned and referenced for the time of the copy."""
+) -> Iterator[Granted]:
+    """What may be used of one end's frame, pinned and referenced for the time of the copy."""
     if by_reference:
         increment = GNTPIN_hstr_inc if readonly else GNTPIN_hstw_inc
         ref = end.u.ref
-        mfn = owner.acquire(ref, caller.domid, increment, readonly=readonly, sub_page=True).mfn
+        active = owner.acquire(ref, caller.domid, increment, readonly=readonly, sub_page=True)
+        mfn = active.mfn
+        part = Granted(mfn, active.start, active.length)
     else:
         mfn = own_frame(owner, end.u.gmfn)
+        part = Granted(mfn)
     try:
         if readonly:
-            yield mfn
+            yield part
         else:
             with writable(owner, mfn):
-                yield mfn
+                yield part
     finally:
         owner.mmu.put_page(mfn)
         if by_reference:

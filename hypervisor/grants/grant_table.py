@@ -1,20 +1,20 @@
 """One domain's grant table: what it lets others use, and what it uses of others.
 
 Owns, as granter, the shared frames (Xen's own, F12) and the active entries; as mapper, the handles. The
-operations on them are beside this file: mapping.py, copying.py, transfer.py. Version 1 only, as on a Xen
-with `gnttab=max-ver:1`.
+operations on them are beside this file: mapping.py, copying.py, transfer.py, versions.py.
 
 Invariants
     * An active entry exists exactly while its pin word is not 0, and only it counts then (G3).
-    * GTF_reading is set in the shared entry of every pinned reference, GTF_writing if a pin may write; the
-      flags go with the last such pin, in the same step (G11), and never sooner: a granter that sees neither
-      may reuse the frame (G12).
+    * GTF_reading is set in the status of every pinned reference, GTF_writing if a pin may write; the flags go
+      with the last such pin, in the same step (G11), and never sooner: a granter that sees neither may reuse
+      the frame (G12).
     * A pin holds its frame: every host map, device map and copy in flight has its own general reference, and
       if it may write its own writable type reference (G4). The page-table entry of a host map has references
       of its own.
 
 Differences from Xen, on purpose: a grant of a dying domain is refused, so that its table comes to rest (K4);
-and a mapping is refused whose frame the mapper's process could not be shown (mapping.py).
+a mapping is refused whose frame the mapper's process could not be shown (mapping.py); and transitive grants are
+refused, as by a Xen with `gnttab=transitive:off` (XSA-226).
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ from typing import Final
 
 from hypervisor.grants.active import Active, GNTPIN_writers
 from hypervisor.grants.maptrack import Maptrack
-from hypervisor.grants.shared_entries import SharedEntries
+from hypervisor.grants.shared_entries import (
+    Granted,
+    SharedEntries,
+    SharedEntriesV1,
+    SharedEntriesV2,
+    nr_status_frames,
+)
 from hypervisor.grants.status import GrantRefused
 from hypervisor.machine.atomic import Atomics
 from hypervisor.machine.memory import MachineMemory
@@ -44,16 +50,14 @@ from hypervisor.public.grant_table import (
     GTF_type_mask,
     GTF_writing,
 )
-from hypervisor.public.types import DomId, GrantRef
+from hypervisor.public.types import DomId, GrantRef, Mfn
 
 INITIAL_NR_GRANT_FRAMES: Final = 1
 MAX_GRANT_FRAMES: Final = 64
-"""Default limit of a table, in frames of 512 entries."""
+"""Default limit of a table, in frames."""
 MAX_MAPTRACK_FRAMES: Final = 1024
 """Default limit of a mapper's handles, in pages of 256."""
-GRANT_VERSION: Final = 1
-MAX_TRIES: Final = 5
-"""How often a head that the granter keeps changing is tried (G2, XSA-295)."""
+MAX_GRANT_VERSION: Final = 2
 
 _READING, _WRITING, _READONLY = int(GTF_reading), int(GTF_writing), int(GTF_readonly)
 _TYPE, _SUB_PAGE, _PERMIT_ACCESS = int(GTF_type_mask), int(GTF_sub_page), int(GTF_permit_access)
@@ -82,13 +86,19 @@ class GrantTable:
         atomics: Atomics | None,
         max_grant_frames: int = MAX_GRANT_FRAMES,
         max_maptrack_frames: int = MAX_MAPTRACK_FRAMES,
+        max_version: int = MAX_GRANT_VERSION,
     ) -> None:
         self.d = memory_of
         self.domid = memory_of.domid
         self.mmu = mmu
         self.memory = memory
         self.max_grant_frames = max_grant_frames
-        self.shared = SharedEntries(memory, atomics)
+        self.max_version = max_version
+        self.frames: list[Mfn] = []
+        self.status_frames: list[Mfn] = []
+        self._atomics = atomics
+        self.shared: SharedEntries
+        self.become(1)
         self.active: dict[GrantRef, Active] = {}
         self.maptrack = Maptrack(max_maptrack_frames)
         self.find = domains
@@ -97,6 +107,13 @@ class GrantTable:
 
     # --- the table -----------------------------------------------------------------------------------
 
+    def become(self, version: int) -> None:
+        """Read the frames as a table of that version from now on; versions.py has seen to what is in them."""
+        if version == 1:
+            self.shared = SharedEntriesV1(self.memory, self._atomics, self.frames)
+        else:
+            self.shared = SharedEntriesV2(self.memory, self._atomics, self.frames, self.status_frames)
+
     def grow(self, nr_frames: int) -> None:
         """At least this many frames; a table never shrinks and its frames never move (G1).
 
@@ -104,8 +121,23 @@ class GrantTable:
         """
         if nr_frames > self.max_grant_frames:
             raise XenError(Errno.EINVAL, f"G1: d{self.domid} may have {self.max_grant_frames} grant frames")
-        while len(self.shared.frames) < nr_frames:
-            self.shared.frames.append(self.mmu.alloc_xen_page(self.d, writable=True))
+        if self.shared.version == 2:
+            self.populate_status(nr_frames)  # first: no entry is without its status
+        while len(self.frames) < nr_frames:
+            self.frames.append(self.mmu.alloc_xen_page(self.d, writable=True))
+
+    def populate_status(self, nr_frames: int) -> None:
+        """Status words for a version 2 table of `nr_frames` frames. XenError(ENOMEM)."""
+        while len(self.status_frames) < nr_status_frames(nr_frames):
+            self.status_frames.append(self.mmu.alloc_xen_page(self.d, writable=True))
+
+    def unpopulate_status(self) -> None:
+        """Give the status frames back, all or none. XenError(EBUSY): one is still mapped (G15, XSA-255)."""
+        for mfn in self.status_frames:
+            if self.mmu.frames.refs[mfn] != 1:
+                raise XenError(Errno.EBUSY, f"G15: status frame {self.mmu.frames.describe(mfn)} is in use")
+        while self.status_frames:
+            self.mmu.free_xen_page(self.status_frames.pop())
 
     def require_ref(self, ref: GrantRef) -> None:
         """GrantRefused(GNTST_bad_gntref) for a reference beyond the table (G1)."""
@@ -134,8 +166,9 @@ class GrantTable:
         """Give the shared frames back once nobody uses an entry any more (K4); False while somebody does."""
         if self.active:
             return False
-        while self.shared.frames:
-            self.mmu.free_xen_page(self.shared.frames.pop())
+        for frames in (self.frames, self.status_frames):
+            while frames:
+                self.mmu.free_xen_page(frames.pop())
         return True
 
     # --- pinning -------------------------------------------------------------------------------------
@@ -145,29 +178,38 @@ class GrantTable:
     ) -> Active:
         """Pin an entry for a user, and take one general reference on its frame (G2, G3).
 
-        `increment` is what the pin word grows by; `sub_page` accepts an entry marked GTF_sub_page, which on
-        version 1 means nothing. GrantRefused, and nothing changed: bad_gntref, general_error, bad_page,
-        eagain.
+        `increment` is what the pin word grows by; `sub_page` accepts an entry that grants a part of its frame,
+        which on version 1 means all of it. GrantRefused, and nothing changed: bad_gntref, general_error,
+        bad_page, eagain.
         """
         self.require_ref(ref)
         active = self.active.get(ref)
-        if active is not None and (active.domid != user or active.overflows(increment)):
-            why = f"G4: entry {ref:#x} of d{self.domid}: d{active.domid}, pin {active.pin:#x}"
-            raise GrantRefused(GNTST_general_error, why)
-        if active is None and self.d.dying:
+        if active is not None:
+            self._require_usable(ref, active, user, increment, sub_page=sub_page)
+        elif self.d.dying:
             raise GrantRefused(GNTST_bad_domain, f"K4: d{self.domid} is dying")
+        granted = None
         if active is None or not (readonly or active.written):
-            self._announce(ref, user, active, readonly=readonly, sub_page=sub_page)
-        mfn = active.mfn if active is not None else self.shared.frame(ref)
-        try:
-            self.mmu.get_page(mfn, self.domid)
-        except XenError as error:
-            self._withdraw(ref, active.pin if active else 0, readonly=readonly)
-            raise GrantRefused(GNTST_bad_page, f"G5: entry {ref:#x} of d{self.domid}: {error}") from None
+            granted = self._announce(ref, user, active, readonly=readonly, sub_page=sub_page)
         if active is None:
-            active = self.active[ref] = Active(user, mfn)
+            assert granted is not None
+            active = Active(user, granted.frame, 0, granted.start, granted.length, granted.sub_page)
+        try:
+            self.mmu.get_page(active.mfn, self.domid)
+        except XenError as error:
+            self._withdraw(ref, active.pin, readonly=readonly)
+            raise GrantRefused(GNTST_bad_page, f"G5: entry {ref:#x} of d{self.domid}: {error}") from None
+        self.active[ref] = active
         active.pin += increment
         return active
+
+    def _require_usable(
+        self, ref: GrantRef, active: Active, user: DomId, increment: int, *, sub_page: bool
+    ) -> None:
+        """A pinned entry may be pinned once more. GrantRefused(GNTST_general_error)."""
+        if active.domid != user or active.overflows(increment) or (active.sub_page and not sub_page):
+            why = f"G4: entry {ref:#x} of d{self.domid}: d{active.domid}, pin {active.pin:#x}"
+            raise GrantRefused(GNTST_general_error, why)
 
     def release(self, ref: GrantRef, decrement: int, *, readonly: bool) -> None:
         """Undo `acquire`'s pin, not its reference; the flags go with the last pin that needs them (G11)."""
@@ -179,24 +221,21 @@ class GrantTable:
 
     def _announce(
         self, ref: GrantRef, user: DomId, active: Active | None, *, readonly: bool, sub_page: bool
-    ) -> None:
-        """Check the shared entry, and set the flags that tell the granter of its use, in one exchange (G2)."""
+    ) -> Granted:
+        """Check the shared entry, and tell the granter of its use by the status (G2); what it grants."""
         self.require_stopped()
         type_mask = _TYPE if sub_page else _TYPE | _SUB_PAGE
-        wanted = _READING if readonly else _READING | _WRITING
-        head = self.shared.head(ref)
-        for _ in range(MAX_TRIES):
+
+        def check(head: int) -> None:
             flags, domid = head & 0xFFFF, head >> 16
             if active is None and (flags & type_mask != _PERMIT_ACCESS or domid != user):
                 why = f"G2: entry {ref:#x} of d{self.domid} has head {head:#x}, asked for by d{user}"
                 raise GrantRefused(GNTST_general_error, why)
             if flags & _READONLY and not readonly:
                 raise GrantRefused(GNTST_general_error, f"G2: entry {ref:#x} of d{self.domid} is read-only")
-            seen = self.shared.compare_exchange_head(ref, head, head | wanted)
-            if seen == head:
-                return
-            head = seen
-        raise GrantRefused(GNTST_general_error, f"G2: entry {ref:#x} of d{self.domid} does not hold still")
+
+        new = (0 if active else _READING) | (0 if readonly else _WRITING)
+        return self.shared.granted(ref, self.shared.announce(ref, new, check))
 
     @staticmethod
     def flags_to_clear(pin: int, *, readonly: bool) -> int:
@@ -206,9 +245,20 @@ class GrantTable:
 
     def _withdraw(self, ref: GrantRef, pin: int, *, readonly: bool) -> None:
         if flags := self.flags_to_clear(pin, readonly=readonly):
-            self.shared.clear_flags(ref, flags)
+            self.shared.withdraw(ref, flags)
+
+    def require_can_withdraw(self, pin: int, *, readonly: bool) -> None:
+        """The flags that go with the end of a use can be cleared now; `pin` is what is left.
+        GrantRefused(GNTST_eagain).
+        """
+        if self.shared.granter_writes_status and self.flags_to_clear(pin, readonly=readonly):
+            self.require_stopped()
 
     def require_stopped(self) -> None:
-        """GrantRefused(GNTST_eagain) while the granter may be changing its flags itself, not atomically."""
+        """GrantRefused(GNTST_eagain) while the granter may be changing its entries itself, not atomically.
+
+        The same with a version 2 table, whose status Xen alone writes: an emulated CPU promises no order between
+        the granter's store to an entry and its load of the status (V2.announce).
+        """
         if not self._granter_stopped(self.domid):
             raise GrantRefused(GNTST_eagain, f"d{self.domid} is being stopped: its grant flags change")

@@ -154,8 +154,7 @@ def require_flags_can_change(mapping: Mapping, parts: int) -> None:
     """
     readonly = mapping.flags & READONLY
     left = mapping.granter.active[mapping.ref].pin - pin_increment(parts | readonly)
-    if mapping.granter.flags_to_clear(left, readonly=bool(readonly)):
-        mapping.granter.require_stopped()
+    mapping.granter.require_can_withdraw(left, readonly=bool(readonly))
 
 
 def remove_host_mapping(

@@ -1,60 +1,88 @@
 """A grant table's entries as they lie in the frames that the granter and Xen share.
 
-    entry (8 bytes):   flags u16 │ domid u16 │ frame u32           512 to a frame
+    version 1 (8 bytes):   flags u16 │ domid u16 │ frame u32                              512 to a frame
+    version 2 (16 bytes):  flags u16 │ domid u16 │ page_off u16 │ length u16 │ frame u64  256 to a frame
+                           status u16, in a status frame of its own                       2048 to a frame
 
-The granter writes its entries; Xen alone sets and clears GTF_reading and GTF_writing, and only by an atomic
-operation on the flags or on the head (flags and domid, 32 bits), for both may write at once. Where the host
-has no atomics (machine/atomic.py gave None), or the granter's own read-modify-write is not one, the granter
-must be off its CPU; the caller has seen to that (GrantTable.may_write).
+The granter writes its entries; Xen alone sets and clears GTF_reading and GTF_writing. In version 1 they are two bits
+of the entry's own flags, which both sides write: Xen does so only by an atomic operation on the flags or on the head
+(flags and domid, 32 bits). In version 2 they are a word that Xen alone writes. Where the host has no atomics
+(machine/atomic.py gave None), or the granter's own read-modify-write is not one, the granter must be off its CPU; the
+caller has seen to that (GrantTable.require_stopped).
 
-Nothing read here is believed twice: a caller takes one head, checks it, and exchanges it for the new one
-(G2).
+Nothing read here is believed twice: a caller gets the one head that was checked, and what else the entry says goes by
+that (G2).
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import ClassVar, Final, NamedTuple
 
+from hypervisor.grants.status import GrantRefused
 from hypervisor.machine.atomic import Atomics
 from hypervisor.machine.memory import MachineMemory
-from hypervisor.public.grant_table import grant_entry_v1
+from hypervisor.public.grant_table import (
+    GNTST_general_error,
+    GTF_reading,
+    GTF_sub_page,
+    grant_entry_v1,
+    grant_entry_v2,
+    grant_entry_v2_sub_page,
+    grant_status_t,
+)
+from hypervisor.public.layout import Struct, c_type
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, GrantRef, Mfn
 
-ENTRIES_PER_FRAME: Final = PAGE_SIZE // grant_entry_v1.sizeof
-_ENTRY: Final = grant_entry_v1.sizeof
-_FRAME_OFFSET: Final = grant_entry_v1.offsetof("frame")
+MAX_TRIES: Final = 5
+"""How often a head that the granter keeps changing is tried (G2, XSA-295)."""
+
+_STATUS: Final = c_type(grant_status_t).size
+_V1_FRAME: Final = grant_entry_v1.offsetof("frame")
+_V2_FRAME: Final = grant_entry_v2.offsetof("full_page.frame")
+
+_READING, _SUB_PAGE = int(GTF_reading), int(GTF_sub_page)
+Check = Callable[[int], None]
+"""Asks whether a head (flags | domid << 16) allows a use. GrantRefused."""
+
+
+class Granted(NamedTuple):
+    """What an entry lets others use: bytes [start, start + length) of a frame. A part of it may be copied only."""
+
+    frame: Mfn
+    start: int = 0
+    length: int = PAGE_SIZE
+    sub_page: bool = False
 
 
 class SharedEntries:
-    """The entries of one table. References are in range: the table has checked them (G1)."""
+    """What both versions have in common. References are in range: the table has checked them (G1)."""
 
-    def __init__(self, memory: MachineMemory, atomics: Atomics | None) -> None:
+    version: ClassVar[int]
+    entry: ClassVar[type[Struct]]
+    granter_writes_status: ClassVar[bool]
+    """Whether Xen's flags lie in a word that the granter writes, too."""
+
+    def __init__(self, memory: MachineMemory, atomics: Atomics | None, frames: list[Mfn]) -> None:
         self._memory = memory
         self._atomics = atomics
-        self.frames: list[Mfn] = []
+        self.frames = frames
 
     def __len__(self) -> int:
-        return len(self.frames) * ENTRIES_PER_FRAME
+        return len(self.frames) * PAGE_SIZE // self.entry.sizeof
 
-    def _maddr(self, ref: int) -> int:
-        mfn = self.frames[ref // ENTRIES_PER_FRAME]
-        return (mfn << PAGE_SHIFT) + ref % ENTRIES_PER_FRAME * _ENTRY
+    def maddr(self, ref: int) -> int:
+        """Where an entry lies."""
+        frame, offset = divmod(ref * self.entry.sizeof, PAGE_SIZE)
+        return (self.frames[frame] << PAGE_SHIFT) + offset
 
     def head(self, ref: GrantRef) -> int:
         """flags | domid << 16, read at once."""
-        return int.from_bytes(self._memory.read(self._maddr(ref), 4), "little")
-
-    def frame(self, ref: GrantRef) -> Mfn:
-        """The frame number that the entry holds now."""
-        return Mfn(int.from_bytes(self._memory.read(self._maddr(ref) + _FRAME_OFFSET, 4), "little"))
-
-    def set_frame(self, ref: GrantRef, mfn: Mfn) -> None:
-        """Tell the granter which frame it got (GNTTABOP_transfer)."""
-        self._memory.write(self._maddr(ref) + _FRAME_OFFSET, mfn.to_bytes(4, "little"))
+        return int.from_bytes(self._memory.read(self.maddr(ref), 4), "little")
 
     def compare_exchange_head(self, ref: GrantRef, expected: int, new: int) -> int:
         """Write `new` if the head is `expected`; returns what was there."""
-        maddr = self._maddr(ref)
+        maddr = self.maddr(ref)
         if self._atomics is not None:
             return self._atomics.compare_exchange_32(self._memory.base + maddr, expected, new)
         seen = self.head(ref)
@@ -63,24 +91,164 @@ class SharedEntries:
         return seen
 
     def clear_flags(self, ref: GrantRef, flags: int) -> None:
-        """Clear these flags, and touch nothing else of the entry."""
-        maddr = self._maddr(ref)
-        if self._atomics is not None:
-            self._atomics.and_16(self._memory.base + maddr, ~flags & 0xFFFF)
-        else:
-            self._memory.write(maddr, (self.head(ref) & 0xFFFF & ~flags).to_bytes(2, "little"))
+        """Clear these flags of the entry, and touch nothing else of it."""
+        self._clear(self.maddr(ref), flags)
 
     def set_flags(self, ref: GrantRef, flags: int) -> None:
-        """Set these flags, and touch nothing else of the entry."""
-        maddr = self._maddr(ref)
-        if self._atomics is not None:
-            self._atomics.or_16(self._memory.base + maddr, flags)
-        else:
-            self._memory.write(maddr, (self.head(ref) & 0xFFFF | flags).to_bytes(2, "little"))
+        """Set these flags of the entry, and touch nothing else of it."""
+        self._set(self.maddr(ref), flags)
 
     def swap(self, a: GrantRef, b: GrantRef) -> None:
         """Exchange two entries whole; the granter itself asks, so it is not writing them."""
-        at_a, at_b = self._maddr(a), self._maddr(b)
-        entry_a, entry_b = self._memory.read(at_a, _ENTRY), self._memory.read(at_b, _ENTRY)
-        self._memory.write(at_a, entry_b)
-        self._memory.write(at_b, entry_a)
+        self._swap(self.maddr(a), self.maddr(b), self.entry.sizeof)
+
+    # --- what differs --------------------------------------------------------------------------------
+
+    def frame(self, ref: GrantRef) -> Mfn:
+        """The frame number that the entry holds now."""
+        raise NotImplementedError
+
+    def set_frame(self, ref: GrantRef, mfn: Mfn) -> None:
+        """Tell the granter which frame it got (GNTTABOP_transfer)."""
+        raise NotImplementedError
+
+    def granted(self, ref: GrantRef, head: int) -> Granted:
+        """What the entry grants, by the head that was checked."""
+        raise NotImplementedError
+
+    def announce(self, ref: GrantRef, flags: int, check: Check) -> int:
+        """Set GTF_reading, and those of `flags`, if `check` agrees; the head it agreed to (G2). GrantRefused."""
+        raise NotImplementedError
+
+    def set_status(self, ref: GrantRef, flags: int) -> None:
+        """Set GTF_reading or GTF_writing or both, whatever the entry says."""
+        raise NotImplementedError
+
+    def withdraw(self, ref: GrantRef, flags: int) -> None:
+        """Clear GTF_reading or GTF_writing or both, as the last use that needs them ends (G11)."""
+        raise NotImplementedError
+
+    def status(self, ref: GrantRef) -> int:
+        """The word that GTF_reading and GTF_writing are in."""
+        raise NotImplementedError
+
+    # --- words ---------------------------------------------------------------------------------------
+
+    def _clear(self, maddr: int, flags: int) -> None:
+        if self._atomics is not None:
+            self._atomics.and_16(self._memory.base + maddr, ~flags & 0xFFFF)
+        else:
+            self._memory.write(maddr, (self._u16(maddr) & ~flags).to_bytes(2, "little"))
+
+    def _set(self, maddr: int, flags: int) -> None:
+        if self._atomics is not None:
+            self._atomics.or_16(self._memory.base + maddr, flags)
+        else:
+            self._memory.write(maddr, (self._u16(maddr) | flags).to_bytes(2, "little"))
+
+    def _u16(self, maddr: int) -> int:
+        return int.from_bytes(self._memory.read(maddr, 2), "little")
+
+    def _swap(self, a: int, b: int, size: int) -> None:
+        memory = self._memory
+        entry_a, entry_b = memory.read(a, size), memory.read(b, size)
+        memory.write(a, entry_b)
+        memory.write(b, entry_a)
+
+
+class SharedEntriesV1(SharedEntries):
+    """The status is in the flags of the entry itself."""
+
+    version = 1
+    entry = grant_entry_v1
+    granter_writes_status = True
+
+    def frame(self, ref: GrantRef) -> Mfn:
+        return Mfn(int.from_bytes(self._memory.read(self.maddr(ref) + _V1_FRAME, 4), "little"))
+
+    def set_frame(self, ref: GrantRef, mfn: Mfn) -> None:
+        self._memory.write(self.maddr(ref) + _V1_FRAME, mfn.to_bytes(4, "little"))
+
+    def granted(self, ref: GrantRef, head: int) -> Granted:
+        return Granted(self.frame(ref))
+
+    def announce(self, ref: GrantRef, flags: int, check: Check) -> int:
+        """In one exchange with the head that was checked."""
+        head = self.head(ref)
+        for _ in range(MAX_TRIES):
+            check(head)
+            seen = self.compare_exchange_head(ref, head, head | flags | _READING)
+            if seen == head:
+                return head
+            head = seen
+        raise GrantRefused(GNTST_general_error, f"G2: entry {ref:#x} does not hold still")
+
+    def set_status(self, ref: GrantRef, flags: int) -> None:
+        self.set_flags(ref, flags)
+
+    def withdraw(self, ref: GrantRef, flags: int) -> None:
+        self.clear_flags(ref, flags)
+
+    def status(self, ref: GrantRef) -> int:
+        return self.head(ref) & 0xFFFF
+
+
+class SharedEntriesV2(SharedEntries):
+    """The status is a word of Xen's; there is one for every entry."""
+
+    version = 2
+    entry = grant_entry_v2
+    granter_writes_status = False
+
+    def __init__(
+        self, memory: MachineMemory, atomics: Atomics | None, frames: list[Mfn], status_frames: list[Mfn]
+    ) -> None:
+        super().__init__(memory, atomics, frames)
+        self.status_frames = status_frames
+
+    def frame(self, ref: GrantRef) -> Mfn:
+        return Mfn(int.from_bytes(self._memory.read(self.maddr(ref) + _V2_FRAME, 8), "little"))
+
+    def set_frame(self, ref: GrantRef, mfn: Mfn) -> None:
+        self._memory.write(self.maddr(ref) + _V2_FRAME, mfn.to_bytes(8, "little"))
+
+    def granted(self, ref: GrantRef, head: int) -> Granted:
+        if not head & _SUB_PAGE:
+            return Granted(self.frame(ref))
+        part = grant_entry_v2_sub_page.unpack(self._memory.read(self.maddr(ref), self.entry.sizeof))
+        return Granted(Mfn(part.frame), part.page_off, part.length, sub_page=True)
+
+    def announce(self, ref: GrantRef, flags: int, check: Check) -> int:
+        """The status first, then the head again: a granter that takes its entry back looks the other way round."""
+        check(self.head(ref))
+        self.set_status(ref, flags | _READING)
+        head = self.head(ref)
+        try:
+            check(head)
+        except GrantRefused:
+            self.withdraw(ref, flags)
+            raise
+        return head
+
+    def set_status(self, ref: GrantRef, flags: int) -> None:
+        self._set(self._status_maddr(ref), flags)
+
+    def withdraw(self, ref: GrantRef, flags: int) -> None:
+        self._clear(self._status_maddr(ref), flags)
+
+    def status(self, ref: GrantRef) -> int:
+        return self._u16(self._status_maddr(ref))
+
+    def swap(self, a: GrantRef, b: GrantRef) -> None:
+        super().swap(a, b)
+        self._swap(self._status_maddr(a), self._status_maddr(b), _STATUS)
+
+    def _status_maddr(self, ref: int) -> int:
+        frame, offset = divmod(ref * _STATUS, PAGE_SIZE)
+        return (self.status_frames[frame] << PAGE_SHIFT) + offset
+
+
+def nr_status_frames(nr_frames: int) -> int:
+    """How many frames hold the status words of a version 2 table of `nr_frames` frames."""
+    entries = nr_frames * PAGE_SIZE // grant_entry_v2.sizeof
+    return -(-entries * _STATUS // PAGE_SIZE)

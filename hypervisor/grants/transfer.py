@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from hypervisor.grants.grant_table import MAX_TRIES, GrantTable
+from hypervisor.grants.grant_table import GrantTable
+from hypervisor.grants.shared_entries import MAX_TRIES
 from hypervisor.grants.status import GrantRefused
 from hypervisor.public.errno import XenError
 from hypervisor.public.grant_table import (

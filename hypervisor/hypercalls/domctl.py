@@ -13,6 +13,7 @@ from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.info import domain_info
 from hypervisor.domain.lifecycle import MAX_VCPUS, begin_destroy, create_domain
 from hypervisor.domain.vcpu import Vcpu
+from hypervisor.grants.grant_table import MAX_GRANT_VERSION
 from hypervisor.hypercalls.call import Call, Continue, Result
 from hypervisor.hypercalls.domctl_memory import MEMORY_OPS
 from hypervisor.mm.frame_table import PGT
@@ -26,6 +27,7 @@ from hypervisor.public.domctl import (
     XEN_DOMCTL_getdomaininfo,
     XEN_DOMCTL_getvcpucontext,
     XEN_DOMCTL_getvcpuinfo,
+    XEN_DOMCTL_GRANT_version_mask,
     XEN_DOMCTL_hypercall_init,
     XEN_DOMCTL_iomem_permission,
     XEN_DOMCTL_ioport_permission,
@@ -64,6 +66,9 @@ def do_createdomain(call: Call, op: xen_domctl) -> Result:
         raise XenError(Errno.EEXIST, f"there is a domain {domid} already")
     if domid >= DOMID_FIRST_RESERVED:
         domid = hv.free_domid()
+    grant_version = config.grant_opts & XEN_DOMCTL_GRANT_version_mask
+    if not 1 <= grant_version <= MAX_GRANT_VERSION:
+        raise XenError(Errno.EINVAL, f"there is no grant table version {grant_version}")
     create_domain(
         hv,
         DomId(domid),
@@ -72,6 +77,7 @@ def do_createdomain(call: Call, op: xen_domctl) -> Result:
         max_evtchn_port=min(config.max_evtchn_port, 0x7FFF_FFFF),
         max_grant_frames=_limit(config.max_grant_frames, DEFAULT_GRANT_FRAMES, MAX_GRANT_FRAMES),
         max_maptrack_frames=_limit(config.max_maptrack_frames, DEFAULT_MAPTRACK_FRAMES, MAX_MAPTRACK_FRAMES),
+        max_grant_version=grant_version,
     )
     op.domain = DomId(domid)
     call.write(call.args[0], op)

@@ -5,8 +5,7 @@
 
 Each structure is read once and only what is an output is written, into that structure, before the next one
 is read. A batch is cut where the budget of the dispatch ends, and goes on behind what is done: none is
-repeated, none skipped (G17, XSA-318). Error numbers and statuses: Xen's xen/common/grant_table.c with
-version 1 as the highest.
+repeated, none skipped (G17, XSA-318). Error numbers and statuses: Xen's xen/common/grant_table.c.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from typing import Any, Final
 
 from hypervisor.grants.cache_flush import cache_flush
 from hypervisor.grants.copying import copy
-from hypervisor.grants.grant_table import GRANT_VERSION
 from hypervisor.grants.mapping import map_grant_ref, unmap
 from hypervisor.grants.status import GrantRefused
 from hypervisor.grants.transfer import transfer
+from hypervisor.grants.versions import set_version
 from hypervisor.hypercalls.call import Call, Continue
 from hypervisor.hypercalls.outputs import write_outputs
 from hypervisor.mm.layout import addr_ok
@@ -226,35 +225,36 @@ def do_query_size(call: Call, uop: int, count: int) -> int:
 
 
 def do_set_version(call: Call, uop: int, _count: int) -> int:
-    """1 is what a table has; 2 is unknown to a Xen that stops at 1. The version in force is written back
-    either way.
-    """
-    op = call.read(uop, gnttab_set_version)
-    asked, op.version = op.version, GRANT_VERSION
-    write_outputs(call, uop, op, "version")
-    if asked not in (1, 2):
-        raise XenError(Errno.EINVAL, f"there is no grant table version {asked}")
-    if asked != GRANT_VERSION:
-        raise XenError(Errno.ENOSYS, f"grant table version {asked} is not offered")
+    """The version in force is written back, also after a refusal."""
+    op, grants = call.read(uop, gnttab_set_version), call.domain.grants
+    try:
+        set_version(grants, op.version)
+    finally:
+        op.version = grants.shared.version
+        write_outputs(call, uop, op, "version")
     return 0
 
 
 def do_get_version(call: Call, uop: int, _count: int) -> int:
     op = call.read(uop, gnttab_get_version)
-    call.require_privilege_over(call.target(op.dom))
-    op.version = GRANT_VERSION
+    target = call.target(op.dom)
+    call.require_privilege_over(target)
+    op.version = target.grants.shared.version
     write_outputs(call, uop, op, "version")
     return 0
 
 
 def do_get_status_frames(call: Call, uop: int, count: int) -> int:
-    """A version 1 table has no status frames: none can be listed."""
+    """List the first `nr_frames` status frames of a version 2 table; version 1 has none."""
     require_one(count)
     op = call.read(uop, gnttab_get_status_frames)
     require_range(op.frame_list, 8 * op.nr_frames)
     target, op.status = target_status(call, op.dom)
-    if target is not None and op.nr_frames:
+    if target is not None:
+        frames = target.grants.status_frames
         op.status = int(GNTST_general_error)
+        if op.nr_frames <= len(frames):
+            op.status = list_frames(call, op.frame_list, frames[: op.nr_frames])
     write_outputs(call, uop, op, "status")
     return 0
 

@@ -118,9 +118,11 @@ class Allocator:
         return mfn
 
     def free_xen_page(self, mfn: int) -> None:
-        """Xen is done with the frame; it stays while the guest maps it."""
-        if self.frames.flags[mfn] & ALLOCATED:
-            self.frames.tcount[mfn] -= 1
+        """Xen is done with the frame; it stays while the guest maps it, and is old from now on to the CPUs (T1)."""
+        frames = self.frames
+        if frames.flags[mfn] & ALLOCATED:
+            frames.tcount[mfn] -= 1
+            frames.stamp[mfn] = self.domains[DomId(frames.owner[mfn])].flush_clock
             self.put_page_alloc_ref(mfn)
 
     def steal_page(self, mfn: int, d: DomainMemory) -> None:

@@ -1,6 +1,6 @@
 """Grant tables: how one domain lets another use a frame of its memory.
 
-Version 1 in full; version 2 as numbers and entry layout. Source: Xen public/grant_table.h.
+Source: Xen public/grant_table.h.
 """
 
 from enum import IntEnum, IntFlag
@@ -179,6 +179,11 @@ class grant_entry_v2(Union, size=16):
     full_page: grant_entry_v2_full_page
     sub_page: grant_entry_v2_sub_page
     transitive: grant_entry_v2_transitive
+
+
+grant_status_t = (
+    u16  # of each version 2 entry, in the status frames: GTF_reading and GTF_writing, Xen's alone
+)
 
 
 class gnttab_map_grant_ref(Struct, size=32):

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from hypervisor.grants import grant_table, transfer
+from hypervisor.grants import shared_entries, transfer
 from hypervisor.grants.shared_entries import SharedEntries
 from hypervisor.public.grant_table import (
     GNTST_general_error,
@@ -119,7 +119,7 @@ def test_every_operation_ends_while_the_entry_is_flipped_at_full_speed():
 
 
 def test_negative_control_more_tries_are_noticed(monkeypatch):
-    for module in (grant_table, transfer):
+    for module in (shared_entries, transfer):
         monkeypatch.setattr(module, "MAX_TRIES", 1000)
     with pytest.raises(AssertionError), granting_domains() as house:
         probe(house, monkeypatch)

@@ -249,6 +249,7 @@ class Lifecycle:
                 config.maxvcpus,
                 limit(config.max_grant_frames),
                 limit(config.max_maptrack_frames),
+                config.max_grant_version,
                 config.max_event_channels or DEFAULT_EVENT_PORTS,
             )
         except XenError as error:

@@ -16,6 +16,7 @@ from hypervisor.public.arch_x86.xen import vcpu_guest_context
 from hypervisor.public.domctl import (
     XEN_DOMCTL_INTERFACE_VERSION,
     Domctl,
+    XEN_DOMCTL_GRANT_version_mask,
     xen_domctl,
     xen_domctl_createdomain,
     xen_domctl_getdomaininfo,
@@ -119,7 +120,13 @@ class XenCtrl:
         self._load = kernel.cpu.load
 
     def createdomain(
-        self, handle: bytes, max_vcpus: int, grant_frames: int, maptrack_frames: int, max_port: int
+        self,
+        handle: bytes,
+        max_vcpus: int,
+        grant_frames: int,
+        maptrack_frames: int,
+        grant_version: int,
+        max_port: int,
     ) -> DomId:
         """A new domain without vCPUs and memory, paused; its id is Xen's choice. Limits of -1: Xen's
         default.
@@ -130,7 +137,7 @@ class XenCtrl:
             max_evtchn_port=max_port,
             max_grant_frames=grant_frames,
             max_maptrack_frames=maptrack_frames,
-            grant_opts=1,
+            grant_opts=grant_version & XEN_DOMCTL_GRANT_version_mask,
         )
         op = self._domctl(Domctl.XEN_DOMCTL_createdomain, DOMID_INVALID, xen_domctl_u(createdomain=arguments))
         return DomId(op.domain)

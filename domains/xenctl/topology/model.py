@@ -225,6 +225,7 @@ class Domain(Part):
     cap: int | None = Field(default=None, ge=0)
     max_grant_frames: int | None = Field(default=None, ge=1)
     max_maptrack_frames: int | None = Field(default=None, ge=0)
+    max_grant_version: int | None = Field(default=None, ge=1, le=2)
     max_event_channels: int | None = Field(default=None, ge=1)
 
 

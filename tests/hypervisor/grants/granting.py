@@ -19,12 +19,19 @@ from hypervisor.public.grant_table import (
     GNTMAP_readonly,
     GrantTableOp,
     GTF_permit_access,
+    GTF_reading,
+    GTF_sub_page,
+    GTF_writing,
     gnttab_copy,
     gnttab_copy_ptr,
     gnttab_copy_ptr_u,
     gnttab_map_grant_ref,
+    gnttab_set_version,
     gnttab_unmap_grant_ref,
+    grant_entry_header,
     grant_entry_v1,
+    grant_entry_v2_full_page,
+    grant_entry_v2_sub_page,
 )
 from hypervisor.public.layout import Struct
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, Mfn, VAddr
@@ -38,6 +45,7 @@ FIRST_FREE_PAGE = 512
 HOST = int(GNTMAP_host_map)
 READONLY = int(GNTMAP_readonly)
 PERMIT = int(GTF_permit_access)
+USED = int(GTF_reading | GTF_writing)
 PTE_FLAGS = 0x63  # P RW A D
 FRAMES_EVERY = 20
 """Hypercalls between two recounts of the frame table."""
@@ -72,17 +80,53 @@ class Guest:
     # --- its own grant table ---------------------------------------------------------------------------
 
     def offer(self, ref: int, to: int, mfn: int, flags: int = PERMIT) -> None:
-        """Write a whole entry of its table."""
-        self.write_entry(ref, grant_entry_v1(flags=flags, domid=DomId(to), frame=mfn))
+        """Write a whole entry of its table, in the form the table has."""
+        if self.version == 1:
+            self.write_entry(ref, grant_entry_v1(flags=flags, domid=DomId(to), frame=mfn))
+        else:
+            hdr = grant_entry_header(flags=flags, domid=DomId(to))
+            self.write_entry(ref, grant_entry_v2_full_page(hdr=hdr, frame=mfn))
 
-    def write_entry(self, ref: int, entry: grant_entry_v1) -> None:
+    def offer_part(self, ref: int, to: int, mfn: int, start: int, length: int, flags: int = PERMIT) -> None:
+        """Offer some bytes of a frame, in a version 2 table."""
+        hdr = grant_entry_header(flags=flags | int(GTF_sub_page), domid=DomId(to))
+        self.write_entry(ref, grant_entry_v2_sub_page(hdr=hdr, page_off=start, length=length, frame=mfn))
+
+    def write_entry(self, ref: int, entry: Struct) -> None:
         self.memory.write(self.entry_address(ref), entry.pack())
 
-    def entry(self, ref: int) -> grant_entry_v1:
-        return grant_entry_v1.unpack(self.memory.read(self.entry_address(ref), grant_entry_v1.sizeof))
+    def entry(self, ref: int) -> Any:
+        """A grant_entry_v1, or a grant_entry_v2_full_page, as the table has it."""
+        kind = grant_entry_v1 if self.version == 1 else grant_entry_v2_full_page
+        return kind.unpack(self.memory.read(self.entry_address(ref), kind.sizeof))
+
+    def head(self, ref: int) -> tuple[int, int]:
+        """(flags, domid) of an entry."""
+        head = grant_entry_header.unpack(self.memory.read(self.entry_address(ref), 4))
+        return head.flags, head.domid
 
     def entry_address(self, ref: int) -> int:
-        return (self.grants.shared.frames[ref // 512] << PAGE_SHIFT) + ref % 512 * 8
+        size = 8 if self.version == 1 else 16
+        return (self.grants.frames[ref * size // PAGE_SIZE] << PAGE_SHIFT) + ref * size % PAGE_SIZE
+
+    def used(self, ref: int) -> int:
+        """GTF_reading and GTF_writing of an entry, as Xen tells them."""
+        if self.version == 1:
+            return self.head(ref)[0] & USED
+        frame = self.grants.status_frames[ref // 2048]
+        return int.from_bytes(self.memory.read((frame << PAGE_SHIFT) + ref % 2048 * 2, 2), "little")
+
+    @property
+    def version(self) -> int:
+        """Of its table."""
+        return self.grants.shared.version
+
+    def set_version(self, version: int) -> int:
+        """The result."""
+        op = gnttab_set_version(version=version)
+        result, (record,) = self.grant_table_op(GrantTableOp.GNTTABOP_set_version, op)
+        assert record.version == self.version
+        return int(result)
 
     # --- hypercalls -----------------------------------------------------------------------------------
 

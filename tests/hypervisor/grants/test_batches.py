@@ -22,7 +22,6 @@ from hypervisor.public.grant_table import (
     gnttab_get_version,
     gnttab_map_grant_ref,
     gnttab_query_size,
-    gnttab_set_version,
     gnttab_setup_table,
     gnttab_swap_grant_ref,
 )
@@ -156,15 +155,6 @@ def test_only_a_privileged_domain_asks_about_others(house):
     for dom, errno in ((2, Errno.EPERM), (77, Errno.ESRCH)):
         op = gnttab_get_version(dom=DomId(dom))
         assert house.dom1.grant_table_op(GrantTableOp.GNTTABOP_get_version, op)[0] == -errno
-
-
-def test_version_1_is_all_there_is(house):
-    get = GrantTableOp.GNTTABOP_get_version
-    assert house.dom1.one(get, gnttab_get_version(dom=DOMID_SELF)).version == 1
-    for asked, result in ((1, 0), (2, -Errno.ENOSYS), (0, -Errno.EINVAL), (3, -Errno.EINVAL)):
-        op = gnttab_set_version(version=asked)
-        answer = house.dom1.grant_table_op(GrantTableOp.GNTTABOP_set_version, op)
-        assert answer == (result, [gnttab_set_version(version=1)])
 
 
 def test_a_version_1_table_has_no_status_frames(house):

@@ -1,6 +1,7 @@
 """Random hypercalls of three domains on each other's grants, deaths in the middle included.
 
-Domain 1 keeps the rules when it writes its entries, domain 2 writes what it likes whenever it likes. After
+Domain 1 keeps the rules when it writes its entries, domain 2 writes what it likes whenever it likes; each changes the
+version of its table as it pleases. After
 every step all grants are recounted, after every few every frame of the machine; what was refused must have
 changed nothing, and what was allowed must have been offered.
 """
@@ -17,6 +18,7 @@ from hypervisor.grants import copying, mapping
 from hypervisor.grants.grant_table import GrantTable
 from hypervisor.grants.maptrack import Maptrack
 from hypervisor.mm.grant_entries import GrantEntries
+from hypervisor.public.errno import Errno
 from hypervisor.public.grant_table import (
     GrantTableOp,
     gnttab_copy,
@@ -25,38 +27,45 @@ from hypervisor.public.grant_table import (
     gnttab_transfer,
     gnttab_unmap_and_replace,
     gnttab_unmap_grant_ref,
-    grant_entry_v1,
+    grant_entry_v2_sub_page,
 )
 from hypervisor.public.types import PAGE_SHIFT, DomId, GrantRef
 from hypervisor.public.xen import DOMID_SELF
 from tests.hypervisor.grants.granting import PTE_FLAGS, Guest, by_frame, by_ref, granting_domains
 
 PAGES = 5
+REFS = range(7, 12)
+"""The first is one of the reserved entries, which may be in use while the version changes."""
 who = st.integers(0, 2)
 pages = st.integers(0, PAGES - 1)
-refs = st.integers(8, 11)
+refs = st.sampled_from(REFS)
 any_refs = refs | refs | st.sampled_from([0, 511, 512, 2**31, 2**32 - 1])
 domids = who | st.sampled_from([int(DOMID_SELF), 77, 0x7FF2])
 map_flags = st.sampled_from([1, 2, 2, 2, 3, 5, 6, 6, 7, 10, 18, 22, 0, 4, 0xFFFF_FFFF])
 entry_flags = st.sampled_from([1, 1, 1, 5, 2, 0, 3, 9, 0x19, 0x101, 6, 0xFFFF])
 offsets = st.sampled_from([0, 8, 4088, 4095, 4096, 65535])
 lengths = st.sampled_from([0, 1, 8, 4088, 4096, 4097, 65535])
+versions = st.sampled_from([1, 2])
 rarely = st.integers(0, 9).map(lambda number: number == 3)
 
 
 class RandomGrants(RuleBasedStateMachine):
     """One house per example; the strange addresses and frames are picked from lists made when it stands."""
 
-    @initialize()
-    def build(self) -> None:
+    @initialize(versions=st.tuples(versions, versions, versions))
+    def build(self, versions: tuple[int, int, int]) -> None:
         self._context = granting_domains()
         self.house = self._context.__enter__()
         self.house.honest = {DomId(0), DomId(1)}
         self.alive = set(range(3))
         self.handles: dict[int, list[tuple[int, int, int]]] = {0: [], 1: [], 2: []}
-        for guest in self.house.guests:
-            for ref in range(8, 12):
-                guest.offer(ref, 0 if ref < 10 else guest.domid, guest.page(ref - 8).mfn)
+        for guest, version in zip(self.house.guests, versions, strict=True):
+            assert guest.set_version(version) == 0
+            self.offer_much(guest)
+
+    def offer_much(self, guest: Guest) -> None:
+        for ref in REFS[1:]:
+            guest.offer(ref, 0 if ref < 10 else guest.domid, guest.page(ref - 7).mfn)
 
     def teardown(self) -> None:
         if hasattr(self, "house"):
@@ -68,7 +77,7 @@ class RandomGrants(RuleBasedStateMachine):
         guest = self.house.guests[d]
         odd = [
             guest.built.domain.shared_info,
-            guest.grants.shared.frames[0] if guest.grants.shared.frames else 0,
+            next(iter([*guest.grants.status_frames, *guest.grants.frames]), 0),
             int(guest.built.vcpu.mem.cr3 or 0),
             1,
             2**24 - 1,
@@ -92,7 +101,11 @@ class RandomGrants(RuleBasedStateMachine):
             frames.refs_np[: frames.top].tobytes(),
             frames.tcount_np[: frames.top].tobytes(),
             frames.owner_np[: frames.top].tobytes(),
-            [{ref: (a.domid, a.mfn, a.pin) for ref, a in table.active.items()} for table in tables],
+            [
+                {ref: (a.domid, a.mfn, a.pin, a.start, a.length) for ref, a in t.active.items()}
+                for t in tables
+            ],
+            [table.shared.version for table in tables],
             [len(table.maptrack) for table in tables],
             [self.entries(guest) for guest in self.house.guests],
         )
@@ -101,10 +114,11 @@ class RandomGrants(RuleBasedStateMachine):
         """Its shared entries; of domain 2 without the flags it sets by itself: a refusal clears them, as on
         Xen.
         """
-        frames = [guest.memory.page(mfn).copy() for mfn in guest.grants.shared.frames]
+        grants = guest.grants
+        frames = [guest.memory.page(mfn).copy() for mfn in (*grants.frames, *grants.status_frames)]
         if guest.domid == 2:
             for frame in frames:
-                frame &= np.uint64(2**64 - 1 - 0x18)
+                frame.view("<u2")[:] &= np.uint16(0xFFFF - 0x18)
         return [frame.tobytes() for frame in frames]
 
     def perform(self, d: int, cmd: int, record: Any) -> Any:
@@ -130,9 +144,76 @@ class RandomGrants(RuleBasedStateMachine):
         if d != 2:
             if GrantRef(ref) in guest.grants.active:
                 return
-            flags &= ~0x18
+            flags &= ~0x18 if guest.version == 1 else 0xFFFF
             of = d
-        guest.write_entry(ref, grant_entry_v1(flags=flags, domid=to, frame=self.frame(of, page, strange)))
+        guest.offer(ref, to, self.frame(of, page, strange), flags)
+
+    @rule(
+        granter=who,
+        d=who,
+        ref=refs,
+        page=pages,
+        start=st.sampled_from([0, 8, 4000]),
+        length=lengths,
+        late=offsets,
+    )
+    def copy_a_part(
+        self, granter: int, d: int, ref: int, page: int, start: int, length: int, late: int
+    ) -> None:
+        """Some bytes of a frame are offered; what is copied lies among them. A version 1 table offers all."""
+        owner = self.house.guests[granter]
+        if not {granter, d} <= self.alive or owner.version == 1 or GrantRef(ref) in owner.grants.active:
+            return
+        owner.offer_part(ref, d, owner.page(page).mfn, start, length)
+        offset = (start + late) % 4096
+        own = by_frame(DOMID_SELF, self.house.guests[d].page(page).mfn)
+        op = gnttab_copy(source=by_ref(granter, ref, offset), dest=own, len=8, flags=1)
+        if self.perform(d, GrantTableOp.GNTTABOP_copy, op).status == 0:
+            assert start <= offset <= offset + 8 <= start + length, "G13: bytes that were not granted"
+
+    @rule(ref=refs, status=st.sampled_from([0, 8, 16, 24, 0xFFFF]))
+    def scribble_over_the_status(self, ref: int, status: int) -> None:
+        """Domain 2 writes its own status frames, which is to nobody's harm but its own."""
+        guest = self.house.guests[2]
+        if guest.version == 2 and guest.grants.status_frames:
+            at = (guest.grants.status_frames[0] << PAGE_SHIFT) + 2 * ref
+            guest.memory.write(at, status.to_bytes(2, "little"))
+
+    @rule(d=who, version=versions | st.just(3), change=st.sampled_from([None, 0, 0x61, 0x63]), really=rarely)
+    def set_version(self, d: int, version: int, change: int | None, really: bool) -> None:
+        """G15; a status frame is mapped or unmapped before, and everything is offered anew afterwards."""
+        if d not in self.alive or not really:
+            return
+        guest = self.house.guests[d]
+        if change is not None and guest.version == 2:
+            entry = guest.grants.status_frames[0] << PAGE_SHIFT | change if change else 0
+            assert guest.update_va_mapping(guest.page(60).va, entry) == 0
+        before, old, kept = self.picture(), guest.version, guest.entry(7)
+        frames = self.house.machine.hv.frames
+        busy = any(ref >= 8 for ref in guest.grants.active)
+        mapped = any(frames.refs[mfn] > 1 for mfn in guest.grants.status_frames)
+        kind = guest.head(7)[0] & 3
+        result = guest.set_version(version)
+        if result:
+            assert self.picture() == before, f"set_version refused with {result}, but something changed"
+        assert result == self.result_of_set_version(old, version, busy=busy, mapped=mapped, kind=kind)
+        if result == 0 and version != old:
+            assert [guest.entry(ref).frame for ref in (8, 300 // version)] == [0, 0]
+            assert guest.entry(7).frame == (kept.frame if version == 2 or kind == 1 else 0)
+            self.offer_much(guest)
+
+    @staticmethod
+    def result_of_set_version(old: int, new: int, *, busy: bool, mapped: bool, kind: int) -> int:
+        """Entry 7 holds no frame number that version 1 could not."""
+        if new == 3:
+            return -Errno.EINVAL
+        if new == old:
+            return 0
+        if busy:
+            return -Errno.EBUSY
+        if new == 1 and kind == 3:
+            return -Errno.ERANGE
+        return -Errno.EBUSY if mapped else 0
 
     @rule(d=who, to=who, ref=refs, page=pages, readonly=rarely)
     def offer(self, d: int, to: int, ref: int, page: int, readonly: bool) -> None:
@@ -162,22 +243,27 @@ class RandomGrants(RuleBasedStateMachine):
             (mapper, granter, ref)
             for granter in self.alive
             for mapper in {0, granter} & self.alive
-            for ref in range(8, 12)
+            for ref in REFS
             if self.is_offered(self.house.guests[granter], ref, mapper, flags)
         ]
         if offers:
             mapper, granter, ref = offers[pick % len(offers)]
             self.map(mapper, granter, ref, flags, page, 30)
 
-    def is_offered(self, granter: Guest, ref: int, to: int, flags: int) -> bool:
+    def is_offered(self, granter: Guest, ref: int, to: int, flags: int, part: int = 0) -> bool:
+        """All of the frame, or its first `part` bytes for a copy."""
         active = granter.grants.active.get(GrantRef(ref))
         if active is not None:
             return active.domid == to
         if ref >= len(granter.grants.shared):
             return False
-        entry = granter.entry(ref)
-        wanted = entry.flags & 3 == 1 and entry.domid == to
-        return wanted and bool(flags & 4 or not entry.flags & 4)
+        has, domid = granter.head(ref)
+        wanted = has & 3 == 1 and domid == to and bool(flags & 4 or not has & 4)
+        if not has & 0x100 or (part and granter.version == 1):
+            return wanted
+        raw = granter.memory.read(granter.entry_address(ref), 16)
+        piece = grant_entry_v2_sub_page.unpack(raw)
+        return wanted and 0 < part <= piece.length and piece.page_off == 0
 
     @rule(d=who, pick=st.integers(0, 99), host=st.booleans(), dev=st.booleans(), wrong=st.integers(0, 30))
     def unmap(self, d: int, pick: int, host: bool, dev: bool, wrong: int) -> None:
@@ -240,7 +326,7 @@ class RandomGrants(RuleBasedStateMachine):
         op = gnttab_copy(source=own, dest=grant, len=64, flags=2)
         if not into:
             op = gnttab_copy(source=grant, dest=own, len=64, flags=1)
-        offered = self.is_offered(self.house.guests[granter], ref, d, 0 if into else 4)
+        offered = self.is_offered(self.house.guests[granter], ref, d, 0 if into else 4, part=64)
         done = self.perform(d, GrantTableOp.GNTTABOP_copy, op)
         if done is not None and done.status == 0:
             assert offered, f"G2: d{d} copied through entry {ref:#x} of d{granter}, which was not offered"
@@ -344,7 +430,24 @@ def a_copy_keeps_a_reference(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(copying, "writable", keeps)
 
 
+def status_frames_go_in_use(patch: pytest.MonkeyPatch) -> None:
+    """G15: a return to version 1 asks nobody who has the status frames (XSA-255)."""
+
+    def freed(self: GrantTable) -> None:
+        while self.status_frames:
+            self.mmu.free_xen_page(self.status_frames.pop())
+
+    patch.setattr(GrantTable, "unpopulate_status", freed)
+
+
+def any_part_is_all_of_it(patch: pytest.MonkeyPatch) -> None:
+    """G13: a copy goes beyond what is granted of a frame."""
+    patch.setattr(copying, "require_within", lambda part, offset, length: None)
+
+
 MUTATIONS = [
+    status_frames_go_in_use,
+    any_part_is_all_of_it,
     flags_stay,
     anyone_may_use_it,
     device_references_leak,
@@ -359,12 +462,12 @@ MUTATIONS = [
 def test_random_operations_find_a_missing_check(mutation, monkeypatch):
     mutation(monkeypatch)
     once = settings(
-        max_examples=60,
+        max_examples=120,
         stateful_step_count=40,
         deadline=None,
         database=None,
         phases=[Phase.generate],
         derandomize=True,
     )
-    with pytest.raises((AssertionError, KeyError, ExceptionGroup)):
+    with pytest.raises((AssertionError, KeyError, ValueError, ExceptionGroup)):
         run_state_machine_as_test(RandomGrants, settings=once)

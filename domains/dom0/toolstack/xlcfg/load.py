@@ -22,6 +22,8 @@ MAX_VCPUS: Final = 128
 MAX_MEMORY: Final = 1 << 20
 """MiB; what the machine has is checked when the domain is made."""
 
+MAX_GRANT_VERSION: Final = 2
+
 MAX_GUEST_CMDLINE: Final = 1024
 """Bytes of a command line with its NUL; Xen public/xen.h."""
 
@@ -52,6 +54,7 @@ KEYS: Final[dict[str, Callable[[Reader], Any]]] = {
     "cap": lambda value: value.number(0, 100 * MAX_VCPUS),
     "max_grant_frames": lambda value: value.number(1),
     "max_maptrack_frames": lambda value: value.number(0),
+    "max_grant_version": lambda value: value.number(1, MAX_GRANT_VERSION),
     "max_event_channels": lambda value: value.number(1),
 }
 """Every key that is acted on, and how its value is read."""
@@ -152,6 +155,7 @@ def assembled(given: dict[str, Given]) -> DomainConfig:
         cmdline=command_line(given),
         disks=value("disk", ()),
         vifs=value("vif", ()),
+        max_grant_version=value("max_grant_version", DomainConfig.max_grant_version),
         actions=Actions(**{key: given[key].value for key in ACTIONS if key in given}),
         **{key: value(key) for key in PLAIN},
     )

@@ -51,6 +51,7 @@ class DomainConfig:
     cap: int | None = None
     max_grant_frames: int | None = None
     max_maptrack_frames: int | None = None
+    max_grant_version: int = 2
     max_event_channels: int | None = None
     mark: str | None = None
     """What its maker knows it by; not of the description, and nothing to the domain."""

@@ -31,7 +31,7 @@ UNSUPPORTED: Final = frozenset(
     device_model_override device_model_stubdomain_override device_model_stubdomain_seclabel
     device_model_user device_model_version device_tree display dm_restrict driver_domain dtdev e820_host
     extratime firmware firmware_override gfx_passthru gic_version hap hdtype hpet hvm_pirq init_seclabel
-    iomem ioports irqs keymap latency max_grant_version mca_caps mmio_hole ms_vm_genid msr_relaxed
+    iomem ioports irqs keymap latency mca_caps mmio_hole ms_vm_genid msr_relaxed
     nestedhvm nomigrate nx on_soft_reset oos opengl p9 pae passthrough pci pci_msitranslate
     pci_permissive pci_power_mgmt pci_seize period pool pvcalls pvshim pvshim_cmdline pvshim_extra
     pvshim_path rdm rdm_mem_boundary seclabel serial shadow_memory slice smbios smbios_firmware soundhw
