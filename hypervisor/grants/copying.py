@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from hypervisor.grants.active import GNTPIN_hstr_inc, GNTPIN_hstw_inc
+from hypervisor.grants.active import Active, GNTPIN_hstr_inc, GNTPIN_hstw_inc
 from hypervisor.grants.grant_table import GrantTable
 from hypervisor.grants.mapping import forget_code
-from hypervisor.grants.shared_entries import Granted
 from hypervisor.grants.status import GrantRefused
 from hypervisor.mm.frame_table import PGT
 from hypervisor.public.errno import XenError
@@ -42,23 +41,23 @@ def copy(caller: GrantTable, op: gnttab_copy) -> None:
     source = table_of(caller, op.source, bool(op.flags & _SOURCE_GREF))
     dest = table_of(caller, op.dest, bool(op.flags & _DEST_GREF))
     with (
-        held(caller, source, op.source, bool(op.flags & _SOURCE_GREF), readonly=True) as readable,
-        held(caller, dest, op.dest, bool(op.flags & _DEST_GREF), readonly=False) as writable_part,
+        held(caller, source, op.source, bool(op.flags & _SOURCE_GREF), readonly=True) as from_part,
+        held(caller, dest, op.dest, bool(op.flags & _DEST_GREF), readonly=False) as to_part,
     ):
         if op.source.offset + op.len > PAGE_SIZE or op.dest.offset + op.len > PAGE_SIZE:
             raise GrantRefused(GNTST_bad_copy_arg, f"G13: {op.len} bytes cross the end of a page")
-        require_within(readable, op.source.offset, op.len)
-        require_within(writable_part, op.dest.offset, op.len)
-        memory, to_mfn = caller.memory, writable_part.frame
+        require_within(from_part, op.source.offset, op.len)
+        require_within(to_part, op.dest.offset, op.len)
+        memory, to_mfn = caller.memory, to_part.mfn
         memory.view((to_mfn << PAGE_SHIFT) + op.dest.offset, op.len)[:] = memory.view(
-            (readable.frame << PAGE_SHIFT) + op.source.offset, op.len
+            (from_part.mfn << PAGE_SHIFT) + op.source.offset, op.len
         )
         forget_code(dest, to_mfn)
 
 
-def require_within(part: Granted, offset: int, length: int) -> None:
+def require_within(part: Active, offset: int, length: int) -> None:
     """GrantRefused(GNTST_general_error): not all of it is granted."""
-    if offset < part.start or offset + length > part.start + part.length:
+    if part.sub_page and (offset < part.start or offset + length > part.start + part.length):
         why = f"G13: {length} bytes at {offset}, granted are {part.length} at {part.start}"
         raise GrantRefused(GNTST_general_error, why)
 
@@ -75,23 +74,21 @@ def table_of(caller: GrantTable, end: gnttab_copy_ptr, by_reference: bool) -> Gr
 @contextmanager
 def held(
     caller: GrantTable, owner: GrantTable, end: gnttab_copy_ptr, by_reference: bool, *, readonly: bool
-) -> Iterator[Granted]:
-    """What may be used of one end's frame, pinned and referenced for the time of the copy."""
+) -> Iterator[Active]:
+    """One end's frame, pinned and referenced for the time of the copy; one's own is as if granted to oneself."""
     if by_reference:
         increment = GNTPIN_hstr_inc if readonly else GNTPIN_hstw_inc
         ref = end.u.ref
         active = owner.acquire(ref, caller.domid, increment, readonly=readonly, sub_page=True)
-        mfn = active.mfn
-        part = Granted(mfn, active.start, active.length)
     else:
-        mfn = own_frame(owner, end.u.gmfn)
-        part = Granted(mfn)
+        active = Active(caller.domid, own_frame(owner, end.u.gmfn))
+    mfn = active.mfn
     try:
         if readonly:
-            yield part
+            yield active
         else:
             with writable(owner, mfn):
-                yield part
+                yield active
     finally:
         owner.mmu.put_page(mfn)
         if by_reference:

@@ -73,8 +73,8 @@ class SharedEntries:
 
     def maddr(self, ref: int) -> int:
         """Where an entry lies."""
-        frame, offset = divmod(ref * self.entry.sizeof, PAGE_SIZE)
-        return (self.frames[frame] << PAGE_SHIFT) + offset
+        at = ref * self.entry.sizeof
+        return (self.frames[at >> PAGE_SHIFT] << PAGE_SHIFT) + at % PAGE_SIZE
 
     def head(self, ref: GrantRef) -> int:
         """flags | domid << 16, read at once."""

@@ -43,6 +43,20 @@ class Probe(Guest):
         self.kernel.shutdown(1)
 """
 
+CHOOSING_VERSION_2 = """
+from hypervisor.public.errno import XenError
+from hypervisor.public.grant_table import GNTTABOP_set_version, gnttab_set_version
+
+class Probe(Guest):
+    def main(self) -> None:
+        op = gnttab_set_version(version=2)
+        try:
+            self.kernel.hypercalls.hypercall_grant_table_op(GNTTABOP_set_version, [op])
+        except XenError as refused:
+            print(refused.errno.name)
+        print("version", op.version)
+"""
+
 
 def test_a_domain_is_listed_with_what_it_has(shared_machine: Machine, tmp_path: Path) -> None:
     made = shared_machine.guest(tmp_path, STUBBORN, "--json", name="web")
@@ -216,3 +230,14 @@ def test_a_domain_that_crashes_at_once_is_restarted_without_holding_others_up(
     )
     shared_machine.xenctl("destroy", "other")
     assert set(shared_machine.domains()) == {"Domain-0"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"), [("", ["version 2"]), ("max_grant_version = 1", ["ENOSYS", "version 1"])]
+)
+def test_max_grant_version_is_the_highest_a_domain_may_choose(
+    limit: str, said: list[str], shared_machine: Machine, tmp_path: Path
+) -> None:
+    made = shared_machine.guest(tmp_path, CHOOSING_VERSION_2, "--console", name="chooser", extra=limit)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.splitlines()[-len(said) :] == said

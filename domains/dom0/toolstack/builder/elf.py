@@ -3,7 +3,7 @@
 Where the notes lie differs between kernels; they are looked for in this order, as Xen's libelf does:
     1. PT_NOTE segments with notes named "Xen"                    Linux, GRUB, unikernels
     2. SHT_NOTE sections with such notes                          Mini-OS and others whose linker made no
-    PT_NOTE 3. a section __xen_guest, a text KEY=VALUE,KEY=VALUE          kernels before the notes
+    3. a section __xen_guest, a text KEY=VALUE,KEY=VALUE          kernels before the notes
 
 A file is data from a stranger: every offset and count is checked against the file's length before it is
 used, and whatever is wrong ends in a ToolstackError of one line. Source: System V ABI, "Object Files"; Xen
@@ -217,7 +217,7 @@ def check_notes(elf: ElfFile, notes: XenNotes) -> None:
     """Refuse kernels that were not made for this interface."""
     version = notes.texts.get(ElfNote.XEN_ELFNOTE_XEN_VERSION, "")
     if not version.startswith("xen-3.0"):
-        raise elf.refused(f"made for Xen interface '{version[:32]}', not xen-3.0")
+        raise elf.refused(f"made for Xen interface {version[:32]!r}, not xen-3.0")
     features = notes.texts.get(ElfNote.XEN_ELFNOTE_FEATURES, "").split("|")
     if "!auto_translated_physmap" in features:
         raise elf.refused("it needs translated memory (auto_translated_physmap), which PV does not have")
@@ -310,7 +310,7 @@ def old_notes(elf: ElfFile, text: bytes) -> XenNotes:
             try:
                 notes.numbers[note] = int(value, 0) & U64
             except ValueError:
-                raise elf.refused(f"{key}={value[:32]} in __xen_guest is no number") from None
+                raise elf.refused(f"{item[:40]!r} in __xen_guest is no number") from None
     page = notes.numbers.get(ElfNote.XEN_ELFNOTE_HYPERCALL_PAGE)
     if page is not None:
         base = notes.numbers.get(ElfNote.XEN_ELFNOTE_VIRT_BASE, 0)

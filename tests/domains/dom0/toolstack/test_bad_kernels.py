@@ -63,6 +63,7 @@ BAD_KERNELS = {
     "an object file": (elf(note_segment=LINUX_NOTES, e_type=1), "not an executable"),
     "an ordinary program": (elf(), "no Xen ELF notes"),
     "another Xen": (with_notes(XEN_VERSION="xen-2.0"), "xen-2.0"),
+    "another Xen, in many lines and colours": (with_notes(XEN_VERSION="xen\n\r\x1b[2J"), "xen\\n"),
     "no segments": (elf(segments=[], note_segment=LINUX_NOTES), "entry point"),
     "program headers past the end": (elf(note_segment=LINUX_NOTES, e_phoff=1 << 62), "beyond the end"),
     "notes past the end": (note_claiming(1 << 40), "notes reach beyond the end"),
@@ -74,7 +75,7 @@ BAD_KERNELS = {
     "very many notes": (elf(note_segment=bytes(12 * 100_000)), "too many notes"),
     "a number in text that is none": (
         elf(sections={"__xen_guest": (SHT_PROGBITS, b"XEN_VER=xen-3.0,VIRT_BASE=zero\0")}),
-        "VIRT_BASE=zero",
+        "'VIRT_BASE=zero'",
     ),
     "overlapping segments": (
         with_segments((KERNEL_AT, CODE, 0x3000), (KERNEL_AT + 4, CODE, 0x3000)),
