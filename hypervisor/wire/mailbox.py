@@ -41,14 +41,11 @@ class Mailbox:
     def __init__(self, fd: int) -> None:
         self._map = mmap.mmap(fd, PAGE_SIZE)
         view = memoryview(self._map)
-        octets = np.frombuffer(view, dtype=np.uint8)
-        self.address = int(octets.ctypes.data)
+        self.address = int(np.frombuffer(view, np.uint8).ctypes.data)
         self._raised = view[0:_APPLIED]
         self._applied = view[_APPLIED:_VCPU]
         self._counters = view[_VCPU:_EPOCH].cast("Q")
         self._octets = view
-        self._raised_words = octets[0:_APPLIED].view("<u8")
-        self._applied_words = octets[_APPLIED:_VCPU].view("<u8")
 
     # --- the core's side -------------------------------------------------------------------------
 
@@ -104,13 +101,15 @@ class Mailbox:
 
     def take_raised(self) -> list[int]:
         """The ports raised since the last call, now applied: the caller sets their pending bits."""
-        fresh = np.bitwise_xor(self._raised_words, self._applied_words)
-        if not fresh.any():
-            return []
-        self._applied_words ^= fresh
-        return [int(p) for p in np.flatnonzero(np.unpackbits(fresh.view(np.uint8), bitorder="little"))]
+        fresh = int.from_bytes(self._raised, "little") ^ int.from_bytes(self._applied, "little")
+        ports = []
+        while fresh:
+            port = (fresh & -fresh).bit_length() - 1
+            fresh &= fresh - 1
+            self._applied[port >> 3] ^= 1 << (port & 7)
+            ports.append(port)
+        return ports
 
     def close(self) -> None:
-        self._raised_words = self._applied_words = np.empty(0, dtype="<u8")
         for view in (self._raised, self._applied, self._counters, self._octets):
             view.release()

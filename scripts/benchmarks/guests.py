@@ -29,11 +29,14 @@ from drivers.net.ip.ipv4 import address_of
 from drivers.net.ip.tcp.connection import Connection
 from hypervisor.machine.paging import TABLE_ENTRIES
 from hypervisor.public.grant_table import GNTCOPY_source_gref, gnttab_copy
+from hypervisor.public.io.blkif import BLKIF_RSP_OKAY
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, Port, VAddr
 from hypervisor.public.version import XENVER_version
 from hypervisor.public.xen import DOMID_SELF, mmu_update
 
 MIB: Final = 1 << 20
+DEPTHS: Final = 8
+"""A stream lasts so many times its depth, so that its beginning and its end count little."""
 WARM_UP: Final = 10
 """Calls made before those that are timed."""
 LOST: Final = 1.0
@@ -189,7 +192,11 @@ class Disk(Obedient):
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel)
-        self.commands |= {"sequential": self.sequential, "scattered": self.scattered}
+        self.commands |= {
+            "sequential": self.sequential,
+            "streamed": self.streamed,
+            "scattered": self.scattered,
+        }
 
     def main(self) -> None:
         device = self.kernel.xenbus.directory("device/vbd")[0]
@@ -203,9 +210,40 @@ class Disk(Obedient):
         return timed(self.read_on, calls)
 
     def read_on(self) -> None:
-        count = MIB // SECTOR_SIZE
-        self.disk.read(self.next, count)
-        self.next = (self.next + count) % self.disk.sectors
+        self.disk.read(self.ahead(), MIB // SECTOR_SIZE)
+
+    def ahead(self) -> int:
+        """The sector behind the last megabyte asked for."""
+        at, count = self.next, MIB // SECTOR_SIZE
+        self.next = (at + count) % self.disk.sectors
+        return at
+
+    def streamed(self, calls: int, depth: int) -> float:
+        """Seconds of one read of 1 MiB while `depth` of them are on their way, each behind the one before."""
+        return timed(lambda: self.stream(depth * DEPTHS, depth), -(-calls // (depth * DEPTHS))) / (
+            depth * DEPTHS
+        )
+
+    def stream(self, total: int, depth: int) -> None:
+        """Read `total` megabytes; each one that comes in makes room for another."""
+        submitted = done = 0
+
+        def submit() -> None:
+            nonlocal submitted
+            submitted += 1
+            self.disk.submit_read(self.ahead(), MIB // SECTOR_SIZE, came)
+
+        def came(status: int, data: bytes) -> None:
+            nonlocal done
+            if status != BLKIF_RSP_OKAY or len(data) != MIB:
+                raise SystemError(f"a read ended with status {status}")
+            done += 1
+            if submitted < total:
+                submit()
+
+        for _ in range(min(depth, total)):
+            submit()
+        self.kernel.wait(lambda: done == total)
 
     def scattered(self, calls: int) -> float:
         """Seconds of one read of 4 KiB somewhere."""
