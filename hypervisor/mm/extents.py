@@ -5,7 +5,8 @@
 
 Free frames are handed out in a scrambled order, so that no guest can take contiguous MFNs for granted; a run of
 2**order frames is searched for when asked. A freed frame stays its domain's: it is cleared before it is used again
-(M2), and its memory goes back to the host in batches.
+(M2), and its memory goes back to the host in batches. So no other domain can ever hold a translation to it, or see
+what was in it (T2).
 
 Invariant: an extent's frames are mapped in the core from `add` to `release`; every free frame of the domain is on
 `free` at least once (numbers that a run took are skipped when met).

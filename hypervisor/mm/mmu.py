@@ -8,6 +8,8 @@
 The methods here are what other rooms use; the hypercall decoders reach for the parts themselves.
 """
 
+import numpy as np
+
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.mm import xen_slots
 from hypervisor.mm.allocator import Allocator
@@ -50,8 +52,8 @@ class Mmu:
     ) -> None:
         """`memory` has the Xen memfd (layout.XEN_FRAMES frames) mapped writable at MFN 0, and only it.
 
-        `domains` gets an entry from `create`; the caller removes it after `release_extents`. `quota_frames` bounds
-        the sum of all domains' frames.
+        `domains` has an entry for each domain from `create` to `release_extents`. `quota_frames` bounds the sum of
+        all domains' frames.
         """
         self.frames = frames
         self.domains = domains
@@ -86,17 +88,29 @@ class Mmu:
         privileged: bool,
         nr_vcpus: int = 1,
     ) -> DomainMemory:
-        """A new domain without frames of its own. XenError(ENOMEM): not even its per-domain window fits.
+        """A new domain without frames of its own. XenError(ENOMEM): not even its per-domain window fits; it is gone.
 
         `fd` is its memfd of `memfd_frames` frames: max_pages rounded up to extents, plus one extent for XEN frames
         at least. It stays the caller's, and open until release_extents.
         """
         d = DomainMemory(domid, max_pages, Extents(self.space, fd, memfd_frames), privileged)
         self.domains[domid] = d
-        d.window = xen_slots.build_window(self.allocator, d)
-        for _ in range(nr_vcpus):
-            self.add_vcpu(d)
+        try:
+            d.window = xen_slots.build_window(self.allocator, d)
+            for _ in range(nr_vcpus):
+                self.add_vcpu(d)
+        except XenError:
+            self._uncreate(d)
+            raise
         return d
+
+    def _uncreate(self, d: DomainMemory) -> None:
+        """Give back what a window that does not fit had so far: all that `d` has."""
+        for base in d.extents.bases:
+            owned = np.flatnonzero(self.frames.owner_np[base : base + EXTENT_FRAMES] == d.domid)
+            for mfn in (base + owned).tolist():
+                self.allocator.free_xen_page(mfn)
+        self.release_extents(d)
 
     def add_vcpu(self, d: DomainMemory) -> VcpuMemory:
         """One more vCPU of `d`, numbered in order, with its part of the window. XenError(ENOMEM)."""
@@ -120,7 +134,7 @@ class Mmu:
         return self._relinquish.relinquish(d, budget)
 
     def release_extents(self, d: DomainMemory) -> bool:
-        """Give a dead domain's address space back; call when its process is gone.
+        """Give a dead domain's address space back and forget it; call when its process is gone.
 
         False while somebody still holds one of its frames (K4): then ask again later.
         """
@@ -128,6 +142,7 @@ class Mmu:
         if any((owners[base : base + EXTENT_FRAMES] != NO_OWNER).any() for base in d.extents.bases):
             return False
         d.extents.release()
+        del self.domains[d.domid]
         return True
 
     # --- frames ---------------------------------------------------------------------------------------

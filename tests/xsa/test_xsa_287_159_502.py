@@ -43,7 +43,6 @@ def end(guest: Guest) -> None:
         guest.machine.recount()
     assert guest.d.tot_pages == 0
     assert guest.mmu.release_extents(guest.d)
-    del guest.machine.domains[guest.d.domid]
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -99,7 +99,6 @@ def test_a_death_at_any_stop_leaves_nothing(machine: SmallMachine, stop: int) ->
         machine.recount()
     assert guest.d.tot_pages == 0
     assert machine.mmu.release_extents(guest.d)
-    del machine.domains[guest.d.domid]
 
 
 @pytest.mark.parametrize("stop", STOPS)

@@ -234,8 +234,7 @@ class RandomMemory(RuleBasedStateMachine):
                 if frames.owner[mfn] == guest.d.domid:
                     left = frames.flags[mfn] & (ALLOCATED | PINNED | PARTIAL)
                     assert not left, f"K2, Q5: {frames.describe(mfn)} outlives its owner"
-        if guest.mmu.release_extents(guest.d):
-            del self.machine.domains[guest.d.domid]
+        guest.mmu.release_extents(guest.d)
 
 
 def request(guest: Guest, s: Slice, ptr: int, value: int, foreigndom: int) -> None:

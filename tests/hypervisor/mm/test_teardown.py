@@ -56,7 +56,6 @@ def test_nothing_is_left_of_a_busy_domain(machine: SmallMachine, entries: int) -
     assert (slices == 1) == (entries > 1000)
     assert guest.d.tot_pages == 0
     assert machine.mmu.release_extents(guest.d)
-    del machine.domains[guest.d.domid]
     assert machine.mmu.allocator.used_frames == used
 
 
@@ -85,7 +84,6 @@ def test_a_frame_that_another_domain_maps_outlives_its_owner(machine: SmallMachi
     machine.recount()
     assert guest.d.tot_pages == 0
     assert machine.mmu.release_extents(guest.d)
-    del machine.domains[guest.d.domid]
 
 
 def test_a_domain_without_vcpus_can_end_too(machine: SmallMachine) -> None:
@@ -103,7 +101,6 @@ def test_released_address_space_is_used_again_and_reads_as_zeros(machine: SmallM
     machine.memory.frames[guest.pages[0]] = 7
     end(guest, 100)
     machine.mmu.release_extents(guest.d)
-    del machine.domains[guest.d.domid]
     assert not machine.memory.frames[old[0]].any()
     again = machine.domain(4)
     assert set(again.d.extents.bases) == set(old)

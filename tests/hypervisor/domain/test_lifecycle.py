@@ -1,0 +1,50 @@
+"""Domains that end, or never come to be, leave nothing in any of the hypervisor's tables (K5)."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from hypervisor.domain.lifecycle import create_domain
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.types import DomId
+from tests.inprocess import InProcess, hypervisor_in_process
+from tests.recount import recount
+
+
+@pytest.fixture
+def machine() -> Iterator[InProcess]:
+    with hypervisor_in_process() as machine:
+        yield machine
+
+
+def test_a_dead_domain_is_unknown_to_memory_management(machine: InProcess) -> None:
+    hv = machine.hv
+    guest = machine.build()
+    dead = machine.build()
+    machine.destroy(dead.domain)
+    assert list(hv.memories) == [guest.domain.domid]
+    with pytest.raises(XenError) as refused:
+        hv.mmu.mmu_update.owners(guest.domain.mem, int(dead.domain.domid))
+    assert refused.value.errno is Errno.ESRCH
+
+
+def test_a_domain_that_does_not_fit_leaves_no_frame_and_no_entry(machine: InProcess) -> None:
+    """The quota ends at each of the frames that a domain needs before it has any of its own."""
+    hv = machine.hv
+    machine.build()
+    before, known = hv.mmu.allocator.used_frames, list(hv.memories)
+    for frames in range(40):
+        hv.mmu.allocator.quota_frames = before + frames
+        domid = hv.free_domid()
+        try:
+            domain = create_domain(hv, DomId(domid), max_pages=64)
+        except XenError as refused:
+            assert refused.errno is Errno.ENOMEM
+            while hv.work:
+                machine.step()
+        else:
+            machine.destroy(domain)
+        assert hv.mmu.allocator.used_frames == before
+        assert list(hv.memories) == known
+        assert list(hv.domains) == known
+        recount(hv.mmu, [])
