@@ -6,7 +6,6 @@ import pytest
 
 from hypervisor.domain.lifecycle import create_domain
 from hypervisor.public.errno import Errno, XenError
-from hypervisor.public.types import DomId
 from tests.inprocess import InProcess, hypervisor_in_process
 from tests.recount import recount
 
@@ -33,18 +32,17 @@ def test_a_domain_that_does_not_fit_leaves_no_frame_and_no_entry(machine: InProc
     hv = machine.hv
     machine.build()
     before, known = hv.mmu.allocator.used_frames, list(hv.memories)
+    refusals = set()
     for frames in range(40):
         hv.mmu.allocator.quota_frames = before + frames
-        domid = hv.free_domid()
         try:
-            domain = create_domain(hv, DomId(domid), max_pages=64)
-        except XenError as refused:
-            assert refused.errno is Errno.ENOMEM
+            machine.destroy(create_domain(hv, hv.free_domid(), max_pages=64))
+        except XenError as refusal:
+            refusals.add(refusal.errno)
             while hv.work:
                 machine.step()
-        else:
-            machine.destroy(domain)
         assert hv.mmu.allocator.used_frames == before
         assert list(hv.memories) == known
         assert list(hv.domains) == known
         recount(hv.mmu, [])
+    assert refusals == {Errno.ENOMEM}
