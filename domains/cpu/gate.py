@@ -141,8 +141,7 @@ class Gate:
 
         What comes after this has not been seen: a block that follows returns at once (`events_seen`).
         """
-        self._seen = seen = self.mailbox.counter(vcpu)
-        self.mailbox.note_seen(vcpu, seen)
+        self._seen = self.mailbox.counter(vcpu)
         return self.mailbox.take_raised()
 
     def should_stop(self, vcpu: int) -> bool:

@@ -70,6 +70,7 @@ def create_domain(
     domain = Domain(domid, handle, mem, Mailbox(mailbox_fd), memfd, mailbox_fd, privileged=privileged)
     domain.created_ns = hv.now()
     domain.mailbox.set_epoch(hv.boot_ns)
+    domain.mailbox.set_vcpus(nr_vcpus)
     domain.events = EventChannels(
         domid,
         lambda port, vcpu_id: hv.raise_port(domain, port, vcpu_id),

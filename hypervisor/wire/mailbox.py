@@ -4,12 +4,12 @@
     0x200  applied[512 bytes]    the process copies `raised` here once it has set the guest's pending bit
     0x400  vCPU 0: counter u64   the core adds 1 each time it raises something for this vCPU
            +8      stop u8       the core sets it to end a running slice, and clears it before it answers STOPPED
-           +16     seen u64      the process: `counter` when it last collected raised ports; while they differ there is more
     0x440  vCPU 1: …
     0xC00  epoch u64             the host's CLOCK_MONOTONIC, ns, at system time 0 (core, once)
     0xC08  atomic u8             1: this guest changes grant flags by an atomic exchange (process)
+    0xC10  vcpus u64             how many vCPUs the domain has (core, once)
 
-Invariant: each word has one writer (DESIGN.md, Events): raised, counter, stop: the core; applied, seen: the process.
+Invariant: each word has one writer (DESIGN.md, Events): raised, counter, stop: the core; applied: the process.
 A guest's pending bits are therefore written by its own process alone, and no event can be lost or doubled.
 """
 
@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import mmap
 from typing import Final
-
-import numpy as np
 
 from hypervisor.public.types import PAGE_SIZE
 
@@ -29,19 +27,17 @@ _VCPU: Final = 0x400
 _VCPU_STRIDE: Final = 64
 _EPOCH: Final = 0xC00
 _ATOMIC: Final = 0xC08
+_VCPUS: Final = 0xC10
 STOP_OFFSET: Final = 8
-SEEN_OFFSET: Final = 16
-"""Where a vCPU's other words lie after its counter."""
+"""Where a vCPU's stop byte lies after its counter."""
 
 
 class Mailbox:
-    """One domain's mailbox, as mapped in this process. `address` is where it lies here (for machine code
-    that tests a stop byte)."""
+    """One domain's mailbox, as mapped in this process."""
 
     def __init__(self, fd: int) -> None:
         self._map = mmap.mmap(fd, PAGE_SIZE)
         view = memoryview(self._map)
-        self.address = int(np.frombuffer(view, np.uint8).ctypes.data)
         self._raised = view[0:_APPLIED]
         self._applied = view[_APPLIED:_VCPU]
         self._counters = view[_VCPU:_EPOCH].cast("Q")
@@ -70,6 +66,9 @@ class Mailbox:
     def set_epoch(self, monotonic_ns: int) -> None:
         self._octets[_EPOCH : _EPOCH + 8] = monotonic_ns.to_bytes(8, "little")
 
+    def set_vcpus(self, count: int) -> None:
+        self._octets[_VCPUS : _VCPUS + 8] = count.to_bytes(8, "little")
+
     @property
     def atomic_guest(self) -> bool:
         """What the process says of its CPU; a lie spoils the grants of its own domain alone."""
@@ -88,16 +87,13 @@ class Mailbox:
     def declare_atomic(self) -> None:
         self._octets[_ATOMIC] = 1
 
-    def note_seen(self, vcpu: int, counter: int) -> None:
-        """All that was raised up to `counter` is being collected."""
-        self._counters[vcpu * (_VCPU_STRIDE // 8) + SEEN_OFFSET // 8] = counter
-
     def stop(self, vcpu: int) -> bool:
         return bool(self._octets[_VCPU + vcpu * _VCPU_STRIDE + STOP_OFFSET])
 
-    def stop_address(self, vcpu: int) -> int:
-        """Host address of the vCPU's stop byte in this process."""
-        return self.address + _VCPU + vcpu * _VCPU_STRIDE + STOP_OFFSET
+    @property
+    def vcpus(self) -> int:
+        """How many vCPUs the domain has, for as long as it lives."""
+        return int.from_bytes(self._octets[_VCPUS : _VCPUS + 8], "little")
 
     def take_raised(self) -> list[int]:
         """The ports raised since the last call, now applied: the caller sets their pending bits."""

@@ -1,7 +1,7 @@
 """The x86-64 engine of a domain process: one vCPU's guest code on Unicorn, from its first slice to the domain's end.
 
     emu_start ──exit (hook)──► Xen's entry code ──► guest goes on
-        │ stop byte (stop_stub)
+        │ SIGUSR1 (stop_stub): events? or the stop byte:
         ▼
     gate.stopped: the slice is given back, the next one awaited
 
@@ -62,12 +62,13 @@ class X86Cpu:
         cpu = CpuState(uc, wheel)
         selfcheck.check(uc, wheel, cpu)
         uc.ctl_exits_enabled(True)  # no address ends emulation
+        self.stop_stub = StopStub(wheel)
+        selfcheck.check_stop(uc, wheel, cpu, self.stop_stub)
         uc.mem_map_ptr(0, gate.memory.size, UC_PROT_ALL, gate.memory.base)
         paging = DirectPaging(gate.memory, cpu, wheel)
         segments = Segments(cpu, gate.memory, vcpu)
         self.vcpu = X86Vcpu(vcpu, gate, cpu, paging, segments, Decoder(cpu, paging))
         self._set_up_registers()
-        self._stop_stub = StopStub(wheel, gate.mailbox.stop_address(vcpu))
         self._port_stub = PortStub(wheel, cpu)
         self._hooks = Hooks(wheel, self.vcpu)
 
@@ -105,11 +106,14 @@ class X86Cpu:
 
     def run(self) -> NoReturn:
         """Run guest code; the process exits when the domain is over."""
+        self.stop_stub.install()
         while True:
             self.run_slice()
 
     def run_slice(self) -> None:
-        """Run until the stop byte is seen, then give the slice back and wait for the next. Raises what a hook raised."""
+        """Run until the core wants something. Events are delivered at the start of the next slice; if the stop byte is set,
+        this one is given back and another awaited. Raises what a hook raised.
+        """
         v = self.vcpu
         deliver_events(v)
         v.cpu.running = True

@@ -1,4 +1,4 @@
-"""Proof, before a guest runs, that the state structure lies as `state` says: each offset is tried by its behaviour."""
+"""Proof by trial, before a guest runs: the state structure lies as `state` says, and a slice ends as `stop_stub` says."""
 
 import ctypes
 from collections.abc import Callable
@@ -6,7 +6,19 @@ from typing import Any, Final
 
 import unicorn.x86_const as uc_x86
 
-from domains.cpu.x86.registers import CS, EFLAGS_CF, EFLAGS_DF, EFLAGS_MBS, EFLAGS_ZF, EXC_DE, FS, RAX
+from domains.cpu.x86.registers import (
+    CS,
+    EFLAGS_CF,
+    EFLAGS_DF,
+    EFLAGS_MBS,
+    EFLAGS_ZF,
+    EXC_DE,
+    FS,
+    RAX,
+    RBX,
+    RCX,
+    RSI,
+)
 from domains.cpu.x86.state import (
     CR,
     HF_CS64,
@@ -18,13 +30,25 @@ from domains.cpu.x86.state import (
     RIP,
     CpuState,
 )
-from domains.cpu.x86.wheel import HOOK_INTERRUPT, INSTALLED, INTERRUPT_HOOK, UnsupportedWheel, Wheel
+from domains.cpu.x86.stop_stub import StopStub
+from domains.cpu.x86.wheel import (
+    CPUID_HOOK,
+    HOOK_INSN,
+    HOOK_INTERRUPT,
+    INSTALLED,
+    INTERRUPT_HOOK,
+    UnsupportedWheel,
+    Wheel,
+)
 
 SCRATCH: Final = 0x5A5A5000
 PROGRAM: Final = bytes.fromhex("4831c0 48ffc8 4883c001 cd77 31c9 f7f1")
 """xor %rax, %rax; dec %rax; add $1, %rax (sets CF and ZF); int $0x77; xor %ecx, %ecx; div %ecx"""
 AFTER_INT: Final = SCRATCH + 12
 AT_DIV: Final = SCRATCH + 14
+BLOCKS: Final = bytes.fromhex("0fa2 480106 48ffc3 eb00 48ffc1")
+"""cpuid; add %rax, (%rsi); inc %rbx; jmp 1f; 1: inc %rcx"""
+SECOND_BLOCK: Final = SCRATCH + 10
 
 
 def check(uc: Any, wheel: Wheel, state: CpuState) -> None:
@@ -63,6 +87,29 @@ def check(uc: Any, wheel: Wheel, state: CpuState) -> None:
     if wrong:
         where = ", ".join(wrong)
         raise UnsupportedWheel(f"unicorn {INSTALLED}: its CPU state differs in {where}; seen {seen}")
+
+
+def check_stop(uc: Any, wheel: Wheel, state: CpuState, stub: StopStub) -> None:
+    """Ask for the end of a slice in the middle of a block that goes on to change memory. Raises UnsupportedWheel.
+
+    The block must be run to its end, once, and the next one not begun.
+    """
+    ask = ctypes.CFUNCTYPE(None)(stub.handler)
+
+    def on_cpuid(_uc: int, _data: int) -> int:
+        ask()
+        return 1
+
+    uc.mem_map(SCRATCH, 0x1000)
+    uc.mem_write(SCRATCH, BLOCKS)
+    hook = wheel.add_hook(HOOK_INSN, CPUID_HOOK(on_cpuid), uc_x86.UC_X86_INS_CPUID)
+    state.q[RAX], state.q[RBX], state.q[RCX], state.q[RSI] = 1, 0, 0, SCRATCH + 0x800
+    wheel.emu_start(SCRATCH)
+    sums = int.from_bytes(uc.mem_read(SCRATCH + 0x800, 8), "little")
+    wheel.remove_hook(hook)
+    uc.mem_unmap(SCRATCH, 0x1000)
+    if (sums, state.q[RBX], state.q[RCX], state.q[RIP]) != (1, 1, 0, SECOND_BLOCK):
+        raise UnsupportedWheel(f"unicorn {INSTALLED}: a slice does not end at the start of a block")
 
 
 def _run(uc: Any, wheel: Wheel, on_interrupt: Callable[[int, int, int], None]) -> None:

@@ -16,14 +16,13 @@ While code runs, the arithmetic flags and DF live apart from rflags (cc_*, df); 
 """
 
 import ctypes
-import os
 import struct
 from typing import Any, Final
 
 import unicorn.x86_const as uc_x86
 
 from domains.cpu.x86.registers import EFLAGS_DF, U64
-from domains.cpu.x86.wheel import INSTALLED, UnsupportedWheel, Wheel
+from domains.cpu.x86.wheel import INSTALLED, UnsupportedWheel, Wheel, peek
 
 RIP: Final = 16  # indices into `q`, in u64
 RFLAGS: Final = 17
@@ -158,25 +157,10 @@ def _locate(uc: Any) -> tuple[int, int]:
     saved = [uc.reg_read(reg) for reg in _GPR_IDS]
     for reg, mark in zip(_GPR_IDS, marks, strict=True):
         uc.reg_write(reg, mark)
-    (cpu,) = struct.unpack("<Q", _read(uc._uch.value + CPU_POINTER, 8))
-    found = _read(cpu + ENV_OFFSET, 128)
+    (cpu,) = struct.unpack("<Q", peek(uc._uch.value + CPU_POINTER, 8))
+    found = peek(cpu + ENV_OFFSET, 128)
     for reg, value in zip(_GPR_IDS, saved, strict=True):
         uc.reg_write(reg, value)
     if found != struct.pack("<16Q", *marks):
         raise UnsupportedWheel(f"unicorn {INSTALLED}: its CPU state was not found")
     return cpu + ENV_OFFSET, cpu
-
-
-class _IoVec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("len", ctypes.c_size_t))
-
-
-def _read(address: int, size: int) -> bytes:
-    """This process's own memory, or nothing where it is not mapped (a plain access would end the process)."""
-    buffer = ctypes.create_string_buffer(size)
-    local = _IoVec(ctypes.cast(buffer, ctypes.c_void_p), size)
-    remote = _IoVec(address, size)
-    libc = ctypes.CDLL(None)
-    libc.process_vm_readv.restype = ctypes.c_ssize_t
-    done = libc.process_vm_readv(os.getpid(), ctypes.byref(local), 1, ctypes.byref(remote), 1, 0)
-    return buffer.raw if done == size else b""

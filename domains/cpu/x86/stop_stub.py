@@ -1,36 +1,82 @@
-"""The end of a slice: machine code that looks at the vCPU's mailbox at the start of each block of guest code.
+"""The end of a slice: how the core reaches guest code that runs, between two of its instructions and nowhere else.
 
-Unicorn may only be stopped between instructions: `uc_emu_stop` from another thread, and a time limit, end in the middle
-of one and run its store twice. The stub is the callback of a block hook. It tests the words in the mailbox page themselves, so
-the core reaches a running guest by writing there (50 µs), without thread, signal or Python: the stop byte, and the counter of
-raised events, which differs from what this process has seen while there is more to collect.
+The core writes the mailbox and sends SIGUSR1 (docs/contracts.md). The signal's handler is machine code, for one in Python
+would wait until emulation ends. It asks Unicorn for a hardware interrupt, as a device would; at the start of the next block
+Unicorn calls what its CPU model does with one, and that is here: emulation ends, and the engine looks at the mailbox.
 
-    cmpb $0, (%rcx)        rdi = uc, rcx = the hook's data: the stop byte's address
-    jne  1f
-    mov  -8(%rcx), %rax    counter
-    cmp  8(%rcx), %rax     seen
-    jne  1f
-    ret
- 1: movabs $uc_emu_stop, %rax
-    jmp  *%rax
+    handler:                            interrupt:                       rdi = CPUState
+      movabs $CPUState, %rdi              movl   $0, INTERRUPT_REQUEST(%rdi)
+      movl   $2, INTERRUPT_REQUEST(%rdi)  movabs $uc, %rdi
+      movabs $cpu_exit, %rax              movabs $uc_emu_stop, %rax
+      jmp    *%rax                        push   %rcx; call *%rax; pop %rcx
+                                          xor    %eax, %eax; ret         not a vector that the CPU should deliver
+
+No signal is lost: the request stays until `interrupt` clears it, and Unicorn looks at it when emulation begins, after each
+exception, and, once cpu_exit has set its flags, at the start of a block.
+
+Unicorn tests those flags after every load and store, too, in the middle of an instruction, which then runs twice: a stop from
+outside (`uc_emu_stop` by another thread, a time limit) corrupts the guest. `no_exit_request`, a switch that it has for blocks of
+ARM code that must not be left, keeps these tests out of the code it generates. So a stop is exact, and memory access cheaper.
 """
 
 import ctypes
 import mmap
+import signal
 import struct
+from typing import Any, Final
 
-from domains.cpu.x86.wheel import HOOK_BLOCK, Wheel, exported
+from domains.cpu.x86.wheel import INSTALLED, UnsupportedWheel, Wheel, exported, peek
+
+INTERRUPT_REQUEST: Final = 0x1C
+"""Of a CPUState: u32. The value is CPU_INTERRUPT_HARD, or nothing."""
+CPU_CLASS: Final = 0x81B0
+"""Of a CPUState: the pointer to its CPUClass."""
+EXEC_INTERRUPT: Final = 0x90
+"""Of a CPUClass: the pointer to the function that takes an interrupt."""
+NO_EXIT_REQUEST: Final = 0x7F2
+"""Of uc_struct: bool."""
+_INTERRUPT_AT: Final = 64
 
 
 class StopStub:
-    """Ends emulation at the next block once the byte at `stop_address` is not zero, or the words around it differ."""
+    """Ends emulation at the next block after `handler`, a C function without arguments, ran: on SIGUSR1, from `install` on."""
 
-    def __init__(self, wheel: Wheel, stop_address: int) -> None:
-        writable = mmap.PROT_READ | mmap.PROT_WRITE
-        self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=writable | mmap.PROT_EXEC)
-        code = bytes.fromhex("803900 750b 488b41f8 483b4108 7501 c3 48b8") + struct.pack(
-            "<Q", exported("uc_emu_stop")
-        )
-        self._page[: len(code) + 2] = code + bytes.fromhex("ffe0")
+    def __init__(self, wheel: Wheel) -> None:
+        cpu, uc = wheel.cpu.value or 0, wheel.uc.value or 0
+        self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         self._octets = (ctypes.c_uint8 * mmap.PAGESIZE).from_buffer(self._page)
-        wheel.add_code_hook(HOOK_BLOCK, ctypes.addressof(self._octets), stop_address)
+        self.handler = ctypes.addressof(self._octets)
+        handler = _load_rdi(cpu) + _set_request(2) + _load_rax("cpu_exit") + bytes.fromhex("ffe0")
+        interrupt = _set_request(0) + _load_rdi(uc) + _load_rax("uc_emu_stop")
+        interrupt += bytes.fromhex("51 ffd0 59 31c0 c3")
+        self._page[: len(handler)] = handler
+        self._page[_INTERRUPT_AT : _INTERRUPT_AT + len(interrupt)] = interrupt
+        function = _pointer(cpu + CPU_CLASS) + EXEC_INTERRUPT
+        if _pointer(function) != exported("x86_cpu_exec_interrupt_x86_64"):
+            raise UnsupportedWheel(f"unicorn {INSTALLED}: its CPU's interrupt function was not found")
+        ctypes.c_uint64.from_address(function).value = self.handler + _INTERRUPT_AT
+        ctypes.c_bool.from_address(uc + NO_EXIT_REQUEST).value = True
+
+    def install(self) -> None:
+        """Let SIGUSR1 do it, in this whole process, until another handler is set."""
+        libc: Any = ctypes.CDLL(None)
+        libc.signal.restype = ctypes.c_void_p
+        libc.signal(int(signal.SIGUSR1), ctypes.c_void_p(self.handler))
+
+
+def _pointer(address: int) -> int:
+    """What lies there; 0 where nothing is."""
+    return int.from_bytes(peek(address, 8), "little")
+
+
+def _set_request(value: int) -> bytes:
+    """movl $value, INTERRUPT_REQUEST(%rdi)"""
+    return b"\xc7\x47" + struct.pack("<BI", INTERRUPT_REQUEST, value)
+
+
+def _load_rdi(value: int) -> bytes:
+    return b"\x48\xbf" + struct.pack("<Q", value)
+
+
+def _load_rax(function: str) -> bytes:
+    return b"\x48\xb8" + struct.pack("<Q", exported(function))

@@ -8,6 +8,7 @@ from typing import Final
 
 from domains.cpu.x86.bounce import bounce, inject_hw_exception
 from domains.cpu.x86.effects import apply_effects
+from domains.cpu.x86.known import KNOWN_ANSWERS
 from domains.cpu.x86.local import LOCAL_HYPERCALLS, local_hypercall
 from domains.cpu.x86.registers import CS, EFLAGS_DF, EXC_UD, R8, R10, R11, RAX, RCX, RDI, RDX, RSI, SS, U64
 from domains.cpu.x86.segments import FLAT_CODE32, FLAT_DATA
@@ -53,6 +54,11 @@ def hypercall(v: X86Vcpu) -> None:
     if nr in LOCAL_HYPERCALLS:
         q[RAX] = local_hypercall(v, nr, args) & U64
         return
+    if nr in KNOWN_ANSWERS:
+        answer = KNOWN_ANSWERS[nr](v, args)
+        if answer is not None:
+            q[RAX] = answer & U64
+            return
     if nr in BLOCKING and args[0] == SCHEDOP_block and _need_not_block(v):
         q[RAX] = 0
         return

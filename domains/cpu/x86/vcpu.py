@@ -65,6 +65,8 @@ class X86Vcpu:
     ) -> None:
         self.vcpu_id = vcpu_id
         self.gate = gate
+        self.nr_vcpus = gate.mailbox.vcpus
+        """Of the domain, fixed since it was made."""
         self.cpu = cpu
         self.paging = paging
         self.segments = segments

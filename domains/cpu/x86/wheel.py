@@ -6,11 +6,11 @@ one clear line (`UnsupportedWheel`) and never run on half of what it needs.
 
 import ctypes
 import importlib
+import os
 from typing import Any, Final
 
 from unicorn.unicorn_const import (
     UC_ARCH_X86,
-    UC_HOOK_BLOCK,
     UC_HOOK_INSN,
     UC_HOOK_INSN_INVALID,
     UC_HOOK_INTR,
@@ -34,13 +34,14 @@ OUT_HOOK = ctypes.CFUNCTYPE(
 HOOK_INTERRUPT: Final = UC_HOOK_INTR
 HOOK_INVALID: Final = UC_HOOK_INSN_INVALID
 HOOK_INSN: Final = UC_HOOK_INSN
-HOOK_BLOCK: Final = UC_HOOK_BLOCK
 
 EXPORTS: Final = (
     "uc_hook_add",
     "uc_hook_del",
     "uc_emu_start",
     "uc_emu_stop",
+    "cpu_exit",
+    "x86_cpu_exec_interrupt_x86_64",
     "tlb_flush_x86_64",
     "tlb_flush_page_x86_64",
     "tb_invalidate_phys_range_x86_64",
@@ -132,3 +133,18 @@ class Wheel:
 def exported(name: str) -> int:
     """The address of one of the library's functions."""
     return int(ctypes.cast(getattr(uclib, name), ctypes.c_void_p).value or 0)
+
+
+class _IoVec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("len", ctypes.c_size_t))
+
+
+def peek(address: int, size: int) -> bytes:
+    """This process's own memory, or nothing where it is not mapped (a plain access would end the process)."""
+    buffer = ctypes.create_string_buffer(size)
+    local = _IoVec(ctypes.cast(buffer, ctypes.c_void_p), size)
+    remote = _IoVec(address, size)
+    libc = ctypes.CDLL(None)
+    libc.process_vm_readv.restype = ctypes.c_ssize_t
+    done = libc.process_vm_readv(os.getpid(), ctypes.byref(local), 1, ctypes.byref(remote), 1, 0)
+    return buffer.raw if done == size else b""

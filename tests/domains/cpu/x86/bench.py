@@ -57,6 +57,7 @@ class BenchGate:
         self.pte_writes: list[tuple[int, int, int, int | None]] = []
         self.pte_result = 0
         self.stops = 0
+        self.mailbox.set_vcpus(1)
 
     def hypercall(self, _vcpu: int, nr: int, *args: int) -> tuple[int, list[EffectRecord]]:
         self.calls.append((nr, *args))
@@ -80,7 +81,6 @@ class BenchGate:
         return -22, []
 
     def raised(self, vcpu: int = 0) -> list[int]:
-        self.mailbox.note_seen(vcpu, self.mailbox.counter(vcpu))
         return self.mailbox.take_raised()
 
     def crash(self, _vcpu: int, reason: str) -> NoReturn:

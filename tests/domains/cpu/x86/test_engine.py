@@ -40,8 +40,8 @@ def test_a_field_that_lies_elsewhere_is_refused(
 
 def test_two_engines_in_one_process_keep_their_registers() -> None:
     first, second = Bench(), Bench()
-    first.run("start: mov $1, %ebx; hypercall 17; done")
-    second.run("start: mov $2, %ebx; hypercall 17; done")
+    first.run("start: mov $1, %ebx; hypercall 12; done")
+    second.run("start: mov $2, %ebx; hypercall 12; done")
     assert (first.q[RBX], second.q[RBX]) == (1, 2)
 
 

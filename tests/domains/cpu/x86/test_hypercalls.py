@@ -7,33 +7,33 @@ from tests.domains.cpu.x86.bench import DATA, SHARED, Bench
 
 
 def test_a_hypercall_passes_five_arguments_and_returns_its_result(bench: Bench) -> None:
-    bench.gate.answers[17] = lambda *args: sum(args)
+    bench.gate.answers[12] = lambda *args: sum(args)
     bench.run(
         """
         start: mov $1, %edi; mov $2, %esi; mov $3, %edx; mov $4, %r10d; mov $5, %r8d
-        hypercall 17
+        hypercall 12
         after: mov %rax, %rbx; mov %rcx, DATA; mov %r11, DATA + 8
         done
         """
     )
     assert bench.q[RBX] == 15
-    assert bench.gate.calls[0] == (17, 1, 2, 3, 4, 5)
+    assert bench.gate.calls[0] == (12, 1, 2, 3, 4, 5)
 
 
 def test_a_negative_result_is_sign_extended(bench: Bench) -> None:
-    bench.run("start: hypercall 17; mov %rax, %rbx; done")
+    bench.run("start: hypercall 12; mov %rax, %rbx; done")
     assert bench.q[RBX] == (1 << 64) - 38
 
 
 def test_rcx_and_r11_hold_rip_and_flags_after_a_hypercall(bench: Bench) -> None:
     labels: dict[str, int] = {}
-    bench.run("start: stc; hypercall 17; after: mov %rcx, %rbx; mov %r11, DATA; done", setup=labels.update)
+    bench.run("start: stc; hypercall 12; after: mov %rcx, %rbx; mov %r11, DATA; done", setup=labels.update)
     assert bench.q[RBX] == labels["after"]
     assert bench.word(DATA) & 0x201 == 0x201
 
 
 def test_flags_survive_a_hypercall(bench: Bench) -> None:
-    bench.run("start: stc; std; hypercall 17; pushfq; pop %rbx; cld; done")
+    bench.run("start: stc; std; hypercall 12; pushfq; pop %rbx; cld; done")
     assert bench.q[RBX] & 0x401 == 0x401
 
 
@@ -43,8 +43,8 @@ def test_an_unknown_number_goes_to_the_core(bench: Bench) -> None:
 
 
 def test_effects_are_in_force_before_the_next_instruction(bench: Bench) -> None:
-    bench.gate.answers[17] = lambda *_: (0, [[Effect.CALLBACK, 0, 0x1000, 0], [Effect.VM_ASSIST, 0x30]])
-    bench.run("start: hypercall 17; done")
+    bench.gate.answers[12] = lambda *_: (0, [[Effect.CALLBACK, 0, 0x1000, 0], [Effect.VM_ASSIST, 0x30]])
+    bench.run("start: hypercall 12; done")
     assert bench.v.pv.callbacks[0] == (0x1000, 0)
     assert bench.v.pv.vm_assist == 0x30
 
@@ -58,11 +58,11 @@ def test_code_written_from_outside_runs_after_flush_code(bench: Bench) -> None:
         return 0, [[int(Effect.FLUSH_CODE), maddr >> 12]]
 
     labels: dict[str, int] = {}
-    bench.gate.answers[17] = rewrite
+    bench.gate.answers[12] = rewrite
     source = """
         start: xor %ebx, %ebx
         again: call patch; add %eax, %ebx; cmp $0x11, %ebx; jne 1f
-        hypercall 17
+        hypercall 12
         jmp again
         1: done
         .balign 4096
@@ -86,13 +86,6 @@ def test_block_returns_at_once_when_an_event_is_pending(bench: Bench) -> None:
     )
     assert [call[0] for call in bench.gate.calls] == [63]
     assert bench.pending[0] == 1 << 5
-
-
-def test_a_stop_byte_ends_the_slice_and_the_guest_goes_on_where_it_was(bench: Bench) -> None:
-    bench.gate.mailbox.set_stop(0, True)
-    bench.run("start: mov $1000, %ecx; 1: inc %rbx; dec %ecx; jnz 1b; done")
-    assert bench.gate.stops == 1
-    assert bench.q[RBX] == 1000
 
 
 def test_a_crash_report_names_the_rule_and_the_registers(bench: Bench) -> None:

@@ -123,7 +123,7 @@ class TestPageFault:
         assert frame(bench, 3)[2] == 4
 
     def test_an_entry_that_was_added_without_a_flush_is_seen(self, bench: Bench) -> None:
-        bench.run("start: mov DATA, %eax; hypercall 17; mov DATA, %ebx; done")
+        bench.run("start: mov DATA, %eax; hypercall 12; mov DATA, %ebx; done")
         assert bench.v.exits["#PF"] == 0
 
 
@@ -170,7 +170,7 @@ class TestUserMode:
     def test_hypercalls_of_user_space_do_not_reach_the_core(self, bench: Bench) -> None:
         bench.v.pv.kernel_sp = STACK_TOP
         bench.run(
-            USER_MODE + "start: to_user user; user: hypercall 17; handler: done",
+            USER_MODE + "start: to_user user; user: hypercall 12; handler: done",
             setup=lambda found: bench.callback(CALLBACKTYPE_syscall, found["handler"]),
         )
         assert 17 not in [call[0] for call in bench.gate.calls]
@@ -254,9 +254,9 @@ class TestIret:
 class TestUpcall:
     def test_a_raised_port_becomes_pending_and_makes_one_upcall(self, bench: Bench) -> None:
         bench.v.events.upcall_mask = False
-        bench.gate.answers[17] = lambda *_: bench.gate.mailbox.raise_port(70, 0) or 0
+        bench.gate.answers[12] = lambda *_: bench.gate.mailbox.raise_port(70, 0) or 0
         bench.run(
-            "start: hypercall 17; after: nop; handler: mov %rsp, %rbx; done",
+            "start: hypercall 12; after: nop; handler: mov %rsp, %rbx; done",
             setup=lambda found: bench.callback(CALLBACKTYPE_event, found["handler"]),
         )
         assert bench.pending[8] == 1 << 6
@@ -267,17 +267,17 @@ class TestUpcall:
     def test_a_masked_port_makes_no_upcall(self, bench: Bench) -> None:
         bench.v.events.upcall_mask = False
         bench.memory.view((10 << 12) + 2560, 1)[0] = 1 << 5
-        bench.gate.answers[17] = lambda *_: bench.gate.mailbox.raise_port(5, 0) or 0
-        bench.run("start: hypercall 17; done")
+        bench.gate.answers[12] = lambda *_: bench.gate.mailbox.raise_port(5, 0) or 0
+        bench.run("start: hypercall 12; done")
         assert bench.v.exits["upcall"] == 0
         assert bench.pending[0] == 1 << 5
 
     def test_unmasking_by_iret_delivers_what_was_held_back(self, bench: Bench) -> None:
-        bench.gate.answers[17] = lambda *_: bench.gate.mailbox.raise_port(5, 0) or 0
+        bench.gate.answers[12] = lambda *_: bench.gate.mailbox.raise_port(5, 0) or 0
         labels: dict[str, int] = {}
         bench.run(
             f"""
-            start: hypercall 17
+            start: hypercall 12
             push ${SS}; push $(DATA + 0x800); push $0x202; push ${KERNEL_CS}
             lea target(%rip), %rax; push %rax
             push $0; push $0; push $0; push $0
