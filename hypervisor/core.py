@@ -24,7 +24,7 @@ from typing import Final
 from hypervisor.domain.dom0_build import build_dom0
 from hypervisor.domain.domain import Domain
 from hypervisor.domain.hypervisor import HARDWARE_DOMID, Hypervisor
-from hypervisor.domain.lifecycle import M2P_MEMFD, begin_destroy, process_gone
+from hypervisor.domain.lifecycle import begin_destroy, process_gone
 from hypervisor.domain.requests import ProcessRequests
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.hypercalls.dispatch import Dispatcher
@@ -36,7 +36,7 @@ from hypervisor.public.types import DomId
 from hypervisor.wire import descriptors
 from hypervisor.wire.descriptors import Note
 from hypervisor.wire.endpoint import CoreEndpoint
-from hypervisor.wire.messages import Effect, ProtocolError, pack, unpack_request
+from hypervisor.wire.messages import M2P_MEMFD, Effect, ProtocolError, pack, unpack_request
 
 MESSAGES_PER_TURN: Final = 64
 SLICES_PER_TURN: Final = 8

@@ -85,10 +85,10 @@ class Built:
 
 @dataclass
 class InProcess:
-    """`memory_frames`: quota of the machine."""
+    """`memory_frames`: quota of the machine. There are CPUs for all, so that no hypercall waits for a slice."""
 
     memory_frames: int = 1 << 16
-    nr_cpus: int = 2
+    nr_cpus: int = 16
     seq: int = 0
     processes: NoProcesses = field(default_factory=NoProcesses)
 

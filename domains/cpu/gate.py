@@ -20,10 +20,7 @@ from hypervisor.wire import descriptors
 from hypervisor.wire.descriptors import Note
 from hypervisor.wire.endpoint import ProcessEndpoint
 from hypervisor.wire.mailbox import Mailbox
-from hypervisor.wire.messages import U64_MASK, Effect, EffectRecord, Request, pack, unpack_reply
-
-M2P_MEMFD = -1
-"""The memfd id of Xen's own frames, which every process maps read-only."""
+from hypervisor.wire.messages import M2P_MEMFD, U64_MASK, Effect, EffectRecord, Request, pack, unpack_reply
 
 
 class Gate:

@@ -20,6 +20,7 @@ from hypervisor.wire.messages import Effect, EffectRecord
 ENGINES: Final = {"python": "domains.kernel.run", "x86": "domains.cpu.x86.run"}
 """Where `run(gate, effects)` lies for each kind of image; imported only when needed."""
 PYTHON_IMAGE_MAGIC: Final = b"XENOPY\0\0"
+"""How the image of a Python guest begins; what follows is the Python kernel's (domains/kernel/image.py)."""
 
 
 def run_domain(domid: int, path: str, pair: socket.socket, mailbox_fd: int) -> None:

@@ -14,10 +14,10 @@ import importlib
 import importlib.util
 from typing import Final
 
+from domains.cpu.process import PYTHON_IMAGE_MAGIC
 from domains.kernel.guest import Guest
 from hypervisor.public.types import PAGE_SIZE
 
-PYTHON_IMAGE_MAGIC: Final = b"XENOPY\0\0"
 MAX_SPEC: Final = 0x800 - len(PYTHON_IMAGE_MAGIC) - 1
 
 

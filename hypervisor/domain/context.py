@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from hypervisor.domain.vcpu import Vcpu
+from hypervisor.machine.paging import is_canonical
 from hypervisor.mm.budget import Budget
-from hypervisor.mm.layout import NR_GDT_FRAMES, addr_ok, is_canonical
+from hypervisor.mm.layout import NR_GDT_FRAMES, addr_ok
 from hypervisor.public.arch_x86.xen import VGCF_online, vcpu_guest_context
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.xen import VMASST_TYPE_m2p_strict

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from hypervisor.domain.domain import DEATH_STEPS, NO_FRAME, Domain, Life
@@ -21,18 +22,31 @@ from hypervisor.public.vcpu import RunState
 from hypervisor.public.xen import VIRQ_DOM_EXC, shared_info
 from hypervisor.sched.scheduler import SchedUnit
 from hypervisor.wire.mailbox import Mailbox
-from hypervisor.wire.messages import Effect
+from hypervisor.wire.messages import M2P_MEMFD, Effect
 
 if TYPE_CHECKING:
     from hypervisor.domain.hypervisor import Hypervisor
 
 MAX_VCPUS: Final = XEN_LEGACY_MAX_VCPUS
 """vCPUs of a domain; all but the first can be initialised but not brought up (SMP guests are not implemented)."""
-M2P_MEMFD: Final = -1
 RETRY_NS: Final = 1_000_000
 MAX_RETRY_NS: Final = 100_000_000
 """How often it is looked whether others have let go of a dead domain's frames: ever more rarely."""
 GRANT_OVERHEAD_FRAMES: Final = 2048
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a domain may have at most of each kind (XEN_DOMCTL_createdomain)."""
+
+    nr_vcpus: int = 1
+    max_evtchn_port: int = 4095
+    max_grant_frames: int = 64
+    max_maptrack_frames: int = 1024
+    max_grant_version: int = MAX_GRANT_VERSION
+
+
+NO_LIMITS: Final = Limits()
 
 
 def create_domain(
@@ -40,11 +54,7 @@ def create_domain(
     domid: DomId,
     *,
     handle: bytes = bytes(16),
-    nr_vcpus: int = 1,
-    max_evtchn_port: int = 4095,
-    max_grant_frames: int = 64,
-    max_maptrack_frames: int = 1024,
-    max_grant_version: int = MAX_GRANT_VERSION,
+    limits: Limits = NO_LIMITS,
     privileged: bool = False,
     max_pages: int = 0,
 ) -> Domain:
@@ -52,15 +62,15 @@ def create_domain(
 
     XenError(ENOMEM, EINVAL); then nothing is left behind.
     """
-    if not 0 < nr_vcpus <= MAX_VCPUS:
-        raise XenError(Errno.EINVAL, f"a domain has 1 to {MAX_VCPUS} vCPUs, not {nr_vcpus}")
+    if not 0 < limits.nr_vcpus <= MAX_VCPUS:
+        raise XenError(Errno.EINVAL, f"a domain has 1 to {MAX_VCPUS} vCPUs, not {limits.nr_vcpus}")
     nr_frames = hv.memory_frames + GRANT_OVERHEAD_FRAMES
     memfd = create_memfd(f"d{domid}", nr_frames)
     mailbox_fd = create_memfd(f"d{domid} mailbox", 1)
     hv.processes.share_memfd(domid, memfd)
     try:
         mem = hv.mmu.create(
-            domid, memfd, nr_frames, max_pages=max_pages, privileged=privileged, nr_vcpus=nr_vcpus
+            domid, memfd, nr_frames, max_pages=max_pages, privileged=privileged, nr_vcpus=limits.nr_vcpus
         )
     except XenError:
         hv.forget_extents(domid)
@@ -70,30 +80,12 @@ def create_domain(
     domain = Domain(domid, handle, mem, Mailbox(mailbox_fd), memfd, mailbox_fd, privileged=privileged)
     domain.created_ns = hv.now()
     domain.mailbox.set_epoch(hv.boot_ns)
-    domain.mailbox.set_vcpus(nr_vcpus)
-    domain.events = EventChannels(
-        domid,
-        lambda port, vcpu_id: hv.raise_port(domain, port, vcpu_id),
-        wake_poller=lambda vcpu_id: hv.wake(domain.vcpus[vcpu_id]),
-        domains=lambda other: hv.domain(other).events,
-        nr_vcpus=lambda: len(domain.vcpus),
-        virqs=hv.virqs,
-        max_port=max_evtchn_port,
-    )
+    domain.mailbox.set_vcpus(limits.nr_vcpus)
+    domain.events = _event_channels(hv, domain, limits)
     hv.domains[domid] = domain
     try:
-        domain.grants = GrantTable(
-            mem,
-            hv.mmu,
-            hv.memory,
-            domains=lambda other: hv.domain(other).grants,
-            granter_stopped=lambda other: hv.may_write_flags(hv.domain(other)),
-            atomics=hv.atomics,
-            max_grant_frames=max_grant_frames,
-            max_maptrack_frames=max_maptrack_frames,
-            max_version=max_grant_version,
-        )
-        _add_vcpus(hv, domain, nr_vcpus)
+        domain.grants = _grant_table(hv, domain, limits)
+        _add_vcpus(hv, domain, limits.nr_vcpus)
         domain.shared_info = hv.mmu.alloc_xen_page(mem, writable=True)
         _write_wallclock(hv, domain)
         hv.processes.fork(domain)
@@ -101,6 +93,33 @@ def create_domain(
         begin_destroy(hv, domain)
         raise
     return domain
+
+
+def _event_channels(hv: Hypervisor, domain: Domain, limits: Limits) -> EventChannels:
+    return EventChannels(
+        domain.domid,
+        lambda port, vcpu_id: hv.raise_port(domain, port, vcpu_id),
+        wake_poller=lambda vcpu_id: hv.wake(domain.vcpus[vcpu_id]),
+        domains=lambda other: hv.domain(other).events,
+        nr_vcpus=lambda: len(domain.vcpus),
+        virqs=hv.virqs,
+        max_port=limits.max_evtchn_port,
+    )
+
+
+def _grant_table(hv: Hypervisor, domain: Domain, limits: Limits) -> GrantTable:
+    """XenError(ENOMEM)."""
+    return GrantTable(
+        domain.mem,
+        hv.mmu,
+        hv.memory,
+        domains=lambda other: hv.domain(other).grants,
+        granter_stopped=lambda other: hv.may_write_flags(hv.domain(other)),
+        atomics=hv.atomics,
+        max_grant_frames=limits.max_grant_frames,
+        max_maptrack_frames=limits.max_maptrack_frames,
+        max_version=limits.max_grant_version,
+    )
 
 
 def _add_vcpus(hv: Hypervisor, domain: Domain, count: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from hypervisor.hypercalls.call import Call, Continue, Result, SubOp
-from hypervisor.mm.layout import is_canonical
+from hypervisor.machine.paging import is_canonical
 from hypervisor.public.arch_x86.xen import trap_info
 from hypervisor.public.callback import (
     CALLBACKF_mask_events,

@@ -11,7 +11,7 @@ from typing import Final
 from hypervisor.domain.context import check_context, install_context
 from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.info import domain_info
-from hypervisor.domain.lifecycle import MAX_VCPUS, begin_destroy, create_domain
+from hypervisor.domain.lifecycle import MAX_VCPUS, Limits, begin_destroy, create_domain
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.grants.grant_table import MAX_GRANT_VERSION
 from hypervisor.hypercalls.call import Call, Continue, Result
@@ -69,16 +69,14 @@ def do_createdomain(call: Call, op: xen_domctl) -> Result:
     grant_version = config.grant_opts & XEN_DOMCTL_GRANT_version_mask
     if not 1 <= grant_version <= MAX_GRANT_VERSION:
         raise XenError(Errno.EINVAL, f"there is no grant table version {grant_version}")
-    create_domain(
-        hv,
-        DomId(domid),
-        handle=bytes(config.handle),
-        nr_vcpus=config.max_vcpus,
-        max_evtchn_port=min(config.max_evtchn_port, 0x7FFF_FFFF),
-        max_grant_frames=_limit(config.max_grant_frames, DEFAULT_GRANT_FRAMES, MAX_GRANT_FRAMES),
-        max_maptrack_frames=_limit(config.max_maptrack_frames, DEFAULT_MAPTRACK_FRAMES, MAX_MAPTRACK_FRAMES),
-        max_grant_version=grant_version,
+    limits = Limits(
+        config.max_vcpus,
+        min(config.max_evtchn_port, 0x7FFF_FFFF),
+        _limit(config.max_grant_frames, DEFAULT_GRANT_FRAMES, MAX_GRANT_FRAMES),
+        _limit(config.max_maptrack_frames, DEFAULT_MAPTRACK_FRAMES, MAX_MAPTRACK_FRAMES),
+        grant_version,
     )
+    create_domain(hv, DomId(domid), handle=bytes(config.handle), limits=limits)
     op.domain = DomId(domid)
     call.write(call.args[0], op)
     return 0

@@ -8,9 +8,10 @@ from typing import Final
 from hypervisor.hypercalls.call import Call, Result
 from hypervisor.hypercalls.mmu_batches import run_batch
 from hypervisor.hypercalls.vcpu_mask import read_vcpu_mask
+from hypervisor.machine.paging import is_canonical
 from hypervisor.mm.budget import COST_OF_UPDATE, Restart, Slice
 from hypervisor.mm.domain_memory import DomainMemory
-from hypervisor.mm.layout import addr_ok, is_canonical
+from hypervisor.mm.layout import addr_ok
 from hypervisor.mm.mmu_update import Progress
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import DomId

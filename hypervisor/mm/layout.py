@@ -65,11 +65,6 @@ def ldt_virt_start(vcpu_id: int) -> int:
     return gdt_virt_start(vcpu_id) + LDT_FIRST_PAGE * PAGE_SIZE
 
 
-def is_canonical(va: int) -> bool:
-    """Bits 47 to 63 are all equal."""
-    return va >> 47 in (0, 0x1FFFF)
-
-
 def addr_ok(va: int) -> bool:
     """A guest may use this linear address: canonical and outside the hypervisor's range (U7)."""
     return (va >> 47 == 0) or (HYPERVISOR_VIRT_END <= va < 1 << 64)

@@ -61,6 +61,9 @@ class Effect(IntEnum):
     CLOSE_MEMFD = 20
 
 
+M2P_MEMFD: Final = -1
+"""The memfd id of Xen's own frames, which every process maps read-only; the others' is their domain's id."""
+
 EffectRecord = list[Any]
 """`[Effect, field…]`; fields are ints, bytes or lists of ints."""
 

@@ -18,7 +18,7 @@ ATTACK = """
 import mmap
 import os
 
-from domains.cpu.gate import M2P_MEMFD
+from hypervisor.wire.messages import M2P_MEMFD
 
 
 class Probe(Guest):
