@@ -13,7 +13,7 @@ and raise nowhere.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 from domains.kernel.kernel import Kernel
 from drivers.ring import RingBroken
@@ -31,6 +31,7 @@ from hypervisor.public.io.xenbus import (
 )
 
 Nodes = Mapping[str, str | int]
+T = TypeVar("T")
 
 
 class FrontError(Exception):
@@ -87,19 +88,32 @@ class BackDevice:
 
     # --- turns -----------------------------------------------------------------------------------
 
+    @property
+    def can_serve(self) -> bool:
+        """Whether a turn can be taken."""
+        return self.attached and not self.serving and not self._broken
+
     def serve(self, crowd: int = 1) -> None:
         """One turn; if there is more to do, another is asked for."""
-        if not self.attached or self.serving or self._broken:
+        if not self.can_serve:
             return
         self.serving = True
         try:
-            if self.turn(crowd):
+            if self.attempt(lambda: self.turn(crowd), False):
                 self.ready()
+        finally:
+            self.serving = False
+
+    def attempt(self, step: Callable[[], T], otherwise: T) -> T:
+        """A step of a turn, unless the ring was found broken in one before; a broken ring ends the connection."""
+        if self._broken:
+            return otherwise
+        try:
+            return step()
         except RingBroken as broken:
             self._broken = str(broken)
             self._dirty()
-        finally:
-            self.serving = False
+            return otherwise
 
     # --- states ----------------------------------------------------------------------------------
 

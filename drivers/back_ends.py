@@ -4,13 +4,14 @@
 
 A ring that has something to do queues behind the others, gets one bounded turn, and queues again if that was
 not all. The kernel's loop runs between two turns, and turns are the shorter the more devices wait: what a front
-has to wait for is bounded, whatever the others do. Steps between states wait for xenstore,
-so they are taken one device after the other, never nested, and never below a turn that is still being
-executed.
+has to wait for is bounded, whatever the others do. A kind of device may serve several in one turn, where that
+costs less than one after the other. Steps between states wait for xenstore, so they are taken one device after the
+other, never nested, and never below a turn that is still being executed.
 """
 
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import Generic, TypeVar
 
 from domains.kernel.kernel import Kernel
@@ -111,11 +112,20 @@ class BackEnds(Generic[D]):
             self._kernel.call_soon(self._turn)
 
     def _turn(self) -> None:
-        """The turn of the device that has waited longest."""
-        crowd, path = len(self._ready), next(iter(self._ready))
-        del self._ready[path]
-        if device := self._devices.get(path):
-            device.serve(crowd)
+        """A turn of the devices that have waited longest."""
+        self.serve(len(self._ready))
         self._turning = bool(self._ready)
         if self._turning:
             self._kernel.call_soon(self._turn)
+
+    def serve(self, crowd: int) -> None:
+        """One bounded turn, while `crowd` devices wait for one: of the first."""
+        for device in self.take_ready(1):
+            device.serve(crowd)
+
+    def take_ready(self, most: int) -> list[D]:
+        """Up to so many devices that have something to do, in the order of their waiting; they wait no longer."""
+        paths = list(islice(self._ready, most))
+        for path in paths:
+            del self._ready[path]
+        return [self._devices[path] for path in paths if path in self._devices]

@@ -17,7 +17,7 @@ from hypervisor.public.io.netif import NETTXF_extra_info, NETTXF_more_data, neti
 from hypervisor.public.types import PAGE_SIZE
 
 BROADCAST: Final = b"\xff" * 6
-EXPERIMENTAL: Final = b"\x88\xb5"
+EXPERIMENTAL: Final = b"\x88\xb6"
 """An EtherType for experiments (IEEE 802)."""
 FRAME: Final = 1400
 BATCH: Final = 64
@@ -73,53 +73,65 @@ class HostileFront(NetFront):
         self._connection.tx_pages[number].view[: len(frame)] = frame
 
 
+def flood(front: HostileFront) -> list[netif_tx_request]:
+    """Good packets for everybody."""
+    return [front.slot(i) for i in range(BATCH)]
+
+
+def runts(front: HostileFront) -> list[netif_tx_request]:
+    """Packets that end within their Ethernet header."""
+    return [front.slot(i, size=i % MIN_PACKET) for i in range(BATCH)]
+
+
+def giants(front: HostileFront) -> list[netif_tx_request]:
+    """One packet without an end."""
+    return [front.slot(i, MAX_PACKET, MORE) for i in range(BATCH)]
+
+
+def chains(front: HostileFront) -> list[netif_tx_request]:
+    """A packet of as many slots as are allowed, as big as it can be."""
+    last = MAX_SLOTS - 1
+    sizes = [MAX_PACKET, *[PAGE_SIZE - 1] * last]
+    return [front.slot(i, sizes[i], MORE if i < last else 0) for i in range(MAX_SLOTS)]
+
+
+def extras(front: HostileFront) -> list[netif_tx_request]:
+    """Extra information that was not offered."""
+    return [front.slot(i, flags=EXTRA) for i in range(BATCH)]
+
+
+def grants(front: HostileFront) -> list[netif_tx_request]:
+    """Pages that nobody granted."""
+    return [front.slot(i, ref=NOBODYS) for i in range(BATCH)]
+
+
+def events(_front: HostileFront) -> list[netif_tx_request]:
+    """Nothing but the bell."""
+    return []
+
+
+VOLLEYS: Final[dict[str, Callable[[HostileFront], list[netif_tx_request]]]] = {
+    volley.__name__: volley for volley in (flood, runts, giants, chains, extras, grants, events)
+}
+"""What can be shot at the back end again and again."""
+
+
 class NetAttack(Guest):
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel)
         self.front = HostileFront(kernel, "device/vif/0", lambda _: None)
 
     def main(self) -> None:
-        attack = ATTACKS[self.kernel.cmdline]
+        attack = self.kernel.cmdline
         self.front.connect()
         for number in range(BATCH):
             self.front.write(number, BROADCAST + self.front.mac + EXPERIMENTAL + bytes(FRAME))
-        print(f"attacking: {self.kernel.cmdline}")
-        attack(self)
-
-    def repeat(self, slots: list[netif_tx_request]) -> None:
-        """The same slots for ever."""
-        while True:
-            self.front.shoot(slots)
-
-    def flood(self) -> None:
-        """Good packets for everybody."""
-        self.repeat([self.front.slot(i) for i in range(BATCH)])
-
-    def runts(self) -> None:
-        """Packets that end within their Ethernet header."""
-        self.repeat([self.front.slot(i, size=i % MIN_PACKET) for i in range(BATCH)])
-
-    def giants(self) -> None:
-        """One packet without an end."""
-        self.repeat([self.front.slot(i, MAX_PACKET, MORE) for i in range(BATCH)])
-
-    def chains(self) -> None:
-        """Packets of as many slots as are allowed, each as big as one can be."""
-        last = MAX_SLOTS - 1
-        sizes = [MAX_PACKET, *[PAGE_SIZE - 1] * last]
-        self.repeat([self.front.slot(i, sizes[i], MORE if i < last else 0) for i in range(MAX_SLOTS)])
-
-    def extras(self) -> None:
-        """Extra information that was not offered."""
-        self.repeat([self.front.slot(i, flags=EXTRA) for i in range(BATCH)])
-
-    def grants(self) -> None:
-        """Pages that nobody granted."""
-        self.repeat([self.front.slot(i, ref=NOBODYS) for i in range(BATCH)])
-
-    def events(self) -> None:
-        """Nothing but the bell."""
-        self.repeat([])
+        print(f"attacking: {attack}")
+        if attack in VOLLEYS:
+            slots = VOLLEYS[attack](self.front)
+            while True:
+                self.front.shoot(slots)
+        OTHERS[attack](self)
 
     def stations(self) -> None:
         """Each frame claims to be from another station, and is for one that nobody knows."""
@@ -128,9 +140,8 @@ class NetAttack(Guest):
         while True:
             for i in range(BATCH):
                 number = (number + 1) % UNKNOWN_STATIONS
-                self.front.write(
-                    i, b"\x02\xff" + number.to_bytes(4, "big") + b"\x02" + number.to_bytes(5, "big")
-                )
+                sender = b"\x02" + number.to_bytes(5, "big")
+                self.front.write(i, b"\x02\xff" + number.to_bytes(4, "big") + sender)
             self.front.shoot(slots)
 
     def indices(self) -> None:
@@ -144,18 +155,8 @@ class NetAttack(Guest):
                 continue
 
 
-ATTACKS: Final[dict[str, Callable[[NetAttack], None]]] = {
-    attack.__name__: attack
-    for attack in (
-        NetAttack.flood,
-        NetAttack.runts,
-        NetAttack.giants,
-        NetAttack.chains,
-        NetAttack.extras,
-        NetAttack.grants,
-        NetAttack.stations,
-        NetAttack.indices,
-        NetAttack.events,
-    )
+OTHERS: Final[dict[str, Callable[[NetAttack], None]]] = {
+    attack.__name__: attack for attack in (NetAttack.stations, NetAttack.indices)
 }
-"""By what `extra` says."""
+ATTACKS: Final = (*VOLLEYS, *OTHERS)
+"""What `extra` can be."""

@@ -4,16 +4,28 @@ switches.
     backend/vif/<front's domid>/<device>     written by the toolstack: frontend, mac, bridge, handle, online,
     state
 
-A switch comes to be with the first interface that names its bridge.
+A switch comes to be with the first interface that names its bridge. Interfaces are served in rounds:
+
+    take ─► one copy of all that fronts send ─► switch ─► one copy of all that fronts get ─► all events in one call
+
+What a round costs beside its packets is the same for one interface as for all of them, and of its slots, of which there
+is a fixed number, each interface gets an equal share. So whoever sends waits for the rest of one round and for its own,
+whatever its neighbours send.
 """
 
 from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from typing import Final
 
 from domains.kernel.kernel import Kernel
 from drivers.back_ends import BackEnds
-from drivers.net.copier import Copier
+from drivers.net.copier import Copier, Filling, Part
 from drivers.net.device import NetDevice
 from drivers.net.switch import Switch
+
+ROUND: Final = 32
+"""Slots taken in a round, packets given in one, and interfaces that take part."""
 
 
 class NetBack(BackEnds[NetDevice]):
@@ -31,9 +43,55 @@ class NetBack(BackEnds[NetDevice]):
             self.switches[bridge] = Switch(self._kernel.now)
         return self.switches[bridge]
 
+    def serve(self, crowd: int) -> None:
+        """A round of the interfaces that have waited longest, and of those that get what they send."""
+        devices = self._join_round(ROUND)
+        try:
+            self._send(devices, max(ROUND // max(crowd, 1), 1))
+            devices += self._join_round(ROUND - len(devices))
+            self._give(devices, max(ROUND // max(len(devices), 1), 1))
+            ports = [device.port for device in devices if device.bell and device.port is not None]
+            self._kernel.events.notify_all(ports)
+            for device in devices:
+                device.bell = False
+                if device.attempt(device.more, False):
+                    device.ready()
+        finally:
+            for device in devices:
+                device.serving = False
+
+    def _join_round(self, most: int) -> list[NetDevice]:
+        devices = [device for device in self.take_ready(most) if device.can_serve]
+        for device in devices:
+            device.serving = True
+        return devices
+
+    def _send(self, devices: list[NetDevice], most: int) -> None:
+        """What these fronts send goes to the switch, of each so many slots."""
+        none: list[Part] = []
+        taken = [(device, device.attempt(partial(device.take, most), none)) for device in devices]
+        pieces = iter(self._copy.fetch([part for _, parts in taken for part in parts]))
+        for device, parts in taken:
+            mine = list(islice(pieces, len(parts)))
+            device.attempt(partial(device.sent, mine), None)
+
+    def _give(self, devices: list[NetDevice], most: int) -> None:
+        """What the switch has for these fronts goes to them, to each so many packets."""
+        none: list[Filling] = []
+        matched = [(device, device.attempt(partial(device.match, most), none)) for device in devices]
+        done = iter(self._copy.deliver([page for _, pages in matched for page in pages]))
+        for device, pages in matched:
+            mine = list(islice(done, len(pages)))
+            device.attempt(partial(device.given, mine), None)
+
+    @property
+    def _copy(self) -> Copier:
+        """Made with the first round: its pages are only there where there is a network."""
+        if self._copier is None:
+            self._copier = Copier(self._kernel)
+        return self._copier
+
     def _make_device(
         self, kernel: Kernel, path: str, ready: Callable[[], None], dirty: Callable[[], None]
     ) -> NetDevice:
-        if self._copier is None:
-            self._copier = Copier(kernel)
-        return NetDevice(kernel, path, ready, dirty, self._copier, self.switch_of)
+        return NetDevice(kernel, path, ready, dirty, self.switch_of)

@@ -6,7 +6,6 @@ so no guest can make the bridge forget the others'.
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 P = TypeVar("P", bound=Hashable)
@@ -20,20 +19,13 @@ RESERVED: Final = bytes.fromhex("0180c20000")
 """01-80-C2-00-00-0x is for the bridge itself, and is not forwarded (802.1D, table 7-10)."""
 
 
-@dataclass(slots=True)
-class Station:
-    """Where a MAC address was seen, and when."""
-
-    port: object
-    seen: int
-
-
 class Bridge(Generic[P]):
     """Ports are named by whatever the caller likes. Times are nanoseconds of any clock that never goes back."""
 
     def __init__(self) -> None:
-        self._ports: dict[P, int] = {}  # how many stations each holds
-        self._stations: dict[bytes, Station] = {}
+        self._ports: dict[P, dict[bytes, int]] = {}
+        """Each port's stations, and when each was last heard: the one that has been silent longest comes first."""
+        self._where: dict[bytes, P] = {}
 
     @property
     def ports(self) -> list[P]:
@@ -43,12 +35,12 @@ class Bridge(Generic[P]):
         """A new port; ValueError if there is one of that name."""
         if port in self._ports:
             raise ValueError(f"the bridge has a port {port}")
-        self._ports[port] = 0
+        self._ports[port] = {}
 
     def remove(self, port: P) -> None:
         """The port is gone, and its stations are anywhere."""
-        del self._ports[port]
-        self._stations = {mac: s for mac, s in self._stations.items() if s.port != port}
+        for mac in self._ports.pop(port):
+            del self._where[mac]
 
     def forward(self, port: P, frame: bytes, now: int) -> list[P]:
         """Where a frame that came in at `port` goes; learns where its sender is."""
@@ -60,39 +52,30 @@ class Bridge(Generic[P]):
         self._learn(port, source, now)
         if destination[:5] == RESERVED and destination[5] < 0x10:
             return []
-        station = None if destination[0] & GROUP else self._stations.get(destination)
-        if station is None or now - station.seen > AGEING_NS:
+        known = None if destination[0] & GROUP else self._where.get(destination)
+        if known is None or now - self._ports[known][destination] > AGEING_NS:
             return [other for other in self._ports if other != port]
-        return [other for other in self._ports if other == station.port and other != port]
+        return [known] if known != port else []
 
-    def where(self, mac: bytes) -> object | None:
+    def where(self, mac: bytes) -> P | None:
         """The port behind which a station was last seen."""
-        station = self._stations.get(mac)
-        return station and station.port
+        return self._where.get(mac)
 
     def _learn(self, port: P, mac: bytes, now: int) -> None:
-        station = self._stations.get(mac)
-        if station is None:
-            if self._ports[port] >= STATIONS_PER_PORT and not self._forget_oldest(port, now):
-                return
-            self._stations[mac] = Station(port, now)
-            self._ports[port] += 1
+        stations, before = self._ports[port], self._where.get(mac)
+        if before == port:
+            del stations[mac]  # it comes last now
+        elif len(stations) >= STATIONS_PER_PORT and not self._forget_oldest(stations, now):
             return
-        if station.port != port:
-            if self._ports[port] >= STATIONS_PER_PORT and not self._forget_oldest(port, now):
-                return
-            self._ports[station.port] -= 1  # type: ignore[index]
-            self._ports[port] += 1
-            station.port = port
-        station.seen = now
+        elif before is not None:
+            del self._ports[before][mac]
+        stations[mac] = now
+        self._where[mac] = port
 
-    def _forget_oldest(self, port: P, now: int) -> bool:
+    def _forget_oldest(self, stations: dict[bytes, int], now: int) -> bool:
         """Make room among a port's stations; False if none has aged."""
-        mac, oldest = min(
-            ((mac, s) for mac, s in self._stations.items() if s.port == port), key=lambda item: item[1].seen
-        )
-        if now - oldest.seen <= AGEING_NS:
+        mac, seen = next(iter(stations.items()))
+        if now - seen <= AGEING_NS:
             return False
-        del self._stations[mac]
-        self._ports[port] -= 1
+        del stations[mac], self._where[mac]
         return True

@@ -18,15 +18,26 @@ PAGES: Final = 64
 
 
 class Part(NamedTuple):
-    """A piece of a granted page, in bytes."""
+    """A piece of a page that `domid` has granted, in bytes."""
 
+    domid: DomId
     ref: int
     offset: int
     size: int
 
 
+class Filling(NamedTuple):
+    """What is to be at the beginning of a page that `domid` has granted."""
+
+    domid: DomId
+    ref: int
+    data: memoryview
+
+
 class Copier:
-    """One for all devices of a net back: copies are finished when its methods return."""
+    """One for all devices of a net back, and for parts of several of them at once. Copies are finished when its
+    methods return.
+    """
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -41,14 +52,14 @@ class Copier:
             rows[mine]["domid"] = DOMID_SELF
             rows["flags"] = flags
 
-    def fetch(self, domid: DomId, parts: Sequence[Part]) -> list[bytes | None]:
+    def fetch(self, parts: Sequence[Part]) -> list[bytes | None]:
         """The bytes of each part; None where Xen refused."""
         found: list[bytes | None] = []
         for at in range(0, len(parts), PAGES):
-            refs, offsets, sizes = zip(*parts[at : at + PAGES], strict=True)
+            domids, refs, offsets, sizes = zip(*parts[at : at + PAGES], strict=True)
             rows = self._fetching[: len(refs)]
             theirs = rows["source"]
-            theirs["domid"], theirs["u"]["ref"], theirs["offset"] = domid, refs, offsets
+            theirs["domid"], theirs["u"]["ref"], theirs["offset"] = domids, refs, offsets
             rows["len"] = sizes
             statuses = self._kernel.grants.copy_rows(rows)
             found += [
@@ -57,16 +68,16 @@ class Copier:
             ]
         return found
 
-    def deliver(self, domid: DomId, parts: Sequence[tuple[int, memoryview]]) -> list[bool]:
-        """Write each (reference, data) to the beginning of its page; whether Xen did it."""
+    def deliver(self, fillings: Sequence[Filling]) -> list[bool]:
+        """Fill each page; whether Xen did it."""
         done: list[bool] = []
-        for at in range(0, len(parts), PAGES):
-            refs, pieces = zip(*parts[at : at + PAGES], strict=True)
+        for at in range(0, len(fillings), PAGES):
+            domids, refs, pieces = zip(*fillings[at : at + PAGES], strict=True)
             for view, data in zip(self._views, pieces, strict=False):
                 view[: len(data)] = data
             rows = self._delivering[: len(refs)]
             theirs = rows["dest"]
-            theirs["domid"], theirs["u"]["ref"] = domid, refs
+            theirs["domid"], theirs["u"]["ref"] = domids, refs
             rows["len"] = [len(data) for data in pieces]
             done += [status == GNTST_okay for status in self._kernel.grants.copy_rows(rows)]
         return done

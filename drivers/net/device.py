@@ -12,7 +12,7 @@ from domains.kernel.grants import GrantMapping
 from domains.kernel.kernel import Kernel
 from drivers.back_device import BackDevice, FrontError, Nodes
 from drivers.mapped_grants import MappedGrants
-from drivers.net.copier import Copier
+from drivers.net.copier import Filling, Part
 from drivers.net.credit import Credit
 from drivers.net.protocol import Node, Packet
 from drivers.net.rx_server import RxServer
@@ -61,22 +61,54 @@ class NetDevice(BackDevice):
         path: str,
         ready: Callable[[], None],
         dirty: Callable[[], None],
-        copier: Copier,
         switch_of: Callable[[str], Switch],
     ) -> None:
         super().__init__(kernel, path, ready, dirty)
-        self._copier = copier
         self._switch_of = switch_of
         self._switch: Switch | None = None
         self._connection: Connection | None = None
         self.observers: list[Observer] = []
+        self.bell = False
+        """The front is to hear of answers."""
 
-    def turn(self, crowd: int) -> bool:
+    # --- the steps of a round (back.py), each of which may find a ring broken ---------------------
+
+    @property
+    def port(self) -> Port | None:
+        """Where the front hears; None while there is none."""
+        return self._connection and self._connection.port
+
+    def take(self, most: int) -> list[Part]:
+        """What is to be copied of what the front sends, of so many slots."""
+        return self._connection.tx.take(most) if self._connection else []
+
+    def sent(self, pieces: list[bytes | None]) -> None:
+        """The bytes of what was taken: answer it, and hand the packets on."""
+        if self._connection is None:
+            return
+        packets, bell = self._connection.tx.finish(pieces)
+        self.bell |= bell
+        for packet in packets:
+            self._accept(packet)
+
+    def match(self, most: int) -> list[Filling]:
+        """What is to be copied of so many packets that the front is to get."""
+        return self._connection.rx.match(most) if self._connection else []
+
+    def given(self, done: list[bool]) -> None:
+        """What of that was copied: answer it."""
+        if self._connection is not None:
+            self.bell |= self._connection.rx.finish(done)
+
+    def more(self) -> bool:
+        """Whether there is more to do in either direction."""
         connection = self._connection
         if connection is None:
             return False
-        more = connection.rx.serve(crowd)
-        return connection.tx.serve(crowd) or more
+        to_give = connection.rx.more()
+        return connection.tx.more() or to_give
+
+    # --- states ----------------------------------------------------------------------------------
 
     def open(self) -> Nodes:
         self._switch = self._switch_of(self.end.read(Node.BRIDGE) or "")
@@ -104,17 +136,15 @@ class NetDevice(BackDevice):
         tx_ring = BackRing(tx_page, netif_tx_request, netif_tx_response)
         rx_ring = BackRing(rx_page, netif_rx_request, netif_rx_response)
 
-        def notify() -> None:
-            kernel.events.notify(port)
-
-        tx = TxServer(tx_ring, self._copier, domid, self._accept, notify, self._limit())
-        rx = RxServer(rx_ring, self._copier, domid, sg, csum, notify)
+        tx = TxServer(tx_ring, domid, self._limit())
+        rx = RxServer(rx_ring, domid, sg, csum)
         self._connection = Connection(port, mapping, (tx_ring, rx_ring), tx, rx)
         kernel.events.bind(port, self.ready)
         return {}
 
     def detach(self) -> None:
         connection, self._connection = self._connection, None
+        self.bell = False
         if connection is None:
             return
         self.kernel.events.close(connection.port)

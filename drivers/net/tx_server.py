@@ -1,5 +1,7 @@
 """Takes packets off a front's tx ring: the sending half of net back, without xenstore and without waiting.
 
+    take ─► the parts of the packets, for somebody to copy ─► finish: answers; the packets ─► more?
+
 A packet lies in a chain of slots (Xen public/io/netif.h):
 
     tx request [size = whole packet] ─ extra info … ─ tx request ─ … ─ tx request without NETTXF_more_data
@@ -9,13 +11,13 @@ bad packet gets NETIF_RSP_ERROR on each of its slots and goes nowhere; every slo
 Packets for which the interface's rate leaves no credit are held, and nothing is taken behind them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from drivers.net.copier import Copier, Part
+from drivers.net.copier import Part
 from drivers.net.credit import Credit
 from drivers.net.protocol import MAX_PACKET, MAX_SLOTS, MIN_PACKET, Packet
 from drivers.ring import BackRing
@@ -34,8 +36,6 @@ from hypervisor.public.io.netif import (
 )
 from hypervisor.public.types import PAGE_SIZE, DomId
 
-TURN_SLOTS: Final = 32
-"""Slots taken in one turn."""
 CSUM_BLANK, DATA_VALIDATED = int(NETTXF_csum_blank), int(NETTXF_data_validated)
 EXTRA_INFO, MORE_DATA = int(NETTXF_extra_info), int(NETTXF_more_data)
 
@@ -57,7 +57,8 @@ class Chain:
             self.bad = True
             return
         first = self.parts[0]
-        self.parts[0] = Part(first.ref, first.offset, self.size - sum(part.size for part in self.parts[1:]))
+        rest = self.size - sum(part.size for part in self.parts[1:])
+        self.parts[0] = Part(first.domid, first.ref, first.offset, rest)
         self.bad = any(part.size <= 0 or part.offset + part.size > PAGE_SIZE for part in self.parts)
 
 
@@ -70,39 +71,36 @@ class Limit(NamedTuple):
 
 
 class TxServer:
-    """One tx ring. `accept` gets each good packet, `notify` sends the event of new answers."""
+    """One tx ring, of `domid`'s front."""
 
-    def __init__(
-        self,
-        ring: BackRing,
-        copier: Copier,
-        domid: DomId,
-        accept: Callable[[Packet], None],
-        notify: Callable[[], None],
-        limit: Limit | None = None,
-    ) -> None:
+    def __init__(self, ring: BackRing, domid: DomId, limit: Limit | None = None) -> None:
         self._ring = ring
-        self._copier = copier
         self._domid = domid
-        self._accept = accept
-        self._notify = notify
         self._limit = limit
         self._held: list[Chain] = []
+        self._taken: list[Chain] = []
         self._chain: Chain | None = None
         self._in_extras = False
         self._answer = np.zeros(1, netif_tx_response.dtype)
 
-    def serve(self, crowd: int = 1) -> bool:
-        """One turn, bounded and shared with `crowd`; True if there is more to do. Raises RingBroken."""
-        chains = self._held or self._take(max(TURN_SLOTS // crowd, 1))
-        chains, self._held = self._within_limit(chains)
-        packets = self._fetch(chains)
+    def take(self, most: int) -> list[Part]:
+        """What is to be copied of the packets that end with at most so many new slots. Raises RingBroken."""
+        chains = self._held or self._take(most)
+        self._taken, self._held = self._within_limit(chains)
+        return [part for chain in self._taken if not chain.bad for part in chain.parts]
+
+    def finish(self, pieces: Iterable[bytes | None]) -> tuple[list[Packet], bool]:
+        """Answer what was taken, of which these are the parts' bytes; the good packets, and whether the front wants
+        to hear of it.
+        """
+        chains, self._taken = self._taken, []
+        packets = self._join(chains, iter(pieces))
         for chain in chains:
             self._respond(chain)
-        if chains and self._ring.push():
-            self._notify()
-        for packet in packets:
-            self._accept(packet)
+        return packets, bool(chains) and self._ring.push()
+
+    def more(self) -> bool:
+        """Whether there is something to take; if not, the front will say when there is. Raises RingBroken."""
         return not self._held and self._ring.final_check()
 
     def _take(self, most: int) -> list[Chain]:
@@ -143,7 +141,7 @@ class TxServer:
                 self._in_extras = bool(flags & EXTRA_INFO)
             chain.more = bool(flags & MORE_DATA)
             chain.ids.append(id)
-            chain.parts.append(Part(ref, offset, size))
+            chain.parts.append(Part(self._domid, ref, offset, size))
         goes_on = chain.more or self._in_extras
         if goes_on and len(chain.ids) <= MAX_SLOTS:
             self._chain = chain
@@ -153,12 +151,12 @@ class TxServer:
         chains.append(chain)
         self._chain = Chain(bad=True, more=chain.more) if goes_on else None  # the rest is no packet either
 
-    def _fetch(self, chains: list[Chain]) -> list[Packet]:
-        """Copy the good packets, all at once; those that Xen refuses turn bad."""
-        good = [chain for chain in chains if not chain.bad]
-        pieces = iter(self._copier.fetch(self._domid, [part for chain in good for part in chain.parts]))
+    def _join(self, chains: list[Chain], pieces: Iterator[bytes | None]) -> list[Packet]:
+        """The good packets; those of which Xen refused a part turn bad."""
         packets = []
-        for chain in good:
+        for chain in chains:
+            if chain.bad:
+                continue
             data = [next(pieces) for _ in chain.parts]
             whole = b"".join(piece for piece in data if piece is not None)
             if len(whole) != chain.size:

@@ -189,6 +189,7 @@ class Grants:
         self.table: dict[int, Grant] = {}
         self._next = 8
         self._handles: dict[int, list[tuple[Grant, int]]] = {}
+        self.copies = 0
 
     def grant_access(self, domid: DomId, mfn: Mfn, readonly: bool = False) -> GrantRef:
         self._next += 1
@@ -217,6 +218,7 @@ class Grants:
 
     def copy_rows(self, rows: NDArray[Any]) -> list[int]:
         """Operations of gnttab_copy.dtype, each with Xen's checks (G13)."""
+        self.copies += 1
         return [self._copy(row) for row in rows]
 
     def _copy(self, row: Any) -> int:
@@ -284,6 +286,10 @@ class Events:
         peer = self.channels[port].peer
         if peer is not None:
             self._machine.domains[peer[0]].events.raise_port(peer[1])
+
+    def notify_all(self, ports: Sequence[Port]) -> None:
+        for port in ports:
+            self.notify(port)
 
     def raise_port(self, port: int) -> None:
         self.channels[port].pending = True

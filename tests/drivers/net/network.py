@@ -67,11 +67,13 @@ class Network:
 class Station:
     """A guest on the network, with what it has received."""
 
+    front: type[NetFront] = NetFront
+
     def __init__(self, network: Network, domid: int, bridge: str = "xenbr0", **more: str) -> None:
         self.mac = mac_of(domid)
         self.guest = network.guest(domid)
         self.received: list[bytes] = []
-        self.nic = NetFront(self.guest, network.attach(self.guest, bridge, **more), self.receive)
+        self.nic = self.front(self.guest, network.attach(self.guest, bridge, **more), self.receive)
         self.nic.connect()
 
     def receive(self, packet: Packet) -> None:
