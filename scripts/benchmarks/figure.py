@@ -20,6 +20,10 @@ Round = Callable[[], float]
 """Does the work once and says what one unit of it took or how fast it was."""
 
 
+class Unavailable(Exception):
+    """A figure cannot be measured here; the text says in a few words what it needs."""
+
+
 @dataclass(frozen=True)
 class Goal:
     """`of`: which number is judged, "value" or "ratio"; it shall be at most (or at least) `limit`."""

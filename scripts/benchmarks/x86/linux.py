@@ -1,0 +1,102 @@
+"""How long an unmodified Linux takes to its /init, and what another emulator needs for the same kernel.
+
+QEMU runs it as on bare hardware, which is less work than on Xen: each page-table entry is a plain store there. Without QEMU the
+yardstick is a fixed piece of native work, so that runs on different hosts can still be compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from hypervisor.wire.control_protocol import Op, result_of
+from scripts.benchmarks.figure import Figure, Sizes, Unavailable
+from scripts.benchmarks.machine import Machine
+
+GUESTS: Final = Path(os.environ.get("XENOSCOPE_CACHE") or Path.home() / ".cache" / "xenoscope") / "guests"
+AT_INIT: Final = b"Run /init as init process"
+QEMU: Final = "qemu-system-x86_64"
+MEMORY_MIB: Final = 128
+TIMEOUT: Final = 600.0
+HASHED: Final = 1 << 30
+FEW: Final = 3
+"""Boots that are measured; one under --quick."""
+
+
+def linux_init(sizes: Sizes) -> Iterator[Figure]:
+    """Seconds from the request to create the domain until the kernel starts /init."""
+    if not (GUESTS / "vmlinuz").exists():
+        raise Unavailable("needs scripts/fetch_guests")
+    qemu = shutil.which(QEMU)
+    name, reference = (f"{QEMU}, TCG, no Xen", boot_in_qemu) if qemu else ("SHA-256 of 1 GiB", hash_much)
+    rounds = min(FEW, max(1, sizes.rounds // 2))
+    with Machine() as machine:
+        pairs = [(boot(machine, number), reference()) for number in range(rounds)]
+    yield Figure(
+        "linux_init",
+        median(ours for ours, _ in pairs),
+        "s",
+        name,
+        median(theirs for _, theirs in pairs),
+        median(ours / theirs for ours, theirs in pairs),
+    )
+
+
+def boot(machine: Machine, number: int) -> float:
+    """One boot; the domain is destroyed afterwards."""
+    text = (
+        f'name = "linux{number}"\nkernel = "{GUESTS}/vmlinuz"\nramdisk = "{GUESTS}/initramfs.img"\n'
+        f'memory = {MEMORY_MIB}\ncmdline = "console=hvc0 task=halt"\n'
+    )
+    start = time.perf_counter()
+    client = machine.client()
+    client.post(Op.create, text=text, file="bench.cfg", folder="/", console=True)
+    domid, said = None, b""
+    while AT_INIT not in said:
+        reply = client.receive(TIMEOUT)
+        if reply is None:
+            raise TimeoutError(f"Linux said nothing for {TIMEOUT:g} s after\n{said.decode(errors='replace')}")
+        result = result_of(reply)
+        if isinstance(result, bytes):
+            said += result
+        elif domid is None:
+            domid = int(result["domid"])
+        else:
+            raise RuntimeError(f"Linux ended: {result}\n{said.decode(errors='replace')}")
+    seconds = time.perf_counter() - start
+    assert domid is not None
+    machine.destroy(domid)
+    return seconds
+
+
+def boot_in_qemu() -> float:
+    """The same kernel, initramfs and memory."""
+    command = [
+        *(QEMU, "-accel", "tcg", "-m", str(MEMORY_MIB), "-nographic", "-no-reboot", "-net", "none"),
+        *("-kernel", str(GUESTS / "vmlinuz"), "-initrd", str(GUESTS / "initramfs.img")),
+        *("-append", "console=ttyS0 task=halt"),
+    ]
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        reached = any(AT_INIT in line for line in process.stdout)
+        seconds = time.perf_counter() - start
+        process.kill()
+    if not reached:
+        raise RuntimeError(f"{QEMU} did not boot the kernel")
+    return seconds
+
+
+def hash_much() -> float:
+    block, digest = bytes(1 << 20), hashlib.sha256()
+    start = time.perf_counter()
+    for _ in range(HASHED >> 20):
+        digest.update(block)
+    return time.perf_counter() - start
