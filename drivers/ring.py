@@ -62,6 +62,7 @@ class SharedRing:
         fitting = (PAGE_SIZE - HEADER_SIZE) // self.entry_size
         self.size = 1 << (fitting.bit_length() - 1)
         self._page = page
+        self._mine = page  # where this end's records are written
         self._index = page[:HEADER_SIZE].cast("I")
         self._prod = 0  # records put so far
         self._pushed = 0  # what the peer may have seen of them
@@ -129,7 +130,7 @@ class SharedRing:
 
     def _append(self, record: bytes) -> None:
         at = HEADER_SIZE + (self._prod & (self.size - 1)) * self.entry_size
-        self._page[at : at + len(record)] = record
+        self._mine[at : at + len(record)] = record
         self._prod = (self._prod + 1) & INDEX_MASK
 
 

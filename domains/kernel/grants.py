@@ -272,6 +272,25 @@ class Grants:
                 break
         return [int(status) for status in statuses]
 
+    def copy_in_order(self, rows: np.ndarray[tuple[int], np.dtype[np.void]]) -> int:
+        """Copies that count only after those before them; GNTST_okay, or the status of the first that failed.
+
+        At most BATCH, so that Xen performs them in one dispatch: the granter does not come to a stop between two of
+        them, and what was put off (GNTST_eagain, for which nothing but that granter is the reason) is repeated with all
+        behind it.
+        """
+        for attempt in range(EAGAIN_TRIES):
+            if attempt:
+                self._pause()
+            statuses = self._hypercalls.hypercall_grant_copy(rows)["status"]
+            failed = np.flatnonzero(statuses != GNTST_okay)
+            if not len(failed):
+                return int(GNTST_okay)
+            if statuses[failed[0]] != GNTST_eagain:
+                return int(statuses[failed[0]])
+            rows = rows[failed[0] :]
+        return int(GNTST_eagain)
+
     # --- giving frames away ----------------------------------------------------------------------
 
     def accept_transfer(self, domid: DomId) -> GrantRef:

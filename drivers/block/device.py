@@ -8,19 +8,18 @@ of the first front is done and durable (INVARIANTS B, XSA-302's idea).
 import contextlib
 from typing import Final, NamedTuple
 
-from domains.kernel.grants import GrantMapping
 from drivers.back_device import BackDevice, FrontError, Nodes
 from drivers.block.granted_pages import GrantedPages
 from drivers.block.image import Image
 from drivers.block.protocol import MAX_SEGMENTS, SECTOR_SIZE, Node
 from drivers.block.requests import Counters, RequestServer
+from drivers.front_rings import FrontRings, reach
 from drivers.mapped_grants import MappedGrants
-from drivers.ring import BackRing
 from drivers.xenbus import number
 from hypervisor.public.errno import XenError
 from hypervisor.public.io.blkif import VDISK_READONLY, blkif_request, blkif_response
 from hypervisor.public.io.protocols import XEN_IO_PROTO_ABI_X86_64
-from hypervisor.public.types import PAGE_SIZE, GrantRef, Port
+from hypervisor.public.types import Port
 
 U32: Final = 0xFFFF_FFFF
 
@@ -29,8 +28,7 @@ class Connection(NamedTuple):
     """What is held while a front is attached."""
 
     port: Port
-    mapping: GrantMapping
-    ring: BackRing
+    rings: FrontRings
     pages: GrantedPages
     server: RequestServer
 
@@ -75,16 +73,15 @@ class BlockDevice(BackDevice):
         persistent = number(end.read_peer(Node.PERSISTENT), 0, 1) == 1
         domid = end.peer_domid
         grants = MappedGrants(kernel)
-        mapping = grants.map(domid, [GrantRef(ref)])
+        rings = reach(kernel, domid, [ref], [(blkif_request, blkif_response)])
         try:
             port = kernel.events.bind_interdomain(domid, Port(remote_port))
         except XenError:
-            grants.unmap(mapping)
+            rings.release()
             raise
-        ring = BackRing(kernel.cpu.views(mapping.va, PAGE_SIZE, True)[0], blkif_request, blkif_response)
         pages = GrantedPages(grants, kernel.cpu, domid, persistent)
-        server = RequestServer(ring, image, pages, lambda: kernel.events.notify(port))
-        self._connection = Connection(port, mapping, ring, pages, server)
+        server = RequestServer(rings.rings[0], image, pages, lambda: kernel.events.notify(port))
+        self._connection = Connection(port, rings, pages, server)
         kernel.events.bind(port, self.ready)
         return {
             Node.SECTORS: image.sectors,
@@ -99,8 +96,7 @@ class BlockDevice(BackDevice):
             return
         self.kernel.events.close(connection.port)
         connection.pages.close()
-        connection.ring.release()
-        MappedGrants(self.kernel).unmap(connection.mapping)
+        connection.rings.release()
         if self._image is not None:
             with contextlib.suppress(OSError):  # there is nobody left to tell
                 self._image.flush()

@@ -8,17 +8,15 @@ offload, multicast filters, several queues, a control ring.
 from collections.abc import Callable, Hashable
 from typing import Final, NamedTuple, Protocol
 
-from domains.kernel.grants import GrantMapping
 from domains.kernel.kernel import Kernel
 from drivers.back_device import BackDevice, FrontError, Nodes
-from drivers.mapped_grants import MappedGrants
+from drivers.front_rings import FrontRings, reach
 from drivers.net.copier import Filling, Part
 from drivers.net.credit import Credit
 from drivers.net.protocol import Node, Packet
 from drivers.net.rx_server import RxServer
 from drivers.net.switch import Switch
 from drivers.net.tx_server import Limit, TxServer
-from drivers.ring import BackRing
 from drivers.xenbus import number
 from hypervisor.public.errno import XenError
 from hypervisor.public.io.netif import (
@@ -27,7 +25,7 @@ from hypervisor.public.io.netif import (
     netif_tx_request,
     netif_tx_response,
 )
-from hypervisor.public.types import PAGE_SIZE, GrantRef, Port
+from hypervisor.public.types import Port
 
 U32: Final = 0xFFFF_FFFF
 U64: Final = 0xFFFF_FFFF_FFFF_FFFF
@@ -46,8 +44,7 @@ class Connection(NamedTuple):
     """What is held while a front is attached."""
 
     port: Port
-    mapping: GrantMapping
-    rings: tuple[BackRing, BackRing]
+    rings: FrontRings
     tx: TxServer
     rx: RxServer
 
@@ -125,20 +122,17 @@ class NetDevice(BackDevice):
             )
         sg = end.read_peer(Node.SG) == "1"
         csum = end.read_peer(Node.NO_CSUM_OFFLOAD) != "1"
-        grants = MappedGrants(kernel)
-        mapping = grants.map(domid, [GrantRef(ref) for ref in refs])
+        records = [(netif_tx_request, netif_tx_response), (netif_rx_request, netif_rx_response)]
+        rings = reach(kernel, domid, refs, records)
         try:
             port = kernel.events.bind_interdomain(domid, Port(remote_port))
         except XenError:
-            grants.unmap(mapping)
+            rings.release()
             raise
-        tx_page, rx_page = kernel.cpu.views(mapping.va, 2 * PAGE_SIZE, True)
-        tx_ring = BackRing(tx_page, netif_tx_request, netif_tx_response)
-        rx_ring = BackRing(rx_page, netif_rx_request, netif_rx_response)
-
+        tx_ring, rx_ring = rings.rings
         tx = TxServer(tx_ring, domid, self._limit())
         rx = RxServer(rx_ring, domid, sg, csum)
-        self._connection = Connection(port, mapping, (tx_ring, rx_ring), tx, rx)
+        self._connection = Connection(port, rings, tx, rx)
         kernel.events.bind(port, self.ready)
         return {}
 
@@ -148,9 +142,7 @@ class NetDevice(BackDevice):
         if connection is None:
             return
         self.kernel.events.close(connection.port)
-        for ring in connection.rings:
-            ring.release()
-        MappedGrants(self.kernel).unmap(connection.mapping)
+        connection.rings.release()
 
     def shut(self) -> None:
         switch, self._switch = self._switch, None

@@ -85,7 +85,7 @@ class HonestEnds(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.front, self.back = both(page(), start=INDEX_MASK - 40)
+        self.front, self.back = self.ends(INDEX_MASK - 40)
         self.next_id = 0
         self.requests: deque[int] = deque()  # put, not taken by the back
         self.shown_requests = 0
@@ -93,6 +93,9 @@ class HonestEnds(RuleBasedStateMachine):
         self.responses: deque[int] = deque()  # answered, not taken by the front
         self.shown_responses = 0
         self.front_sleeps = self.back_sleeps = False
+
+    def ends(self, start: int) -> tuple[FrontRing, BackRing]:
+        return both(page(), start)
 
     @precondition(lambda self: self.front.free)
     @rule(count=st.integers(1, 32))

@@ -111,6 +111,7 @@ class Domain:
     def __init__(self, machine: Machine, domid: int) -> None:
         self.machine = machine
         self.domid = DomId(domid)
+        self.privileged = domid == 0
         self.cpu = Cpu(machine)
         self.memory = Memory(machine)
         self.grants = Grants(machine, self)
@@ -203,6 +204,8 @@ class Grants:
         return True
 
     def map(self, domid: DomId, refs: Sequence[GrantRef], writable: bool = True) -> GrantMapping:
+        if not self._domain.privileged:
+            raise XenError(Errno.EINVAL, "GNTST_general_error")
         granter = self._machine.domains.get(domid)
         grants = [granter.grants.table.get(ref) if granter else None for ref in refs]
         for grant in grants:
@@ -220,6 +223,10 @@ class Grants:
         """Operations of gnttab_copy.dtype, each with Xen's checks (G13)."""
         self.copies += 1
         return [self._copy(row) for row in rows]
+
+    def copy_in_order(self, rows: NDArray[Any]) -> int:
+        """The status of the first that fails; the others are performed all the same."""
+        return next((status for status in self.copy_rows(rows) if status), 0)
 
     def _copy(self, row: Any) -> int:
         flags, size = int(row["flags"]), int(row["len"])

@@ -1,5 +1,6 @@
 """Grants between two kernels: what is given is seen, what is taken back is gone, what is in use stays."""
 
+import numpy as np
 import pytest
 
 from domains.kernel.grants import ENTRIES_PER_FRAME, CopyEnd, GrantCopy, GrantError
@@ -7,10 +8,13 @@ from domains.kernel.kernel import Kernel, PageFault
 from drivers.mapped_grants import MappedGrants
 from hypervisor.public.errno import XenError
 from hypervisor.public.grant_table import (
+    GNTCOPY_dest_gref,
     GNTST_bad_gntref,
+    GNTST_eagain,
     GNTST_okay,
     GrantStatus,
     GTF_invalid,
+    gnttab_copy,
 )
 from hypervisor.public.types import PAGE_SIZE, DomId, GrantRef
 from hypervisor.public.xen import DOMID_SELF
@@ -107,6 +111,31 @@ def test_copies_go_both_ways_and_each_has_its_status(
     assert control.cpu.load(mine.va, 14) == b"from the guest"
     assert kernel.cpu.load(theirs.va + 4000, 9) == b"from Dom0"
     assert not kernel.grants.in_use(ref)
+
+
+def test_copies_in_order_are_all_put_off_while_the_granter_runs(
+    control: Kernel, domain: PythonDomain, kernel: Kernel
+) -> None:
+    """An index must not be seen before what it stands for, whenever the granter comes to a stop."""
+    theirs, mine = kernel.memory.alloc_page(), control.memory.alloc_page()
+    ref = kernel.grants.grant_access(DOM0, theirs.mfn)
+    control.cpu.store(mine.va, b"entry")
+    control.cpu.store(mine.va + 8, b"index")
+    rows = np.zeros(2, gnttab_copy.dtype)
+    rows["source"]["u"]["gmfn"], rows["source"]["domid"] = mine.mfn, DOMID_SELF
+    rows["dest"]["u"]["ref"], rows["dest"]["domid"] = ref, domain.gate.domid
+    rows["source"]["offset"] = rows["dest"]["offset"] = [0, 8]
+    rows["len"], rows["flags"] = 5, GNTCOPY_dest_gref
+    vcpu, mailbox = domain.built.vcpu, domain.built.domain.mailbox
+    declared, mailbox._octets[0xC08] = mailbox._octets[0xC08], 0  # it does not exchange flags atomically
+    waiting, vcpu.waiting_seq = vcpu.waiting_seq, None
+    assert control.grants.copy_in_order(rows) == GNTST_eagain
+    assert kernel.cpu.load(theirs.va, 16) == bytes(16)
+    vcpu.waiting_seq, mailbox._octets[0xC08] = waiting, declared
+    assert control.grants.copy_in_order(rows) == GNTST_okay
+    assert kernel.cpu.load(theirs.va, 16) == b"entry\0\0\0index\0\0\0"
+    rows["dest"]["u"]["ref"][1] = 40000
+    assert control.grants.copy_in_order(rows) == GNTST_bad_gntref
 
 
 def test_an_ended_access_leaves_an_invalid_entry(kernel: Kernel) -> None:

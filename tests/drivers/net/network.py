@@ -1,4 +1,4 @@
-"""A machine with net back in Dom0 and interfaces for its guests, as the toolstack would make them."""
+"""A machine with net back in Dom0, or in a driver domain, and interfaces for its guests, as the toolstack would make them."""
 
 from drivers.net.back import NetBack
 from drivers.net.front import NetFront
@@ -15,14 +15,22 @@ def frame(destination: bytes, source: bytes, payload: bytes = b"payload", size: 
 
 
 class Network:
-    """Dom0 with net back, started."""
+    """Net back in domain `backend`, started."""
 
-    def __init__(self) -> None:
+    def __init__(self, backend: int = 0) -> None:
         self.machine = Machine()
         self.dom0 = self.machine.domain(0)
-        self.back = NetBack(self.dom0)
+        self.driver = self.driver_domain(backend) if backend else self.dom0
+        self.back = NetBack(self.driver)
         self.back.start()
         self.machine.settle()
+
+    def driver_domain(self, domid: int) -> Domain:
+        """A domain that may read its home, as the toolstack makes it."""
+        driver = self.machine.domain(domid)
+        self.dom0.xenbus.write(f"/local/domain/{domid}/name", "netdom")
+        self.dom0.xenbus.set_permissions(f"/local/domain/{domid}", ["n0", f"r{domid}"])
+        return driver
 
     def guest(self, domid: int) -> Domain:
         """A new domain with a home of its own in the store."""
@@ -33,11 +41,12 @@ class Network:
 
     def attach(self, guest: Domain, bridge: str = "xenbr0", **more: str) -> str:
         """Write the nodes of an interface, `more` at its back end; the front's path."""
-        domid = guest.domid
-        front, back = f"/local/domain/{domid}/device/vif/0", f"/local/domain/0/backend/vif/{domid}/0"
+        domid, backend = guest.domid, self.driver.domid
+        front = f"/local/domain/{domid}/device/vif/0"
+        back = f"/local/domain/{backend}/backend/vif/{domid}/0"
         mac = mac_of(domid).hex(":")
         nodes = {
-            front: {"backend": back, "backend-id": 0, "mac": mac, "handle": 0, "state": 1},
+            front: {"backend": back, "backend-id": backend, "mac": mac, "handle": 0, "state": 1},
             back: {
                 "frontend": front,
                 "frontend-id": domid,
@@ -49,7 +58,7 @@ class Network:
                 **more,
             },
         }
-        readers = {front: [f"n{domid}", "r0"], back: ["n0", f"r{domid}"]}
+        readers = {front: [f"n{domid}", f"r{backend}"], back: [f"n{backend}", f"r{domid}"]}
         with self.dom0.xenbus.transaction() as transaction:
             for directory, values in nodes.items():
                 transaction.write(directory, "")
@@ -61,7 +70,7 @@ class Network:
     def detach(self, guest: Domain) -> None:
         """Remove the nodes, as for a domain that is gone."""
         self.dom0.xenbus.rm(f"/local/domain/{guest.domid}/device/vif/0")
-        self.dom0.xenbus.rm(f"/local/domain/0/backend/vif/{guest.domid}/0")
+        self.dom0.xenbus.rm(f"/local/domain/{self.driver.domid}/backend/vif/{guest.domid}/0")
 
 
 class Station:

@@ -17,10 +17,13 @@ from hypervisor.public.types import PAGE_SIZE
 from tests.drivers.net.network import Network, Station, frame
 
 BROADCAST = b"\xff" * 6
+BACKENDS = pytest.mark.parametrize("backend", [0, 9])
+"""Net back in Dom0, which maps rings, and in a driver domain, which copies them."""
 
 
-def test_a_frame_arrives_at_the_station_it_is_for_and_nowhere_else() -> None:
-    network = Network()
+@BACKENDS
+def test_a_frame_arrives_at_the_station_it_is_for_and_nowhere_else(backend: int) -> None:
+    network = Network(backend)
     a, b, c = (Station(network, domid) for domid in (1, 2, 3))
     b.nic.send(frame(BROADCAST, b.mac))
     network.machine.settle()
@@ -39,9 +42,10 @@ def test_bridges_of_different_names_are_different_networks() -> None:
     assert b.received == []
 
 
+@BACKENDS
 @pytest.mark.parametrize("size", [14, 60, 1514, PAGE_SIZE, PAGE_SIZE + 1, 9000, 65535])
-def test_frames_of_every_size_arrive_whole(size: int) -> None:
-    network = Network()
+def test_frames_of_every_size_arrive_whole(size: int, backend: int) -> None:
+    network = Network(backend)
     a, b = Station(network, 1), Station(network, 2)
     sent = frame(b.mac, a.mac)[:14] + os.urandom(size - 14)
     a.nic.send(sent)
@@ -49,8 +53,9 @@ def test_frames_of_every_size_arrive_whole(size: int) -> None:
     assert b.received == [sent]
 
 
-def test_many_frames_arrive_in_order() -> None:
-    network = Network()
+@BACKENDS
+def test_many_frames_arrive_in_order(backend: int) -> None:
+    network = Network(backend)
     a, b = Station(network, 1), Station(network, 2)
     sent = [frame(b.mac, a.mac, number.to_bytes(4, "big"), 60 + number) for number in range(500)]
     for one in sent:
@@ -90,8 +95,9 @@ def test_an_observer_sees_both_directions_until_the_interface_is_gone() -> None:
     assert seen.is_lost
 
 
-def test_closing_gives_everything_back() -> None:
-    network = Network()
+@BACKENDS
+def test_closing_gives_everything_back(backend: int) -> None:
+    network = Network(backend)
     a, b = Station(network, 1), Station(network, 2)
     b.nic.close()
     network.machine.settle()
@@ -109,8 +115,9 @@ def test_closing_gives_everything_back() -> None:
         b.nic.send(frame(BROADCAST, b.mac))
 
 
-def test_a_guest_that_dies_leaves_nothing_held_and_the_others_connected() -> None:
-    network = Network()
+@BACKENDS
+def test_a_guest_that_dies_leaves_nothing_held_and_the_others_connected(backend: int) -> None:
+    network = Network(backend)
     a, b, c = (Station(network, domid) for domid in (1, 2, 3))
     for _ in range(30):
         a.nic.send(frame(BROADCAST, a.mac))
@@ -220,11 +227,11 @@ Slot = st.tuples(
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(Slot, max_size=60))
+@given(st.lists(Slot, max_size=60), st.sampled_from([0, 9]))
 def test_any_slots_are_answered_once_in_order_and_only_whole_packets_pass(
-    slots: list[tuple[str, int, int, int, int]],
+    slots: list[tuple[str, int, int, int, int]], backend: int
 ) -> None:
-    network = Network()
+    network = Network(backend)
     liar, other = Station(network, 1), Station(network, 2)
     connection = liar.nic._connection
     assert connection is not None

@@ -1,0 +1,158 @@
+"""A front end's ring that this domain cannot map: its back end reaches it by grant copy.
+
+Source: Xen public/io/ring.h, GNTTABOP_copy in public/grant_table.h. Why: docs/driver-domains.md. Owns two pages:
+
+    seen     req_prod, rsp_event and the entries as they were when last copied from the front's page
+    mine     rsp_prod, req_event and the responses, as they are to be in the front's page
+
+    push          mine ─► responses, then rsp_prod;      then rsp_event ─► seen
+    final_check   mine ─► req_event;                     then req_prod, then the entries ─► seen
+
+A live ring can be copied because each of its words has one writer, and what this end writes (responses where it has taken the
+requests, two words of the header) is written by nobody else. Invariants: copies are performed in the order given, so that an
+entry is seen no earlier than the index that covers it, and an answer is there before its index; the core's exchange of the
+grant's flags between two of them is the full barrier that `ring.py` asks for. What was taken is read from `seen` alone: the
+front cannot alter it any more. No pin outlives a copy, so nothing of the front's is held when this domain dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from domains.kernel.grants import GrantError
+from domains.kernel.kernel import Kernel
+from drivers.ring import (
+    HEADER_SIZE,
+    INDEX_MASK,
+    REQ_EVENT,
+    REQ_PROD,
+    RSP_EVENT,
+    RSP_PROD,
+    BackRing,
+    RingBroken,
+)
+from hypervisor.public.grant_table import (
+    GNTCOPY_dest_gref,
+    GNTCOPY_source_gref,
+    GNTST_eagain,
+    GNTST_okay,
+    GrantStatus,
+    gnttab_copy,
+)
+from hypervisor.public.layout import Struct
+from hypervisor.public.types import PAGE_SIZE, DomId, GrantRef, Mfn
+from hypervisor.public.xen import DOMID_SELF
+
+PATIENCE: Final = 1_000_000_000
+"""Nanoseconds after which a front that cannot be stopped, so that its grant cannot be used, is given up."""
+WORD: Final = 4
+
+
+class Piece(NamedTuple):
+    """Bytes of the front's page to copy, from it or (`out`) to it."""
+
+    offset: int
+    size: int
+    out: bool = False
+
+
+class CopiedBackRing(BackRing):
+    """The ring in the page that `domid` grants as `ref`."""
+
+    def __init__(
+        self, kernel: Kernel, domid: DomId, ref: GrantRef, request: type[Struct], response: type[Struct]
+    ) -> None:
+        """Raises GrantError if the page cannot be used, and XenError where there is no memory."""
+        self._kernel = kernel
+        self._pages = [kernel.memory.alloc_page() for _ in range(2)]
+        seen, mine = (kernel.cpu.view(page.va, PAGE_SIZE, True) for page in self._pages)
+        seen[:] = bytes(PAGE_SIZE)  # a page comes as its last owner in this domain left it
+        super().__init__(seen, request, response)
+        self._mine = mine
+        self._my_index = mine[:HEADER_SIZE].cast("I")
+        self._rows = templates(domid, ref, *(page.mfn for page in self._pages))
+        status = self._perform(self._new_requests())
+        if status != GNTST_okay:
+            self.release()
+            raise GrantError(status, f"copy of grant {ref} of d{domid}")
+
+    def push(self) -> bool:
+        old, new = self._pushed, self._prod
+        if old == new:
+            return False
+        self._my_index[RSP_PROD] = self._pushed = new
+        self._copy(*self._responses(old, new), out(RSP_PROD), Piece(RSP_EVENT * WORD, WORD))
+        return (new - self._index[RSP_EVENT]) & INDEX_MASK < (new - old) & INDEX_MASK
+
+    def final_check(self, wanted: int = 1) -> bool:
+        if self._unconsumed() >= wanted:
+            return True
+        self._my_index[REQ_EVENT] = (self._cons + wanted) & INDEX_MASK
+        self._copy(out(REQ_EVENT), *self._new_requests())
+        return self._unconsumed() >= wanted
+
+    @property
+    def waiting(self) -> int:
+        """How many requests are known to wait; looks for new ones if none are. Raises RingBroken."""
+        if not self._unconsumed():
+            self._copy(*self._new_requests())
+        return self._unconsumed()
+
+    def take(self, limit: int = INDEX_MASK) -> bytes:
+        return super().take(min(limit, self.waiting) if limit else 0)
+
+    def release(self) -> None:
+        super().release()
+        self._my_index.release()
+        self._mine.release()
+        for page in self._pages:
+            self._kernel.memory.free_page(page)
+
+    def _new_requests(self) -> tuple[Piece, Piece]:
+        return Piece(REQ_PROD * WORD, WORD), Piece(HEADER_SIZE, self.size * self.entry_size)
+
+    def _responses(self, old: int, new: int) -> Iterable[Piece]:
+        """Where the responses from `old` up to `new` lie: up to two pieces."""
+        first, count = old & (self.size - 1), (new - old) & INDEX_MASK
+        until_wrap = min(count, self.size - first)
+        yield Piece(HEADER_SIZE + first * self.entry_size, until_wrap * self.entry_size, out=True)
+        if count > until_wrap:
+            yield Piece(HEADER_SIZE, (count - until_wrap) * self.entry_size, out=True)
+
+    def _copy(self, *pieces: Piece) -> None:
+        """Copy in this order. RingBroken: the front has taken its page back."""
+        status = self._perform(pieces)
+        if status != GNTST_okay:
+            raise RingBroken(f"its page cannot be copied: {GrantStatus(status).name}")
+
+    def _perform(self, pieces: Iterable[Piece]) -> int:
+        offsets, sizes, ways = zip(*pieces, strict=True)
+        rows = self._rows[list(map(int, ways))]
+        rows["source"]["offset"] = rows["dest"]["offset"] = offsets
+        rows["len"] = sizes
+        give_up = self._kernel.now() + PATIENCE
+        status = self._kernel.grants.copy_in_order(rows)
+        while status == GNTST_eagain and self._kernel.now() < give_up:
+            status = self._kernel.grants.copy_in_order(rows)
+        return status
+
+
+def templates(domid: DomId, ref: GrantRef, seen: Mfn, mine: Mfn) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+    """A copy from the front's page, and one to it; offset and length are left open."""
+    rows = np.zeros(2, gnttab_copy.dtype)
+    for row, theirs, own, flag, mfn in (
+        (rows[0], "source", "dest", GNTCOPY_source_gref, seen),
+        (rows[1], "dest", "source", GNTCOPY_dest_gref, mine),
+    ):
+        row[theirs]["u"]["ref"], row[theirs]["domid"] = ref, domid
+        row[own]["u"]["gmfn"], row[own]["domid"] = mfn, DOMID_SELF
+        row["flags"] = flag
+    return rows
+
+
+def out(word: int) -> Piece:
+    """One word of the header, to the front's page."""
+    return Piece(word * WORD, WORD, out=True)
