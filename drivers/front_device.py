@@ -6,6 +6,9 @@
     established: its properties; Connected
     …                                         Closing, Closed, gone: what is on its way is finished or fails
 
+A device that was connected, and whose back end's domain died, connects by itself when the toolstack has plugged it in again: the
+nodes are new ones, in state Initialising, and name a back end in another domain.
+
 Source: Xen public/io/xenbus.h. Invariants: grants are revoked only after the back end has closed, or is gone;
 a page it still holds then is given up rather than used for anything else. After any end `connect` may be
 called again.
@@ -17,6 +20,7 @@ from typing import Final
 from domains.kernel.kernel import Kernel
 from drivers.ring import RingBroken
 from drivers.xenbus import DeviceError, XenbusEnd
+from hypervisor.public.errno import XenError
 from hypervisor.public.io.xenbus import (
     XenbusState,
     XenbusStateClosed,
@@ -39,11 +43,14 @@ class FrontDevice:
     def __init__(self, kernel: Kernel, path: str) -> None:
         """Raises XenError if the toolstack has not made the device."""
         self.kernel = kernel
+        self.path = path
         self.end = XenbusEnd.front(kernel.xenbus, path)
         self.refusal = ""
         """Why the back end closed, or would not open."""
         self._peer: XenbusState = XenbusStateUnknown
-        self._prepared = False
+        self._prepared = self._established = False
+        self._wanted = False  # connected, or on the way
+        self._token: str | None = None
 
     # --- what a kind of device does --------------------------------------------------------------
 
@@ -83,23 +90,21 @@ class FrontDevice:
         if self._prepared:
             self.close(timeout)
         self.refusal = ""
+        if self._token is None:
+            self._token = self.kernel.xenbus.watch(f"{self.path}/backend", self._moved)
         if self.end.state() is not XenbusStateInitialising:
             self.end.switch(XenbusStateInitialising)
+        self._wanted = True
         self.end.watch_peer(self._backend_changed)
-        self._await((XenbusStateInitWait, XenbusStateInitialised), timeout)
-        nodes = self.prepare()
-        self._prepared = True
-        self.end.switch(XenbusStateInitialised, nodes)
-        try:
-            self._await((XenbusStateConnected,), timeout)
-        except DeviceError:
+        self.kernel.wait(lambda: self._established or bool(self.refusal), timeout)
+        if not self._established:
+            self._wanted = False
             self._lose()
-            raise
-        self.established()
-        self.end.switch(XenbusStateConnected)
+            raise self.failure(self.refusal or f"the back end stays in state {self._peer.name}")
 
     def close(self, timeout: float = 10.0) -> None:
         """Finish what is on its way, and disconnect."""
+        self._wanted = False
         if self._prepared:
             self.kernel.wait(self.idle, timeout)
         self.end.switch(XenbusStateClosing)
@@ -108,6 +113,9 @@ class FrontDevice:
         self.kernel.wait(lambda: self._peer in GONE, timeout)
         self._lose()
         self.end.unwatch()
+        if self._token is not None:
+            token, self._token = self._token, None
+            self.kernel.xenbus.unwatch(token)
 
     def on_event(self) -> None:
         """The handler to bind to the event channel."""
@@ -126,10 +134,18 @@ class FrontDevice:
         self._lose()
         self.end.switch(XenbusStateClosing)
 
-    def _await(self, states: tuple[XenbusState, ...], timeout: float) -> None:
-        self.kernel.wait(lambda: self._peer in states or bool(self.refusal), timeout)
-        if self._peer not in states:
-            raise self.failure(self.refusal or f"the back end stays in state {self._peer.name}")
+    def _moved(self, _path: str) -> None:
+        """The toolstack may have plugged the device into another back end, for the old one's domain is gone."""
+        try:
+            end = XenbusEnd.front(self.kernel.xenbus, self.path)
+        except XenError:
+            return  # unplugged, for now at least
+        if (end.peer_path, end.peer_domid) != (self.end.peer_path, self.end.peer_domid):
+            self._lose()
+            self.end.unwatch()
+            self.end = end
+            self.refusal = ""
+            end.watch_peer(self._backend_changed)
 
     def _backend_changed(self) -> None:
         """The back end's state may have changed."""
@@ -142,6 +158,20 @@ class FrontDevice:
             if self.end.read_peer("hotplug-status") == "error":
                 self.refusal = self.end.read_peer("hotplug-error") or "the back end cannot open the device"
             self._lose()
+        elif self._wanted:
+            self._advance()
+
+    def _advance(self) -> None:
+        """Take the step that the back end waits for, if this end is on its way up."""
+        if self._peer in (XenbusStateInitWait, XenbusStateInitialised) and not self._prepared:
+            if self.end.state() is XenbusStateInitialising:
+                nodes = self.prepare()
+                self._prepared = True
+                self.end.switch(XenbusStateInitialised, nodes)
+        elif self._peer is XenbusStateConnected and self._prepared and not self._established:
+            self.established()
+            self.end.switch(XenbusStateConnected)
+            self._established = True
 
     def _follow_closing(self) -> None:
         """The back end wants to close: so be it, when everything on its way is answered."""
@@ -149,6 +179,7 @@ class FrontDevice:
             self.end.switch(XenbusStateClosed)
 
     def _lose(self) -> None:
+        self._established = False
         if self._prepared:
             self._prepared = False
             self.drop()

@@ -15,6 +15,7 @@ from typing import Final
 
 from domains.dom0.console.consoled import Consoled
 from domains.dom0.store_access import GuestRings, LocalWire
+from domains.dom0.toolstack.backends import Backends
 from domains.dom0.toolstack.captures import Captures
 from domains.dom0.toolstack.domains import DOM0_NAME, Domains
 from domains.dom0.toolstack.lifecycle import Lifecycle
@@ -73,7 +74,8 @@ class Dom0(Guest):
         consoled = Consoled(kernel)
         domains = Domains(xen, kernel.xenbus)
         operations = Operations(kernel)
-        lifecycle = Lifecycle(kernel, xen, self._xenstored, consoled, domains, operations, print)
+        backends = Backends(kernel.xenbus, domains, operations.poke)
+        lifecycle = Lifecycle(kernel, xen, self._xenstored, consoled, domains, backends, operations, print)
         kernel.events.bind_virq(VIRQ_DOM_EXC, lifecycle.domain_exception)
         kernel.xenbus.watch(BACKENDS, lambda _path: operations.poke())
         machine = {

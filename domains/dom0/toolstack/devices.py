@@ -2,7 +2,8 @@
 
 /local/domain/5/device/vbd/51712          the front end's: the domain writes, Dom0 reads
 /local/domain/0/backend/vbd/5/51712       the back end's: Dom0 writes, the domain reads
-/libxl/5/device/vbd/51712                 the toolstack's own note of both
+/local/domain/3/backend/vif/5/0           one in driver domain 3: that writes, the domain reads
+/libxl/5/device/vbd/51712                 the toolstack's own note of both: a driver domain is not asked where they are
 """
 
 from __future__ import annotations
@@ -32,11 +33,15 @@ def front_path(domid: DomId, kind: str, devid: int) -> str:
     return f"{home(domid)}/device/{kind}/{devid}"
 
 
-def back_path(domid: DomId, kind: str, devid: int) -> str:
-    return f"{home(DOM0)}/backend/{kind}/{domid}/{devid}"
+def back_path(backend: DomId, domid: DomId, kind: str, devid: int) -> str:
+    return f"{home(backend)}/backend/{kind}/{domid}/{devid}"
 
 
-def add_disk(nodes: StoreCalls, domid: DomId, disk: Disk) -> None:
+def note_path(domid: DomId, kind: str = "", devid: int | str = "") -> str:
+    return f"/libxl/{domid}/device/{kind}/{devid}".rstrip("/")
+
+
+def add_disk(nodes: StoreCalls, domid: DomId, backend: DomId, disk: Disk) -> None:
     """Announce a disk to both ends; to be done in one transaction."""
     kind = "cdrom" if disk.cdrom else "disk"
     back: dict[str, str | int] = {
@@ -54,17 +59,17 @@ def add_disk(nodes: StoreCalls, domid: DomId, disk: Disk) -> None:
         "state": int(XenbusStateInitialising),
     }
     front: dict[str, str | int] = {
-        "backend-id": DOM0,
+        "backend-id": backend,
         "virtual-device": disk.devid,
         "device-type": kind,
         "trusted": 1,
         "protocol": XEN_IO_PROTO_ABI_X86_64,
         "state": int(XenbusStateInitialising),
     }
-    add_device(nodes, domid, "vbd", disk.devid, front, back)
+    add_device(nodes, domid, backend, "vbd", disk.devid, front, back)
 
 
-def add_vif(nodes: StoreCalls, domid: DomId, devid: int, vif: Vif) -> None:
+def add_vif(nodes: StoreCalls, domid: DomId, backend: DomId, devid: int, vif: Vif) -> None:
     """Announce a network interface, whose MAC address is chosen, to both ends; to be done in one transaction.
 
     The back end's `ip` is for whoever filters or configures; guests may read it too.
@@ -84,14 +89,14 @@ def add_vif(nodes: StoreCalls, domid: DomId, devid: int, vif: Vif) -> None:
         "state": int(XenbusStateInitialising),
     }
     front: dict[str, str | int] = {
-        "backend-id": DOM0,
+        "backend-id": backend,
         "handle": devid,
         "mac": vif.mac,
         "mtu": vif.mtu or DEFAULT_MTU,
         "trusted": 1,
         "state": int(XenbusStateInitialising),
     }
-    add_device(nodes, domid, "vif", devid, front, back)
+    add_device(nodes, domid, backend, "vif", devid, front, back)
 
 
 def random_mac() -> str:
@@ -104,46 +109,57 @@ def random_mac() -> str:
 def add_device(
     nodes: StoreCalls,
     domid: DomId,
+    backend: DomId,
     kind: str,
     devid: int,
     front: dict[str, str | int],
     back: dict[str, str | int],
 ) -> None:
     """Both ends' directories of one device, each pointing to the other."""
-    front_at, back_at = front_path(domid, kind, devid), back_path(domid, kind, devid)
-    for path, owner, reader in ((front_at, domid, DOM0), (back_at, DOM0, domid)):
+    front_at, back_at = front_path(domid, kind, devid), back_path(backend, domid, kind, devid)
+    for path, owner, reader in ((front_at, domid, backend), (back_at, backend, domid)):
         remove(nodes, path)
         nodes.mkdir(path)
         nodes.set_permissions(path, [f"n{owner}", f"r{reader}"])
     write_all(nodes, front_at, {"backend": back_at, **front})
     write_all(nodes, back_at, {"frontend": front_at, **back})
-    write_all(nodes, f"/libxl/{domid}/device/{kind}/{devid}", {"frontend": front_at, "backend": back_at})
+    write_all(nodes, note_path(domid, kind, devid), {"frontend": front_at, "backend": back_at})
 
 
-def back_ends(nodes: StoreCalls, domid: DomId) -> list[str]:
-    """Directories of the back ends that serve a domain's devices; its console is not one."""
-    root = f"{home(DOM0)}/backend"
-    return [
-        f"{root}/{kind}/{domid}/{devid}"
-        for kind in children(nodes, root)
-        if kind != "console"
-        for devid in children(nodes, f"{root}/{kind}/{domid}")
+def back_ends(nodes: StoreCalls, domid: DomId) -> dict[str, str]:
+    """The back ends' directories of a domain's devices, by the toolstack's notes of them."""
+    notes = [
+        f"{note_path(domid, kind)}/{devid}"
+        for kind in children(nodes, note_path(domid))
+        for devid in children(nodes, note_path(domid, kind))
     ]
+    return {note: read_or_none(nodes, f"{note}/backend") or "" for note in notes}
+
+
+def remove_devices(nodes: StoreCalls, domid: DomId, backend: DomId | None = None) -> None:
+    """Both ends' directories of a domain's devices and the notes of them; with `backend` those that it serves."""
+    for note, back_at in back_ends(nodes, domid).items():
+        if backend is None or back_at.startswith(f"{home(backend)}/"):
+            remove(nodes, read_or_none(nodes, f"{note}/frontend") or note)
+            remove(nodes, back_at)
+            if not children(nodes, parent := back_at.rpartition("/")[0]):
+                remove(nodes, parent)
+            remove(nodes, note)
 
 
 def refusal(nodes: StoreCalls, domid: DomId) -> str | None:
     """Why a back end cannot serve its device, in its own words; None while none has refused."""
-    for path in back_ends(nodes, domid):
+    for path in back_ends(nodes, domid).values():
         if state(nodes, path) in (XenbusStateClosing, XenbusStateClosed):
             device = read_or_none(nodes, f"{path}/dev") or path
             why = read_or_none(nodes, f"{path}/hotplug-error") or read_or_none(nodes, f"{path}/error")
-            return f"device {device}: {why or 'the back end closed it'}"
+            return f"device {device}: {' '.join((why or 'the back end closed it').split())}"
     return None
 
 
 def ready(nodes: StoreCalls, domid: DomId) -> bool:
     """Whether every back end waits for its front end, or has refused."""
-    return all(state(nodes, path) >= XenbusStateInitWait for path in back_ends(nodes, domid))
+    return all(state(nodes, path) >= XenbusStateInitWait for path in back_ends(nodes, domid).values())
 
 
 def state(nodes: StoreCalls, path: str) -> int:

@@ -46,7 +46,11 @@ def describe(info: DomainInfo, domains: Domains) -> dict[str, Any]:
             "disks": [
                 {"target": disk.target, "vdev": disk.vdev, "writable": disk.writable} for disk in config.disks
             ],
-            "vifs": [{"mac": vif.mac, "bridge": vif.bridge, "ip": vif.ip} for vif in config.vifs],
+            "vifs": [
+                {"mac": vif.mac, "bridge": vif.bridge, "ip": vif.ip, "backend": vif.backend}
+                for vif in config.vifs
+            ],
+            "driver_domain": config.driver_domain,
             "on_poweroff": config.actions.on_poweroff,
             "on_reboot": config.actions.on_reboot,
             "on_crash": config.actions.on_crash,

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid4
 
 from domains.dom0.console.consoled import Consoled
 from domains.dom0.toolstack import devices, store_tree
+from domains.dom0.toolstack.backends import Backends
 from domains.dom0.toolstack.builder.build import PAGES_PER_MIB, Builder, Prepared, prepare
 from domains.dom0.toolstack.domains import Domains, Record
 from domains.dom0.toolstack.errors import ToolstackError
@@ -63,6 +63,7 @@ class Lifecycle:
         xenstored: Xenstored,
         consoled: Consoled,
         domains: Domains,
+        backends: Backends,
         operations: Operations,
         log: Callable[[str], None],
     ) -> None:
@@ -71,6 +72,7 @@ class Lifecycle:
         self._xenstored = xenstored
         self._consoled = consoled
         self._domains = domains
+        self._backends = backends
         self._operations = operations
         self._log = log
         self._builder = Builder(kernel, xen)
@@ -80,6 +82,9 @@ class Lifecycle:
 
         Raises ToolstackError, and then nothing of it is left.
         """
+        return self._create(self._backends.resolved(config), built, paused)
+
+    def _create(self, config: DomainConfig, built: Callable[[DomId], None], paused: bool) -> Operation:
         self._domains.check_name_free(config.name)
         uuid = config.uuid or uuid4()
         config = replace(with_macs(config), uuid=uuid)
@@ -98,6 +103,7 @@ class Lifecycle:
             if why := devices.refusal(self._kernel.xenbus, domid):
                 raise ToolstackError(why)
             built(domid)
+            self._backends.started(record)
             if not paused:
                 self._xen.unpausedomain(domid)
         except (ToolstackError, XenError) as error:
@@ -173,15 +179,22 @@ class Lifecycle:
         infos = {info.domid: info for info in self._xen.domains()}
         for domid, record in list(self._domains.records.items()):
             info = infos.get(domid)
-            if record.destroying:
+            if record.destroying or record.restarting:
                 continue
             if info is None or info.dying:
-                self._log(f"domain {domid} ({record.config.name}) has died")
-                record.shutdown = SHUTDOWN_crash
-                self._start(self._after(record, SHUTDOWN_crash, record.config.actions.on_crash))
+                self._died(record)
             elif info.shutdown is not None and record.shutdown is None:
                 self._shut_down(record, info.shutdown)
         self._operations.poke()
+
+    def _died(self, record: Record) -> None:
+        """Its process is gone: there is nothing left to preserve, under whatever name."""
+        self._log(f"domain {record.domid} ({record.config.name}) has died")
+        record.shutdown = SHUTDOWN_crash
+        action = record.config.actions.on_crash
+        self._start(
+            self._after(record, SHUTDOWN_crash, Action.DESTROY if action is Action.PRESERVE else action)
+        )
 
     def _shut_down(self, record: Record, reason: ShutdownReason) -> None:
         actions = record.config.actions
@@ -221,7 +234,7 @@ class Lifecycle:
             config = replace(config, uuid=None)
         else:
             yield from self.destroy(record.domid, name_of(reason))
-        record.successor = yield from self.create(config, lambda _: None, paused=False)
+        record.successor = yield from self._create(config, lambda _: None, paused=False)
 
     def _rest(self, record: Record) -> Operation:
         """A domain that ends at once each time is not made again faster than once in RESTART_INTERVAL.
@@ -263,16 +276,15 @@ class Lifecycle:
         record.console = self._consoled.connect(domid, built.console_mfn, built.console_port)
         xenbus.in_transaction(lambda nodes: store_tree.publish(nodes, domid, record.uuid, config, built))
         self._xenstored.introduce(domid, built.store_mfn, built.store_port)
-        for disk in config.disks:
-            xenbus.in_transaction(partial(devices.add_disk, domid=domid, disk=disk))
-        for devid, vif in enumerate(config.vifs):
-            xenbus.in_transaction(partial(devices.add_vif, domid=domid, devid=devid, vif=vif))
+        self._backends.plug(record)
 
     def _forget(self, domid: DomId) -> None:
         """Take the domain out of the store and out of the records."""
         self._xenstored.release(domid)
+        self._backends.unplug(domid)
         self._kernel.xenbus.in_transaction(lambda nodes: store_tree.remove_tree(nodes, domid))
         self._domains.records.pop(domid, None)
+        self._backends.ended(domid)
 
     def _check_memory(self, config: DomainConfig) -> None:
         free = self._xen.physinfo().free_pages

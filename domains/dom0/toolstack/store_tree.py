@@ -146,7 +146,7 @@ def publish_console(nodes: StoreCalls, domid: DomId, built: Built) -> None:
 
 
 def remove_tree(nodes: StoreCalls, domid: DomId) -> None:
-    """Everything there is of a domain, its back ends' directories included."""
+    """Everything there is of a domain, what serves it in Dom0 included."""
     vm = read_or_none(nodes, f"{home(domid)}/vm")
     backend = f"{home(DomId(0))}/backend"
     for kind in children(nodes, backend):

@@ -56,6 +56,7 @@ KEYS: Final[dict[str, Callable[[Reader], Any]]] = {
     "max_maptrack_frames": lambda value: value.number(0),
     "max_grant_version": lambda value: value.number(1, MAX_GRANT_VERSION),
     "max_event_channels": lambda value: value.number(1),
+    "driver_domain": Reader.boolean,
 }
 """Every key that is acted on, and how its value is read."""
 
@@ -156,6 +157,7 @@ def assembled(given: dict[str, Given]) -> DomainConfig:
         disks=value("disk", ()),
         vifs=value("vif", ()),
         max_grant_version=value("max_grant_version", DomainConfig.max_grant_version),
+        driver_domain=value("driver_domain", False),
         actions=Actions(**{key: given[key].value for key in ACTIONS if key in given}),
         **{key: value(key) for key in PLAIN},
     )

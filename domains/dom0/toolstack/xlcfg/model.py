@@ -53,6 +53,8 @@ class DomainConfig:
     max_maptrack_frames: int | None = None
     max_grant_version: int = 2
     max_event_channels: int | None = None
+    driver_domain: bool = False
+    """It may hold back ends of other domains' devices."""
     mark: str | None = None
     """What its maker knows it by; not of the description, and nothing to the domain."""
 

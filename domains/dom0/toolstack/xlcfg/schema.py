@@ -29,7 +29,7 @@ UNSUPPORTED: Final = frozenset(
     boot bootloader bootloader_args bootloader_restrict bootloader_user channel claim_mode cpuid cpus
     cpus_soft device_model device_model_args device_model_args_hvm device_model_args_pv
     device_model_override device_model_stubdomain_override device_model_stubdomain_seclabel
-    device_model_user device_model_version device_tree display dm_restrict driver_domain dtdev e820_host
+    device_model_user device_model_version device_tree display dm_restrict dtdev e820_host
     extratime firmware firmware_override gfx_passthru gic_version hap hdtype hpet hvm_pirq init_seclabel
     iomem ioports irqs keymap latency mca_caps mmio_hole ms_vm_genid msr_relaxed
     nestedhvm nomigrate nx on_soft_reset oos opengl p9 pae passthrough pci pci_msitranslate
@@ -83,6 +83,10 @@ class Reader:
         if not minimum <= number <= maximum:
             raise self.refused(f"must lie between {minimum} and {maximum}, not at {number}")
         return number
+
+    def boolean(self) -> bool:
+        """A number, as xl has it: anything but 0 is true."""
+        return self.number() != 0
 
     def path(self) -> str:
         text = self.text()

@@ -19,6 +19,7 @@ INTERVAL: Final = 50_000
 """Microseconds between two replenishments where none are named."""
 MTU_RANGE: Final = range(68, 65522)
 """RFC 791's smallest, and what fits into netif's largest packet behind an Ethernet header."""
+NAMES_OF_DOM0: Final = ("0", "Domain-0")
 MAX_U32: Final = 0xFFFF_FFFF
 
 
@@ -42,6 +43,8 @@ class Vif:
     ip: str | None = None
     rate: Rate | None = None
     mtu: int | None = None
+    backend: str | None = None
+    """The driver domain that serves it, by name or id; None is Dom0."""
 
 
 def parse_vif(text: str) -> Vif:
@@ -111,6 +114,13 @@ def parse_mtu(text: str) -> int:
     return int(text)
 
 
+def parse_backend(text: str) -> str | None:
+    """A driver domain, by name or id; None for Dom0."""
+    if not text:
+        raise ValueError("backend= names no domain")
+    return None if text in NAMES_OF_DOM0 else text
+
+
 PARSERS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "mac": ("mac", parse_mac),
     "bridge": ("bridge", parse_name),
@@ -118,9 +128,9 @@ PARSERS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "ip": ("ip", parse_ip),
     "rate": ("rate", parse_rate),
     "mtu": ("mtu", parse_mtu),
+    "backend": ("backend", parse_backend),
 }
 UNSUPPORTED: Final[dict[str, tuple[str, ...]]] = {
-    "backend": ("0", "Domain-0"),
     "gatewaydev": (),
     "vlan": (),
     "devid": (),
