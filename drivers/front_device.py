@@ -50,7 +50,8 @@ class FrontDevice:
         self._peer: XenbusState = XenbusStateUnknown
         self._prepared = self._established = False
         self._wanted = False  # connected, or on the way
-        self._token: str | None = None
+        self._token: str | None = None  # of the watch on where it is plugged in
+        self._dirty = self._replugged = self._stepping = False
 
     # --- what a kind of device does --------------------------------------------------------------
 
@@ -95,7 +96,7 @@ class FrontDevice:
         if self.end.state() is not XenbusStateInitialising:
             self.end.switch(XenbusStateInitialising)
         self._wanted = True
-        self.end.watch_peer(self._backend_changed)
+        self.end.watch_peer(self._changed)
         self.kernel.wait(lambda: self._established or bool(self.refusal), timeout)
         if not self._established:
             self._wanted = False
@@ -135,7 +136,30 @@ class FrontDevice:
         self.end.switch(XenbusStateClosing)
 
     def _moved(self, _path: str) -> None:
-        """The toolstack may have plugged the device into another back end, for the old one's domain is gone."""
+        """The toolstack may have plugged the device in elsewhere."""
+        self._replugged = True
+        self._changed()
+
+    def _changed(self) -> None:
+        """Take the steps that both ends' states call for. Steps wait for xenstore: whatever changes meanwhile is looked at
+        after them, never below them.
+        """
+        self._dirty = True
+        if self._stepping:
+            return
+        self._stepping = True
+        try:
+            while self._dirty:
+                self._dirty = False
+                if self._replugged:
+                    self._replugged = False
+                    self._face_new_back_end()
+                self._step()
+        finally:
+            self._stepping = False
+
+    def _face_new_back_end(self) -> None:
+        """If the device's nodes name another back end than before, the domain of the old one is gone."""
         try:
             end = XenbusEnd.front(self.kernel.xenbus, self.path)
         except XenError:
@@ -145,10 +169,9 @@ class FrontDevice:
             self.end.unwatch()
             self.end = end
             self.refusal = ""
-            end.watch_peer(self._backend_changed)
+            end.watch_peer(self._changed)
 
-    def _backend_changed(self) -> None:
-        """The back end's state may have changed."""
+    def _step(self) -> None:
         self._peer = self.end.peer_state()
         if self._peer is XenbusStateClosing:
             if self._prepared:

@@ -117,17 +117,24 @@ class Domain:
         self.grants = Grants(machine, self)
         self.events = Events(machine, self)
         self.xenbus = StoreClient(machine, domid)
+        self.dead = False
 
     def now(self) -> int:
         self.machine.time += 1
         return self.machine.time
 
     def call_soon(self, callback: Callable[[], None]) -> None:
-        self.machine.queue.append(callback)
+        self.machine.queue.append(lambda: self._run(callback))
+
+    def _run(self, callback: Callable[[], None]) -> None:
+        if not self.dead:
+            callback()
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         timers = self.machine.timers
-        heapq.heappush(timers, (self.machine.time + int(seconds * 1e9), len(timers), callback))
+        heapq.heappush(
+            timers, (self.machine.time + int(seconds * 1e9), len(timers), lambda: self._run(callback))
+        )
 
     def wait(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
         while not condition():
@@ -138,6 +145,7 @@ class Domain:
 
     def die(self) -> None:
         """The domain runs no more, its channels and watches are gone; what others mapped of it stays."""
+        self.dead = True
         self.machine.stores.remove(self.xenbus)
         self.xenbus.callbacks.clear()
         self.machine.store.shutdown(self.domid)

@@ -42,7 +42,7 @@ class Captures:
         """Stream the packets of a domain's interface from now on. Raises ToolstackError if there is none."""
         interface = self._nets.devices.get(f"backend/vif/{domid}/{device}")
         if interface is None:
-            raise ToolstackError(f"domain {domid} has no network interface {device}")
+            raise ToolstackError(f"domain {domid} has no network interface {device} that Dom0 serves")
         Capture(self._kernel, interface, request.stream, request.answer)
 
 

@@ -32,6 +32,20 @@ class Network:
         self.dom0.xenbus.set_permissions(f"/local/domain/{domid}", ["n0", f"r{domid}"])
         return driver
 
+    def replace_driver_domain(self, domid: int, *guests: Domain) -> None:
+        """The driver domain dies, and another takes its place, as the toolstack has it."""
+        self.driver.die()
+        self.dom0.xenbus.rm(f"/local/domain/{self.driver.domid}")
+        for guest in guests:
+            self.dom0.xenbus.rm(f"/local/domain/{guest.domid}/device/vif/0")
+        self.machine.settle()
+        self.driver = self.driver_domain(domid)
+        self.back = NetBack(self.driver)
+        self.back.start()
+        for guest in guests:
+            self.attach(guest)
+        self.machine.settle()
+
     def guest(self, domid: int) -> Domain:
         """A new domain with a home of its own in the store."""
         guest = self.machine.domain(domid)

@@ -133,6 +133,44 @@ def test_a_guest_that_dies_leaves_nothing_held_and_the_others_connected(backend:
     assert c.received == [frame(BROADCAST, a.mac, b"still here")]
 
 
+def test_fronts_connect_by_themselves_when_their_driver_domain_is_made_again() -> None:
+    network = Network(9)
+    a, b = Station(network, 1), Station(network, 2)
+    before = network.machine.census()
+    for domid in range(10, 13):
+        for _ in range(200):
+            a.nic.send(frame(BROADCAST, a.mac))  # some of them on their way when it dies
+        network.replace_driver_domain(domid, a.guest, b.guest)
+        assert a.nic.connected
+        assert b.nic.connected
+        assert network.machine.census() | {"frames": 0} == before | {"frames": 0}
+        b.received.clear()
+        a.nic.send(frame(b.mac, a.mac, b"again"))
+        network.machine.settle()
+        assert b.received == [frame(b.mac, a.mac, b"again")]
+
+
+def test_a_front_whose_driver_domain_is_gone_holds_nothing_and_says_so() -> None:
+    network = Network(9)
+    a = Station(network, 1)
+    network.driver.die()
+    network.dom0.xenbus.rm("/local/domain/9")
+    network.dom0.xenbus.rm("/local/domain/1/device/vif/0")
+    network.machine.settle()
+    assert not a.guest.grants.table
+    assert not a.guest.events.channels
+    with pytest.raises(DeviceError):
+        a.nic.send(frame(BROADCAST, a.mac))
+
+
+def test_a_front_that_was_closed_stays_closed_wherever_it_is_plugged_in() -> None:
+    network = Network(9)
+    a = Station(network, 1)
+    a.nic.close()
+    network.replace_driver_domain(10, a.guest)
+    assert not a.nic.connected
+
+
 def test_a_front_that_posts_no_pages_costs_a_bounded_queue() -> None:
     network = Network()
     a, b = Station(network, 1), Station(network, 2)

@@ -64,6 +64,14 @@ def test_a_whole_description_is_read() -> None:
     assert config.actions.on_reboot is Action.RESTART
 
 
+def test_a_driver_domain_is_told_and_named() -> None:
+    config = read(MINIMAL + "vif = [ 'backend=netdom', 'backend=0', 'backend=Domain-0', 'backend=3', '' ]")
+    assert [vif.backend for vif in config.vifs] == ["netdom", None, None, "3", None]
+    assert not config.driver_domain
+    assert read(MINIMAL + "driver_domain = 1").driver_domain
+    assert not read(MINIMAL + "driver_domain = 0").driver_domain
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -131,6 +139,8 @@ def test_cmdline_takes_the_place_of_root_and_extra() -> None:
         (MINIMAL + "disk = [ '/a' ]", "web.cfg:3:10", "vdev"),
         (MINIMAL + "disk = [ '/a,,xvda',\n '/b,,xvda' ]", "web.cfg:4:2", "twice"),
         (MINIMAL + "vif = [ 'mac=zz' ]", "web.cfg:3:9", "MAC"),
+        (MINIMAL + "vif = [ 'backend=' ]", "web.cfg:3:9", "names no domain"),
+        (MINIMAL + "driver_domain = 'yes'", "web.cfg:3:17", "number"),
         (MINIMAL + "name = 'a/b'", "web.cfg:3:8", "name"),
         (MINIMAL + "name = '12'", "web.cfg:3:8", "number"),
         (MINIMAL + f"extra = '{'x' * 1024}'", "web.cfg:3:1", "longer"),

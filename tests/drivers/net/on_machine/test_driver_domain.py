@@ -1,0 +1,177 @@
+"""A driver domain on a real machine: its guests' network lives and dies with it, and nothing else does."""
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+from tests.drivers.net.on_machine.stations import ECHO, GUESTS, PING, await_ready, said
+from tests.machines import REPOSITORY, XENCTL, Machine, wait_until
+
+NETDOM = GUESTS / "netdom.cfg"
+TO_THE_END = "extra='10.0.0.1 3'"
+
+
+def by_netdom(address: str, more: str = "") -> str:
+    return f'vif=["backend=netdom,ip={address}/24{more}"]'
+
+
+def create(machine: Machine, *words: str | Path) -> str:
+    """Create a domain that must come to be; with -c what it said."""
+    done = machine.xenctl("create", *words, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def kill(machine: Machine, name: str) -> int:
+    """SIGKILL a domain's process; the id that the domain had."""
+    domain = machine.domains()[name]
+    os.kill(int(domain["pid"]), signal.SIGKILL)
+    return int(domain["domid"])
+
+
+def await_another(machine: Machine, name: str, domid: int) -> int:
+    """Wait until a domain of that name is there again; its new id."""
+    wait_until(
+        lambda: machine.domains().get(name, {"domid": domid})["domid"] != domid, what=f"another {name}"
+    )
+    return int(machine.domains()[name]["domid"])
+
+
+def nodes(machine: Machine) -> dict[str, tuple[str, list[str]]]:
+    return {row["path"]: (row["value"], row["permissions"]) for row in machine.json("xenstore-ls")}
+
+
+def connected(machine: Machine, guest: str) -> bool:
+    """Whether both ends of a guest's interface say so."""
+    domid = machine.domains().get(guest, {}).get("domid")
+    found = nodes(machine)
+    front = f"/local/domain/{domid}/device/vif/0"
+    back = found.get(f"{front}/backend", ("", []))[0]
+    return [found.get(f"{end}/state", ("", []))[0] for end in (front, back)] == ["4", "4"]
+
+
+def grants_used(machine: Machine) -> set[int]:
+    """Who has pinned other domains' grants at this moment."""
+    machine.xenctl("debug-keys", "g")
+    report = machine.xenctl("dmesg").stdout.rpartition("grant table usage")[2]
+    return {int(user) for user in re.findall(r"user d(\d+)", report)}
+
+
+def test_guests_reach_each_other_through_a_driver_domain_that_owns_its_nodes_only(machine: Machine) -> None:
+    create(machine, NETDOM)
+    create(machine, GUESTS / "webserver.cfg", by_netdom("10.0.0.1"))
+    said = create(machine, "-c", GUESTS / "webclient.cfg", by_netdom("10.0.0.2"))
+    assert "200 OK" in said
+    wait_until(lambda: "webclient" not in machine.domains(), what="the client's end")
+    driver, guest = (machine.domains()[name]["domid"] for name in ("netdom", "webserver"))
+    front, back = f"/local/domain/{guest}/device/vif/0", f"/local/domain/{driver}/backend/vif/{guest}/0"
+    found = nodes(machine)
+    assert found[f"{front}/backend-id"][0] == str(driver)
+    assert found[f"{front}/backend"][0] == back
+    assert found[back][1] == [f"n{driver}", f"r{guest}"]
+    assert found[front][1] == [f"n{guest}", f"r{driver}"]
+    owned = {path for path, (_, permissions) in found.items() if permissions[0] == f"n{driver}"}
+    assert all(path.startswith(f"/local/domain/{driver}/") for path in owned)
+    assert not any(path.startswith("/local/domain/0/backend/vif") for path in found)
+    assert {path for path in found if path.startswith(f"/local/domain/{driver}/backend/vif/")} == {
+        path for path in found if path.startswith(f"/local/domain/{driver}/backend/vif/{guest}")
+    }, "nothing is left of who was served before"
+
+
+def test_a_driver_domain_killed_in_mid_transfer_is_made_again_and_the_transfer_ends_well(
+    machine: Machine, tmp_path: Path
+) -> None:
+    create(machine, NETDOM)
+    create(machine, GUESTS / "webserver.cfg", by_netdom("10.0.0.1", ",rate=1MB/s"))
+    machine.guest(tmp_path, ECHO, name="neighbour", extra="vif = ['']")
+    await_ready(machine)
+    words = (by_netdom("10.0.0.2"), "extra=http://10.0.0.1/bytes/5000000")
+    client = subprocess.Popen(
+        [*XENCTL, "create", "-c", str(GUESTS / "webclient.cfg"), *words],
+        env=machine.environment,
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(lambda: "webclient" in machine.domains() and connected(machine, "webclient"))
+        assert client.poll() is None
+        domid = kill(machine, "netdom")
+        done = machine.guest(tmp_path, PING, "-c", name="other", extra="vif = ['']")
+        assert "answers: True" in done.stdout, "Dom0's own network goes on"
+        await_another(machine, "netdom", domid)
+        output, _ = client.communicate(timeout=60)
+        assert "5000000 bytes in" in output
+        await_another(machine, "netdom", kill(machine, "netdom"))
+    finally:
+        client.kill()
+        client.wait()
+    wait_until(lambda: connected(machine, "webserver"), what="the server's interface")
+    said = create(machine, "-c", GUESTS / "ping.cfg", by_netdom("10.0.0.9"), "extra=10.0.0.1 2")
+    assert "10.0.0.1: 2 of 2 answered" in said
+    assert grants_used(machine) == {0}, "what Dom0 maps of the neighbour's"
+
+
+def test_a_driver_domain_that_ends_for_good_unplugs_and_one_of_its_name_plugs_in_again(
+    machine: Machine,
+) -> None:
+    create(machine, NETDOM, "on_crash=destroy")
+    create(machine, GUESTS / "webserver.cfg", by_netdom("10.0.0.1"))
+    driver, guest = kill(machine, "netdom"), machine.domains()["webserver"]["domid"]
+    wait_until(lambda: f"/libxl/{driver}" not in nodes(machine), what="the end of the driver domain")
+    left = nodes(machine)
+    assert f"/local/domain/{driver}" not in left
+    assert f"/local/domain/{guest}/device/vif/0" not in left
+    assert machine.xenctl("shutdown", "--wait", "nobody").returncode == 3
+    create(machine, NETDOM)
+    wait_until(lambda: connected(machine, "webserver"), what="the server's interface")
+    said = create(machine, "-c", GUESTS / "ping.cfg", by_netdom("10.0.0.9"), "extra=10.0.0.1 2")
+    assert "10.0.0.1: 2 of 2 answered" in said
+    assert machine.xenctl("shutdown", "--wait", "netdom").returncode == 0
+    wait_until(lambda: f"/local/domain/{guest}/device/vif/0" not in nodes(machine), what="the unplugging")
+
+
+def test_a_backend_that_is_none_is_refused_in_one_line_and_leaves_nothing(machine: Machine) -> None:
+    create(machine, GUESTS / "idle.cfg")
+    for backend, code, reason in (
+        ("nodom", 3, "there is no domain 'nodom'"),
+        ("77", 3, "there is no domain '77'"),
+        ("idle", 1, "that is no driver domain"),
+    ):
+        done = machine.xenctl("create", GUESTS / "ping.cfg", f'vif=["backend={backend},ip=10.0.0.9"]')
+        assert done.returncode == code
+        assert done.stderr.count("\n") == 1
+        assert reason in done.stderr
+        assert machine.domains().keys() == {"Domain-0", "idle"}
+
+
+def test_a_driver_domain_may_write_nothing_of_its_guests(machine: Machine, tmp_path: Path) -> None:
+    body = """
+from drivers.net.back import NetBack
+from hypervisor.public.errno import XenError
+
+class Probe(Guest):
+    def main(self):
+        NetBack(self.kernel).start()
+        xenbus = self.kernel.xenbus
+        self.kernel.wait(lambda: xenbus.exists("backend/vif"), 20)
+        guest = xenbus.directory("backend/vif")[0]
+        mine = f"/local/domain/{self.kernel.domid}"
+        front = f"/local/domain/{guest}/device/vif/0"
+        paths = (front, f"{front}/state", f"/local/domain/{guest}/name", f"/libxl/{guest}/type", f"{mine}/name",
+            f"{mine}/backend/vif/0/0/state", "/local/domain/0/backend/vif/1/0/state", f"{mine}/driver_domain")
+        refused = []
+        for path in paths:
+            try:
+                xenbus.write(path, "7")
+            except XenError as error:
+                refused.append(error.errno.name)
+        xenbus.write("data/refused", f"{len(paths)} {refused.count('EACCES')}")
+        self.kernel.sleep(600)
+"""
+    machine.guest(tmp_path, body, name="netdom", extra="driver_domain = 1")
+    create(machine, GUESTS / "webserver.cfg", by_netdom("10.0.0.1"))
+    wait_until(lambda: said(machine, "refused"), what="its attempts")
+    assert said(machine, "refused") == ["8 8"]
