@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,14 @@ def pids_of(machine_pid: int) -> list[int]:
 
 
 class Machine:
-    """A running machine. `xenctl` runs one command against it and returns the completed process."""
+    """A running machine, started with `options` by way of the command `under`, such as nsenter. `xenctl` runs one
+    command against it and returns the completed process.
+    """
 
-    def __init__(self, *, memory: int = 512) -> None:
+    def __init__(self, *, memory: int = 512, options: Sequence[str] = (), under: Sequence[str] = ()) -> None:
         self.name = f"t{uuid.uuid4().hex[:10]}"
         self.environment = {**os.environ, "XENCTL_MACHINE": self.name, "PYTHONPATH": str(REPOSITORY)}
-        started = self.xenctl("start", "--memory", str(memory))
+        started = self.xenctl("start", "--memory", str(memory), *options, under=under)
         assert started.returncode == 0, started.stderr
         info = self.json("info")
         self.folder = Path(info["folder"])
@@ -56,10 +58,14 @@ class Machine:
         self.pids = pids_of(self.supervisor)
 
     def xenctl(
-        self, *words: str | Path, timeout: float = 20, stdin: str | None = None
+        self,
+        *words: str | Path,
+        timeout: float = 20,
+        stdin: str | None = None,
+        under: Sequence[str] = (),
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*XENCTL, *map(str, words)],
+            [*under, *XENCTL, *map(str, words)],
             capture_output=True,
             text=True,
             timeout=timeout,

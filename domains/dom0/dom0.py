@@ -3,13 +3,14 @@
     store ── its socket, Dom0's own client, guests' rings
       └─ consoles
           └─ toolstack ── the control endpoint
-              └─ block and net back ends
+              └─ block and net back ends ── uplinks to the host's network
 
 One kernel, one loop: sockets are physical interrupts in it, rings are event channels.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -23,12 +24,15 @@ from domains.dom0.toolstack.operations import Operations
 from domains.dom0.toolstack.service import Service
 from domains.dom0.toolstack.store_tree import write_all
 from domains.dom0.toolstack.xenctrl import XenCtrl
+from domains.dom0.toolstack.xlcfg.uplink import parse_uplink
+from domains.dom0.uplinks import Uplinks
 from domains.dom0.xenstore.server import Xenstored
 from domains.dom0.xenstore.socket import SocketServer
 from domains.kernel.guest import Guest
 from domains.kernel.kernel import Kernel
 from drivers.block.back import BlockBack
 from drivers.net.back import NetBack
+from drivers.net.tap import TapError
 from hypervisor.public.xen import VIRQ_DOM_EXC
 
 STORE_SOCKET: Final = "xenstored"
@@ -36,15 +40,17 @@ BACKENDS: Final = "/local/domain/0/backend"
 
 
 class Dom0(Guest):
-    """`folder=` and `machine=` on the command line say which machine this is."""
+    """`folder=` and `machine=` on the command line say which machine this is, each `uplink=` what connects it."""
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel)
         self._stopping = False
         self._delay: float | None = None
-        settings = dict(item.partition("=")[::2] for item in kernel.cmdline.split())
+        options = [item.partition("=")[::2] for item in kernel.cmdline.split()]
+        settings = dict(options)
         self._folder = Path(settings["folder"])
         self._machine = settings["machine"]
+        self._uplink_specs = [parse_uplink(text) for name, text in options if name == "uplink"]
 
     def main(self) -> None:
         kernel = self.kernel
@@ -55,12 +61,18 @@ class Dom0(Guest):
         self._write_own_nodes()
         store_socket = SocketServer(self._xenstored, kernel, str(self._folder / STORE_SOCKET))
         blocks, nets = BlockBack(kernel), NetBack(kernel)
-        service = self._start_toolstack(xen, nets)
+        try:
+            uplinks = Uplinks(kernel, nets, self._uplink_specs)
+        except TapError as error:
+            print(error, file=sys.__stderr__, flush=True)  # the last words of a machine that does not start
+            return
+        service = self._start_toolstack(xen, nets, uplinks)
         blocks.start()
         nets.start()
         service.listen(self._folder)
         self._run()
         service.close()
+        uplinks.close()
         store_socket.close()
 
     def _write_own_nodes(self) -> None:
@@ -69,7 +81,7 @@ class Dom0(Guest):
         for path in (BACKENDS, "/vm", "/libxl", "/tool"):
             xenbus.mkdir(path)
 
-    def _start_toolstack(self, xen: XenCtrl, nets: NetBack) -> Service:
+    def _start_toolstack(self, xen: XenCtrl, nets: NetBack, uplinks: Uplinks) -> Service:
         kernel = self.kernel
         consoled = Consoled(kernel)
         domains = Domains(xen, kernel.xenbus)
@@ -82,6 +94,7 @@ class Dom0(Guest):
             "machine": self._machine,
             "folder": str(self._folder),
             "xenstored_path": str(self._folder / STORE_SOCKET),
+            "uplinks": uplinks.describe(),
         }
         captures = Captures(kernel, nets)
         return Service(kernel, xen, domains, lifecycle, operations, consoled, captures, machine, self._stop)

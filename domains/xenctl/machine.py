@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -55,12 +55,12 @@ def ensure_started(name: str) -> None:
         wait_for(lambda: (folder / ENDPOINT).exists() or not is_running(folder), START_TIMEOUT)
 
 
-def start_machine(name: str, memory: int, cpus: int) -> bool:
+def start_machine(name: str, memory: int, cpus: int, uplinks: Sequence[str] = ()) -> bool:
     """Start a machine with `memory` MiB; returns when its Dom0 answers. False if one runs already.
 
     Raises ControlError if it does not come up.
     """
-    log = launch(name, memory, cpus, detach)
+    log = launch(name, memory, cpus, uplinks, detach)
     if log is None:
         return False
     try:
@@ -70,7 +70,9 @@ def start_machine(name: str, memory: int, cpus: int) -> bool:
     return True
 
 
-def launch(name: str, memory: int, cpus: int, fork: Callable[[Callable[[], None]], None]) -> int | None:
+def launch(
+    name: str, memory: int, cpus: int, uplinks: Sequence[str], fork: Callable[[Callable[[], None]], None]
+) -> int | None:
     """Begin a machine's life: `fork` runs its supervisor in another process. A descriptor of its log, or None
     if a machine of that name runs.
     """
@@ -84,7 +86,7 @@ def launch(name: str, memory: int, cpus: int, fork: Callable[[Callable[[], None]
             if entry.name != LOCK:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         log = os.open(folder / LOG, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        fork(lambda: supervise(name, folder, memory, cpus, lock, log))
+        fork(lambda: supervise(name, folder, memory, cpus, uplinks, lock, log))
     finally:
         os.close(lock)
     return log
@@ -107,7 +109,9 @@ def detach(body: Callable[[], None]) -> None:
         os._exit(0)
 
 
-def supervise(name: str, folder: Path, memory: int, cpus: int, lock: int, log: int) -> None:
+def supervise(
+    name: str, folder: Path, memory: int, cpus: int, uplinks: Sequence[str], lock: int, log: int
+) -> None:
     """The supervisor's whole life. The lock stays held until it ends."""
     os.ftruncate(lock, 0)
     os.pwrite(lock, str(os.getpid()).encode(), 0)
@@ -118,7 +122,7 @@ def supervise(name: str, folder: Path, memory: int, cpus: int, lock: int, log: i
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     from domains.xenctl.template import run_machine
 
-    run_machine(name, folder, memory * PAGES_PER_MIB, cpus, lock)
+    run_machine(name, folder, memory * PAGES_PER_MIB, cpus, uplinks, lock)
 
 
 def await_dom0(name: str, folder: Path, log: int) -> None:

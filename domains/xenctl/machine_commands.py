@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -20,15 +21,48 @@ def start(
         int, typer.Option(min=machine.MIN_MEMORY, max=64 * 1024, help="Memory of the machine in MiB.")
     ] = machine.DEFAULT_MEMORY,
     cpus: Annotated[int, typer.Option(min=1, max=64, help="Emulated CPUs.")] = machine.DEFAULT_CPUS,
+    uplink: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BRIDGE[=ADDRESS/PREFIX][,ifname=NAME]",
+            help="Connect a bridge with the host, whose end gets the address. Repeatable.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Start a machine in the background; returns when its Dom0 answers."""
-    if not machine.start_machine(name, memory, cpus):
+    if not machine.start_machine(name, memory, cpus, checked_uplinks(uplink or [])):
         raise ControlError(Exit.FAILURE, f"machine '{name}' is running already; 'xenctl stop' ends it")
     if json:
         info(name, json=True)
-    else:
-        print(f"machine {name} started")
+        return
+    print(f"machine {name} started")
+    if uplink:
+        with machine.connect(name) as client:
+            for one in client.call(Op.info)["uplinks"]:
+                print(f"uplink {uplink_text(one)}")
+
+
+def checked_uplinks(texts: Sequence[str]) -> list[str]:
+    """Each as Dom0 is told of it. Raises ControlError."""
+    if not texts:
+        return []
+    from domains.dom0.toolstack.xlcfg.uplink import parse_uplink
+
+    try:
+        return [str(parse_uplink(text)) for text in texts]
+    except ValueError as error:
+        raise ControlError(Exit.USAGE, str(error)) from None
+
+
+def uplink_text(about: Mapping[str, Any]) -> str:
+    """Where an uplink ends, and how to get there."""
+    text = f"{about['bridge']}: interface {about['ifname']}"
+    if about["address"]:
+        text += f" with {about['address']}"
+    if about["namespace_pid"] is not None:
+        text += f", in a namespace: nsenter -t {about['namespace_pid']} --user --net"
+    return text
 
 
 def stop(name: Machine = DEFAULT, json: Json = False) -> None:
@@ -48,8 +82,11 @@ def info(name: Machine = DEFAULT, json: Json = False) -> None:
     if json:
         print_json(about)
         return
+    uplinks = about.pop("uplinks")
     for key, value in about.items():
         print(f"{key:<16}: {value}")
+    for one in uplinks:
+        print(f"{'uplink':<16}: {uplink_text(one)}")
 
 
 def dmesg(

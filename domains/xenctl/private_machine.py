@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from domains.xenctl import machine
@@ -35,7 +35,12 @@ class PrivateMachine:
     """
 
     def __init__(
-        self, prefix: str, memory: int, deadline: float | None = None, cpus: int = machine.DEFAULT_CPUS
+        self,
+        prefix: str,
+        memory: int,
+        deadline: float | None = None,
+        cpus: int = machine.DEFAULT_CPUS,
+        uplinks: Sequence[str] = (),
     ) -> None:
         """`prefix` begins its name; `memory` in MiB; by `deadline` on the monotonic clock it must be up."""
         self.name = f"{prefix}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -44,6 +49,7 @@ class PrivateMachine:
         self._memory = memory
         self._deadline = deadline
         self._cpus = cpus
+        self._uplinks = uplinks
         self._supervisor = 0
         self._log = -1
         self._client: ControlClient | None = None
@@ -53,7 +59,7 @@ class PrivateMachine:
         if self._supervisor:
             return
         try:
-            log = machine.launch(self.name, self._memory, self._cpus, self._fork)
+            log = machine.launch(self.name, self._memory, self._cpus, self._uplinks, self._fork)
             if log is None:
                 raise ControlError(Exit.FAILURE, f"machine '{self.name}' is running already")
             self._log = log

@@ -5,6 +5,7 @@ fork.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,9 @@ WARM: Final = ("domains.kernel.run", "domains.dom0.dom0")
 """Modules that forked processes need at once; imported here, their memory is shared."""
 
 
-def run_machine(name: str, folder: Path, memory_frames: int, cpus: int, lock: int) -> None:
+def run_machine(
+    name: str, folder: Path, memory_frames: int, cpus: int, uplinks: Sequence[str], lock: int
+) -> None:
     """Run a machine to its end; its folder is removed. `lock` holds the folder's lock."""
     for module in WARM:
         importlib.import_module(module)
@@ -29,6 +32,7 @@ def run_machine(name: str, folder: Path, memory_frames: int, cpus: int, lock: in
         memory_frames=memory_frames,
         nr_cpus=cpus,
         dom0_kernel=make_image(DOM0),
+        dom0_options=tuple(f"uplink={uplink}" for uplink in uplinks),
         lock_fd=lock,
     )
     Supervisor(config, Entries(core=run_core, domain=run_domain)).run()

@@ -41,7 +41,7 @@ def build_dom0(hv: Hypervisor, config: MachineConfig) -> Domain:
     day = StartOfDay(
         shared_info=MAddr(domain.shared_info << PAGE_SHIFT),
         flags=int(SIF_PRIVILEGED | SIF_INITDOMAIN),
-        cmdline=f"folder={config.folder} machine={config.name}",
+        cmdline=" ".join([f"folder={config.folder}", f"machine={config.name}", *config.dom0_options]),
     )
     for content in contents(layout, p2m, day):
         pages = content.data.reshape(-1, 4096)

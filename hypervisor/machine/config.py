@@ -20,3 +20,5 @@ class MachineConfig:
     nr_cpus: int = 2
     dom0_kernel: bytes = b""
     """The image of Dom0's kernel (domains.kernel.image.make_image)."""
+    dom0_options: tuple[str, ...] = ()
+    """What else is on Dom0's command line."""

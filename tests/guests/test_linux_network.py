@@ -1,4 +1,4 @@
-"""Debian's own xen-netfront on our networks: with another Linux, with a Python guest, and with what is killed around it.
+"""Debian's own xen-netfront on our networks: with another Linux, a Python guest and the host, and with what is killed around it.
 
 Booting takes longest by far, so that everything is one test.
 """
@@ -18,6 +18,7 @@ import pytest
 from tests.drivers.net.captures import Capture, faults, tshark
 from tests.guests.linux_shell import LinuxShell
 from tests.guests.test_debian import BOOT_SECONDS, CACHE
+from tests.host_network import HOST, HostSide, Rights, machine_with_uplink
 from tests.machines import REPOSITORY, Machine, wait_until
 
 pytestmark = [
@@ -70,34 +71,44 @@ def kill(machine: Machine, name: str) -> None:
     wait_until(lambda: name not in machine.domains(), what=f"the end of {name}")
 
 
-def test_linux_talks_with_linux_and_with_a_python_guest_whatever_dies(
-    clean_machine: Machine, tmp_path: Path
-) -> None:
-    machine = clean_machine
-    for name, address in (("alice", ALICE), ("bob", BOB)):
-        boot(machine, tmp_path, name, address)
-    assert machine.xenctl("create", WEBSERVER, f"vif=['ip={PYTHON}/24']").returncode == 0
-    with ExitStack() as stack:
-        alice, bob = (stack.enter_context(LinuxShell(machine, name)) for name in ("alice", "bob"))
-        for shell, address in ((alice, ALICE), (bob, BOB)):
-            shell.await_text(f"network is up: {address}", BOOT_SECONDS)
-        with Capture(machine, "alice", tmp_path / "alice.pcap"):
-            everybody_reaches_everybody(machine, tmp_path, alice, bob)
-        if shutil.which("tshark"):
-            is_sound(tmp_path / "alice.pcap")
-        comes_back_after_it_was_unbound(bob)
-        its_death_is_its_own(machine, tmp_path, alice, bob)
-    for name in ("bob", "webserver"):
-        kill(machine, name)
+def test_linux_talks_with_linux_a_python_guest_and_the_host_whatever_dies(tmp_path: Path) -> None:
+    with machine_with_uplink(Rights.UNPRIVILEGED) as host:
+        machine = host.machine
+        for name, address in (("alice", ALICE), ("bob", BOB)):
+            boot(machine, tmp_path, name, address)
+        assert machine.xenctl("create", WEBSERVER, f"vif=['ip={PYTHON}/24']").returncode == 0
+        with ExitStack() as stack:
+            alice, bob = (stack.enter_context(LinuxShell(machine, name)) for name in ("alice", "bob"))
+            for shell, address in ((alice, ALICE), (bob, BOB)):
+                shell.await_text(f"network is up: {address}", BOOT_SECONDS)
+            with Capture(machine, "alice", tmp_path / "alice.pcap"):
+                guests_reach_each_other(machine, tmp_path, alice, bob)
+                guests_and_the_host_reach_each_other(host, tmp_path, alice)
+            if shutil.which("tshark"):
+                is_sound(tmp_path / "alice.pcap")
+            comes_back_after_it_was_unbound(bob)
+            its_death_is_its_own(host, tmp_path, alice, bob)
+        for name in ("bob", "webserver"):
+            kill(machine, name)
+        wait_until(machine.census_is_clean, what="a clean census")
 
 
-def everybody_reaches_everybody(machine: Machine, tmp_path: Path, alice: LinuxShell, bob: LinuxShell) -> None:
+def guests_reach_each_other(machine: Machine, tmp_path: Path, alice: LinuxShell, bob: LinuxShell) -> None:
     assert pings(alice, BOB)
     assert pings(bob, PYTHON)
     assert md5(alice, f"wget -q -O - http://{BOB}/busybox") == md5(bob, "cat /bin/busybox")
     status, output = alice.run(f"wget -q -O - http://{PYTHON}/bytes/300000 | wc -c")
     assert (status, output.split()[-1]) == (0, "300000"), output
     assert fetched(machine, tmp_path, ALICE, "/busybox") == md5(alice, "cat /bin/busybox")
+
+
+def guests_and_the_host_reach_each_other(host: HostSide, tmp_path: Path, alice: LinuxShell) -> None:
+    assert pings(alice, HOST)
+    busybox = host.fetch(f"http://{ALICE}/busybox")
+    assert hashlib.md5(busybox).hexdigest() == md5(alice, "cat /bin/busybox")
+    (tmp_path / "data").write_bytes(busybox)
+    with host.serving(tmp_path) as port:
+        assert alice.run(f"wget -q -O - http://{HOST}:{port}/data | cmp - /bin/busybox")[0] == 0
 
 
 def fetched(machine: Machine, tmp_path: Path, host: str, path: str, address: str = VISITOR) -> str:
@@ -110,7 +121,7 @@ def fetched(machine: Machine, tmp_path: Path, host: str, path: str, address: str
 
 def is_sound(capture: Path) -> None:
     """What Wireshark says of all that passed: checksums too, which Linux leaves to the device."""
-    assert len(tshark(capture, 'http.request.uri == "/busybox"')) == 2
+    assert len(tshark(capture, 'http.request.uri == "/busybox"')) == 3
     assert tshark(capture, f"icmp && ip.addr == {BOB}")
     assert faults(capture) == []
 
@@ -124,15 +135,16 @@ def comes_back_after_it_was_unbound(bob: LinuxShell) -> None:
     assert pings(bob, PYTHON)
 
 
-def its_death_is_its_own(machine: Machine, tmp_path: Path, alice: LinuxShell, bob: LinuxShell) -> None:
+def its_death_is_its_own(host: HostSide, tmp_path: Path, alice: LinuxShell, bob: LinuxShell) -> None:
     """Killed in mid-transfer: whoever it talked to goes on, and its address is free for the next."""
     bob.run(f"while true; do wget -q -O /dev/null http://{ALICE}/busybox; done & true")
     received = sent_bytes(alice)
     wait_until(lambda: sent_bytes(alice) > received + 100_000, 60, "the transfer")
-    kill(machine, "alice")
+    kill(host.machine, "alice")
     assert pings(bob, PYTHON)
     assert (
-        fetched(machine, tmp_path, PYTHON, "/bytes/100000", ALICE) == hashlib.md5(bytes(100_000)).hexdigest()
+        fetched(host.machine, tmp_path, PYTHON, "/bytes/100000", ALICE)
+        == hashlib.md5(bytes(100_000)).hexdigest()
     )
 
 

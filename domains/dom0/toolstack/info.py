@@ -59,7 +59,7 @@ def describe(info: DomainInfo, domains: Domains) -> dict[str, Any]:
     return about
 
 
-def describe_machine(xen: XenCtrl, machine: dict[str, str]) -> dict[str, Any]:
+def describe_machine(xen: XenCtrl, machine: dict[str, Any]) -> dict[str, Any]:
     """The machine: its name and paths, memory in frames of 4 KiB, CPUs and domains."""
     physical = xen.physinfo()
     return {

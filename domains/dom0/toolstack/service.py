@@ -49,7 +49,7 @@ class Service:
         operations: Operations,
         consoled: Consoled,
         captures: Captures,
-        machine: dict[str, str],
+        machine: dict[str, Any],
         stop: Callable[[], None],
     ) -> None:
         self._kernel = kernel
@@ -110,7 +110,8 @@ class Service:
     # --- the machine -----------------------------------------------------------------------------
 
     def info(self, _request: Request) -> dict[str, Any]:
-        """→ the machine: name, memory in frames, CPUs, number of domains, path of the store's socket."""
+        """→ the machine: name, memory in frames, CPUs, number of domains, path of the store's socket,
+        uplinks."""
         return describe_machine(self._xen, self._machine)
 
     def stop(self, request: Request) -> object:

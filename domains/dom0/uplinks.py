@@ -1,0 +1,33 @@
+"""The machine's uplinks: opened before the first guest is there, closed with the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from domains.dom0.toolstack.xlcfg.uplink import UplinkSpec
+from domains.kernel.kernel import Kernel
+from drivers.net.back import NetBack
+from drivers.net.tap import Taps
+from drivers.net.uplink import Uplink
+
+
+class Uplinks:
+    """All that the machine was started with. Raises TapError if one of them cannot be."""
+
+    def __init__(self, kernel: Kernel, nets: NetBack, specs: Sequence[UplinkSpec]) -> None:
+        self._specs = specs
+        self._taps = Taps.open([(spec.ifname, spec.address) for spec in specs])
+        self._uplinks = [
+            Uplink(kernel, nets.switch_of(spec.bridge), fd, spec.ifname)
+            for spec, fd in zip(specs, self._taps.fds, strict=True)
+        ]
+
+    def describe(self) -> list[dict[str, Any]]:
+        """For `info`. `namespace_pid`: whose network the interface is in; None: the host's."""
+        return [{**spec._asdict(), "namespace_pid": self._taps.pid} for spec in self._specs]
+
+    def close(self) -> None:
+        for uplink in self._uplinks:
+            uplink.close()
+        self._taps.close()
