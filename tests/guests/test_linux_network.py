@@ -54,8 +54,9 @@ def boot(machine: Machine, tmp_path: Path, name: str, address: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def pings(shell: LinuxShell, address: str) -> bool:
-    return " 0% packet loss" in shell.run(f"ping -c 3 -W 5 {address}")[1]
+def reaches(shell: LinuxShell, address: str) -> None:
+    status, output = shell.run(f"ping -c 3 -W 10 {address}")
+    assert status == 0, output  # an answer at least; on a busy host one may be lost
 
 
 def md5(shell: LinuxShell, command: str) -> str:
@@ -94,8 +95,8 @@ def test_linux_talks_with_linux_a_python_guest_and_the_host_whatever_dies(tmp_pa
 
 
 def guests_reach_each_other(machine: Machine, tmp_path: Path, alice: LinuxShell, bob: LinuxShell) -> None:
-    assert pings(alice, BOB)
-    assert pings(bob, PYTHON)
+    reaches(alice, BOB)
+    reaches(bob, PYTHON)
     assert md5(alice, f"wget -q -O - http://{BOB}/busybox") == md5(bob, "cat /bin/busybox")
     status, output = alice.run(f"wget -q -O - http://{PYTHON}/bytes/300000 | wc -c")
     assert (status, output.split()[-1]) == (0, "300000"), output
@@ -103,7 +104,7 @@ def guests_reach_each_other(machine: Machine, tmp_path: Path, alice: LinuxShell,
 
 
 def guests_and_the_host_reach_each_other(host: HostSide, tmp_path: Path, alice: LinuxShell) -> None:
-    assert pings(alice, HOST)
+    reaches(alice, HOST)
     busybox = host.fetch(f"http://{ALICE}/busybox")
     assert hashlib.md5(busybox).hexdigest() == md5(alice, "cat /bin/busybox")
     (tmp_path / "data").write_bytes(busybox)
@@ -132,7 +133,7 @@ def comes_back_after_it_was_unbound(bob: LinuxShell) -> None:
     assert bob.run(f"echo vif-0 > {driver}/unbind; ls /sys/class/net")[1].split().count("eth0") == 0
     assert bob.run(f"echo vif-0 > {driver}/bind; sleep 1; ip link set eth0 up")[0] == 0
     assert bob.run(f"ip address add {BOB}/24 dev eth0")[0] == 0
-    assert pings(bob, PYTHON)
+    reaches(bob, PYTHON)
 
 
 def its_death_is_its_own(host: HostSide, tmp_path: Path, alice: LinuxShell, bob: LinuxShell) -> None:
@@ -141,7 +142,7 @@ def its_death_is_its_own(host: HostSide, tmp_path: Path, alice: LinuxShell, bob:
     received = sent_bytes(alice)
     wait_until(lambda: sent_bytes(alice) > received + 100_000, 60, "the transfer")
     kill(host.machine, "alice")
-    assert pings(bob, PYTHON)
+    reaches(bob, PYTHON)
     assert (
         fetched(host.machine, tmp_path, PYTHON, "/bytes/100000", ALICE)
         == hashlib.md5(bytes(100_000)).hexdigest()

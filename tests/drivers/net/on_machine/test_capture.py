@@ -42,6 +42,7 @@ def test_tshark_reads_a_capture_and_finds_nothing_wrong(machine: Machine, tmp_pa
     sound = "tcp.checksum.status == Good && ip.checksum.status == Good"
     assert len(tshark(path, sound)) == len(tshark(path, "tcp"))
     assert faults(path) == []
+    assert tshark(path, "tcp.analysis.lost_segment || _ws.expert.severity == error") == []
 
 
 def test_a_capture_that_is_interrupted_leaves_a_whole_file(machine: Machine, tmp_path: Path) -> None:
