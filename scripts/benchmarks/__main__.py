@@ -1,4 +1,7 @@
-"""scripts/bench [NAME…] [--json] [--quick]: measure all figures, or those named."""
+"""scripts/bench [NAME…] [--json | --markdown] [--quick]: measure all figures, or those named.
+
+The beginning of a name, up to an underscore, names all figures that begin so: `net`, `x86`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Final
 
 from scripts.benchmarks import between_domains, block, hypercalls, life, net, validation
 from scripts.benchmarks.figure import QUICK, Figure, Goal, Sizes, Unavailable, host
+from scripts.benchmarks.report import markdown, row
 from scripts.benchmarks.x86 import inside, linux
 
 Family = Callable[[Sizes], Iterator[Figure]]
@@ -63,24 +67,33 @@ GOALS: Final = {
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure the machine.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(FIGURES)}; default: all")
-    parser.add_argument("--json", action="store_true", help="print a list of objects")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a list of objects")
+    form.add_argument("--markdown", action="store_true", help="print a table, as in docs/performance.md")
     parser.add_argument("--quick", action="store_true", help="few and short rounds: only shows that all runs")
     options = parser.parse_args(arguments)
-    wanted = options.names or list(FIGURES)
-    for name in wanted:
-        if name not in FIGURES:
+    wanted = [found for name in options.names for found in meant_by(name)] or list(FIGURES)
+    for name in options.names:
+        if not meant_by(name):
             parser.error(f"there is no figure '{name}'; there are {', '.join(FIGURES)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     figures = []
     for figure in measured(wanted, QUICK if options.quick else Sizes()):
         figures.append(figure)
-        if not options.json:
-            print(row(figure), flush=True)
+        if not options.json and not options.markdown:
+            print(row(figure, GOALS.get(figure.name)), flush=True)
     if options.json:
         print(json.dumps([figure.as_json() for figure in figures], indent=2))
-    else:
-        print(f"measured on {host()}")
+        return 0
+    if options.markdown:
+        print(markdown((figure, GOALS.get(figure.name)) for figure in figures), end="\n\n")
+    print(f"measured on {host()}")
     return 0
+
+
+def meant_by(name: str) -> list[str]:
+    """The figures of that name, or whose names begin with it."""
+    return [name] if name in FIGURES else [figure for figure in FIGURES if figure.startswith(f"{name}_")]
 
 
 def measured(wanted: list[str], sizes: Sizes) -> Iterator[Figure]:
@@ -93,16 +106,6 @@ def measured(wanted: list[str], sizes: Sizes) -> Iterator[Figure]:
         except Unavailable as missing:
             names = ", ".join(name for name in wanted if FIGURES[name] is family)
             print(f"not measured: {names}: {missing}", file=sys.stderr)
-
-
-def row(figure: Figure) -> str:
-    goal = GOALS.get(figure.name)
-    judged = f"{'met' if goal.met(figure) else 'MISSED'}: {goal}" if goal else ""
-    details = ", ".join(f"{name} {value:.4g}" for name, value in figure.details.items())
-    return (
-        f"{figure.name:<22} {figure.value:>12,.4g} {figure.unit:<10} {figure.ratio:>8.3g} x "
-        f"{figure.yardstick_value:,.4g} ({figure.yardstick})  {judged}  {details}"
-    ).rstrip()
 
 
 if __name__ == "__main__":
