@@ -8,7 +8,7 @@ compare-and-exchange on the entry's first word. Source: Xen public/grant_table.h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -52,8 +52,6 @@ from hypervisor.public.xen import DOMID_SELF
 ENTRIES_PER_FRAME: Final = PAGE_SIZE // grant_entry_v1.sizeof
 BATCH: Final = 256
 """Operations in one hypercall; their structures must fit into the argument area."""
-EAGAIN_TRIES: Final = 100
-"""How often an operation is repeated that Xen could not do yet (the other domain is running)."""
 _IN_USE: Final = int(GTF_reading | GTF_writing)
 _PERMIT: Final = int(GTF_permit_access)
 _PERMIT_READ: Final = int(GTF_permit_access | GTF_readonly)
@@ -91,15 +89,22 @@ class GrantCopy(NamedTuple):
 
 
 class Grants:
-    """The grant table and the grants mapped from others. `pause` lets another domain run for a moment."""
+    """The grant table and the grants mapped from others.
+
+    `tries()` gives a turn for each time that an operation is worth trying which Xen cannot do while another domain runs.
+    """
 
     def __init__(
-        self, cpu: PythonCpu, hypercalls: Hypercalls, memory: PageAllocator, pause: Callable[[], None]
+        self,
+        cpu: PythonCpu,
+        hypercalls: Hypercalls,
+        memory: PageAllocator,
+        tries: Callable[[], Iterator[None]],
     ) -> None:
         self._cpu = cpu
         self._hypercalls = hypercalls
         self._memory = memory
-        self._pause = pause
+        self._tries = tries
         self._va: VAddr | None = None
         self._frames = 0
         self._max_frames = 0
@@ -233,13 +238,12 @@ class Grants:
 
     def _repeat(self, cmd: int, ops: Sequence[gnttab_map_grant_ref | gnttab_unmap_grant_ref]) -> None:
         """Perform operations, those again that Xen could not do yet."""
-        for _ in range(EAGAIN_TRIES):
+        for _ in self._tries():
             for first in range(0, len(ops), BATCH):
                 self._hypercalls.hypercall_grant_table_op(cmd, ops[first : first + BATCH])
             ops = [op for op in ops if op.status == GNTST_eagain]
             if not ops:
                 return
-            self._pause()
 
     def copy(self, ops: Sequence[GrantCopy]) -> list[int]:
         """Copy without mapping; the GNTST_… status of each."""
@@ -261,9 +265,7 @@ class Grants:
         """The same for an array of gnttab_copy.dtype, filled by whoever copies much."""
         statuses = np.full(len(rows), GNTST_eagain, np.int16)
         again = np.arange(len(rows))
-        for attempt in range(EAGAIN_TRIES):
-            if attempt:
-                self._pause()
+        for _ in self._tries():
             for first in range(0, len(again), BATCH):
                 some = again[first : first + BATCH]
                 statuses[some] = self._hypercalls.hypercall_grant_copy(rows[some])["status"]

@@ -8,7 +8,8 @@ no more than make handlers ready.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Final, NoReturn
 
 from domains.cpu.python_cpu import PythonCpu
@@ -27,12 +28,17 @@ from domains.kernel.xenbus import Xenbus
 from domains.kernel.xs_ring import Wire, XenstoreRing
 from hypervisor.public.arch_x86.xen import trap_info
 from hypervisor.public.arch_x86.xen_x86_64 import FLAT_KERNEL_CS64
-from hypervisor.public.sched import SCHEDOP_block, SCHEDOP_yield
+from hypervisor.public.sched import SCHEDOP_block, SCHEDOP_poll, SCHEDOP_yield, sched_poll
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, Mfn, Pfn, Port, VAddr
 from hypervisor.public.xen import SIF_INITDOMAIN, SIF_PRIVILEGED, VIRQ_TIMER
 
 ARGUMENT_PAGES: Final = 8
 NANOSECONDS: Final = 1_000_000_000
+PATIENCE_NS: Final = 20_000_000
+"""How long an operation is repeated that Xen cannot do while another domain runs (GNTST_eagain)."""
+REST_NS: Final = 500_000
+YIELDS: Final = 5
+"""How often it is tried at once, before there is a rest after each time."""
 
 
 class PageFault(Exception):
@@ -70,7 +76,7 @@ class Kernel:
         self.loop = Loop()
         self.shared_info = SharedInfo(cpu, self.memory.map_own(Mfn(day.info.shared_info >> PAGE_SHIFT)))
         self.events = EventPorts(self.hypercalls, self.shared_info, self.loop)
-        self.grants = Grants(cpu, self.hypercalls, self.memory, self._yield)
+        self.grants = Grants(cpu, self.hypercalls, self.memory, self._tries)
         self._page_fault: PageFaultHandler | None = None
         self._timer_port: Port | None = None
         self._armed: int | None = None
@@ -178,8 +184,18 @@ class Kernel:
     def _timer_fired(self) -> None:
         self._armed = None
 
-    def _yield(self) -> None:
-        self.hypercalls.hypercall_sched_op(SCHEDOP_yield)
+    def _tries(self) -> Iterator[None]:
+        """Once, and again for as long as another domain may need to come to a standstill; in between the CPU is others'."""
+        yield
+        until = self.now() + PATIENCE_NS
+        for attempt in count():
+            if attempt < YIELDS:
+                self.hypercalls.hypercall_sched_op(SCHEDOP_yield)
+            else:
+                self.hypercalls.hypercall_sched_op(SCHEDOP_poll, sched_poll(timeout=self.now() + REST_NS))
+            yield
+            if self.now() >= until:
+                return
 
     def sleep(self, seconds: float) -> None:
         """Let handlers run for a while."""

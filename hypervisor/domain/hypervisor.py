@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.log import Log
 from hypervisor.domain.runstate_area import pack_runstate
+from hypervisor.domain.standstill import Standstill
 from hypervisor.domain.vcpu import Pending, Reply, Vcpu
 from hypervisor.events.virq import GlobalVirqs
 from hypervisor.machine.atomic import find_atomics
@@ -31,8 +32,6 @@ from hypervisor.sched.slices import Slices
 from hypervisor.sched.timers import Timers
 from hypervisor.wire.messages import Effect, EffectRecord
 
-HOLD_NS: Final = 1_000_000
-"""How long a granter that was stopped for its grant flags' sake waits for who asked to ask again."""
 HARDWARE_DOMID: Final = 0
 """Dom0, whose end is the machine's, as on Xen (common/domain.c, hwdom_shutdown)."""
 
@@ -100,8 +99,7 @@ class Hypervisor:
         )
         self.atomics = find_atomics()
         self.virqs = GlobalVirqs()
-        self.held_until: dict[DomId, int] = {}
-        """Domains whose vCPUs, once stopped, stay so until then (system time), for somebody will change their grant flags."""
+        self.standstill = Standstill(self)
         self.timers = Timers()
         self.slices = Slices(nr_cpus, Credit2(), self._resume, self._preempt, self._freeze, self._thaw)
         self.units: dict[SchedUnit, Vcpu] = {}
@@ -173,11 +171,15 @@ class Hypervisor:
         if vcpu.waiting_seq is None:
             return
         vcpu.reply = Reply(vcpu.waiting_seq, result)
-        if vcpu.unit.runstate.state is not RunState.RUNSTATE_running:
+        self.go_on(vcpu)
+
+    def go_on(self, vcpu: Vcpu) -> None:
+        """Send the answer that is there, if there is one, the vCPU holds a CPU, and nothing keeps it from going on."""
+        if vcpu.reply is None or vcpu.unit.runstate.state is not RunState.RUNSTATE_running:
             return
         if vcpu.unit.preempting or not vcpu.domain.runnable():
             self._give_way(vcpu)
-        else:
+        elif not self.standstill.keeps(vcpu):
             self._send(vcpu)
 
     def _give_way(self, vcpu: Vcpu) -> None:
@@ -197,7 +199,8 @@ class Hypervisor:
         if vcpu.reply is not None:
             if vcpu.runstate_area:
                 self.write_runstate(vcpu)
-            self._send(vcpu)
+            if not self.standstill.keeps(vcpu):
+                self._send(vcpu)
 
     def write_runstate(self, vcpu: Vcpu) -> None:
         """Bring the guest's registered runstate area up to date; an area that went away is left alone, as on Xen."""
@@ -250,20 +253,6 @@ class Hypervisor:
             self.wake(vcpu)
         elif vcpu.waiting_seq is None and vcpu.up:
             self.processes.interrupt(vcpu)
-
-    def may_write_flags(self, granter: Domain) -> bool:
-        """Whether grant flags of `granter` may be exchanged now: its CPU exchanges them atomically too, or it executes nothing.
-
-        Otherwise it is asked to stop, and the caller answers GNTST_eagain (DESIGN.md, Events).
-        """
-        if self.atomics is not None and granter.mailbox.atomic_guest:
-            return True
-        running = [vcpu for vcpu in granter.vcpus if not self.is_stopped(vcpu)]
-        self.held_until[granter.domid] = self.now() + HOLD_NS
-        for vcpu in running:
-            granter.mailbox.set_stop(vcpu.vcpu_id, True)
-            self.processes.interrupt(vcpu)
-        return not running
 
     # --- pausing ---------------------------------------------------------------------------------
 

@@ -114,7 +114,7 @@ def _grant_table(hv: Hypervisor, domain: Domain, limits: Limits) -> GrantTable:
         hv.mmu,
         hv.memory,
         domains=lambda other: hv.domain(other).grants,
-        granter_stopped=lambda other: hv.may_write_flags(hv.domain(other)),
+        granter_stopped=lambda other: hv.standstill.reached(hv.domain(other)),
         atomics=hv.atomics,
         max_grant_frames=limits.max_grant_frames,
         max_maptrack_frames=limits.max_maptrack_frames,

@@ -54,11 +54,7 @@ class ProcessRequests:
     def _stopped(self, vcpu: Vcpu, seq: int, _args: Args) -> None:
         """The slice is over: who has nobody to give way to goes on at once, unless its grant flags are wanted at rest."""
         vcpu.waiting_seq = seq
-        until = self.hv.held_until.pop(vcpu.domain.domid, 0)
-        if until > self.hv.now():
-            self.hv.timers.at(until, lambda: self.hv.answer(vcpu, 0))
-        else:
-            self.hv.answer(vcpu, 0)
+        self.hv.answer(vcpu, 0)
 
     def _crash(self, vcpu: Vcpu, seq: int, args: Args) -> None:
         if not isinstance(args[0], bytes):

@@ -223,7 +223,6 @@ class GrantTable:
         self, ref: GrantRef, user: DomId, active: Active | None, *, readonly: bool, sub_page: bool
     ) -> Granted:
         """Check the shared entry, and tell the granter of its use by the status (G2); what it grants."""
-        self.require_stopped()
         type_mask = _TYPE if sub_page else _TYPE | _SUB_PAGE
 
         def check(head: int) -> None:
@@ -234,6 +233,8 @@ class GrantTable:
             if flags & _READONLY and not readonly:
                 raise GrantRefused(GNTST_general_error, f"G2: entry {ref:#x} of d{self.domid} is read-only")
 
+        check(self.shared.head(ref))  # nobody is stopped for what is refused anyway
+        self.require_stopped()
         new = (0 if active else _READING) | (0 if readonly else _WRITING)
         return self.shared.granted(ref, self.shared.announce(ref, new, check))
 

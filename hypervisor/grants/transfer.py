@@ -34,8 +34,8 @@ def transfer(giver: GrantTable, op: gnttab_transfer) -> None:
     """Perform one operation. GrantRefused: bad_domain, general_error, bad_page, eagain."""
     recipient = giver.granter(op.domid)
     require_headroom(recipient)
-    recipient.require_stopped()
     require_accepting(recipient, op.ref, giver)
+    recipient.require_stopped()
     try:
         giver.mmu.steal_page(Mfn(op.mfn), giver.d)
     except XenError as error:

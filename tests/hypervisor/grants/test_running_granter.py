@@ -14,8 +14,11 @@ from hypervisor.public.grant_table import (
     GTF_reading,
     GTF_writing,
 )
-from hypervisor.public.xen import DOMID_SELF
+from hypervisor.public.sched import SCHEDOP_yield
+from hypervisor.public.xen import DOMID_SELF, Hypercall
 from tests.hypervisor.grants.granting import HOST, PERMIT, READONLY, by_frame, by_ref
+from tests.inprocess import BLOCKED
+from tests.machines import wait_until
 
 USED = PERMIT | int(GTF_reading | GTF_writing)
 
@@ -88,6 +91,39 @@ def test_a_reader_beside_a_reader_needs_no_stop(house, granter):
     assert house.dom0.map(house.dom1, 8, house.dom0.page(1).va, HOST | READONLY).status == GNTST_okay
     assert not granter.mailbox.stop(0)
     assert house.dom0.map(house.dom1, 8, house.dom0.page(2).va).status == GNTST_eagain
+
+
+def yields(house) -> object:
+    """The granter's next hypercall; BLOCKED while its answer waits."""
+    return house.dom1.hypercall(Hypercall.sched_op, SCHEDOP_yield)
+
+
+def test_a_granter_that_makes_one_hypercall_after_another_is_held_at_its_next(house, granter):
+    va, answers = house.dom0.page(0).va, house.machine.processes.results
+    assert house.dom0.map(house.dom1, 8, va).status == GNTST_eagain
+    assert yields(house) is BLOCKED
+    assert house.dom0.map(house.dom1, 8, va).status == GNTST_okay
+    house.machine.step()
+    assert answers[granter.vcpu] == 0, "it is held although nobody waits for it any more"
+    assert yields(house) == 0
+
+
+def test_a_granter_is_not_held_for_long_when_nobody_asks_again(house, granter):
+    assert house.dom0.map(house.dom1, 8, house.dom0.page(0).va).status == GNTST_eagain
+    assert yields(house) is BLOCKED
+
+    def goes_on() -> bool:
+        house.machine.step()
+        return granter.vcpu in house.machine.processes.results
+
+    wait_until(goes_on, 10, "the end of the hold")
+    assert yields(house) == 0
+
+
+def test_nobody_is_stopped_by_who_was_offered_nothing(house, granter):
+    mine = by_frame(DOMID_SELF, house.dom2.page(5).mfn)
+    assert house.dom2.copy(by_ref(1, 8), mine, 16, 1) == GNTST_general_error
+    assert not granter.mailbox.stop(0)
 
 
 def test_what_is_wrong_anyway_is_refused_at_once(house, granter):

@@ -1,0 +1,69 @@
+"""Granters that are brought to a standstill, so that their grant flags can be exchanged (DESIGN.md, Events).
+
+An x86 guest's locked instructions are not atomic towards the core, which therefore writes grant flags only while such a
+guest executes nothing. Who needs them meanwhile is told GNTST_eagain, and asks again:
+
+    running ──reached? no: asked, stop byte──► its next request, whatever it is ──► held: the answer waits ──► running
+                                                                            until somebody reached it, or HOLD_NS
+
+Without the hold a guest that makes one short hypercall after another would be running whenever it is looked at.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from hypervisor.domain.domain import Domain
+from hypervisor.domain.vcpu import Vcpu
+from hypervisor.public.types import DomId
+from hypervisor.sched.timers import Timer
+
+if TYPE_CHECKING:
+    from hypervisor.domain.hypervisor import Hypervisor
+
+HOLD_NS: Final = 5_000_000
+"""How long a granter waits at most for who asked to ask again."""
+
+
+class Standstill:
+    """Which domains were asked to stop for their grant flags' sake, and which are held."""
+
+    def __init__(self, hv: Hypervisor) -> None:
+        self._hv = hv
+        self._asked: set[DomId] = set()
+        self._held: dict[DomId, Timer] = {}
+
+    def reached(self, granter: Domain) -> bool:
+        """Whether grant flags of `granter` may be exchanged now: its CPU exchanges them atomically too, or it executes nothing.
+
+        Otherwise it is asked to stop.
+        """
+        hv, domid = self._hv, granter.domid
+        if hv.atomics is not None and granter.mailbox.atomic_guest:
+            return True
+        running = [vcpu for vcpu in granter.vcpus if not hv.is_stopped(vcpu)]
+        if running:
+            self._asked.add(domid)
+            for vcpu in running:
+                granter.mailbox.set_stop(vcpu.vcpu_id, True)
+                hv.processes.interrupt(vcpu)
+            return False
+        self._asked.discard(domid)
+        held = self._held.get(domid)
+        if held is not None and held.deadline > hv.now():  # long enough: it goes on after this hypercall
+            held.cancel()
+            self._held[domid] = hv.timers.at(hv.now(), lambda: self._let_go(granter))
+        return True
+
+    def keeps(self, vcpu: Vcpu) -> bool:
+        """Whether an answer to the vCPU must wait; `Hypervisor.go_on` follows when it need not any more."""
+        domain, hv = vcpu.domain, self._hv
+        if domain.domid in self._asked:
+            self._asked.discard(domain.domid)
+            self._held[domain.domid] = hv.timers.at(hv.now() + HOLD_NS, lambda: self._let_go(domain))
+        return domain.domid in self._held
+
+    def _let_go(self, domain: Domain) -> None:
+        del self._held[domain.domid]
+        for vcpu in domain.vcpus:
+            self._hv.go_on(vcpu)
