@@ -5,6 +5,9 @@ disk, write permission. A bad request gets BLKIF_RSP_ERROR, an unknown operation
 neither touches the image; a bad ring index raises RingBroken. Data moves between the file and the front's
 frames in one system call per request.
 
+A page that Xen cannot map yet, because the front runs all the while, makes its request and all behind it wait for
+the next turn; the front may be as late as its own CPU is, and must not see an error for it.
+
 A request's list of segments, as bytes, names the same views again as long as the grants are kept; `_plans`
 remembers them, so that a megabyte of 256 pages costs no work per page.
 """
@@ -15,6 +18,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from domains.kernel.grants import GrantError
 from drivers.block.granted_pages import GrantedPages
 from drivers.block.image import Image
 from drivers.block.protocol import (
@@ -26,6 +30,7 @@ from drivers.block.protocol import (
 )
 from drivers.ring import BackRing
 from hypervisor.public.errno import XenError
+from hypervisor.public.grant_table import GNTST_eagain
 from hypervisor.public.io.blkif import (
     BLKIF_OP_DISCARD,
     BLKIF_OP_FLUSH_DISKCACHE,
@@ -51,6 +56,8 @@ ANSWER_BYTES: Final = 1 << 20
 GROUP: Final = 8
 """Requests taken out of the ring at once."""
 PLANS: Final = 256
+MOST_TURNS: Final = 100
+"""How many turns a request waits for a front that does not come to rest, before it is an error."""
 
 
 class BadRequest(Exception):
@@ -91,6 +98,8 @@ class RequestServer:
         self._notify = notify
         self._plans: dict[bytes, Plan] = {}
         self._moved = 0  # sectors, in this turn
+        self._put_off = b""  # taken and not performed yet
+        self._turns = 0  # how often the first of them was put off
         self._answer = np.zeros(1, blkif_response.dtype)
         self.counters = Counters()
 
@@ -101,13 +110,18 @@ class RequestServer:
         self._moved = shown = 0
         left = max(TURN_REQUESTS // crowd, 1)
         while left > 0 and self._moved * SECTOR_SIZE < TURN_BYTES // crowd:
-            entries = self._ring.take(min(left, GROUP))
+            entries = self._put_off or self._ring.take(min(left, GROUP))
+            self._put_off = b""
             if not entries:
                 break
             requests = self._ring.records(entries, blkif_request)
             left -= len(requests)
             for at, request in enumerate(requests):
-                self._execute(request, entries[at * self._ring.entry_size :])
+                entry = entries[at * self._ring.entry_size :]
+                if not self._execute(request, entry):
+                    self._put_off = entry
+                    self._show()
+                    return True
                 if (self._moved - shown) * SECTOR_SIZE >= ANSWER_BYTES:
                     shown = self._moved
                     self._show()
@@ -118,8 +132,8 @@ class RequestServer:
         if self._ring.push():
             self._notify()
 
-    def _execute(self, request: np.void, entry: bytes) -> None:
-        """Perform one request and put its answer; `entry` begins with the request's bytes."""
+    def _execute(self, request: np.void, entry: bytes) -> bool:
+        """Perform one request and put its answer; `entry` begins with the request's bytes. False: not yet."""
         operation = int(request["operation"])
         try:
             perform = OPERATIONS.get(operation)
@@ -129,13 +143,24 @@ class RequestServer:
             status = int(BLKIF_RSP_OKAY)
         except BadRequest as bad:
             status = bad.status
-        except (OSError, XenError):  # the host refused the file, or Xen a grant
+        except (OSError, XenError) as error:  # the host refused the file, or Xen a grant
+            if self._may_wait(error):
+                return False
             status = int(BLKIF_RSP_ERROR)
         finally:
             self._pages.let_go()
+        self._turns = 0
         self.counters.errors += status != BLKIF_RSP_OKAY
         self._answer[0] = (request["id"], operation, status)
         self._ring.put([self._answer.tobytes()])
+        return True
+
+    def _may_wait(self, error: OSError | XenError) -> bool:
+        """Whether the request that failed so is to be tried again."""
+        if not isinstance(error, GrantError) or error.status != GNTST_eagain or self._turns >= MOST_TURNS:
+            return False
+        self._turns += 1
+        return True
 
     def _read(self, request: np.void, entry: bytes) -> int:
         self._transfer(int(request["sector_number"]), direct_segments(request), write=False)

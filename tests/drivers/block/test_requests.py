@@ -16,10 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from domains.kernel.grants import GrantError, GrantMapping
+from drivers.block import requests
 from drivers.block.granted_pages import GrantedPages
 from drivers.block.image import Image
 from drivers.block.requests import RequestServer
 from drivers.ring import BackRing, FrontRing
+from hypervisor.public.grant_table import GNTST_eagain
 from hypervisor.public.io import blkif
 from hypervisor.public.io.blkif import (
     BLKIF_OP_DISCARD,
@@ -37,7 +40,7 @@ from hypervisor.public.io.blkif import (
     blkif_request_segment,
     blkif_response,
 )
-from hypervisor.public.types import PAGE_SIZE, DomId
+from hypervisor.public.types import PAGE_SIZE, DomId, GrantRef
 from tests.drivers.transport import Machine
 
 SECTORS = 64
@@ -287,3 +290,34 @@ def test_every_operation_number_gets_an_answer(bench: Bench) -> None:
     known = {int(operation) for operation in blkif.BlockOperation} - {blkif.BLKIF_OP_RESERVED_1}
     for operation in set(range(256)) - known:
         assert bench.send([Case(operation, 0)]) == [(0, BLKIF_RSP_EOPNOTSUPP)]
+
+
+def not_at_rest(bench: Bench, monkeypatch: pytest.MonkeyPatch, page: int, times: int) -> None:
+    """Xen answers GNTST_eagain to the first `times` maps of a page."""
+    grants, left = bench.dom0.grants, [times]
+    real = grants.map
+
+    def map_later(domid: DomId, refs: list[GrantRef], writable: bool = True) -> GrantMapping:
+        if bench.refs[page] in refs and left[0]:
+            left[0] -= 1
+            raise GrantError(GNTST_eagain, "map")
+        return real(domid, refs, writable)
+
+    monkeypatch.setattr(grants, "map", map_later)
+
+
+def test_a_page_that_cannot_be_mapped_yet_delays_its_request_and_those_behind_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = [Case(BLKIF_OP_READ, 8 * at, [(at, 0, 7)]) for at in (0, 1, 2)]
+    not_at_rest(bench, monkeypatch, 1, requests.MOST_TURNS)
+    assert bench.send(cases) == [(id, bench.model(case)) for id, case in enumerate(cases)]
+
+
+def test_a_front_that_never_comes_to_rest_gets_an_error_in_the_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = [Case(BLKIF_OP_READ, 8 * at, [(at, 0, 7)]) for at in (0, 1, 2)]
+    not_at_rest(bench, monkeypatch, 1, requests.MOST_TURNS + 1)
+    statuses = [BLKIF_RSP_ERROR if id == 1 else bench.model(case) for id, case in enumerate(cases)]
+    assert bench.send(cases) == list(enumerate(statuses))
