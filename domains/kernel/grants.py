@@ -281,9 +281,7 @@ class Grants:
         them, and what was put off (GNTST_eagain, for which nothing but that granter is the reason) is repeated with all
         behind it.
         """
-        for attempt in range(EAGAIN_TRIES):
-            if attempt:
-                self._pause()
+        for _ in self._tries():
             statuses = self._hypercalls.hypercall_grant_copy(rows)["status"]
             failed = np.flatnonzero(statuses != GNTST_okay)
             if not len(failed):
