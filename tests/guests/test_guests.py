@@ -36,3 +36,20 @@ def test_guest(guests_machine: Machine, tmp_path: Path, name: str) -> None:
     wait_until(lambda: name not in machine.domains(), 40, "the guest's end")
     log = machine.xenctl("dmesg").stdout[before:]
     assert "SUCCESS" in log, log
+
+
+@needs_compiler
+@pytest.mark.needs_headers
+def test_all_threads_of_a_guests_process_are_confined(guests_machine: Machine, tmp_path: Path) -> None:
+    """What that means: tests/domains/cpu/test_confinement.py."""
+    machine, image = guests_machine, build("hello", tmp_path)
+    done = machine.create(
+        tmp_path, f'name = "kept"\nkernel = "{image}"\nmemory = 16\non_poweroff = "preserve"\n'
+    )
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: "s" in machine.domains()["kept"]["state"], 40, "the guest's end")
+    tasks = list(Path(f"/proc/{machine.domains()['kept']['pid']}/task").iterdir())
+    assert tasks
+    for task in tasks:
+        assert "\nSeccomp:\t2\n" in (task / "status").read_text()
+    assert machine.xenctl("destroy", "kept").returncode == 0

@@ -2,6 +2,7 @@
 
 from typing import NoReturn
 
+from domains.cpu.confinement import confine
 from domains.cpu.gate import Gate
 from domains.cpu.x86.context import save_context
 from domains.cpu.x86.engine import X86Cpu
@@ -13,4 +14,5 @@ def run(gate: Gate, effects: list[EffectRecord]) -> NoReturn:
     cpu = X86Cpu(gate)
     gate.save_context = lambda: save_context(cpu.vcpu)
     cpu.boot(effects)
+    confine()
     cpu.run()
