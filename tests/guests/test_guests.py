@@ -42,7 +42,7 @@ def test_guest(guests_machine: Machine, tmp_path: Path, name: str) -> None:
 @pytest.mark.needs_headers
 def test_all_threads_of_a_guests_process_are_confined(guests_machine: Machine, tmp_path: Path) -> None:
     """What that means: tests/domains/cpu/test_confinement.py."""
-    machine, image = guests_machine, build("hello", tmp_path)
+    machine, image = guests_machine, compile_guest(HERE / "hello.c", tmp_path / "hello")
     done = machine.create(
         tmp_path, f'name = "kept"\nkernel = "{image}"\nmemory = 16\non_poweroff = "preserve"\n'
     )
