@@ -6,10 +6,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
+from domains.xenctl.topology.check import load
+from scripts.demonstration.second_act import EXAMPLE, without_linux
 from tests.machines import REPOSITORY, pids_of
 
-SECONDS = 100
+SECONDS = 250
 
 
 def run_demo(tmp_path: Path) -> subprocess.CompletedProcess[str]:
@@ -49,6 +52,31 @@ def test_two_guests_did_real_work_in_two_processes(
     assert len({pid for _, pid in listed}) == 2
     assert "page faults, all contents right" in done.stdout
     assert "wrote and read back a pattern: all sectors right" in done.stdout
+
+
+def test_twenty_domains_come_up_and_every_client_fetches_every_page(
+    told: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    done, _ = told
+    topology = yaml.safe_load(EXAMPLE.read_text())["domains"]
+    names = {
+        f"{kind}-{number}" if "replicas" in about else kind
+        for kind, about in topology.items()
+        for number in range(1, about.get("replicas", 1) + 1)
+    }
+    assert len(names) == 20
+    assert set(re.findall(r"^ +(\S+): (?:ready|has done its work)$", done.stdout, re.MULTILINE)) == names
+    assert "20 domains in" in done.stdout
+    assert "8 clients have fetched 44 pages" in done.stdout
+    assert set(re.findall(r"^ +(\S+): is gone$", done.stdout, re.MULTILINE)) == names
+
+
+def test_where_there_is_no_linux_the_topology_is_whole_without(tmp_path: Path) -> None:
+    file = tmp_path / "street.yaml"
+    file.write_text(without_linux(EXAMPLE.read_text()))
+    plan = load(file).plan()
+    assert len(plan.domains) == 20
+    assert all("python:" in planned.text for planned in plan.domains.values())
 
 
 def test_it_leaves_no_file_and_no_process(told: tuple[subprocess.CompletedProcess[str], Path]) -> None:

@@ -1,8 +1,4 @@
-"""What scripts/demo runs: a machine's whole life, told to somebody who sees it for the first time.
-
-Everything is done through xenctl, as a user would. Every figure that is shown is asked for, none is assumed; the exit
-code is 0 only if both guests said that their work was right and the census at the end equals the one before them.
-"""
+"""What both acts of the demonstration need: a machine of its own, its census, and a voice."""
 
 from __future__ import annotations
 
@@ -10,27 +6,24 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from domains.xenctl.folder import folder_of, supervisor_pid
 from domains.xenctl.machine import connect
-from hypervisor.wire.control_protocol import ControlError, Op
+from hypervisor.wire.control_protocol import Op
 
-REPOSITORY: Final = Path(__file__).resolve().parent.parent
-GUESTS: Final = REPOSITORY / "domains" / "guests"
+REPOSITORY: Final = Path(__file__).resolve().parent.parent.parent
 XENCTL: Final = Path(sys.executable).with_name("xenctl")
-MEMORY_MIB: Final = 256
-IMAGE_SECTORS: Final = 1024
-SECTOR: Final = 512
 OF_A_GUEST: Final = re.compile(r"^/local/domain/[1-9]|^/local/domain/0/backend/\w+/|^/vm/|^/libxl/")
 PATIENCE: Final = 30.0
 """Seconds after which anything that did not happen is a failure."""
+
+QUIET: Final = 0.3
+"""Seconds of silence after which a console has been read to its end."""
 
 POLL: Final = 0.05
 """Seconds between two looks."""
@@ -62,8 +55,7 @@ class Machine:
 
     def show(self, *words: str | Path) -> None:
         """One command, as it would be typed, and what it prints. Raises Failed."""
-        typed = " ".join(word.name if isinstance(word, Path) else word for word in words)
-        print(f"   $ xenctl {typed}", flush=True)
+        print(f"   $ xenctl {typed(words)}", flush=True)
         done = subprocess.run(
             [XENCTL, *words],
             capture_output=True,
@@ -73,9 +65,33 @@ class Machine:
             check=False,
         )
         if done.returncode:
-            raise Failed(f"xenctl {typed}: {done.stderr.strip()}")
+            raise Failed(f"xenctl {typed(words)}: {done.stderr.strip()}")
         for line in done.stdout.splitlines():
             print(f"     {line}")
+
+    def show_progress(self, *words: str | Path) -> None:
+        """A command that says by itself how far it is: on a terminal as it likes, else line by line. Raises Failed."""
+        print(f"   $ xenctl {typed(words)}", flush=True)
+        command = subprocess.Popen(
+            [XENCTL, *words],
+            stderr=None if sys.stderr.isatty() else subprocess.PIPE,
+            text=True,
+            env=self.environment,
+        )
+        for line in command.stderr or ():
+            print(f"     {line}", end="", flush=True)
+        command.communicate()
+        require(command.returncode == 0, f"xenctl {words[0]} has failed")
+
+    def console_of(self, domain: str, enough: Callable[[str], bool]) -> str:
+        """What a domain has said, until that is `enough`, or all that it has."""
+        said = ""
+        with connect(self.name) as client:
+            request = client.post(Op.console, domain=domain)
+            while not enough(said) and (reply := client.receive(QUIET)) is not None:
+                if reply.get("id") == request and isinstance(reply.get("result"), bytes):
+                    said += reply["result"].decode(errors="replace").replace("\r", "")
+        return said
 
     def ask(self, op: Op, **arguments: Any) -> Any:
         """What xenctl would ask Dom0's toolstack, unseen. Raises ControlError."""
@@ -122,6 +138,11 @@ class Machine:
         )
 
 
+def typed(words: Iterable[str | Path]) -> str:
+    """A command's words as one would type them in the folder where the files are."""
+    return " ".join(word.name if isinstance(word, Path) else word for word in words)
+
+
 def processes_of(supervisor: int) -> dict[int, str]:
     """The supervisor and its children: process id → name."""
     found = {}
@@ -154,84 +175,8 @@ def require(condition: bool, what: str) -> None:
         raise Failed(what)
 
 
-def make_disk(folder: Path) -> Path:
-    """A disk image of zeros."""
-    image = folder / "disk.img"
-    image.write_bytes(bytes(IMAGE_SECTORS * SECTOR))
-    return image
-
-
-def holds_pattern(image: Path) -> bool:
-    """Whether each sector begins with its own number, as blockcheck writes it."""
-    data = image.read_bytes()
-    numbers = [int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data), SECTOR)]
-    return numbers == list(range(IMAGE_SECTORS))
-
-
-def demonstrate(machine: Machine, folder: Path) -> None:
-    """The whole story. Raises Failed."""
-    say("1  A machine starts: a supervisor, the hypervisor core, and Dom0 in a process of its own.")
-    machine.show("start", "--memory", str(MEMORY_MIB))
-    supervisor = machine.supervisor
-    for pid, name in sorted(processes_of(supervisor).items()):
-        print(f"     process {pid}: {name}")
-    before = machine.census()
-    two_domains(machine, folder)
-    work(machine, folder)
-    say("4  Both are destroyed: processes, memory, event channels, grants and xenstore nodes go with them.")
-    for name in ("demandpaging", "blockcheck"):
-        machine.show("destroy", name)
-    take_census(machine, before)
-    say("6  The machine stops.")
-    machine.show("stop")
-    require(not processes_of(supervisor), "processes of the machine are left")
-    require(not folder_of(machine.name).exists(), "the machine's folder is left")
-
-
-def two_domains(machine: Machine, folder: Path) -> None:
-    say("2  Two unprivileged domains are made from descriptions as xl.cfg(5) has them, still paused.")
-    image = make_disk(folder)
-    print(f"   {image.name}: {IMAGE_SECTORS} sectors of zeros, crc32 {zlib.crc32(image.read_bytes()):08x}")
-    for name in ("demandpaging", "blockcheck"):
-        description = folder / f"{name}.cfg"
-        text = (GUESTS / description.name).read_text()
-        description.write_text(text.replace("target=disk.img", f"target={image}"))
-        machine.show("create", "--paused", description, "on_poweroff=preserve")
-    print("   Each is a process of its own, with a memfd of its own for its frames:")
-    machine.show("list")
-
-
-def work(machine: Machine, folder: Path) -> None:
-    say("3  They run. One pages on demand: each fault is answered by hypercalls that Xen validates.")
-    print("   The other reads and writes its disk through grants, an event channel and Dom0's back end.")
-    watch(machine, "demandpaging", "all contents right")
-    watch(machine, "blockcheck", "all sectors right")
-    require(holds_pattern(folder / "disk.img"), "the image does not hold what blockcheck wrote")
-    print("   The image on the host holds what the guest wrote.")
-
-
-def watch(machine: Machine, name: str, promise: str) -> None:
-    """Let a domain run, show what it prints until it says `promise`, and await its end. Raises Failed."""
-    console = machine.follow(name)
-    try:
-        machine.show("unpause", name)
-        assert console.stdout is not None
-        for line in console.stdout:
-            print(f"     {name}: {line.rstrip()}", flush=True)
-            if promise in line:
-                break
-        else:
-            raise Failed(f"{name} ended before it said '{promise}'")
-        await_true(
-            lambda: machine.ask(Op.list_, domain=name)[0]["shutdown"] == "poweroff", f"the end of {name}"
-        )
-    finally:
-        console.kill()
-        console.communicate()
-
-
 def take_census(machine: Machine, before: Census) -> None:
-    say("5  The census: what is there now, compared with the machine before it had any guest.")
+    """Show what is there now, compared with `before`. Raises Failed if anything is left over."""
     deadline = time.monotonic() + PATIENCE
     while (now := machine.census()) != before and time.monotonic() < deadline:
         time.sleep(POLL)
@@ -242,25 +187,3 @@ def take_census(machine: Machine, before: Census) -> None:
         machine.ask(Op.debug_keys, keys="eqg")
         print(machine.ask(Op.dmesg).decode())
     require(now == before, "something of the guests is left over")
-
-
-def main() -> int:
-    print("Xenoscope: a Xen machine out of ordinary processes,", f"run by uid {os.getuid()}.", end=" ")
-    print("No root, no KVM, no kernel module.")
-    began = time.monotonic()
-    machine = Machine()
-    with tempfile.TemporaryDirectory(prefix="xenoscope-demo-") as folder:
-        try:
-            demonstrate(machine, Path(folder))
-        except (Failed, ControlError, subprocess.TimeoutExpired, KeyboardInterrupt) as error:
-            print(f"\ndemo: FAILED: {error or type(error).__name__}", file=sys.stderr)
-            subprocess.run([XENCTL, "stop"], env=machine.environment, capture_output=True, check=False)
-            return 1
-    say(
-        f"Done in {time.monotonic() - began:.1f} s; nothing is left. Next: README.md, docs/writing-a-guest.md."
-    )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
