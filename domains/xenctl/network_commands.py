@@ -11,20 +11,23 @@ from typing import Annotated, BinaryIO
 import typer
 
 from domains.xenctl import machine
-from domains.xenctl.options import DEFAULT, Domain, Machine
+from domains.xenctl.options import DEFAULT, Machine
 from domains.xenctl.output import print_error
 from hypervisor.wire.control_protocol import ControlError, Exit, Op, result_of
 
 
 def network_capture(
-    domain: Domain,
+    domain: Annotated[str, typer.Argument(help="Name or id of a domain.", metavar="[DOMAIN]")] = "",
     vif: Annotated[int, typer.Argument(help="Which of its interfaces.", min=0)] = 0,
+    bridge: Annotated[str, typer.Option(help="All of this bridge of Dom0 instead, such as xenbr0.")] = "",
     write: Annotated[str, typer.Option("-w", "--write", help="File to write; -: standard output.")] = "-",
     name: Machine = DEFAULT,
 ) -> None:
-    """Write what passes a domain's interface as pcap, until the domain ends or Ctrl-C."""
+    """Write what passes a domain's interface, or a bridge, as pcap, until the domain ends or Ctrl-C."""
+    if bool(domain) == bool(bridge):
+        raise ControlError(Exit.USAGE, "name a domain, or a bridge with --bridge")
     with machine.connect(name) as client, opened(write) as file:
-        request = client.post(Op.network_capture, domain=domain, vif=vif)
+        request = client.post(Op.network_capture, domain=domain, vif=vif, bridge=bridge)
         while (reply := client.receive(None)) is not None:
             if reply.get("id") != request:
                 continue

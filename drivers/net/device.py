@@ -6,7 +6,7 @@ offload, multicast filters, several queues, a control ring.
 """
 
 from collections.abc import Callable, Hashable
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from domains.kernel.kernel import Kernel
 from drivers.back_device import BackDevice, FrontError, Nodes
@@ -15,7 +15,7 @@ from drivers.net.copier import Filling, Part
 from drivers.net.credit import Credit
 from drivers.net.protocol import Node, Packet
 from drivers.net.rx_server import RxServer
-from drivers.net.switch import Switch
+from drivers.net.switch import Observer, Switch
 from drivers.net.tx_server import Limit, TxServer
 from drivers.xenbus import number
 from hypervisor.public.errno import XenError
@@ -29,15 +29,6 @@ from hypervisor.public.types import Port
 
 U32: Final = 0xFFFF_FFFF
 U64: Final = 0xFFFF_FFFF_FFFF_FFFF
-
-
-class Observer(Protocol):
-    """Who sees every packet that the front sends or is to get."""
-
-    def saw(self, packet: Packet) -> None: ...
-
-    def lost(self) -> None:
-        """The interface is gone."""
 
 
 class Connection(NamedTuple):

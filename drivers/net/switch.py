@@ -4,6 +4,7 @@ Owns the ports' names and what delivers to each; where packets go is `bridge.py`
 """
 
 from collections.abc import Callable, Hashable
+from typing import Protocol
 
 from drivers.net.bridge import Bridge
 from drivers.net.protocol import Packet
@@ -12,10 +13,20 @@ Deliver = Callable[[Hashable, Packet], None]
 """Gets a packet, and the port it came from."""
 
 
+class Observer(Protocol):
+    """Who sees every packet that passes an interface or a switch."""
+
+    def saw(self, packet: Packet) -> None: ...
+
+    def lost(self) -> None:
+        """It is gone."""
+
+
 class Switch:
     """`clock` gives nanoseconds and never goes back."""
 
     def __init__(self, clock: Callable[[], int]) -> None:
+        self.observers: list[Observer] = []
         self._clock = clock
         self._bridge: Bridge[Hashable] = Bridge()
         self._deliver: dict[Hashable, Deliver] = {}
@@ -32,5 +43,7 @@ class Switch:
 
     def accept(self, port: Hashable, packet: Packet) -> None:
         """A packet came in at `port`."""
+        for observer in self.observers:
+            observer.saw(packet)
         for other in self._bridge.forward(port, packet.data, self._clock()):
             self._deliver[other](port, packet)

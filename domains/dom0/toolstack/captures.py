@@ -1,6 +1,6 @@
-"""What passes an interface, as pcap, for `xenctl network-capture`.
+"""What passes an interface or a bridge, as pcap, for `xenctl network-capture`.
 
-    interface ─saw─► PcapWriter ─► buffer ─ once a turn of the loop ─► the client
+    interface, switch ─saw─► PcapWriter ─► buffer ─ once a turn of the loop ─► the client
 
 Whoever reads too slowly loses packets, never Dom0: the buffer is bounded, and what does not fit is counted. A
 capture ends with its interface, or when its client is gone.
@@ -11,14 +11,14 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from domains.dom0.toolstack.errors import ToolstackError
 from drivers.net import checksum
 from drivers.net.back import NetBack
-from drivers.net.device import NetDevice
 from drivers.net.pcap import PcapWriter
 from drivers.net.protocol import Packet
+from drivers.net.switch import Observer
 from hypervisor.public.types import DomId
 from hypervisor.wire.control import Congested, Disconnected, Request
 
@@ -29,6 +29,12 @@ BUFFER: Final = 1 << 20
 """Bytes that wait for the client."""
 RETRY: Final = 0.02
 """Seconds until a client that did not take them is offered them again."""
+
+
+class Observed(Protocol):
+    """An interface, or the switch of a bridge."""
+
+    observers: list[Observer]
 
 
 class Captures:
@@ -45,22 +51,30 @@ class Captures:
             raise ToolstackError(f"domain {domid} has no network interface {device} that Dom0 serves")
         Capture(self._kernel, interface, request.stream, request.answer)
 
+    def start_bridge(self, request: Request, bridge: str) -> None:
+        """Stream what comes in at any port of a bridge, once each. Raises ToolstackError if there is none."""
+        switch = self._nets.switches.get(bridge)
+        if switch is None:
+            there = ", ".join(sorted(self._nets.switches)) or "none"
+            raise ToolstackError(f"Dom0 has no bridge '{bridge}'; there are: {there}")
+        Capture(self._kernel, switch, request.stream, request.answer)
+
 
 class Capture:
     """One client's. `send` gets pieces of the file, `end` what to say last."""
 
     def __init__(
-        self, kernel: Kernel, device: NetDevice, send: Callable[[bytes], None], end: Callable[[Any], None]
+        self, kernel: Kernel, observed: Observed, send: Callable[[bytes], None], end: Callable[[Any], None]
     ) -> None:
         self._kernel = kernel
-        self._device = device
+        self._observed = observed
         self._send = send
         self._end = end
         self._buffer = io.BytesIO()
         self._writer = PcapWriter(self._buffer)
         self._flushing = self._ended = False
         self._packets = self._dropped = 0
-        device.observers.append(self)
+        observed.observers.append(self)
         self._flush()
 
     def saw(self, packet: Packet) -> None:
@@ -76,7 +90,7 @@ class Capture:
             self._kernel.call_soon(self._flush)
 
     def lost(self) -> None:
-        """The interface is gone: no more comes."""
+        """What was observed is gone: no more comes."""
         self._ended = True
         self._flush()
 
@@ -92,8 +106,8 @@ class Capture:
             self._kernel.call_later(RETRY, self._flush)
             return
         except Disconnected:
-            if self in self._device.observers:
-                self._device.observers.remove(self)
+            if self in self._observed.observers:
+                self._observed.observers.remove(self)
             return
         if self._ended:
             self._end({"packets": self._packets, "dropped": self._dropped + self._writer.dropped})

@@ -250,8 +250,13 @@ class Service:
         return STREAMING
 
     def network_capture(self, request: Request) -> object:
-        """domain, vif → a stream of bytes in pcap's format; when the interface is gone {packets, dropped}."""
-        self._captures.start(request, self._guest(request), argument(request, "vif", int, 0))
+        """domain, vif, or bridge → a stream of bytes in pcap's format; when the interface is gone {packets,
+        dropped}.
+        """
+        if bridge := argument(request, "bridge", str, ""):
+            self._captures.start_bridge(request, bridge)
+        else:
+            self._captures.start(request, self._guest(request), argument(request, "vif", int, 0))
         return STREAMING
 
     def _send(self, request: Request, value: Any) -> None:

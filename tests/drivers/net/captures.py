@@ -12,11 +12,13 @@ from tests.machines import REPOSITORY, XENCTL, Machine, wait_until
 
 
 class Capture:
-    """`with Capture(machine, "name", path) as capture:` has a domain's interface recorded; `said` is what it said."""
+    """`with Capture(machine, "name", path) as capture:` has a domain's interface recorded, or a bridge
+    ("--bridge=xenbr0"); `said` is what it said.
+    """
 
-    def __init__(self, machine: Machine, domain: str, path: Path) -> None:
+    def __init__(self, machine: Machine, what: str, path: Path) -> None:
         self.said = ""
-        command = [*XENCTL, "network-capture", domain, "-w", str(path)]
+        command = [*XENCTL, "network-capture", what, "-w", str(path)]
         self.process = subprocess.Popen(
             command, env=machine.environment, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True
         )

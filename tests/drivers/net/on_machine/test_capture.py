@@ -54,3 +54,23 @@ def test_a_capture_that_is_interrupted_leaves_a_whole_file(machine: Machine, tmp
     assert machine.xenctl("network-capture", "webserver", "1").returncode != 0
     done = machine.xenctl("create", "-c", GUESTS / "webclient.cfg")  # Dom0 forgets who no longer listens
     assert "200 OK" in done.stdout
+
+
+def test_a_capture_of_a_bridge_holds_each_frame_once(machine: Machine, tmp_path: Path) -> None:
+    path = tmp_path / "bridge.pcap"
+    assert machine.xenctl("create", GUESTS / "webserver.cfg").returncode == 0
+    with Capture(machine, "--bridge=xenbr0", path):
+        done = machine.xenctl("create", "-c", GUESTS / "webclient.cfg")
+        assert "200 OK" in done.stdout, done.stdout + done.stderr
+    frames = frames_of(path.read_bytes())
+    assert sum(b"GET / HTTP/1.1" in frame for frame in frames) == 1
+    assert sum(b"HTTP/1.0 200 OK" in frame for frame in frames) == 1
+
+
+def test_a_capture_of_nothing_that_is_there_is_refused(machine: Machine) -> None:
+    unknown = machine.xenctl("network-capture", "--bridge", "nowhere")
+    assert (unknown.returncode, unknown.stderr) == (
+        1,
+        "xenctl: Dom0 has no bridge 'nowhere'; there are: xenbr0\n",
+    )
+    assert machine.xenctl("network-capture").returncode == 2
