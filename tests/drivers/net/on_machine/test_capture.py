@@ -69,8 +69,6 @@ def test_a_capture_of_a_bridge_holds_each_frame_once(machine: Machine, tmp_path:
 
 def test_a_capture_of_nothing_that_is_there_is_refused(machine: Machine) -> None:
     unknown = machine.xenctl("network-capture", "--bridge", "nowhere")
-    assert (unknown.returncode, unknown.stderr) == (
-        1,
-        "xenctl: Dom0 has no bridge 'nowhere'; there are: xenbr0\n",
-    )
+    assert unknown.returncode == 1
+    assert unknown.stderr.startswith("xenctl: Dom0 has no bridge 'nowhere'; there are: ")
     assert machine.xenctl("network-capture").returncode == 2
