@@ -25,7 +25,7 @@ from drivers.net.device import NetDevice
 from drivers.net.switch import Switch
 
 ROUND: Final = 32
-"""Slots taken in a round, packets given in one, and interfaces that take part."""
+"""Slots taken in a round, slots filled in one, and interfaces that take part."""
 
 
 class NetBack(BackEnds[NetDevice]):
@@ -76,7 +76,7 @@ class NetBack(BackEnds[NetDevice]):
             device.attempt(partial(device.sent, mine), None)
 
     def _give(self, devices: list[NetDevice], most: int) -> None:
-        """What the switch has for these fronts goes to them, to each so many packets."""
+        """What the switch has for these fronts goes to them, to each so many slots, or a packet."""
         none: list[Filling] = []
         matched = [(device, device.attempt(partial(device.match, most), none)) for device in devices]
         done = iter(self._copy.deliver([page for _, pages in matched for page in pages]))

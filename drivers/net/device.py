@@ -1,8 +1,8 @@
 """One virtual network interface, back end: a port of a switch, and its front's two rings.
 
 Source: Xen public/io/netif.h. Packets are taken and put in `tx_server.py` and `rx_server.py`. Offered: several slots
-per packet, receiving by copy, blank checksums; `rate` limits what the front sends. Not offered: segmentation
-offload, multicast filters, several queues, a control ring.
+per packet, receiving by copy, blank checksums, TCP segments that stand for many over IPv4; `rate` limits what the front
+sends. Not offered: the same over IPv6, multicast filters, several queues, a control ring.
 """
 
 from collections.abc import Callable, Hashable
@@ -80,7 +80,7 @@ class NetDevice(BackDevice):
             self._accept(packet)
 
     def match(self, most: int) -> list[Filling]:
-        """What is to be copied of so many packets that the front is to get."""
+        """What is to be copied of so many slots that the front is to get."""
         return self._connection.rx.match(most) if self._connection else []
 
     def given(self, done: list[bool]) -> None:
@@ -101,7 +101,7 @@ class NetDevice(BackDevice):
     def open(self) -> Nodes:
         self._switch = self._switch_of(self.end.read(Node.BRIDGE) or "")
         self._switch.attach(self.end.path, self._deliver)
-        return {Node.SG: 1, Node.RX_COPY: 1, Node.RX_FLIP: 0}
+        return {Node.SG: 1, Node.GSO_TCPV4: 1, Node.RX_COPY: 1, Node.RX_FLIP: 0}
 
     def attach(self) -> Nodes:
         end, kernel, domid = self.end, self.kernel, self.end.peer_domid
@@ -113,6 +113,7 @@ class NetDevice(BackDevice):
             )
         sg = end.read_peer(Node.SG) == "1"
         csum = end.read_peer(Node.NO_CSUM_OFFLOAD) != "1"
+        gso = end.read_peer(Node.GSO_TCPV4) == "1"
         records = [(netif_tx_request, netif_tx_response), (netif_rx_request, netif_rx_response)]
         rings = reach(kernel, domid, refs, records)
         try:
@@ -122,7 +123,7 @@ class NetDevice(BackDevice):
             raise
         tx_ring, rx_ring = rings.rings
         tx = TxServer(tx_ring, domid, self._limit())
-        rx = RxServer(rx_ring, domid, sg, csum)
+        rx = RxServer(rx_ring, domid, sg, csum, gso)
         self._connection = Connection(port, rings, tx, rx)
         kernel.events.bind(port, self.ready)
         return {}

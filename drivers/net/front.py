@@ -7,7 +7,8 @@
 Source: Xen public/io/netif.h. Owns both rings, the event channel, the pages for sending and the pages posted
 for receiving. Frames are copied between the caller's bytes and granted pages. A frame may have up to 64 KiB,
 if the back end has "feature-sg". Checksums of TCP and UDP are the caller's, unless it wants `offload`: then
-those of frames that go may be left blank, and those of frames that come may be. What does not fit into the ring
+those of frames that go may be left blank, and those of frames that come may be; and TCP segments that come, and go,
+may stand for many. What does not fit into the ring
 waits, up to a limit, then `send` says no. The back end is not trusted: an answer to nothing, or a length beyond its page, is
 RingBroken.
 """
@@ -16,18 +17,27 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from domains.kernel.kernel import Kernel
 from domains.kernel.memory import Page
 from drivers.front_device import FrontDevice, Nodes
-from drivers.net.protocol import MAX_PACKET, MAX_SLOTS, MIN_PACKET, Node, Packet, slots_of
+from drivers.net.protocol import MAX_PACKET, MAX_SLOTS, MIN_PACKET, Node, Packet, gso_extra
 from drivers.ring import FrontRing, RingBroken
 from hypervisor.public.io.netif import (
+    NETIF_RSP_NULL,
+    XEN_NETIF_EXTRA_FLAG_MORE,
+    XEN_NETIF_EXTRA_TYPE_GSO,
+    XEN_NETIF_GSO_TYPE_TCPV4,
     NETRXF_csum_blank,
     NETRXF_data_validated,
+    NETRXF_extra_info,
     NETRXF_more_data,
     NETTXF_csum_blank,
     NETTXF_data_validated,
+    NETTXF_extra_info,
     NETTXF_more_data,
+    netif_extra_info,
     netif_rx_request,
     netif_rx_response,
     netif_tx_request,
@@ -40,7 +50,9 @@ RX_PAGES: Final = 64
 WAITING_FRAMES: Final = 256
 RX_MORE, TX_MORE = int(NETRXF_more_data), int(NETTXF_more_data)
 RX_BLANK, RX_VALIDATED = int(NETRXF_csum_blank), int(NETRXF_data_validated)
+RX_EXTRA, TX_EXTRA = int(NETRXF_extra_info), int(NETTXF_extra_info)
 BLANK: Final = int(NETTXF_csum_blank | NETTXF_data_validated)
+GSO, GSO_TCPV4 = int(XEN_NETIF_EXTRA_TYPE_GSO), int(XEN_NETIF_GSO_TYPE_TCPV4)
 
 
 class Granted(NamedTuple):
@@ -62,6 +74,7 @@ class Connection(NamedTuple):
     rx_pages: list[Granted]
     sg: bool
     offload: bool
+    gso: bool
 
 
 class NetFront(FrontDevice):
@@ -77,10 +90,13 @@ class NetFront(FrontDevice):
         self._free: list[int] = []  # of tx_pages
         self._flying: set[int] = set()
         self._waiting: deque[Packet] = deque()
-        self._posted: set[int] = set()  # of rx_pages
+        self._posted: dict[int, None] = {}  # of rx_pages, in the ring's order
         self._partial: list[bytes] = []  # of a frame of several slots
         self._lost = False  # that frame is not to be delivered
         self._flags = 0  # of its first slot
+        self._gso_size = 0  # as its extra info says
+        self._in_extras = False
+        self._more = False  # it goes on with another slot
         self.mac = bytes.fromhex((self.end.read(Node.MAC) or "00:00:00:00:00:00").replace(":", ""))
 
     @property
@@ -89,21 +105,27 @@ class NetFront(FrontDevice):
         return self._connection is not None and self._connection.offload
 
     @property
+    def can_segment(self) -> bool:
+        """Whether TCP segments may go that stand for many."""
+        return self._connection is not None and self._connection.gso
+
+    @property
     def room(self) -> int:
         """How many frames `send` takes now."""
         return WAITING_FRAMES - len(self._waiting)
 
-    def send(self, frame: bytes, csum_blank: bool = False) -> bool:
+    def send(self, frame: bytes, csum_blank: bool = False, gso_size: int = 0) -> bool:
         """Send an Ethernet frame; False if too much is waiting already. DeviceError if not connected."""
         connection = self._connection
         if connection is None or not self.connected:
             raise self.failure("not connected")
         most = MAX_PACKET if connection.sg else PAGE_SIZE
-        if not MIN_PACKET <= len(frame) <= most or (csum_blank and not connection.offload):
+        impossible = (csum_blank and not connection.offload) or (gso_size and not connection.gso)
+        if not MIN_PACKET <= len(frame) <= most or impossible:
             raise ValueError(f"a frame of {len(frame)} bytes; {MIN_PACKET} to {most} are possible")
         if not self.room:
             return False
-        self._waiting.append(Packet(frame, csum_blank))
+        self._waiting.append(Packet(frame, csum_blank, gso_size=gso_size))
         try:
             self._transmit(connection)
         except RingBroken as broken:
@@ -115,6 +137,7 @@ class NetFront(FrontDevice):
     def prepare(self) -> Nodes:
         kernel, end = self.kernel, self.end
         tx_ring, rx_ring = self._granted(), self._granted()
+        sg = end.read_peer(Node.SG) == "1"
         port = kernel.events.alloc_unbound(end.peer_domid)
         self._connection = connection = Connection(
             port,
@@ -123,8 +146,9 @@ class NetFront(FrontDevice):
             FrontRing(rx_ring.view, netif_rx_request, netif_rx_response),
             [self._granted() for _ in range(TX_PAGES)],
             [self._granted() for _ in range(RX_PAGES)],
-            end.read_peer(Node.SG) == "1",
+            sg,
             self._offload and end.read_peer(Node.NO_CSUM_OFFLOAD) != "1",
+            self._offload and sg and end.read_peer(Node.GSO_TCPV4) == "1",
         )
         self._free = list(range(TX_PAGES))
         self._post(connection, range(RX_PAGES))
@@ -137,6 +161,7 @@ class NetFront(FrontDevice):
             Node.RX_NOTIFY: 1,
             Node.SG: 1,
             Node.NO_CSUM_OFFLOAD: int(not self._offload),
+            Node.GSO_TCPV4: int(self._offload),
         }
 
     def established(self) -> None:
@@ -177,7 +202,7 @@ class NetFront(FrontDevice):
         self._waiting.clear()
         self._flying.clear()
         self._posted.clear()
-        self._partial.clear()
+        self._begin_frame()
 
     # --- sending ---------------------------------------------------------------------------------
 
@@ -185,15 +210,18 @@ class NetFront(FrontDevice):
         """Put waiting frames into the ring as long as they fit, and show them all at once."""
         sent = False
         while self._waiting:
-            frame, blank, _ = self._waiting[0]
-            if not self._fits(connection, slots_of(len(frame))):
+            packet = self._waiting[0]
+            if not self._fits(connection, packet.slots):
                 break
             self._waiting.popleft()
-            flags = BLANK if blank else 0
+            frame, flags = packet.data, BLANK if packet.csum_blank else 0
+            extra = gso_extra(packet.gso_size) if packet.gso_size else b""
             for at in range(0, len(frame), PAGE_SIZE):
                 more = TX_MORE if at + PAGE_SIZE < len(frame) else 0
-                self._put(connection, frame, at, flags | more)
-                flags = 0
+                self._put(connection, frame, at, flags | more | (TX_EXTRA if extra else 0))
+                if extra:
+                    connection.tx.put(extra)
+                flags, extra = 0, b""
             sent = True
         if sent and connection.tx.push():
             self.kernel.events.notify(connection.port)
@@ -233,7 +261,9 @@ class NetFront(FrontDevice):
 
     def _reap(self, connection: Connection) -> None:
         """Take back the pages of what was sent."""
-        for id, _ in connection.tx.records(connection.tx.take(), netif_tx_response).tolist():
+        for id, status in connection.tx.records(connection.tx.take(), netif_tx_response).tolist():
+            if status == NETIF_RSP_NULL:
+                continue  # in the place of an extra info
             if id not in self._flying:
                 raise RingBroken(f"an answer to slot {id}, which was not sent")
             self._flying.remove(id)
@@ -244,39 +274,66 @@ class NetFront(FrontDevice):
     def _post(self, connection: Connection, ids: "range | list[int]") -> None:
         """Give the back end pages to fill."""
         for id in ids:
-            self._posted.add(id)
+            self._posted[id] = None
             connection.rx.put(netif_rx_request(id=id, gref=connection.rx_pages[id].ref).pack())
         if connection.rx.push():
             self.kernel.events.notify(connection.port)
 
     def _receive(self, connection: Connection) -> None:
         """Take what has arrived and post its pages again; then hand out the frames."""
+        entries = connection.rx.take()
+        rows = connection.rx.records(entries, netif_rx_response).tolist()
+        extras = connection.rx.records(entries, netif_extra_info)
         ids: list[int] = []
         frames: list[Packet] = []
-        for id, offset, flags, status in connection.rx.records(
-            connection.rx.take(), netif_rx_response
-        ).tolist():
-            if id not in self._posted or offset + max(status, 0) > PAGE_SIZE:
-                raise RingBroken(f"an answer of {status} bytes at {offset} in page {id}")
-            self._posted.remove(id)
-            ids.append(id)
-            self._lost |= status < 0 or len(self._partial) == MAX_SLOTS
-            if not self._partial:
-                self._flags = flags
-            if not self._lost:
-                self._partial.append(bytes(connection.rx_pages[id].view[offset : offset + status]))
-            if flags & RX_MORE:
+        for at, row in enumerate(rows):
+            if self._in_extras:
+                ids.append(self._take_extra(extras[at]))
+            else:
+                ids.append(self._take_piece(connection, *row))
+            if self._more or self._in_extras:
                 continue
             if not self._lost:
                 blank, valid = bool(self._flags & RX_BLANK), bool(self._flags & RX_VALIDATED)
-                frames.append(Packet(b"".join(self._partial), blank, valid))
-            self._partial.clear()
-            self._lost = False
+                frames.append(Packet(b"".join(self._partial), blank, valid, self._gso_size))
+            self._begin_frame()
         if ids:
             self._post(connection, ids)
         for frame in frames:
             if self.connected:  # else this end is not ready to answer yet, or no more
                 self._received(frame)
+
+    def _begin_frame(self) -> None:
+        """What comes next is a frame's first slot."""
+        self._partial.clear()
+        self._lost = self._more = self._in_extras = False
+        self._gso_size = 0
+
+    def _take_piece(self, connection: Connection, id: int, offset: int, flags: int, status: int) -> int:
+        """A page with a piece of a frame; its id."""
+        if id not in self._posted or offset + max(status, 0) > PAGE_SIZE:
+            raise RingBroken(f"an answer of {status} bytes at {offset} in page {id}")
+        del self._posted[id]
+        self._lost |= status < 0 or len(self._partial) == MAX_SLOTS
+        if not self._more:
+            self._flags = flags
+            self._in_extras = bool(flags & RX_EXTRA)
+        if not self._lost:
+            self._partial.append(bytes(connection.rx_pages[id].view[offset : offset + status]))
+        self._more = bool(flags & RX_MORE)
+        return id
+
+    def _take_extra(self, extra: np.void) -> int:
+        """What else there is to know of a frame; the page in whose place in the ring it is, which is the next."""
+        if not self._posted:
+            raise RingBroken("an extra info in the place of no page")
+        id = next(iter(self._posted))
+        del self._posted[id]
+        gso = extra["u"]["gso"]
+        self._lost |= bool(extra["type"] != GSO or gso["type"] != GSO_TCPV4)
+        self._gso_size = int(gso["size"])
+        self._in_extras = bool(extra["flags"] & XEN_NETIF_EXTRA_FLAG_MORE)
+        return id
 
     def _granted(self) -> Granted:
         page = self.kernel.memory.alloc_page()

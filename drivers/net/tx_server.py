@@ -6,26 +6,30 @@ A packet lies in a chain of slots (Xen public/io/netif.h):
 
     tx request [size = whole packet] ─ extra info … ─ tx request ─ … ─ tx request without NETTXF_more_data
 
-Everything a front says is checked: sizes, page bounds, the number of slots, extras that were not offered. A
+Everything a front says is checked: sizes, page bounds, the number of slots, what stands in an extra info. A
 bad packet gets NETIF_RSP_ERROR on each of its slots and goes nowhere; every slot is answered once, in order.
 Packets for which the interface's rate leaves no credit are held, and nothing is taken behind them.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from drivers.net.copier import Part
 from drivers.net.credit import Credit
 from drivers.net.protocol import MAX_PACKET, MAX_SLOTS, MIN_PACKET, Packet
+from drivers.net.segmentation import can_split
 from drivers.ring import BackRing
 from hypervisor.public.io.netif import (
     NETIF_RSP_ERROR,
     NETIF_RSP_NULL,
     NETIF_RSP_OKAY,
     XEN_NETIF_EXTRA_FLAG_MORE,
+    XEN_NETIF_EXTRA_TYPE_GSO,
+    XEN_NETIF_EXTRA_TYPE_MAX,
+    XEN_NETIF_GSO_TYPE_TCPV4,
     NETTXF_csum_blank,
     NETTXF_data_validated,
     NETTXF_extra_info,
@@ -38,18 +42,36 @@ from hypervisor.public.types import PAGE_SIZE, DomId
 
 CSUM_BLANK, DATA_VALIDATED = int(NETTXF_csum_blank), int(NETTXF_data_validated)
 EXTRA_INFO, MORE_DATA = int(NETTXF_extra_info), int(NETTXF_more_data)
+GSO, GSO_TCPV4 = int(XEN_NETIF_EXTRA_TYPE_GSO), int(XEN_NETIF_GSO_TYPE_TCPV4)
+MAX_EXTRAS: Final = int(XEN_NETIF_EXTRA_TYPE_MAX) - 1
+"""One of each kind there is."""
 
 
 @dataclass(slots=True)
 class Chain:
-    """The slots of one packet so far. `ids`: what to answer in each slot, None for an extra info."""
+    """The slots of one packet so far. `ids`: what to answer in each slot, None for an extra info. `gso_size`: as one
+    says.
+    """
 
     size: int = 0  # of the whole packet, as its first slot says
     flags: int = 0  # of its first slot
     more: bool = False  # another slot with data follows
     bad: bool = False
+    gso_size: int = 0
     ids: list[int | None] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether it has not more slots of either kind than any packet needs."""
+        return len(self.parts) <= MAX_SLOTS and len(self.ids) - len(self.parts) <= MAX_EXTRAS
+
+    def add_extra(self, extra: np.void) -> None:
+        """An extra info: of the size of its segments, or of something that was not offered."""
+        gso = extra["u"]["gso"]
+        self.ids.append(None)
+        self.bad |= extra["type"] != GSO or gso["type"] != GSO_TCPV4
+        self.gso_size = int(gso["size"])
 
     def complete(self) -> None:
         """Give the first part its own size, and find out whether the packet is as it should be."""
@@ -110,9 +132,9 @@ class TxServer:
         if not entries:
             return chains
         requests = self._ring.records(entries, netif_tx_request).tolist()
-        extras = self._ring.records(entries, netif_extra_info)["flags"].tolist()
-        for request, extra_flags in zip(requests, extras, strict=True):
-            self._add(request, extra_flags, chains)
+        extras = self._ring.records(entries, netif_extra_info)
+        for at, request in enumerate(requests):
+            self._add(request, extras[at], chains)
         return chains
 
     def _within_limit(self, chains: list[Chain]) -> tuple[list[Chain], list[Chain]]:
@@ -127,13 +149,12 @@ class TxServer:
                 return chains[:at], chains[at:]
         return chains, []
 
-    def _add(self, request: tuple[int, int, int, int, int], extra_flags: int, chains: list[Chain]) -> None:
+    def _add(self, request: tuple[int, int, int, int, int], extra: np.void, chains: list[Chain]) -> None:
         """One more slot, read both ways; a chain that ends with it joins `chains`."""
         chain = self._chain
         if chain is not None and self._in_extras:
-            chain.ids.append(None)
-            chain.bad = True  # none was offered
-            self._in_extras = bool(extra_flags & XEN_NETIF_EXTRA_FLAG_MORE)
+            chain.add_extra(extra)
+            self._in_extras = bool(extra["flags"] & XEN_NETIF_EXTRA_FLAG_MORE)
         else:
             ref, offset, flags, id, size = request
             if chain is None:
@@ -143,7 +164,7 @@ class TxServer:
             chain.ids.append(id)
             chain.parts.append(Part(self._domid, ref, offset, size))
         goes_on = chain.more or self._in_extras
-        if goes_on and len(chain.ids) <= MAX_SLOTS:
+        if goes_on and chain.may_grow:
             self._chain = chain
             return
         chain.bad |= goes_on
@@ -159,10 +180,11 @@ class TxServer:
                 continue
             data = [next(pieces) for _ in chain.parts]
             whole = b"".join(piece for piece in data if piece is not None)
-            if len(whole) != chain.size:
+            if len(whole) != chain.size or (chain.gso_size and not can_split(whole, chain.gso_size)):
                 chain.bad = True
                 continue
-            packets.append(Packet(whole, bool(chain.flags & CSUM_BLANK), bool(chain.flags & DATA_VALIDATED)))
+            blank, valid = bool(chain.flags & CSUM_BLANK), bool(chain.flags & DATA_VALIDATED)
+            packets.append(Packet(whole, blank or chain.gso_size > 0, valid, chain.gso_size))
         return packets
 
     def _respond(self, chain: Chain) -> None:

@@ -1,6 +1,7 @@
 """An uplink: the port of a switch behind which the host's own network is, by way of a TAP device.
 
-A frame leaves as it would on a wire: with its checksum, for the device's other end knows nothing of ours. The host is
+A frame leaves as it would on a wire: with its checksum, and of no more bytes than one has, for the device's other end
+knows nothing of ours. The host is
 the slower's equal: a frame for which the device has no room is dropped and counted, and so is one that comes for a
 guest whose queue is full.
 """
@@ -12,6 +13,7 @@ from typing import Final
 from domains.kernel.kernel import Kernel
 from drivers.net import checksum
 from drivers.net.protocol import MAX_PACKET, Packet
+from drivers.net.segmentation import split
 from drivers.net.switch import Switch
 
 TURN_FRAMES: Final = 32
@@ -50,8 +52,9 @@ class Uplink:
 
     def _deliver(self, _source: Hashable, packet: Packet) -> None:
         """The switch has something for the host."""
-        frame = checksum.fill(packet.data) if packet.csum_blank else packet.data
-        try:
-            os.write(self._tap, frame)
-        except OSError:  # no room, or the interface is down
-            self.dropped += 1
+        for one in split(packet):
+            frame = checksum.fill(one.data) if one.csum_blank else one.data
+            try:
+                os.write(self._tap, frame)
+            except OSError:  # no room, or the interface is down
+                self.dropped += 1

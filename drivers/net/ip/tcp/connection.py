@@ -283,7 +283,7 @@ class Connection:
         receiver = self._receiver
         expected = receiver.nxt
         receiver.accept(seq, segment.data, bool(segment.flags & FIN))
-        self._unacknowledged += 1
+        self._unacknowledged += 1 + (len(segment.data) > self._mss)  # such stands for several
         if receiver.finished:
             self._enter(FIN_SEEN[self._state])
         if seq != expected or receiver.has_gap or receiver.finished or self._unacknowledged > 1:
