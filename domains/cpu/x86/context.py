@@ -98,6 +98,7 @@ def _load_pv_state(v: X86Vcpu, context: vcpu_guest_context) -> None:
     v.set_ts(bool(context.ctrlreg[0] & CR0_TS))
     for number in (0, 1, 2, 3, 6, 7):
         write_dr(pv, number, context.debugreg[number])
+    v.breakpoints.changed()
 
 
 def save_context(v: X86Vcpu) -> bytes:

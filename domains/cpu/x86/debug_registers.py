@@ -1,6 +1,6 @@
 """DR0–DR7 as PV state: what set_debugreg, get_debugreg and MOV DR accept and give back.
 
-They are kept and read back, and single-stepping (EFLAGS.TF) works; breakpoints do not fire, for Unicorn has none.
+What they watch is seen by breakpoints.py.
 Source: Xen arch/x86/pv/misc-hypercalls.c, arch/x86/debug.c.
 """
 

@@ -18,6 +18,7 @@ from unicorn.unicorn_const import UC_PROT_ALL
 from domains.cpu.event_words import EventWords
 from domains.cpu.gate import Gate
 from domains.cpu.x86 import selfcheck
+from domains.cpu.x86.breakpoints import Breakpoints
 from domains.cpu.x86.crash import crash
 from domains.cpu.x86.decode import Decoder
 from domains.cpu.x86.effects import apply_effects
@@ -70,6 +71,7 @@ class X86Cpu:
         self.vcpu = X86Vcpu(vcpu, gate, cpu, paging, segments, Decoder(cpu, paging))
         self._set_up_registers()
         self._port_stub = PortStub(wheel, cpu)
+        self.vcpu.breakpoints = Breakpoints(wheel, self.vcpu, self.stop_stub)
         self._hooks = Hooks(wheel, self.vcpu)
 
     def _set_up_registers(self) -> None:
@@ -115,6 +117,8 @@ class X86Cpu:
         this one is given back and another awaited. Raises what a hook raised.
         """
         v = self.vcpu
+        if v.breakpoints.stale:
+            v.breakpoints.settle()
         deliver_events(v)
         v.cpu.running = True
         error = self._wheel.emu_start(v.cpu.q[RIP])

@@ -21,6 +21,7 @@ from domains.cpu.x86.page_fault import handle_page_fault
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.privileged import DR6_BS, emulate_privileged
 from domains.cpu.x86.registers import (
+    EFLAGS_TF,
     EXC_BP,
     EXC_DB,
     EXC_GP,
@@ -83,8 +84,10 @@ def handle_pf(v: X86Vcpu, _vector: int, error_code: int) -> None:
 
 
 def handle_db(v: X86Vcpu, _vector: int, _error_code: int) -> None:
-    """Single-stepping is the only cause there is."""
-    inject_debug(v, DR6_BS)
+    """A breakpoint, or single-stepping, or both."""
+    hits = v.breakpoints.take()
+    stepped = not hits or v.cpu.rflags & EFLAGS_TF
+    inject_debug(v, hits | (DR6_BS if stepped else 0))
 
 
 def handle_nm(v: X86Vcpu, vector: int, _error_code: int) -> None:

@@ -48,6 +48,8 @@ class Hooks:
                 handle_software_interrupt(v, vector)
             else:
                 handle_exception(v, vector, v.cpu.error_code)
+            if v.breakpoints.watching:
+                self._look_again()
             deliver_events(v)
         except BaseException as failure:  # noqa: BLE001 - it cannot cross Unicorn's frames
             self._keep(failure)
@@ -57,6 +59,8 @@ class Hooks:
         try:
             v.cpu.take_exception()
             handle_invalid_op(v)
+            if v.breakpoints.watching:
+                self._look_again()
             deliver_events(v)
         except BaseException as failure:  # noqa: BLE001
             self._keep(failure)
@@ -68,6 +72,8 @@ class Hooks:
         try:
             q[RIP] = q[RIP] + LENGTH & U64
             handle_syscall(v)
+            if v.breakpoints.watching:
+                self._look_again()
             deliver_events(v)
             q[RIP] = q[RIP] - LENGTH & U64
         except BaseException as failure:  # noqa: BLE001
@@ -86,6 +92,11 @@ class Hooks:
         except BaseException as failure:  # noqa: BLE001
             self._keep(failure)
         return 1
+
+    def _look_again(self) -> None:
+        """An exit while data is watched."""
+        self._v.breakpoints.forget()
+        self._v.breakpoints.refresh()
 
     def _keep(self, failure: BaseException) -> None:
         self.failure = failure

@@ -35,6 +35,7 @@ def do_fpu_taskswitch(v: X86Vcpu, on: int = 0, *_: int) -> int:
 
 def do_set_debugreg(v: X86Vcpu, number: int = 0, value: int = 0, *_: int) -> int:
     write_dr(v.pv, number & 0xFFFFFFFF, value)
+    v.breakpoints.changed()
     return 0
 
 

@@ -99,6 +99,7 @@ def do_mov(v: X86Vcpu, instruction: Instruction) -> None:
         v.decoder.write_register(target, _debug(lambda: read_dr(v.pv, DR_NUMBERS[source])) or 0)
     elif target in DR_NUMBERS:
         _debug(lambda: write_dr(v.pv, DR_NUMBERS[target], v.decoder.read_register(source)))
+        v.breakpoints.changed()
     else:
         raise Refused
 

@@ -7,9 +7,11 @@ Unicorn calls what its CPU model does with one, and that is here: emulation ends
     handler:                            interrupt:                       rdi = CPUState
       movabs $CPUState, %rdi              movl   $0, INTERRUPT_REQUEST(%rdi)
       movl   $2, INTERRUPT_REQUEST(%rdi)  movabs $uc, %rdi
-      movabs $cpu_exit, %rax              movabs $uc_emu_stop, %rax
-      jmp    *%rax                        push   %rcx; call *%rax; pop %rcx
-                                          xor    %eax, %eax; ret         not a vector that the CPU should deliver
+      movabs $stepping, %rax              movabs $uc_emu_stop, %rax
+      cmpb   $0, (%rax); jne 1f           push   %rcx; call *%rax; pop %rcx
+      movabs $cpu_exit, %rax              xor    %eax, %eax; ret         not a vector that the CPU should deliver
+      jmp    *%rax
+    1: ret
 
 No signal is lost: the request stays until `interrupt` clears it, and Unicorn looks at it when emulation begins, after each
 exception, and, once cpu_exit has set its flags, at the start of a block.
@@ -17,6 +19,9 @@ exception, and, once cpu_exit has set its flags, at the start of a block.
 Unicorn tests those flags after every load and store, too, in the middle of an instruction, which then runs twice: a stop from
 outside (`uc_emu_stop` by another thread, a time limit) corrupts the guest. `no_exit_request`, a switch that it has for blocks of
 ARM code that must not be left, keeps these tests out of the code it generates. So a stop is exact, and memory access cheaper.
+
+With a hook on every instruction (breakpoints) Unicorn relies on it for rip, which is not right at the start of a block: the
+hook itself looks at the request then, and cpu_exit is not called.
 """
 
 import ctypes
@@ -36,6 +41,7 @@ EXEC_INTERRUPT: Final = 0x90
 NO_EXIT_REQUEST: Final = 0x7F2
 """Of uc_struct: bool."""
 _INTERRUPT_AT: Final = 64
+_STEPPING_AT: Final = 192
 
 
 class StopStub:
@@ -46,7 +52,9 @@ class StopStub:
         self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         self._octets = (ctypes.c_uint8 * mmap.PAGESIZE).from_buffer(self._page)
         self.handler = ctypes.addressof(self._octets)
-        handler = _load_rdi(cpu) + _set_request(2) + _load_rax("cpu_exit") + bytes.fromhex("ffe0")
+        handler = _load_rdi(cpu) + _set_request(2)
+        handler += b"\x48\xb8" + struct.pack("<Q", self.handler + _STEPPING_AT) + bytes.fromhex("803800 750c")
+        handler += _load_rax("cpu_exit") + bytes.fromhex("ffe0 c3")
         interrupt = _set_request(0) + _load_rdi(uc) + _load_rax("uc_emu_stop")
         interrupt += bytes.fromhex("51 ffd0 59 31c0 c3")
         self._page[: len(handler)] = handler
@@ -56,6 +64,14 @@ class StopStub:
             raise UnsupportedWheel(f"unicorn {INSTALLED}: its CPU's interrupt function was not found")
         ctypes.c_uint64.from_address(function).value = self.handler + _INTERRUPT_AT
         ctypes.c_bool.from_address(uc + NO_EXIT_REQUEST).value = True
+
+    def ask(self) -> None:
+        """What SIGUSR1 does."""
+        ctypes.CFUNCTYPE(None)(self.handler)()
+
+    def stepping(self, on: bool) -> None:
+        """A hook on every instruction looks at the request."""
+        self._page[_STEPPING_AT] = on
 
     def install(self) -> None:
         """Let SIGUSR1 do it, in this whole process, until another handler is set."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from domains.cpu.event_words import EventWords
 from domains.cpu.gate import Gate
 from domains.cpu.traps import TrapGate
+from domains.cpu.x86.breakpoints import Breakpoints
 from domains.cpu.x86.decode import Decoder
 from domains.cpu.x86.mode import Pv64Mode
 from domains.cpu.x86.paging import DirectPaging
@@ -75,6 +76,7 @@ class X86Vcpu:
         self.pv = PvState()
         self.events: EventWords
         """Of the shared page; there once the vCPU has its first registers."""
+        self.breakpoints: Breakpoints
         self.exits: Counter[str] = Counter()
         self.events_seen = -1
         """The mailbox counter when raised ports were last collected."""

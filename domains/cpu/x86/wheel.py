@@ -11,9 +11,13 @@ from typing import Any, Final
 
 from unicorn.unicorn_const import (
     UC_ARCH_X86,
+    UC_HOOK_CODE,
     UC_HOOK_INSN,
     UC_HOOK_INSN_INVALID,
     UC_HOOK_INTR,
+    UC_HOOK_MEM_READ,
+    UC_HOOK_MEM_WRITE,
+    UC_MEM_WRITE,
     UC_MODE_64,
 )
 from unicorn.unicorn_py3.unicorn import uclib
@@ -31,9 +35,19 @@ OUT_HOOK = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p
 )
 
+MEMORY_HOOK = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
+)
+
 HOOK_INTERRUPT: Final = UC_HOOK_INTR
 HOOK_INVALID: Final = UC_HOOK_INSN_INVALID
 HOOK_INSN: Final = UC_HOOK_INSN
+HOOK_CODE: Final = UC_HOOK_CODE
+HOOK_MEMORY: Final = UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE
+MEM_WRITE: Final = UC_MEM_WRITE
+
+EVERYWHERE: Final = (1, 0)
+"""The span of a hook for any address: its beginning is behind its end."""
 
 EXPORTS: Final = (
     "uc_hook_add",
@@ -44,7 +58,9 @@ EXPORTS: Final = (
     "x86_cpu_exec_interrupt_x86_64",
     "tlb_flush_x86_64",
     "tlb_flush_page_x86_64",
+    "tb_flush_x86_64",
     "tb_invalidate_phys_range_x86_64",
+    "cpu_loop_exit_noexc_x86_64",
     "cpu_cc_compute_all_x86_64",
     "raise_exception_err_x86_64",
 )
@@ -93,6 +109,10 @@ class Wheel:
         """Forget the translation of one page."""
         self._tlb_flush_page(self.cpu, va)
 
+    def tb_flush(self) -> None:
+        """Forget all translated code. Only while no guest code runs, not even below a hook."""
+        uclib.tb_flush_x86_64(self.cpu)
+
     def invalidate_code(self, maddr: int, size: int) -> None:
         """Forget the code translated from the machine addresses [maddr, maddr + size)."""
         self._invalidate(self.uc, maddr, maddr + size)
@@ -116,15 +136,21 @@ class Wheel:
 
     def add_code_hook(
         self, kind: int, code_address: int, data_address: int, instruction: int | None = None
-    ) -> None:
-        """Install machine code at `code_address` as a callback that gets `data_address`."""
+    ) -> int:
+        """Install machine code at `code_address` as a callback that gets `data_address`. Returns its handle."""
         extra = () if instruction is None else (ctypes.c_int(instruction),)
-        self._add(kind, ctypes.c_void_p(code_address), ctypes.c_void_p(data_address), extra)
+        return self._add(kind, ctypes.c_void_p(code_address), ctypes.c_void_p(data_address), extra)
 
-    def _add(self, kind: int, callback: Any, data: Any, extra: tuple[Any, ...]) -> int:
+    def add_memory_hook(self, callback: Any, first: int, last: int) -> int:
+        """A MEMORY_HOOK, kept by the caller, for accesses that begin at the machine addresses [first, last]."""
+        return self._add(HOOK_MEMORY, callback, None, (), (first, last))
+
+    def _add(
+        self, kind: int, callback: Any, data: Any, extra: tuple[Any, ...], span: tuple[int, int] = EVERYWHERE
+    ) -> int:
         handle = ctypes.c_size_t()
-        everywhere = (ctypes.c_uint64(1), ctypes.c_uint64(0))  # begin > end: any address
-        error = uclib.uc_hook_add(self.uc, ctypes.byref(handle), kind, callback, data, *everywhere, *extra)
+        bounds = map(ctypes.c_uint64, span)
+        error = uclib.uc_hook_add(self.uc, ctypes.byref(handle), kind, callback, data, *bounds, *extra)
         if error:
             raise UnsupportedWheel(f"unicorn refused a hook of kind {kind:#x}: error {error}")
         return handle.value

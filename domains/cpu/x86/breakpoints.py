@@ -1,0 +1,213 @@
+"""Hardware breakpoints: what the guest's DR0 to DR3 and DR7 watch raises #DB, with its bit in DR6.
+
+Unicorn has none. While DR7 enables one, and only then, the engine runs in a slower way, for which all translated code is
+dropped: `stub`, machine code, is called before each instruction, and a hook of Unicorn's sees each access to the machine
+memory that is watched.
+
+    an access to what is watched ──► its bit in `hits` ──► before the next instruction: #DB, a trap (Intel SDM vol. 3B §18.3)
+                                                           after MOV or POP to SS one instruction later
+    an instruction that is watched ──► before it: #DB, a fault, unless RF says that it was taken already
+
+    stub(uc, rip, size, control)             control:   0  hits
+      hits?           → raise #DB unless in the shadow of SS      8  rip of DR0 … DR3, or what no rip is
+      SIGUSR1?        → leave emulation (stop_stub)
+      a watched rip?  → raise #DB unless RF
+
+Differences from a CPU: an access by another virtual address of the same machine memory counts, too; one that begins in the
+page before does not; nor do those that Xen's entry code makes for the guest.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import struct
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from domains.cpu.x86.paging import GuestFault
+from domains.cpu.x86.registers import EFLAGS_RF
+from domains.cpu.x86.state import HFLAGS, RFLAGS, RIP
+from domains.cpu.x86.stop_stub import INTERRUPT_REQUEST, StopStub
+from domains.cpu.x86.wheel import HOOK_CODE, MEM_WRITE, MEMORY_HOOK, Wheel, exported
+
+if TYPE_CHECKING:
+    from domains.cpu.x86.vcpu import X86Vcpu
+
+EXECUTE, ACCESS = 0, 3
+"""What DR7's two bits a breakpoint ask for; 1 is writing, 2 is I/O, which never reaches the CPU (debug_registers)."""
+LENGTHS: Final = (1, 2, 8, 4)
+WIDEST: Final = 64
+"""Bytes of the widest access: so far before what is watched may one begin that touches it."""
+NO_RIP: Final = 1 << 63
+_RELATIVE: Final = ("due", "leave", "exec", "raise", "ret")
+
+
+class Armed(NamedTuple):
+    """One breakpoint that DR7 enables; `rip` is where, if it is one on an instruction."""
+
+    number: int
+    kind: int
+    rip: int
+
+
+class Watched(NamedTuple):
+    """One breakpoint on data, where it lies in machine memory now."""
+
+    number: int
+    maddr: int
+    length: int
+    kind: int
+
+
+class Breakpoints:
+    """Of one vCPU. `stale`: `settle` has something to do before the guest goes on. `watching`: data is watched."""
+
+    def __init__(self, wheel: Wheel, v: X86Vcpu, stop_stub: StopStub) -> None:
+        self._wheel = wheel
+        self._v = v
+        self._stop_stub = stop_stub
+        self._control = (ctypes.c_uint64 * 5)(0, *[NO_RIP] * 4)
+        self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        self._octets = (ctypes.c_uint8 * mmap.PAGESIZE).from_buffer(self._page)
+        code = stub_code(v.cpu.env, wheel.cpu.value or 0)
+        self._page[: len(code)] = code
+        self._on_access = MEMORY_HOOK(self._accessed)
+        self._hooks: list[int] = []
+        self._watched: list[Watched] = []
+        self._armed: list[Armed] = []
+        self.stale = self.watching = False
+
+    def changed(self) -> None:
+        """The guest wrote a debug register."""
+        self.stale = self._enabled() != self._armed
+        if self.stale:
+            self._wheel.emu_stop()
+        elif self.watching:
+            self.refresh()
+
+    def settle(self) -> None:
+        """Outside emulation: arm, disarm, or change what is watched."""
+        self._disarm()
+        self._armed, self.stale = self._enabled(), False
+        self._control[:] = [0, *[NO_RIP] * 4]
+        for armed in self._armed:
+            self._control[1 + armed.number] = armed.rip
+        self.watching = any(armed.kind != EXECUTE for armed in self._armed)
+        if self._armed:
+            self._stop_stub.stepping(True)
+            address, control = ctypes.addressof(self._octets), ctypes.addressof(self._control)
+            self._hooks.append(self._wheel.add_code_hook(HOOK_CODE, address, control))
+        if self.watching:
+            self._hooks.append(
+                self._wheel.add_memory_hook(self._on_access, 0, 0)
+            )  # the code must be made for hooks
+            self.refresh()
+        self._wheel.tb_flush()
+
+    def _disarm(self) -> None:
+        """A removed hook is gone when emulation ends: there is one that ends as it begins."""
+        if not self._hooks:
+            return
+        for hook in self._hooks:
+            self._wheel.remove_hook(hook)
+        self._hooks, self._watched = [], []
+        self._stop_stub.ask()
+        self._wheel.emu_start(self._v.cpu.q[RIP])
+        self._stop_stub.stepping(False)
+
+    def refresh(self) -> None:
+        """While data is watched, after each exit: the guest's tables may have changed."""
+        wanted = [found for armed in self._armed if (found := self._placed(armed)) is not None]
+        if wanted != self._watched:
+            for hook in self._hooks[2:]:
+                self._wheel.remove_hook(hook)
+            spans = [(max(at.maddr - WIDEST, at.maddr & -4096), at.maddr + at.length - 1) for at in wanted]
+            added = [self._wheel.add_memory_hook(self._on_access, *span) for span in spans]
+            self._watched, self._hooks[2:] = wanted, added
+
+    def forget(self) -> None:
+        """The instruction that hit did not complete, or ended in Xen, which drops a #DB of its own entry (XSA-260)."""
+        self._control[0] = 0
+
+    def take(self) -> int:
+        """DR6's bits for the #DB that is being handled; one that is a fault will not be taken again."""
+        bits, self._control[0] = int(self._control[0]), 0
+        q = self._v.cpu.q
+        if not bits and not q[RFLAGS] & EFLAGS_RF:
+            bits = sum(1 << number for number in range(4) if self._control[1 + number] == q[RIP])
+            if bits:
+                q[RFLAGS] = q[RFLAGS] | EFLAGS_RF
+        return bits
+
+    def _enabled(self) -> list[Armed]:
+        pv, found = self._v.pv, []
+        for number in range(4):
+            if pv.dr7 >> 2 * number & 3:
+                kind = pv.dr7 >> 16 + 4 * number & 3
+                found.append(Armed(number, kind, pv.dr[number] if kind == EXECUTE else NO_RIP))
+        return found
+
+    def _placed(self, armed: Armed) -> Watched | None:
+        """None while it is mapped nowhere, or is no breakpoint on data."""
+        pv, number = self._v.pv, armed.number
+        if armed.kind == EXECUTE:
+            return None
+        length = LENGTHS[pv.dr7 >> 18 + 4 * number & 3]
+        try:
+            maddr = self._v.paging.translate(pv.dr[number] & -length)
+        except GuestFault:
+            return None
+        return Watched(number, maddr, length, armed.kind)
+
+    def _accessed(self, _uc: int, kind: int, maddr: int, size: int, _value: int, _data: int) -> None:
+        for at in self._watched:
+            touched = maddr < at.maddr + at.length and maddr + size > at.maddr
+            if touched and (at.kind == ACCESS or kind == MEM_WRITE):
+                self._control[0] |= 1 << at.number
+
+
+def stub_code(env: int, cpu: int) -> bytes:
+    """`stub` for the CPU whose CPUX86State and CPUState lie there."""
+
+    def absolute(opcode: str, address: int) -> bytes:
+        return bytes.fromhex(opcode) + struct.pack("<Q", address)
+
+    parts: list[tuple[str, bytes]] = [
+        ("", bytes.fromhex("48833900")),  # cmpq $0, (%rcx)
+        ("due", b"\x75"),  # jne
+        (
+            "",
+            absolute("48b8", cpu + INTERRUPT_REQUEST) + bytes.fromhex("833800"),
+        ),  # movabs …, %rax; cmpl $0, (%rax)
+        ("leave", b"\x75"),
+        *[
+            part
+            for offset in (8, 16, 24, 32)
+            for part in (
+                ("", bytes.fromhex("483971") + bytes([offset])),
+                ("exec", b"\x74"),
+            )  # cmp %rsi, n(%rcx); je
+        ],
+        (":ret", b"\xc3"),
+        (":due", absolute("48b8", env + 4 * HFLAGS) + bytes.fromhex("f60008")),  # testb $INHIBIT_IRQ, (%rax)
+        ("ret", b"\x75"),
+        ("raise", b"\xeb"),
+        (":exec", absolute("48b8", env + 8 * RFLAGS) + bytes.fromhex("f70000000100")),  # testl $RF, (%rax)
+        ("ret", b"\x75"),
+        (":raise", absolute("48bf", env) + bytes.fromhex("be01000000 31d2")),  # env, #DB, error code 0
+        ("", absolute("48b8", exported("raise_exception_err_x86_64")) + bytes.fromhex("ffe0")),
+        (":leave", absolute("48bf", cpu) + absolute("48b8", exported("cpu_loop_exit_noexc_x86_64"))),
+        ("", bytes.fromhex("ffe0")),
+    ]
+    places: dict[str, int] = {}
+    at = 0
+    for label, code in parts:
+        if label.startswith(":"):
+            places[label[1:]] = at
+        at += len(code) + (label in _RELATIVE)
+    out = bytearray()
+    for label, code in parts:
+        out += code
+        if label in _RELATIVE:
+            out += struct.pack("<b", places[label] - len(out) - 1)
+    return bytes(out)
