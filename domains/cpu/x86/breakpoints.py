@@ -1,17 +1,12 @@
 """Hardware breakpoints: what the guest's DR0 to DR3 and DR7 watch raises #DB, with its bit in DR6.
 
 Unicorn has none. While DR7 enables one, and only then, the engine runs in a slower way, for which all translated code is
-dropped: `stub`, machine code, is called before each instruction, and a hook of Unicorn's sees each access to the machine
-memory that is watched.
+dropped: `step_stub` is called before each instruction, and a hook of Unicorn's sees each access to the machine memory that is
+watched.
 
-    an access to what is watched ──► its bit in `hits` ──► before the next instruction: #DB, a trap (Intel SDM vol. 3B §18.3)
+    an access to what is watched ──► its bit in `hits` ──► before the next instruction: #DB, a trap (Intel SDM vol. 3B §18.3);
                                                            after MOV or POP to SS one instruction later
     an instruction that is watched ──► before it: #DB, a fault, unless RF says that it was taken already
-
-    stub(uc, rip, size, control)             control:   0  hits
-      hits?           → raise #DB unless in the shadow of SS      8  rip of DR0 … DR3, or what no rip is
-      SIGUSR1?        → leave emulation (stop_stub)
-      a watched rip?  → raise #DB unless RF
 
 Differences from a CPU: an access by another virtual address of the same machine memory counts, too; one that begins in the
 page before does not; nor do those that Xen's entry code makes for the guest.
@@ -21,14 +16,14 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.registers import EFLAGS_RF
-from domains.cpu.x86.state import HFLAGS, RFLAGS, RIP
-from domains.cpu.x86.stop_stub import INTERRUPT_REQUEST, StopStub
-from domains.cpu.x86.wheel import HOOK_CODE, MEM_WRITE, MEMORY_HOOK, Wheel, exported
+from domains.cpu.x86.state import RFLAGS, RIP
+from domains.cpu.x86.step_stub import NO_RIP, step_stub
+from domains.cpu.x86.stop_stub import StopStub
+from domains.cpu.x86.wheel import HOOK_CODE, MEM_WRITE, MEMORY_HOOK, Wheel
 
 if TYPE_CHECKING:
     from domains.cpu.x86.vcpu import X86Vcpu
@@ -38,8 +33,6 @@ EXECUTE, ACCESS = 0, 3
 LENGTHS: Final = (1, 2, 8, 4)
 WIDEST: Final = 64
 """Bytes of the widest access: so far before what is watched may one begin that touches it."""
-NO_RIP: Final = 1 << 63
-_RELATIVE: Final = ("due", "leave", "exec", "raise", "ret")
 
 
 class Armed(NamedTuple):
@@ -69,7 +62,7 @@ class Breakpoints:
         self._control = (ctypes.c_uint64 * 5)(0, *[NO_RIP] * 4)
         self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         self._octets = (ctypes.c_uint8 * mmap.PAGESIZE).from_buffer(self._page)
-        code = stub_code(v.cpu.env, wheel.cpu.value or 0)
+        code = step_stub(v.cpu.env, wheel.cpu.value or 0)
         self._page[: len(code)] = code
         self._on_access = MEMORY_HOOK(self._accessed)
         self._hooks: list[int] = []
@@ -164,50 +157,3 @@ class Breakpoints:
             touched = maddr < at.maddr + at.length and maddr + size > at.maddr
             if touched and (at.kind == ACCESS or kind == MEM_WRITE):
                 self._control[0] |= 1 << at.number
-
-
-def stub_code(env: int, cpu: int) -> bytes:
-    """`stub` for the CPU whose CPUX86State and CPUState lie there."""
-
-    def absolute(opcode: str, address: int) -> bytes:
-        return bytes.fromhex(opcode) + struct.pack("<Q", address)
-
-    parts: list[tuple[str, bytes]] = [
-        ("", bytes.fromhex("48833900")),  # cmpq $0, (%rcx)
-        ("due", b"\x75"),  # jne
-        (
-            "",
-            absolute("48b8", cpu + INTERRUPT_REQUEST) + bytes.fromhex("833800"),
-        ),  # movabs …, %rax; cmpl $0, (%rax)
-        ("leave", b"\x75"),
-        *[
-            part
-            for offset in (8, 16, 24, 32)
-            for part in (
-                ("", bytes.fromhex("483971") + bytes([offset])),
-                ("exec", b"\x74"),
-            )  # cmp %rsi, n(%rcx); je
-        ],
-        (":ret", b"\xc3"),
-        (":due", absolute("48b8", env + 4 * HFLAGS) + bytes.fromhex("f60008")),  # testb $INHIBIT_IRQ, (%rax)
-        ("ret", b"\x75"),
-        ("raise", b"\xeb"),
-        (":exec", absolute("48b8", env + 8 * RFLAGS) + bytes.fromhex("f70000000100")),  # testl $RF, (%rax)
-        ("ret", b"\x75"),
-        (":raise", absolute("48bf", env) + bytes.fromhex("be01000000 31d2")),  # env, #DB, error code 0
-        ("", absolute("48b8", exported("raise_exception_err_x86_64")) + bytes.fromhex("ffe0")),
-        (":leave", absolute("48bf", cpu) + absolute("48b8", exported("cpu_loop_exit_noexc_x86_64"))),
-        ("", bytes.fromhex("ffe0")),
-    ]
-    places: dict[str, int] = {}
-    at = 0
-    for label, code in parts:
-        if label.startswith(":"):
-            places[label[1:]] = at
-        at += len(code) + (label in _RELATIVE)
-    out = bytearray()
-    for label, code in parts:
-        out += code
-        if label in _RELATIVE:
-            out += struct.pack("<b", places[label] - len(out) - 1)
-    return bytes(out)

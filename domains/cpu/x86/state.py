@@ -48,6 +48,7 @@ CC_FLAGS: Final = 0x8D5
 LAZY_FLAGS: Final = CC_FLAGS | EFLAGS_DF
 
 HF_CPL: Final = 3
+HF_INHIBIT_IRQ: Final = 1 << 3
 HF_CS32: Final = 1 << 4
 HF_SS32: Final = 1 << 5
 HF_ADDSEG: Final = 1 << 6
