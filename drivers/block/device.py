@@ -9,10 +9,11 @@ import contextlib
 from typing import Final, NamedTuple
 
 from drivers.back_device import BackDevice, FrontError, Nodes
+from drivers.block.copied_pages import CopiedPages
 from drivers.block.granted_pages import GrantedPages
 from drivers.block.image import Image
 from drivers.block.protocol import MAX_SEGMENTS, SECTOR_SIZE, Node
-from drivers.block.requests import Counters, RequestServer
+from drivers.block.requests import Counters, Pages, RequestServer
 from drivers.front_rings import FrontRings, reach
 from drivers.mapped_grants import MappedGrants
 from drivers.xenbus import number
@@ -29,7 +30,7 @@ class Connection(NamedTuple):
 
     port: Port
     rings: FrontRings
-    pages: GrantedPages
+    pages: Pages
     server: RequestServer
 
 
@@ -56,7 +57,9 @@ class BlockDevice(BackDevice):
         self._image = Image(path, mode)
         discard = self._image.writable and self.end.read(Node.DISCARD_ENABLE) != "0"
         return {
-            Node.PERSISTENT: 1,
+            Node.PERSISTENT: int(
+                self.kernel.privileged
+            ),  # where pages are copied nothing is won by keeping them
             Node.INDIRECT: MAX_SEGMENTS,
             Node.FLUSH: 1,
             Node.BARRIER: 1,
@@ -72,14 +75,15 @@ class BlockDevice(BackDevice):
             raise FrontError(f"no ring: ring-ref {ref}, event-channel {remote_port}, protocol {abi}")
         persistent = number(end.read_peer(Node.PERSISTENT), 0, 1) == 1
         domid = end.peer_domid
-        grants = MappedGrants(kernel)
         rings = reach(kernel, domid, [ref], [(blkif_request, blkif_response)])
         try:
             port = kernel.events.bind_interdomain(domid, Port(remote_port))
         except XenError:
             rings.release()
             raise
-        pages = GrantedPages(grants, kernel.cpu, domid, persistent)
+        pages: Pages = CopiedPages(kernel, domid)
+        if kernel.privileged:
+            pages = GrantedPages(MappedGrants(kernel), kernel.cpu, domid, persistent)
         server = RequestServer(rings.rings[0], image, pages, lambda: kernel.events.notify(port))
         self._connection = Connection(port, rings, pages, server)
         kernel.events.bind(port, self.ready)

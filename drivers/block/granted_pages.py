@@ -55,6 +55,9 @@ class GrantedPages:
         except KeyError:
             return self._map_missing(refs, writable)
 
+    def filled(self, bounds: Sequence[tuple[int, int]]) -> None:
+        """What was written into writable views is the front's already: they are its own pages."""
+
     def all_kept(self, refs: Sequence[int]) -> bool:
         """Whether the views of all of `refs` outlive the request."""
         return all(ref in self._kept for ref in refs)

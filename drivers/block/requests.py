@@ -12,14 +12,13 @@ A request's list of segments, as bytes, names the same views again as long as th
 remembers them, so that a megabyte of 256 pages costs no work per page.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
 from domains.kernel.grants import GrantError
-from drivers.block.granted_pages import GrantedPages
 from drivers.block.image import Image
 from drivers.block.protocol import (
     DIRECT_SEGMENTS,
@@ -69,10 +68,27 @@ class BadRequest(Exception):
 
 
 class Plan(NamedTuple):
-    """Where the data of one list of segments lies: views in order, and their size in sectors."""
+    """Where the data of one list of segments lies: views in order, their size in sectors, and their bounds in their
+    pages.
+    """
 
     views: list[memoryview]
     sectors: int
+    bounds: list[tuple[int, int]]
+
+
+class Pages(Protocol):
+    """The front's pages: `granted_pages.py`, or in a driver domain `copied_pages.py`. All raise XenError."""
+
+    def views(self, refs: Sequence[int], writable: bool) -> list[memoryview]: ...
+
+    def filled(self, bounds: Sequence[tuple[int, int]]) -> None: ...
+
+    def all_kept(self, refs: Sequence[int]) -> bool: ...
+
+    def let_go(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -91,7 +107,7 @@ class Counters:
 class RequestServer:
     """One ring, one image, one front's pages. `notify` sends the event of new answers."""
 
-    def __init__(self, ring: BackRing, image: Image, pages: GrantedPages, notify: Callable[[], None]) -> None:
+    def __init__(self, ring: BackRing, image: Image, pages: Pages, notify: Callable[[], None]) -> None:
         self._ring = ring
         self._image = image
         self._pages = pages
@@ -218,6 +234,7 @@ class RequestServer:
         else:
             counters.rd_req += 1
             self._image.read(sector, plan.views, plan.sectors * SECTOR_SIZE)
+            self._pages.filled(plan.bounds)
             counters.rd_sect += plan.sectors
 
     def _check(self, sector: int, count: int, write: bool) -> None:
@@ -227,7 +244,7 @@ class RequestServer:
             raise BadRequest(BLKIF_RSP_ERROR, f"sectors {sector}+{count} lie beyond the device")
 
     def _plan(self, segments: bytes, guest_writes: bool) -> Plan:
-        """Check a list of segments and map its pages, for writing if the front's memory is to be filled."""
+        """Check a list of segments and get its pages, for writing if the front's memory is to be filled."""
         array = blkif_request_segment.array(segments, len(segments) // blkif_request_segment.sizeof)
         first, last = array["first_sect"].astype(np.int64), array["last_sect"].astype(np.int64)
         if not len(array) or (first > last).any() or (last >= SECTORS_PER_PAGE).any():
@@ -235,10 +252,10 @@ class RequestServer:
         refs = array["gref"].tolist()
         views = self._pages.views(refs, guest_writes)
         sectors = int((last - first + 1).sum())
+        bounds = list(zip((first * SECTOR_SIZE).tolist(), ((last + 1) * SECTOR_SIZE).tolist(), strict=True))
         if sectors != len(views) * SECTORS_PER_PAGE:
-            bounds = zip((first * SECTOR_SIZE).tolist(), ((last + 1) * SECTOR_SIZE).tolist(), strict=True)
             views = [view[start:end] for view, (start, end) in zip(views, bounds, strict=True)]
-        plan = Plan(views, sectors)
+        plan = Plan(views, sectors, bounds)
         if self._pages.all_kept(refs):
             if len(self._plans) >= PLANS:
                 self._plans.clear()

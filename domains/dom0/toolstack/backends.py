@@ -1,4 +1,4 @@
-"""Which domain's back ends serve a domain's devices: Dom0's, or those of a driver domain (`backend=` in a vif).
+"""Which domain's back ends serve a domain's devices: Dom0's, or those of a driver domain (`backend=` in a disk or vif).
 
 A driver domain is known by its name, for its id changes when it is made again. A device is plugged in while its driver domain
 is there:
@@ -45,8 +45,9 @@ class Backends:
 
     def resolved(self, config: DomainConfig) -> DomainConfig:
         """The description with every driver domain by its name. ToolstackError: one is none, or is not there."""
-        vifs = [replace(vif, backend=self._name(vif.backend)) for vif in config.vifs]
-        return replace(config, vifs=tuple(vifs))
+        disks = [replace(disk, backend=self._name("disk", disk.backend)) for disk in config.disks]
+        vifs = [replace(vif, backend=self._name("vif", vif.backend)) for vif in config.vifs]
+        return replace(config, disks=tuple(disks), vifs=tuple(vifs))
 
     def plug(self, record: Record) -> None:
         """Announce a new domain's devices; those whose driver domain is away come when it does."""
@@ -93,17 +94,17 @@ class Backends:
                 return record.domid
         return None
 
-    def _name(self, backend: str | None) -> str | None:
+    def _name(self, device: str, backend: str | None) -> str | None:
         if backend is None:
             return None
         try:
             info = self._domains.find(backend)
         except ToolstackError as error:
-            raise ToolstackError(f"vif with backend={backend}: {error}", error.code) from None
+            raise ToolstackError(f"{device} with backend={backend}: {error}", error.code) from None
         record = self._domains.records.get(info.domid)
         if record is None or not record.config.driver_domain:
             raise ToolstackError(
-                f"vif with backend={backend}: that is no driver domain; its description needs driver_domain=1"
+                f"{device} with backend={backend}: that is no driver domain; its description needs driver_domain=1"
             )
         return record.config.name
 
@@ -112,6 +113,6 @@ def wanted(record: Record) -> Iterator[tuple[str | None, Add]]:
     """The devices of a domain: the name of the driver domain (None: Dom0), and how to announce each."""
     config, domid = record.config, record.domid
     for disk in config.disks:
-        yield None, partial(devices.add_disk, domid=domid, disk=disk)
+        yield disk.backend, partial(devices.add_disk, domid=domid, disk=disk)
     for devid, vif in enumerate(config.vifs):
         yield vif.backend, partial(devices.add_vif, domid=domid, devid=devid, vif=vif)

@@ -44,7 +44,13 @@ def describe(info: DomainInfo, domains: Domains) -> dict[str, Any]:
             "maxmem": config.maxmem,
             "vcpus": config.vcpus,
             "disks": [
-                {"target": disk.target, "vdev": disk.vdev, "writable": disk.writable} for disk in config.disks
+                {
+                    "target": disk.target,
+                    "vdev": disk.vdev,
+                    "writable": disk.writable,
+                    "backend": disk.backend,
+                }
+                for disk in config.disks
             ],
             "vifs": [
                 {"mac": vif.mac, "bridge": vif.bridge, "ip": vif.ip, "backend": vif.backend}

@@ -19,6 +19,10 @@ from tests.drivers.block.disk import Disks
 MIB = 1 << 20
 
 
+BACKENDS = pytest.mark.parametrize("backend", [0, 9])
+"""Block back in Dom0, which maps rings and pages, and in a driver domain, which copies them."""
+
+
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     path = tmp_path / "disk.img"
@@ -33,15 +37,17 @@ def connected(disks: Disks, image: Path, mode: str = "w", domid: int = 1) -> Blo
     return front
 
 
-def test_a_guest_reads_what_the_image_holds(image: Path) -> None:
-    front = connected(Disks(), image)
+@BACKENDS
+def test_a_guest_reads_what_the_image_holds(image: Path, backend: int) -> None:
+    front = connected(Disks(backend), image)
     assert front.sectors == 3 * MIB // SECTOR_SIZE
     assert front.read(0, front.sectors) == image.read_bytes()
     assert front.read(3, 17) == image.read_bytes()[3 * 512 : 20 * 512]
 
 
-def test_what_a_guest_writes_is_in_the_image_after_a_flush(image: Path) -> None:
-    front = connected(Disks(), image)
+@BACKENDS
+def test_what_a_guest_writes_is_in_the_image_after_a_flush(image: Path, backend: int) -> None:
+    front = connected(Disks(backend), image)
     data = os.urandom(2 * MIB + 512)
     front.write(7, data)
     front.flush()
@@ -66,8 +72,9 @@ def test_nothing_beyond_the_disk_can_be_read_or_written(image: Path) -> None:
     assert image.read_bytes() == before
 
 
-def test_a_read_only_disk_is_known_as_such_and_cannot_be_written(image: Path) -> None:
-    front = connected(Disks(), image, mode="r")
+@BACKENDS
+def test_a_read_only_disk_is_known_as_such_and_cannot_be_written(image: Path, backend: int) -> None:
+    front = connected(Disks(backend), image, mode="r")
     before = image.read_bytes()
     assert front.read_only
     for attempt in (lambda: front.write(0, bytes(512)), lambda: front.discard(0, 8)):
@@ -108,8 +115,9 @@ def test_a_disk_that_is_full_is_an_error_for_the_guest_alone(image: Path) -> Non
     assert large.read(0, 1) == b"x" * 512
 
 
-def test_requests_beyond_ring_and_pages_wait_and_all_complete(image: Path) -> None:
-    disks = Disks()
+@BACKENDS
+def test_requests_beyond_ring_and_pages_wait_and_all_complete(image: Path, backend: int) -> None:
+    disks = Disks(backend)
     guest = disks.guest(1)
     front = BlockFront(guest, disks.attach(guest, image), max_pages=40)
     front.connect()
@@ -123,8 +131,9 @@ def test_requests_beyond_ring_and_pages_wait_and_all_complete(image: Path) -> No
     assert front.read(0, 2048) == contents[:MIB]
 
 
-def test_closing_gives_everything_back(image: Path) -> None:
-    disks = Disks()
+@BACKENDS
+def test_closing_gives_everything_back(image: Path, backend: int) -> None:
+    disks = Disks(backend)
     guest = disks.guest(1)
     path = disks.attach(guest, image)
     disks.machine.settle()
@@ -140,8 +149,9 @@ def test_closing_gives_everything_back(image: Path) -> None:
         assert disks.machine.census() == before
 
 
-def test_a_guest_that_dies_leaves_nothing_held(image: Path) -> None:
-    disks = Disks()
+@BACKENDS
+def test_a_guest_that_dies_leaves_nothing_held(image: Path, backend: int) -> None:
+    disks = Disks(backend)
     guest = disks.guest(1)
     before = disks.machine.census()
     front = BlockFront(guest, disks.attach(guest, image))
@@ -157,8 +167,11 @@ def test_a_guest_that_dies_leaves_nothing_held(image: Path) -> None:
     assert connected(disks, image, domid=2).read(0, 8) == image.read_bytes()[:4096]
 
 
-def test_requests_in_flight_fail_when_the_back_end_goes_away_and_the_front_can_come_back(image: Path) -> None:
-    disks = Disks()
+@BACKENDS
+def test_requests_in_flight_fail_when_the_back_end_goes_away_and_the_front_can_come_back(
+    image: Path, backend: int
+) -> None:
+    disks = Disks(backend)
     front = connected(disks, image)
     answers: list[int] = []
     for _ in range(50):
@@ -175,8 +188,9 @@ def test_requests_in_flight_fail_when_the_back_end_goes_away_and_the_front_can_c
     assert front.read(0, 8) == image.read_bytes()[:4096]
 
 
-def test_the_toolstack_detaches_a_disk_in_use_after_its_requests(image: Path) -> None:
-    disks = Disks()
+@BACKENDS
+def test_the_toolstack_detaches_a_disk_in_use_after_its_requests(image: Path, backend: int) -> None:
+    disks = Disks(backend)
     front = connected(disks, image)
     answers: list[int] = []
     for _ in range(50):

@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from domains.dom0.toolstack.xlcfg.backend import parse_backend
+
 FORMATS: Final = ("raw", "qcow", "qcow2", "vhd", "qed")
 SUPPORTED_FORMATS: Final = ("raw",)
 ACCESS: Final = {"ro": False, "r": False, "rw": True, "w": True}
@@ -28,7 +30,6 @@ OLD_PREFIXES: Final = {
 
 FLAGS: Final = {"cdrom": ("devtype", "cdrom")}
 UNSUPPORTED: Final = (
-    "backend",
     "backendtype",
     "script",
     "direct-io-safe",
@@ -39,7 +40,7 @@ UNSUPPORTED: Final = (
     "untrusted",
 )
 POSITIONS: Final = ("target", "format", "vdev", "access")
-NAMED: Final = (*POSITIONS, "devtype")
+NAMED: Final = (*POSITIONS, "devtype", "backend")
 
 XVD_MAJOR: Final = 202
 """Linux' major number of xvd devices, in which Xen numbers virtual disks."""
@@ -56,6 +57,8 @@ class Disk:
     format: str = "raw"
     writable: bool = True
     cdrom: bool = False
+    backend: str | None = None
+    """The driver domain that serves it, by name or id; None is Dom0."""
 
     @property
     def devid(self) -> int:
@@ -90,7 +93,9 @@ def parse_disk(text: str) -> Disk:
         raise ValueError(f"disk '{text}' has no target")
     if not target.startswith("/"):
         target = f"/dev/{target}"
-    return Disk(target, vdev, checked_format(named.get("format") or "raw"), ACCESS[access], cdrom)
+    disk_format = checked_format(named.get("format") or "raw")
+    backend = parse_backend(named["backend"]) if "backend" in named else None
+    return Disk(target, vdev, disk_format, ACCESS[access], cdrom, backend)
 
 
 def checked_format(name: str) -> str:

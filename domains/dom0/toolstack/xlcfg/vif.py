@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Interface, NetmaskValueError
 from typing import Any, Final, NamedTuple
 
+from domains.dom0.toolstack.xlcfg.backend import parse_backend
+
 IGNORED: Final = ("script", "model", "type")
 """What stands in descriptions for Xen and makes no difference here: there are no hotplug scripts, and a PV
 guest has no emulated device.
@@ -19,7 +21,6 @@ INTERVAL: Final = 50_000
 """Microseconds between two replenishments where none are named."""
 MTU_RANGE: Final = range(68, 65522)
 """RFC 791's smallest, and what fits into netif's largest packet behind an Ethernet header."""
-NAMES_OF_DOM0: Final = ("0", "Domain-0")
 MAX_U32: Final = 0xFFFF_FFFF
 
 
@@ -112,13 +113,6 @@ def parse_mtu(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text[:6]) not in MTU_RANGE:
         raise ValueError(f"'{text}' is no MTU; {MTU_RANGE.start} to {MTU_RANGE.stop - 1} are possible")
     return int(text)
-
-
-def parse_backend(text: str) -> str | None:
-    """A driver domain, by name or id; None for Dom0."""
-    if not text:
-        raise ValueError("backend= names no domain")
-    return None if text in NAMES_OF_DOM0 else text
 
 
 PARSERS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
