@@ -86,7 +86,7 @@ class Dom0(Guest):
         consoled = Consoled(kernel)
         domains = Domains(xen, kernel.xenbus)
         operations = Operations(kernel)
-        backends = Backends(kernel.xenbus, domains, operations.poke)
+        backends = Backends(kernel.xenbus, domains, operations)
         lifecycle = Lifecycle(kernel, xen, self._xenstored, consoled, domains, backends, operations, print)
         kernel.events.bind_virq(VIRQ_DOM_EXC, lifecycle.domain_exception)
         kernel.xenbus.watch(BACKENDS, lambda _path: operations.poke())

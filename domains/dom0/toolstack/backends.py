@@ -12,20 +12,26 @@ Whoever makes and destroys domains says so here (lifecycle.py); nothing is polle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from domains.dom0.toolstack import devices
 from domains.dom0.toolstack.domains import Domains, Record
 from domains.dom0.toolstack.errors import ToolstackError
+from domains.dom0.toolstack.operations import Operation, Operations, Until
 from domains.dom0.toolstack.store_tree import home
 from domains.dom0.toolstack.xlcfg.model import DomainConfig
+from hypervisor.public.io.xenbus import XenbusStateConnected
 from hypervisor.public.types import DomId
 
 if TYPE_CHECKING:
     from domains.kernel.xenbus import StoreCalls, Xenbus
+
+
+NOTICE: Final = 10.0
+"""Seconds a front end gets to notice that its device was plugged in, or was unplugged."""
 
 
 class Add(Protocol):
@@ -35,12 +41,15 @@ class Add(Protocol):
 
 
 class Backends:
-    """`changed` is called when something happened among a driver domain's back ends."""
+    """One per Dom0."""
 
-    def __init__(self, xenbus: Xenbus, domains: Domains, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, xenbus: Xenbus, domains: Domains, operations: Operations, notice: float = NOTICE
+    ) -> None:
         self._xenbus = xenbus
         self._domains = domains
-        self._changed = changed
+        self._operations = operations
+        self._notice = notice
         self._watches: dict[DomId, str] = {}
 
     def resolved(self, config: DomainConfig) -> DomainConfig:
@@ -56,20 +65,18 @@ class Backends:
 
     def unplug(self, domid: DomId) -> None:
         """All devices of a domain that is gone."""
-        self._xenbus.in_transaction(lambda nodes: devices.remove_devices(nodes, domid))
+        self._remove(domid)
 
     def started(self, driver: Record) -> None:
         """A domain was made: if it is a driver domain, the devices that it is to serve are plugged in."""
         if not driver.config.driver_domain:
             return
-        watch = self._xenbus.watch(f"{home(driver.domid)}/backend", lambda _path: self._changed())
+        watch = self._xenbus.watch(f"{home(driver.domid)}/backend", lambda _path: self._operations.poke())
         self._watches[driver.domid] = watch
         for record in list(self._domains.records.values()):
-            if record.destroying:
-                continue
-            for name, add in wanted(record):
-                if name == driver.config.name:
-                    self._plug(name, add)
+            adds = [add for name, add in wanted(record) if name == driver.config.name]
+            if adds and not record.destroying:
+                self._operations.start(self._replug(record, driver, adds), lambda _: None, lambda _: None)
 
     def ended(self, driver: DomId) -> None:
         """A domain is gone from the store: what it served is gone, too."""
@@ -78,12 +85,49 @@ class Backends:
             return
         self._xenbus.unwatch(token)
         for domid in list(self._domains.records):
-            self._xenbus.in_transaction(partial(devices.remove_devices, domid=domid, backend=driver))
+            self._remove(domid, driver)
+
+    def _replug(self, guest: Record, driver: Record, adds: list[Add]) -> Operation:
+        """Plug devices in again, until their front ends have noticed.
+
+        A front end may be so slow that it sees the new nodes before it has missed the old ones, or is leaving the old
+        back end still and closes the new one; Linux before 6.18 then never connects. Such nodes go once more, for as
+        long as it may take to notice that.
+        """
+
+        def over() -> bool:
+            records = self._domains.records
+            alive = driver.shutdown is None and not driver.destroying and not guest.destroying
+            return not alive or guest.domid not in records or driver.domid not in records
+
+        def connected() -> bool:
+            serves = [
+                path for path in self._back_ends(guest.domid) if path.startswith(f"{home(driver.domid)}/")
+            ]
+            return all(devices.state(self._xenbus, path) == XenbusStateConnected for path in serves)
+
+        for last in (False, False, True):
+            for add in adds:
+                self._add(add, driver.domid)
+            if last or (yield from within(self._notice, lambda: over() or connected())) or over():
+                return
+            self._remove(guest.domid, driver.domid)
+            if (yield from within(self._notice, over)):
+                return
 
     def _plug(self, name: str | None, add: Add) -> None:
         backend = DomId(0) if name is None else self._domid(name)
         if backend is not None:
-            self._xenbus.in_transaction(lambda nodes: add(nodes, backend=backend))
+            self._add(add, backend)
+
+    def _add(self, add: Add, backend: DomId) -> None:
+        self._xenbus.in_transaction(lambda nodes: add(nodes, backend=backend))
+
+    def _remove(self, domid: DomId, backend: DomId | None = None) -> None:
+        self._xenbus.in_transaction(lambda nodes: devices.remove_devices(nodes, domid, backend))
+
+    def _back_ends(self, domid: DomId) -> list[str]:
+        return list(devices.back_ends(self._xenbus, domid).values())
 
     def _domid(self, name: str) -> DomId | None:
         """The driver domain of that name, if it is there."""
@@ -107,6 +151,15 @@ class Backends:
                 f"{device} with backend={backend}: that is no driver domain; its description needs driver_domain=1"
             )
         return record.config.name
+
+
+def within(seconds: float, condition: Callable[[], bool]) -> Generator[Until, None, bool]:
+    """Wait until `condition`; False if it does not come true in that time."""
+    try:
+        yield Until(condition, "the condition did not come true", seconds)
+    except ToolstackError:
+        return False
+    return True
 
 
 def wanted(record: Record) -> Iterator[tuple[str | None, Add]]:
