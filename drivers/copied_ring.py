@@ -24,7 +24,6 @@ import numpy as np
 
 from domains.kernel.grants import GrantError
 from domains.kernel.kernel import Kernel
-from drivers.ordered_copy import copy_in_order
 from drivers.ring import (
     HEADER_SIZE,
     INDEX_MASK,
@@ -38,6 +37,7 @@ from drivers.ring import (
 from hypervisor.public.grant_table import (
     GNTCOPY_dest_gref,
     GNTCOPY_source_gref,
+    GNTST_eagain,
     GNTST_okay,
     GrantStatus,
     gnttab_copy,
@@ -46,6 +46,8 @@ from hypervisor.public.layout import Struct
 from hypervisor.public.types import PAGE_SIZE, DomId, GrantRef, Mfn
 from hypervisor.public.xen import DOMID_SELF
 
+PATIENCE: Final = 1_000_000_000
+"""Nanoseconds after which a front is given up whose domain does not come to a stop, so that its grant cannot be used."""
 WORD: Final = 4
 
 
@@ -131,7 +133,11 @@ class CopiedBackRing(BackRing):
         rows = self._rows[list(map(int, ways))]
         rows["source"]["offset"] = rows["dest"]["offset"] = offsets
         rows["len"] = sizes
-        return copy_in_order(self._kernel, rows)
+        give_up = self._kernel.now() + PATIENCE
+        status = self._kernel.grants.copy_in_order(rows)
+        while status == GNTST_eagain and self._kernel.now() < give_up:
+            status = self._kernel.grants.copy_in_order(rows)
+        return status
 
 
 def templates(domid: DomId, ref: GrantRef, seen: Mfn, mine: Mfn) -> np.ndarray[tuple[int], np.dtype[np.void]]:

@@ -17,7 +17,6 @@ import numpy as np
 from domains.kernel.grants import BATCH, GrantError
 from domains.kernel.kernel import Kernel
 from domains.kernel.memory import Page
-from drivers.ordered_copy import copy_in_order
 from hypervisor.public.grant_table import (
     GNTCOPY_dest_gref,
     GNTCOPY_source_gref,
@@ -85,6 +84,6 @@ class CopiedPages:
         rows[theirs]["offset"] = rows[own]["offset"] = first
         rows["len"], rows["flags"] = end - first, flag
         for at in range(0, len(rows), BATCH):
-            status = copy_in_order(self._kernel, rows[at : at + BATCH])
+            status = self._kernel.grants.copy_in_order(rows[at : at + BATCH])
             if status != GNTST_okay:
                 raise GrantError(status, f"copy of pages of d{self._domid}")

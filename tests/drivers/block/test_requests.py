@@ -12,10 +12,12 @@ import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from domains.kernel.grants import GrantError, GrantMapping
 from drivers.block import requests
@@ -301,17 +303,25 @@ def test_every_operation_number_gets_an_answer(bench: Bench) -> None:
 
 
 def not_at_rest(bench: Bench, monkeypatch: pytest.MonkeyPatch, page: int, times: int) -> None:
-    """Xen answers GNTST_eagain to the first `times` maps of a page."""
-    grants, left = bench.dom0.grants, [times]
-    real = grants.map
+    """Xen answers GNTST_eagain to the first `times` maps, or copies, of a page."""
+    grants, left = bench.back.grants, [times]
+    real_map, real_copy = grants.map, grants.copy_in_order
+
+    def not_yet(refs: list[GrantRef]) -> bool:
+        found = bench.refs[page] in refs and left[0] > 0
+        left[0] -= found
+        return found
 
     def map_later(domid: DomId, refs: list[GrantRef], writable: bool = True) -> GrantMapping:
-        if bench.refs[page] in refs and left[0]:
-            left[0] -= 1
+        if not_yet(refs):
             raise GrantError(GNTST_eagain, "map")
-        return real(domid, refs, writable)
+        return real_map(domid, refs, writable)
+
+    def copy_later(rows: NDArray[Any]) -> int:
+        return int(GNTST_eagain) if not_yet(rows["dest"]["u"]["ref"].tolist()) else real_copy(rows)
 
     monkeypatch.setattr(grants, "map", map_later)
+    monkeypatch.setattr(grants, "copy_in_order", copy_later)
 
 
 def test_a_page_that_cannot_be_mapped_yet_delays_its_request_and_those_behind_it(
