@@ -55,6 +55,7 @@ class Interface:
             secrets.randbits,
             number(self.nic.end.read(Node.MTU), DEFAULT_MTU, MAX_MTU),
             self.nic.can_offload,
+            self.nic.can_segment,
         )
         self._is_up = True
         self.stack.arp.announce()
@@ -100,7 +101,7 @@ class Interface:
     def _transmit(self, packet: Packet) -> None:
         """What the device does not take is lost, as on any network."""
         if self.nic.connected:
-            self.nic.send(packet.data, packet.csum_blank)
+            self.nic.send(packet.data, packet.csum_blank, packet.gso_size)
 
     def _received(self, packet: Packet) -> None:
         """What comes before the stack is there is lost, as on any network."""

@@ -19,18 +19,20 @@ from drivers.net.ip.ipv4 import BROADCAST, HEADER, ICMP, TCP, UDP, Datagram, bui
 from drivers.net.ip.tcp.ports import Tcp
 from drivers.net.ip.tcp.segment import HEADER as TCP_HEADER
 from drivers.net.ip.udp import Udp
-from drivers.net.protocol import Packet
+from drivers.net.protocol import MAX_PACKET, Packet
 
 ETHERNET_HEADER: Final = 14
 TO_ALL: Final = b"\xff" * 6
 TYPE_IPV4: Final = b"\x08\x00"
 TYPE_ARP: Final = b"\x08\x06"
 MAX_DATAGRAM: Final = 65535
+MAX_SEGMENT: Final = MAX_PACKET - ETHERNET_HEADER - HEADER.size - TCP_HEADER.size
+"""Bytes in a TCP segment that stands for many."""
 
 
 class Stack:
     """`transmit` sends an Ethernet frame. `mtu`: bytes of the largest IP packet. `offload`: the device fills in
-    checksums of TCP and UDP (NETTXF_csum_blank).
+    checksums of TCP and UDP (NETTXF_csum_blank); `segmentation`: and cuts TCP segments that stand for many.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Stack:
         random_bits: Callable[[int], int],
         mtu: int = 1500,
         offload: bool = False,
+        segmentation: bool = False,
     ) -> None:
         self.mac = mac
         self.interface = interface
@@ -52,25 +55,32 @@ class Stack:
         self._network, self._mask = int(interface.network.network_address), int(interface.netmask)
         self._broadcast = interface.network.broadcast_address.packed
         self._transmit = transmit
+        self._offload = offload
         self.arp = Arp(clock, mac, self._address, self._send_arp)
         self.icmp = Icmp(self.send, self._unreachable)
         send_blank = partial(self.send, csum_blank=True) if offload else self.send
         self.udp = Udp(self._address, send_blank, offload)
         mss = self.mtu - HEADER.size - TCP_HEADER.size
-        self.tcp = Tcp(clock, self._address, mss, send_blank, random_bits, offload)
+        most = MAX_SEGMENT if offload and segmentation else 0
+        self.tcp = Tcp(clock, self._address, mss, self._send_tcp, random_bits, offload, most)
 
     # --- out -------------------------------------------------------------------------------------
 
-    def send(self, destination: bytes, protocol: int, payload: bytes, csum_blank: bool = False) -> None:
+    def send(
+        self, destination: bytes, protocol: int, payload: bytes, csum_blank: bool = False, gso_size: int = 0
+    ) -> None:
         """Send a datagram; what `check` refuses is dropped, for it may be the answer to a stranger."""
-        if self._refusal(destination, len(payload)):
+        if self._refusal(destination, gso_size or len(payload)):
             return
         packet = build(self._address, destination, protocol, payload)
         if destination in (BROADCAST, self._broadcast):
-            self._send_frame(packet, csum_blank, TO_ALL)
+            self._send_frame(packet, csum_blank, gso_size, TO_ALL)
         else:
             hop = destination if self._is_near(destination) else self._gateway
-            self.arp.send(hop, partial(self._send_frame, packet, csum_blank))
+            self.arp.send(hop, partial(self._send_frame, packet, csum_blank, gso_size))
+
+    def _send_tcp(self, destination: bytes, protocol: int, payload: bytes, gso_size: int) -> None:
+        self.send(destination, protocol, payload, self._offload, gso_size)
 
     def check(self, destination: bytes, size: int = 0) -> None:
         """Raises OSError, ENETUNREACH or EMSGSIZE, where a datagram with `size` bytes behind its IP header cannot
@@ -90,8 +100,8 @@ class Stack:
         """Whether an address is in this interface's own network."""
         return int.from_bytes(destination, "big") & self._mask == self._network
 
-    def _send_frame(self, packet: bytes, csum_blank: bool, mac: bytes) -> None:
-        self._transmit(Packet(mac + self.mac + TYPE_IPV4 + packet, csum_blank))
+    def _send_frame(self, packet: bytes, csum_blank: bool, gso_size: int, mac: bytes) -> None:
+        self._transmit(Packet(mac + self.mac + TYPE_IPV4 + packet, csum_blank, gso_size=gso_size))
 
     def _send_arp(self, mac: bytes, message: bytes) -> None:
         self._transmit(Packet(mac + self.mac + TYPE_ARP + message))

@@ -13,8 +13,10 @@ DUPLICATES: Final = 3
 class Congestion:
     """Windows in bytes; sequence numbers unbounded."""
 
-    def __init__(self, mss: int) -> None:
+    def __init__(self, mss: int, most: int = 0) -> None:
+        """`most`: bytes that are acknowledged at once where a segment stands for many."""
         self._mss = mss
+        self._step = max(2 * mss, most)
         self.window = min(10 * mss, max(2 * mss, 14600))
         """RFC 6928's initial window."""
         self._threshold = 1 << 30
@@ -33,7 +35,7 @@ class Congestion:
             self._recover = None
             self.window = self._threshold
         elif self.window < self._threshold:
-            self.window += min(count, 2 * self._mss)
+            self.window += min(count, self._step)
         else:
             self._credit += count
             if self._credit >= self.window:

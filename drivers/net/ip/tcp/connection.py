@@ -71,13 +71,15 @@ class Connection:
         mss: int,
         transmit: Callable[[Segment], None],
         gone: Callable[[], None],
+        most: int = 0,
     ) -> None:
+        """`most`: bytes of a segment that stands for many, if the device cuts such."""
         self._clock = clock
         self._ports = ports
         self._mss = mss  # that this end takes
         self._transmit = transmit
         self._gone = gone
-        self._sender = Sender(iss, BUFFER)
+        self._sender = Sender(iss, BUFFER, most)
         self._receiver = Receiver(0, BUFFER, mss)
         self._state = State.CLOSED
         self._shifts: tuple[int, int] | None = (
@@ -337,7 +339,10 @@ class Connection:
         ack = self._receiver.nxt if flags & ACK else 0
         self._unacknowledged = 0
         self._delayed_ack.clear()
-        self._transmit(Segment(*self._ports, seq, ack, flags, min(window, MAX_WINDOW), data, mss, scale))
+        size = self._sender.mss if len(data) > self._sender.mss else 0
+        self._transmit(
+            Segment(*self._ports, seq, ack, flags, min(window, MAX_WINDOW), data, mss, scale, size)
+        )
 
     def _timed_out(self) -> None:
         """Nothing was acknowledged in time, or a shut window has not opened."""

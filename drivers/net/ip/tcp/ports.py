@@ -32,16 +32,19 @@ class Listener:
 
 
 class Tcp:
-    """`send(destination, protocol, payload)` sends a datagram, `random_bits(n)` makes what nobody can guess."""
+    """`send(destination, protocol, payload, gso_size)` sends a datagram, `random_bits(n)` makes what nobody can guess.
+    `most`: bytes of a segment that stands for many, if the device cuts such.
+    """
 
     def __init__(
         self,
         clock: Clock,
         address: bytes,
         mss: int,
-        send: Callable[[bytes, int, bytes], None],
+        send: Callable[[bytes, int, bytes, int], None],
         random_bits: Callable[[int], int],
         offload: bool = False,
+        most: int = 0,
     ) -> None:
         self._clock = clock
         self._address = address
@@ -49,6 +52,7 @@ class Tcp:
         self._send = send
         self._random_bits = random_bits
         self._offload = offload
+        self._most = most
         self._connections: dict[Key, Connection] = {}
         self._listeners: dict[int, Listener] = {}
 
@@ -129,7 +133,8 @@ class Tcp:
     def _make(self, key: Key, gone: Callable[[], None]) -> Connection:
         address, port, local = key
         transmit = partial(self._transmit, address)
-        connection = Connection(self._clock, (local, port), self._random_bits(32), self._mss, transmit, gone)
+        iss = self._random_bits(32)
+        connection = Connection(self._clock, (local, port), iss, self._mss, transmit, gone, self._most)
         self._connections[key] = connection
         return connection
 
@@ -137,7 +142,8 @@ class Tcp:
         del self._connections[key]
 
     def _transmit(self, address: bytes, segment: Segment) -> None:
-        self._send(address, TCP, build(segment, self._address, address, self._offload))
+        whole = build(segment, self._address, address, self._offload)
+        self._send(address, TCP, whole, segment.gso_size)
 
     def _reset(self, address: bytes, segment: Segment) -> None:
         """Answer what belongs to no connection (RFC 9293 §3.10.7.1)."""

@@ -18,7 +18,9 @@ CHECKSUM_AT: Final = 16
 
 
 class Segment(NamedTuple):
-    """`seq`, `ack` and `window` as on the wire; `mss` and `scale` are None if they are not said."""
+    """`seq`, `ack` and `window` as on the wire; `mss` and `scale` are None if they are not said. `gso_size`: it stands for
+    many, each with so many bytes.
+    """
 
     source_port: int
     port: int
@@ -29,6 +31,7 @@ class Segment(NamedTuple):
     data: bytes = b""
     mss: int | None = None
     scale: int | None = None
+    gso_size: int = 0
 
     @property
     def length(self) -> int:

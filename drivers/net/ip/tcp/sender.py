@@ -29,9 +29,11 @@ class Piece(NamedTuple):
 
 
 class Sender:
-    """`limit`: the bytes kept for a peer that does not take them."""
+    """`limit`: the bytes kept for a peer that does not take them. `most`: bytes of a piece that stands for many segments,
+    if the device cuts them.
+    """
 
-    def __init__(self, iss: int, limit: int) -> None:
+    def __init__(self, iss: int, limit: int, most: int = 0) -> None:
         self.una = self.nxt = self.top = iss
         self._first = iss + 1  # of the buffer
         self._buffer = bytearray()
@@ -40,14 +42,15 @@ class Sender:
         self._window = 0
         self._window_from = (0, 0)  # seq and ack of the segment that said so
         self._timed: tuple[int, int] | None = None  # acknowledged at or above …, sent at …
-        self._mss = DEFAULT_MSS
+        self._most = most
+        self.mss = DEFAULT_MSS
         self._congestion = Congestion(DEFAULT_MSS)
         self.round_trip = RoundTrip()
 
     def established(self, mss: int, window: int, seq: int, ack: int) -> None:
         """The other end's SYN or its first ACK has told this."""
-        self._mss = max(mss, LEAST_MSS)
-        self._congestion = Congestion(self._mss)
+        self.mss = max(mss, LEAST_MSS)
+        self._congestion = Congestion(self.mss, self._most)
         self._window, self._window_from = window, (seq, ack)
 
     # --- from the user ---------------------------------------------------------------------------
@@ -100,17 +103,19 @@ class Sender:
         unsent = self._end - self.nxt
         if unsent < 0:
             return None
-        wanted = min(self._mss, unsent)
-        size = min(wanted, min(self._window, self._congestion.window) - self.flight)
+        wanted = min(self.mss, unsent)
+        allowed = min(self._window, self._congestion.window) - self.flight
+        size = min(wanted, allowed)
         if wanted and (size <= 0 or (size < wanted and self.flight)):
             return None
+        if size == self.mss:
+            whole = min(self._most, unsent, allowed) // self.mss
+            size = max(whole, 1) * self.mss
         return self._piece(self.nxt, max(size, 0))
 
     def lost_piece(self) -> Piece | None:
         """The first piece that is not acknowledged, to be sent again."""
-        return (
-            self._piece(self.una, min(self._mss, self._end - self.una)) if self.una >= self._first else None
-        )
+        return self._piece(self.una, min(self.mss, self._end - self.una)) if self.una >= self._first else None
 
     def probe(self) -> Piece | None:
         """One byte into a window that is shut, so that its opening is not missed (RFC 9293 §3.8.6.1)."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from enum import Enum, auto
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface
 
 from domains.kernel.loop import Loop, Timer
+from drivers.net.checksum import fill
 from drivers.net.ip.stack import Stack
 from drivers.net.ip.tcp.connection import Connection
 from drivers.net.protocol import Packet
+from drivers.net.segmentation import split
 
 SECOND = 10**9
 Weather = Callable[[int, bytes], list[int]]
@@ -58,10 +61,19 @@ def fair(_number: int, _frame: bytes) -> list[int]:
     return [1_000_000]
 
 
+class Device(Enum):
+    """What interfaces do with TCP segments that stand for many."""
+
+    NO_SUCH = auto()  # none are made
+    WHOLE = auto()  # they go as they are
+    CUT = auto()  # they go as the many, with their checksums
+
+
 class Link:
     """An Ethernet on which everybody hears everything."""
 
-    def __init__(self, weather: Weather = fair) -> None:
+    def __init__(self, weather: Weather = fair, device: Device = Device.NO_SUCH) -> None:
+        self.device = device
         self.clock = VirtualClock()
         self.weather = weather
         self.stacks: list[Stack] = []
@@ -82,20 +94,30 @@ class Link:
             bytes((0x00, 0x16, 0x3E, 0, 0, number)),
             IPv4Interface(address or f"10.0.0.{number}/24"),
             IPv4Address(gateway) if gateway else None,
-            lambda packet: self.send(number - 1, packet.data),
+            partial(self._transmit, number - 1),
             random_bits or self.random.getrandbits,
             mtu,
+            self.device is not Device.NO_SUCH,
+            self.device is not Device.NO_SUCH,
         )
         self.stacks.append(stack)
         return stack
 
-    def send(self, sender: int, frame: bytes) -> None:
+    def _transmit(self, sender: int, packet: Packet) -> None:
+        """A station's device has a packet to send."""
+        if self.device is Device.CUT:
+            for one in split(packet):
+                self.send(sender, fill(one.data) if one.csum_blank else one.data)
+        else:
+            self.send(sender, packet.data, packet.csum_blank)
+
+    def send(self, sender: int, frame: bytes, csum_blank: bool = False) -> None:
         """A station sends a frame."""
         self.frames.append(frame)
         for delay in self.weather(len(self.frames), frame):
             for number, stack in enumerate(self.stacks):
                 if number != sender:
-                    self.clock.call_later(delay / SECOND, partial(stack.receive, Packet(frame)))
+                    self.clock.call_later(delay / SECOND, partial(stack.receive, Packet(frame, csum_blank)))
 
 
 class Talker:

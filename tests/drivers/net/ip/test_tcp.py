@@ -2,12 +2,13 @@
 
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.net.ip.tcp.connection import BUFFER, Connection, State
-from drivers.net.protocol import Packet
-from tests.drivers.net.ip.link import SECOND, Link, Talker, fair, talk
+from drivers.net.protocol import MAX_PACKET, Packet
+from tests.drivers.net.ip.link import SECOND, Device, Link, Talker, fair, talk
 
 SERVER = bytes((10, 0, 0, 2))
 
@@ -33,6 +34,17 @@ def test_both_directions_arrive_whole() -> None:
     assert bytes(client.incoming) == text(200_001)
 
 
+@pytest.mark.parametrize("device", [Device.WHOLE, Device.CUT])
+def test_segments_that_stand_for_many_carry_the_same(device: Device) -> None:
+    link = Link(device=device)
+    client, server = talk(link, text(300_000), text(1_000_001))
+    link.clock.run(lambda: done(client, server), 60)
+    assert bytes(server.incoming) == text(300_000)
+    assert bytes(client.incoming) == text(1_000_001)
+    longest = max(map(len, link.frames))
+    assert (60_000 < longest <= MAX_PACKET) if device is Device.WHOLE else longest == 1514
+
+
 def test_nothing_is_remembered_after_both_ends_have_closed() -> None:
     link = Link()
     client, server = talk(link, b"hello", b"world")
@@ -51,9 +63,10 @@ def test_nothing_is_remembered_after_both_ends_have_closed() -> None:
     doubling=st.sampled_from([0.0, 0.1]),
     jitter=st.sampled_from([0, 5_000_000, 80_000_000]),
     sizes=st.tuples(st.integers(0, 60_000), st.integers(0, 60_000)),
+    device=st.sampled_from(Device),
 )
 def test_loss_doubling_and_disorder_change_nothing(
-    seed: int, loss: float, doubling: float, jitter: int, sizes: tuple[int, int]
+    seed: int, loss: float, doubling: float, jitter: int, sizes: tuple[int, int], device: Device
 ) -> None:
     dice = random.Random(seed)
 
@@ -61,7 +74,7 @@ def test_loss_doubling_and_disorder_change_nothing(
         copies = (dice.random() >= loss) + (dice.random() < doubling)
         return [1_000_000 + dice.randrange(jitter + 1) for _ in range(copies)]
 
-    link = Link(weather)
+    link = Link(weather, device)
     client, server = talk(link, text(sizes[0]), text(sizes[1]))
     link.clock.run(lambda: over(client, server), 3000)
     if loss < 0.3:  # else it may be given up after so many losses in a row
