@@ -29,11 +29,10 @@ class Rights(Enum):
     UNPRIVILEGED = auto()
 
 
-class HostSide:
-    """The network that the uplink of `machine` ends in; `enter` begins a command there."""
+class HostNetwork:
+    """The network that an uplink ends in; `enter` begins a command there."""
 
-    def __init__(self, machine: Machine, enter: list[str]) -> None:
-        self.machine = machine
+    def __init__(self, enter: list[str]) -> None:
         self._enter = enter
 
     def run(self, *command: str) -> subprocess.CompletedProcess[bytes]:
@@ -76,6 +75,20 @@ class HostSide:
                 server.kill()
 
 
+class HostSide(HostNetwork):
+    """The one of `machine`."""
+
+    def __init__(self, machine: Machine, enter: list[str]) -> None:
+        super().__init__(enter)
+        self.machine = machine
+
+
+def skip_if_impossible(said: str) -> None:
+    """Skip the test if that is why a machine with an uplink did not start."""
+    if "/dev/net/tun" in said or "no right to administer" in said:
+        pytest.skip(f"no uplink is possible here: {said}")
+
+
 @contextmanager
 def machine_with_uplink(rights: Rights, uplink: str = f"xenbr0={HOST}/24") -> Iterator[HostSide]:
     """A machine, and nothing of it afterwards. Skips the test where its uplink is not possible."""
@@ -85,20 +98,23 @@ def machine_with_uplink(rights: Rights, uplink: str = f"xenbr0={HOST}/24") -> It
         try:
             machine = Machine(options=("--uplink", uplink), under=under)
         except AssertionError as error:
-            if "/dev/net/tun" in str(error) or "no right" in str(error):
-                pytest.skip(f"no uplink is possible here: {error}")
+            skip_if_impossible(str(error))
             raise
         try:
             pid = machine.json("info")["uplinks"][0]["namespace_pid"]
             assert (pid is None) == (rights is Rights.ADMINISTERED)
-            enter = under if pid is None else ["nsenter", "-t", str(pid), "--user", "--net"]
-            yield HostSide(machine, enter)
+            yield HostSide(machine, under if pid is None else into(pid))
         finally:
             machine.stop()
         if pid is None:
             assert subprocess.run([*under, "ip", "link", "show", "xenbr0"], capture_output=True).returncode
         else:
             wait_until(lambda: not os.path.exists(f"/proc/{pid}"), what="the end of the uplink's process")
+
+
+def into(pid: int) -> list[str]:
+    """How to enter the namespaces that a machine has made for itself."""
+    return ["nsenter", "-t", str(pid), "--user", "--net"]
 
 
 @contextmanager

@@ -57,8 +57,12 @@ class Deployment:
         self._tell = tell
         self._private = None
         if machine is None:
-            needed = self.project.topology.machine.memory or memory_needed(self.project.plan())
-            self._private = PrivateMachine("topology", needed, cpus=self.project.topology.machine.cpus)
+            plan = self.project.plan()
+            needed = self.project.topology.machine.memory or memory_needed(plan)
+            cpus = self.project.topology.machine.cpus
+            self._private = PrivateMachine(
+                "topology", needed, cpus=cpus, uplinks=list(map(str, plan.uplinks))
+            )
         self.machine = self._private.name if self._private is not None else machine or machines.DEFAULT
         self._folder = folder_of(self.machine)
         self._state = State(self._folder, self.project.name)
@@ -89,7 +93,7 @@ class Deployment:
         with self._state.locked() as state, self._client() as client:
             if started:
                 state.note_machine()
-            self._check_machine(client)
+            self._check_machine(client, plan)
             folder = self.project.folder
             BringUp(client, plan, state, folder, lambda: is_running(self._folder), self._tell).run(names)
 
@@ -167,9 +171,11 @@ class Deployment:
             return False
         wanted = self.project.topology.machine
         memory = wanted.memory or max(machines.DEFAULT_MEMORY, memory_needed(plan))
-        return not is_running(self._folder) and machines.start_machine(self.machine, memory, wanted.cpus)
+        return not is_running(self._folder) and machines.start_machine(
+            self.machine, memory, wanted.cpus, list(map(str, plan.uplinks))
+        )
 
-    def _check_machine(self, client: ControlClient) -> None:
+    def _check_machine(self, client: ControlClient, plan: Plan) -> None:
         """Refuse a machine that runs with less than the topology asks for."""
         wanted = self.project.topology.machine
         about = client.call(Op.info)
@@ -184,6 +190,13 @@ class Deployment:
                 Exit.FAILURE,
                 f"machine '{self.machine}' has {about['nr_cpus']} CPUs, the topology wants {wanted.cpus}; stop it",
             )
+        has_uplinks = {one["bridge"] for one in about["uplinks"]}
+        for uplink in plan.uplinks:
+            if uplink.bridge not in has_uplinks:
+                raise ControlError(
+                    Exit.FAILURE,
+                    f"machine '{self.machine}' has no uplink of {uplink.bridge}, the topology wants one; stop it",
+                )
 
     def _destroy(self, client: ControlClient, own: list[dict[str, Any]]) -> None:
         """End these domains, all at once. One that has just ended by itself is nobody's error."""

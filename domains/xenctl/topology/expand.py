@@ -15,9 +15,19 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, Final
 
+from domains.dom0.toolstack.xlcfg.uplink import UplinkSpec, parse_uplink
 from domains.dom0.toolstack.xlcfg.write import write_config
 from domains.xenctl.topology.addresses import Subnet, mac_of
-from domains.xenctl.topology.model import OWN_KEYS, Disk, Domain, DomainDisk, DomainNetwork, Topology, Wait
+from domains.xenctl.topology.model import (
+    OWN_KEYS,
+    Disk,
+    Domain,
+    DomainDisk,
+    DomainNetwork,
+    Network,
+    Topology,
+    Wait,
+)
 from domains.xenctl.topology.source import Path, Problem
 
 PLACEHOLDER: Final = re.compile(r"(?<!\$)\$\{([^${}]*)\}")
@@ -92,10 +102,11 @@ class Planned:
 
 @dataclass
 class Plan:
-    """All domains by name, in the file's order, and what is wrong."""
+    """All domains by name, in the file's order, what is wrong, and how the machine is to be connected with the host."""
 
     domains: dict[str, Planned] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    uplinks: list[UplinkSpec] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -127,6 +138,7 @@ class Expansion:
         self._instances: dict[str, Instance] = {}
         self._ips: dict[tuple[str, str], str] = {}
         self._macs: set[str] = set()
+        self._uplinks: list[UplinkSpec] = []
 
     def plan(self) -> Plan:
         for key, domain in self._topology.domains.items():
@@ -138,7 +150,7 @@ class Expansion:
                 self._instances[name] = Instance(name, key, index, domain)
         plugs = self._plugs()
         domains = {name: self._planned(instance, plugs[name]) for name, instance in self._instances.items()}
-        return Plan(domains, self._problems)
+        return Plan(domains, self._problems, self._uplinks)
 
     def _refuse(self, path: Path, message: str, at_key: bool = False) -> None:
         problem = Problem(path, message, at_key)
@@ -175,7 +187,17 @@ class Expansion:
                     found[name] = Subnet(network.subnet)
                 except ValueError as error:
                     self._refuse(("networks", name, "subnet"), str(error))
+            if network.uplink is not None:
+                self._uplink(name, network, found.get(name))
         return found
+
+    def _uplink(self, name: str, network: Network, subnet: Subnet | None) -> None:
+        """The host's own address, which no interface gets."""
+        try:
+            address = network.uplink if subnet is None else subnet.take(network.uplink or "")
+            self._uplinks.append(parse_uplink(f"{network.bridge or name}={address}"))
+        except ValueError as error:
+            self._refuse(("networks", name, "uplink"), str(error))
 
     def _plug(
         self, instance: Instance, number: int, wanted: DomainNetwork, subnets: dict[str, Subnet]

@@ -72,6 +72,10 @@ class Network(Part):
         default=None,
         description="IPv4 network, as 10.0.0.0/24: interfaces get its addresses in the file's order",
     )
+    uplink: str | None = Field(
+        default=None,
+        description="The host's address in it, as 10.0.0.254: connects the bridge with the host's network",
+    )
 
     @model_validator(mode="before")
     @classmethod

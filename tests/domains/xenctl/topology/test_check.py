@@ -180,6 +180,14 @@ ONE = f"domains:\n  a: {{kernel: {IDLE}, "
             "networks: {lan: {subnet: 10.0.0.0/24}}\n" + ONE + "networks: [¦{network: lan, ip: 10.1.0.5}]}",
             ["10.1.0.5 is not in 10.0.0.0/24"],
         ),
+        (
+            "networks: {lan: {subnet: 10.0.0.0/24, uplink: ¦10.1.0.5}}\n" + ONE + "networks: [lan]}",
+            ["10.1.0.5 is not in 10.0.0.0/24"],
+        ),
+        (
+            "networks: {lan: {uplink: ¦everywhere}}\n" + ONE + "networks: [lan]}",
+            ["'everywhere' is no IPv4 address, such as 10.0.0.1 or 10.0.0.1/24"],
+        ),
         (ONE + "vif: ¦[mac=5]}", ["vif: '5' is no MAC address"]),
         (ONE + "cmdline: ¦'${ip.lan}'}", ["${ip.lan} stands for nothing here"]),
         (ONE + "memory: 9, maxmem: ¦8}", ["maxmem 8 is less than memory 9"]),

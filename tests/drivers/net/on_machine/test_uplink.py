@@ -1,16 +1,28 @@
 """A bridge that is connected with the host: guests and the host's own programs reach each other, and nothing is left."""
 
+import json
 import os
 import signal
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from domains.xenctl.folder import folder_of, is_running
 from tests.drivers.net.on_machine.stations import GUESTS
-from tests.host_network import HOST, HostSide, Rights, machine_with_uplink
-from tests.machines import XENCTL, pids_of, wait_until
+from tests.host_network import (
+    HOST,
+    HostNetwork,
+    HostSide,
+    Rights,
+    into,
+    machine_with_uplink,
+    plain,
+    skip_if_impossible,
+)
+from tests.machines import REPOSITORY, XENCTL, pids_of, wait_until
 
 SERVER = "10.0.0.1"
 
@@ -66,6 +78,44 @@ def test_nothing_is_left_of_a_machine_that_is_killed_in_mid_transfer(victim: str
 
 def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
+
+
+TOPOLOGY = """
+networks:
+  lan: {subnet: 10.0.0.0/24, uplink: 10.0.0.1}
+domains:
+  web:
+    kernel: python:domains.guests.webserver:WebServer
+    memory: 16
+    networks: [lan]
+    wait: console "serving http"
+"""
+
+
+def test_a_topology_connects_its_network_with_the_host(tmp_path: Path) -> None:
+    file, name = tmp_path / "web.yaml", f"t{uuid.uuid4().hex[:10]}"
+    file.write_text(TOPOLOGY)
+    environment = {**os.environ, "XENCTL_MACHINE": name}
+
+    def xenctl(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [*under, *XENCTL, *words]
+        return subprocess.run(
+            command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    with plain() as under:
+        done = xenctl("up", str(file))
+        skip_if_impossible(done.stderr)
+        try:
+            assert done.returncode == 0, done.stderr
+            about = json.loads(xenctl("info", "--json").stdout)["uplinks"][0]
+            assert (about["bridge"], about["address"], about["ifname"]) == ("lan", "10.0.0.1/24", "lan")
+            assert b"Hello from domain 1" in HostNetwork(into(about["namespace_pid"])).fetch(
+                "http://10.0.0.2/"
+            )
+        finally:
+            xenctl("down", str(file))
+    assert not is_running(folder_of(name))
 
 
 @pytest.mark.parametrize(
