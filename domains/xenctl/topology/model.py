@@ -231,6 +231,9 @@ class Domain(Part):
     max_maptrack_frames: int | None = Field(default=None, ge=0)
     max_grant_version: int | None = Field(default=None, ge=1, le=2)
     max_event_channels: int | None = Field(default=None, ge=1)
+    driver_domain: int | None = Field(
+        default=None, ge=0, le=1, description="1: it may serve devices of others"
+    )
 
 
 OWN_KEYS: Final = ("replicas", "networks", "disks", "after", "wait")
