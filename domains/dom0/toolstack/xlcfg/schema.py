@@ -19,9 +19,9 @@ MAX_NAME: Final = 80
 """Characters of a domain's name."""
 
 IGNORED: Final = frozenset(
-    {"xend_suspend_evtchn_compat", "localtime", "rtc_timeoffset", "nographic", "vnc", "sdl"}
+    {"xend_suspend_evtchn_compat", "localtime", "rtc_timeoffset", "nographic", "vnc", "sdl", "loader"}
 )
-"""Keys that mean nothing to a PV domain without a display; they are read over, as xl does."""
+"""Keys that mean nothing to a PV domain without a display, or no longer; they are read over, as xl does."""
 
 UNSUPPORTED: Final = frozenset(
     """
