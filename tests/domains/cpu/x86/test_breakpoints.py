@@ -76,6 +76,13 @@ def test_data_is_watched_to_the_byte_and_the_trap_comes_after_it(
         assert not bench.q[R13] & 1 << 14, "it was no single step"
 
 
+def test_a_hypercall_sets_breakpoints_as_the_instruction_does(bench: Bench) -> None:
+    set_debugreg = f"mov $%d, %%edi; mov $%d, %%rsi; hypercall {int(Hypercall.set_debugreg)};"
+    program = set_debugreg % (0, WATCHED) + set_debugreg % (7, enable(0, WRITE))
+    labels = run(bench, f"{program} movl $1, DATA + 64; behind: nop")
+    assert bench.q[R12] == labels["behind"]
+
+
 def test_each_breakpoint_has_its_bit(bench: Bench) -> None:
     dr7 = enable(1, WRITE, 8) | enable(2, ACCESS, 1) | enable(3, WRITE, 2)
     run(bench, f"{arm(dr7, 0, WATCHED, WATCHED + 7, WATCHED + 8)} movq $0, DATA + 64")
