@@ -81,6 +81,7 @@ def add_vif(nodes: StoreCalls, domid: DomId, backend: DomId, devid: int, vif: Vi
         "frontend-id": domid,
         "online": 1,
         **{name: value for name, value in optional.items() if value is not None},
+        "script": vif.script,
         "mac": vif.mac,
         "bridge": vif.bridge,
         "handle": devid,

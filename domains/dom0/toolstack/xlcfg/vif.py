@@ -10,10 +10,9 @@ from typing import Any, Final, NamedTuple
 
 from domains.dom0.toolstack.xlcfg.backend import parse_backend
 
-IGNORED: Final = ("script", "model", "type")
-"""What stands in descriptions for Xen and makes no difference here: there are no hotplug scripts, and a PV
-guest has no emulated device.
-"""
+IGNORED: Final = ("model", "type")
+"""What stands in descriptions for Xen and makes no difference here: a PV guest has no emulated device."""
+SCRIPTS: Final = "/etc/xen/scripts"
 RATE: Final = re.compile(r"([0-9]+)([GMK]?)([Bb])/s(?:@([0-9]+)(s|ms|us)?)?")
 MULTIPLES: Final = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3}
 MICROSECONDS: Final = {None: 1000**2, "s": 1000**2, "ms": 1000, "us": 1}
@@ -44,6 +43,8 @@ class Vif:
     ip: str | None = None
     rate: Rate | None = None
     mtu: int | None = None
+    script: str = f"{SCRIPTS}/vif-bridge"
+    """Stands in the store, as libxl writes it; nobody runs it here."""
     backend: str | None = None
     """The driver domain that serves it, by name or id; None is Dom0."""
 
@@ -108,6 +109,11 @@ def parse_rate(text: str) -> Rate:
     return Rate(in_interval, usecs)
 
 
+def parse_script(text: str) -> str:
+    """A hotplug script: a path, or a name in Xen's own folder."""
+    return text if text.startswith("/") else f"{SCRIPTS}/{text}"
+
+
 def parse_mtu(text: str) -> int:
     """Bytes of the largest IP packet."""
     if not text.isascii() or not text.isdigit() or int(text[:6]) not in MTU_RANGE:
@@ -122,6 +128,7 @@ PARSERS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "ip": ("ip", parse_ip),
     "rate": ("rate", parse_rate),
     "mtu": ("mtu", parse_mtu),
+    "script": ("script", parse_script),
     "backend": ("backend", parse_backend),
 }
 UNSUPPORTED: Final[dict[str, tuple[str, ...]]] = {

@@ -44,6 +44,7 @@ def test_the_store_says_of_an_interface_what_libxl_would(machine: Machine, tmp_p
         f"{back}0/mac": mac,
         f"{back}0/bridge": "xenbr0",
         f"{back}0/online": "1",
+        f"{back}0/script": "/etc/xen/scripts/vif-bridge",
         f"{back}0/state": "4",
         f"{back}0/hotplug-status": "connected",
         f"{back}1/bridge": "lan",
@@ -51,6 +52,7 @@ def test_the_store_says_of_an_interface_what_libxl_would(machine: Machine, tmp_p
         f"{back}1/ip": "10.0.0.1",
         f"{back}1/rate": "20000,20000",
         f"{back}1/vifname": "web0",
+        f"{back}1/script": "/x",
         f"{front}1/mtu": "9000",
     }
     assert wanted.items() <= nodes.items()
