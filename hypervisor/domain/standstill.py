@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from hypervisor.domain.domain import Domain
+from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.public.types import DomId
 from hypervisor.sched.timers import Timer
@@ -41,7 +41,7 @@ class Standstill:
         hv, domid = self._hv, granter.domid
         if hv.atomics is not None and granter.mailbox.atomic_guest:
             return True
-        running = [vcpu for vcpu in granter.vcpus if not hv.is_stopped(vcpu)]
+        running = [] if granter.life is not Life.ALIVE else [v for v in granter.vcpus if not at_rest(v)]
         if running:
             self._asked.add(domid)
             for vcpu in running:
@@ -67,3 +67,8 @@ class Standstill:
         del self._held[domain.domid]
         for vcpu in domain.vcpus:
             self._hv.go_on(vcpu)
+
+
+def at_rest(vcpu: Vcpu) -> bool:
+    """It is in the hypervisor, or was taken off its CPU between two instructions: by force it may be in the middle of one."""
+    return vcpu.waiting_seq is not None or (vcpu.unit.cpu is None and not vcpu.unit.frozen)

@@ -15,6 +15,7 @@ from hypervisor.public.grant_table import (
     GTF_writing,
 )
 from hypervisor.public.sched import SCHEDOP_yield
+from hypervisor.public.vcpu import RunState
 from hypervisor.public.xen import DOMID_SELF, Hypercall
 from tests.hypervisor.grants.granting import HOST, PERMIT, READONLY, by_frame, by_ref
 from tests.inprocess import BLOCKED
@@ -118,6 +119,19 @@ def test_a_granter_is_not_held_for_long_when_nobody_asks_again(house, granter):
 
     wait_until(goes_on, 10, "the end of the hold")
     assert yields(house) == 0
+
+
+def test_a_granter_taken_off_its_cpu_by_force_is_not_at_rest(house, granter):
+    """It may be in the middle of the very instruction that changes the entry."""
+    hv, unit = house.machine.hv, granter.vcpu.unit
+    hv.slices.sleep(unit, hv.now(), RunState.RUNSTATE_offline)
+    unit.frozen = True
+    va = house.dom0.page(0).va
+    assert house.dom0.map(house.dom1, 8, va).status == GNTST_eagain
+    assert house.dom1.entry(8).flags == PERMIT
+    granter.stop()
+    assert house.dom0.map(house.dom1, 8, va).status == GNTST_okay
+    unit.frozen = False
 
 
 def test_nobody_is_stopped_by_who_was_offered_nothing(house, granter):
