@@ -60,7 +60,7 @@ class Machine:
     def xenctl(
         self,
         *words: str | Path,
-        timeout: float = 20,
+        timeout: float = 60,
         stdin: str | None = None,
         under: Sequence[str] = (),
     ) -> subprocess.CompletedProcess[str]:

@@ -48,7 +48,8 @@ class Probe(Guest):
 
 
 def pid_of(machine: Machine, name: str) -> int:
-    return int(machine.domains()[name]["pid"])
+    """Its process's, once the supervisor has told the core of it."""
+    return int(wait_until(lambda: machine.domains()[name]["pid"], what="the domain's process"))
 
 
 def process_named(machine: Machine, name: str) -> int:
