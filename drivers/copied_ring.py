@@ -5,7 +5,7 @@ Source: Xen public/io/ring.h, GNTTABOP_copy in public/grant_table.h. Why: docs/d
     seen     req_prod, rsp_event and the entries as they were when last copied from the front's page
     mine     rsp_prod, req_event and the responses, as they are to be in the front's page
 
-    push          mine ─► responses, then rsp_prod;      then rsp_event ─► seen
+    push          mine ─► responses, then rsp_prod;      then rsp_event ─► seen, and what final_check will ask for
     final_check   mine ─► req_event;                     then req_prod, then the entries ─► seen
 
 A live ring can be copied because each of its words has one writer, and what this end writes (responses where it has taken the
@@ -73,6 +73,8 @@ class CopiedBackRing(BackRing):
         super().__init__(seen, request, response)
         self._mine = mine
         self._my_index = mine[:HEADER_SIZE].cast("I")
+        self._asked = False  # final_check was called since the last push
+        self._answered = False  # and what it would do now, push has done
         self._rows = templates(domid, ref, *(page.mfn for page in self._pages))
         status = self._perform(self._new_requests())
         if status != GNTST_okay:
@@ -80,23 +82,33 @@ class CopiedBackRing(BackRing):
             raise GrantError(status, f"copy of grant {ref} of d{domid}")
 
     def push(self) -> bool:
+        """Whoever asked after the last push whether more had come will ask again: the answer is fetched along with it."""
         old, new = self._pushed, self._prod
         if old == new:
             return False
         self._my_index[RSP_PROD] = self._pushed = new
-        self._copy(*self._responses(old, new), out(RSP_PROD), Piece(RSP_EVENT * WORD, WORD))
+        ask = self._asked and not self._unconsumed()
+        self._asked = False
+        last = self._wake_at(1) if ask else ()
+        self._copy(*self._responses(old, new), out(RSP_PROD), Piece(RSP_EVENT * WORD, WORD), *last)
+        self._answered = ask
         return (new - self._index[RSP_EVENT]) & INDEX_MASK < (new - old) & INDEX_MASK
 
     def final_check(self, wanted: int = 1) -> bool:
-        if self._unconsumed() >= wanted:
-            return True
-        self._my_index[REQ_EVENT] = (self._cons + wanted) & INDEX_MASK
-        self._copy(out(REQ_EVENT), *self._new_requests())
+        answered, self._answered, self._asked = self._answered, False, wanted == 1
+        if self._unconsumed() < wanted and not (answered and wanted == 1):
+            self._copy(*self._wake_at(wanted))
         return self._unconsumed() >= wanted
+
+    def _wake_at(self, wanted: int) -> tuple[Piece, ...]:
+        """Have the front notify when so many requests wait; then look for them once more."""
+        self._my_index[REQ_EVENT] = (self._cons + wanted) & INDEX_MASK
+        return out(REQ_EVENT), *self._new_requests()
 
     @property
     def waiting(self) -> int:
         """How many requests are known to wait; looks for new ones if none are. Raises RingBroken."""
+        self._answered = False
         if not self._unconsumed():
             self._copy(*self._new_requests())
         return self._unconsumed()

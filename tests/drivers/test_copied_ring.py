@@ -45,7 +45,9 @@ class Shared:
 
 
 class HonestEndsCopied(HonestEnds):
-    """The same, but that one `take` may give less than all that waits: what was seen already comes first."""
+    """The same, but that one `take` may give less than all that waits: what was seen already comes first. And the back may
+    find nothing where its last look was before the front's: then the front has rung.
+    """
 
     def ends(self, start: int) -> tuple[FrontRing, CopiedBackRing]:
         shared = Shared(start)
@@ -57,9 +59,16 @@ class HonestEndsCopied(HonestEnds):
         assert bool(waiting) == bool(self.shown_requests)
         super().take_requests(min(limit, waiting))
 
+    @rule()
+    def back_goes_to_sleep(self) -> None:
+        work = self.back.final_check()
+        assert work == (self.shown_requests > 0) or self.rung
+        self.back_sleeps = not (work or self.rung)
+        self.rung = False
+
 
 TestHonestEndsCopied = HonestEndsCopied.TestCase
-TestHonestEndsCopied.settings = settings(deadline=None, max_examples=50)
+TestHonestEndsCopied.settings = settings(deadline=None)
 
 
 @settings(deadline=None)

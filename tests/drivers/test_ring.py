@@ -93,6 +93,7 @@ class HonestEnds(RuleBasedStateMachine):
         self.responses: deque[int] = deque()  # answered, not taken by the front
         self.shown_responses = 0
         self.front_sleeps = self.back_sleeps = False
+        self.rung = False  # an event has come that the back has not answered yet
 
     def ends(self, start: int) -> tuple[FrontRing, BackRing]:
         return both(page(), start)
@@ -113,6 +114,7 @@ class HonestEnds(RuleBasedStateMachine):
         assert notify or not (fresh and self.back_sleeps), "the back sleeps on work it was not told of"
         if notify:
             self.back_sleeps = False
+            self.rung = True
 
     @rule(limit=st.integers(1, 40))
     def take_requests(self, limit: int) -> None:
