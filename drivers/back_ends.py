@@ -95,7 +95,13 @@ class BackEnds(Generic[D]):
             except (XenError, ValueError):
                 return  # gone again, or not complete yet: its next change is seen
             self._devices[path] = device
-        if not device.reconcile():
+        try:
+            there = device.reconcile()
+        except XenError as error:  # the store, of a domain that may not have as many nodes
+            print(f"{path} is not served: {error}")
+            device.release()
+            there = False
+        if not there:
             del self._devices[path]
 
     def _children(self, path: str) -> list[str]:

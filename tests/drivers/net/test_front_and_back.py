@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from domains.dom0.xenstore.quota import Quota
 from drivers.net import checksum
 from drivers.net.fair_queue import SOURCE_BYTES
 from drivers.net.protocol import Packet
 from drivers.ring import REQ_PROD
 from drivers.xenbus import DeviceError
 from hypervisor.public.io.netif import netif_tx_request
-from hypervisor.public.types import PAGE_SIZE
+from hypervisor.public.types import PAGE_SIZE, DomId
 from tests.drivers.net.network import Network, Station, frame
 
 BROADCAST = b"\xff" * 6
@@ -161,6 +162,19 @@ def test_a_front_whose_driver_domain_is_gone_holds_nothing_and_says_so() -> None
     assert not a.guest.events.channels
     with pytest.raises(DeviceError):
         a.nic.send(frame(BROADCAST, a.mac))
+
+
+def test_a_device_for_which_the_store_has_no_room_is_not_served_and_harms_no_other() -> None:
+    network = Network(9)
+    a, b = Station(network, 1), Station(network, 2)
+    owned = network.machine.store.domains.usage_of(DomId(9))[Quota.NODES]
+    network.machine.store.limits[Quota.NODES] = owned + 8  # what the toolstack writes, and no more
+    with pytest.raises(DeviceError):
+        Station(network, 3)
+    assert sorted(network.back.devices) == ["backend/vif/1/0", "backend/vif/2/0"]
+    a.nic.send(frame(b.mac, a.mac))
+    network.machine.settle()
+    assert b.received == [frame(b.mac, a.mac)]
 
 
 def test_a_front_that_was_closed_stays_closed_wherever_it_is_plugged_in() -> None:
