@@ -17,7 +17,7 @@ BOOT_SECONDS = 600
 GRUB_CFG = """
 ls (xen/xvda)/
 cat /hello.txt
-linux /vmlinux console=hvc0 task=disk
+linux /vmlinux console=hvc0 noreplace-smp task=disk
 initrd /initramfs.img
 boot
 """
