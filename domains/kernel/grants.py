@@ -9,6 +9,7 @@ compare-and-exchange on the entry's first word. Source: Xen public/grant_table.h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -261,11 +262,15 @@ class Grants:
             row["len"], row["flags"] = op.length, flags
         return self.copy_rows(rows)
 
-    def copy_rows(self, rows: np.ndarray[tuple[int], np.dtype[np.void]]) -> list[int]:
-        """The same for an array of gnttab_copy.dtype, filled by whoever copies much."""
+    def copy_rows(
+        self, rows: np.ndarray[tuple[int], np.dtype[np.void]], tries: int | None = None
+    ) -> list[int]:
+        """The same for an array of gnttab_copy.dtype, filled by whoever copies much, and may come back for what
+        is GNTST_eagain after so many tries.
+        """
         statuses = np.full(len(rows), GNTST_eagain, np.int16)
         again = np.arange(len(rows))
-        for _ in self._tries():
+        for _ in islice(self._tries(), tries):
             for first in range(0, len(again), BATCH):
                 some = again[first : first + BATCH]
                 statuses[some] = self._hypercalls.hypercall_grant_copy(rows[some])["status"]

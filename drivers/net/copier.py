@@ -1,20 +1,30 @@
 """Copies packets between guests' granted pages and this domain, many at once, by grant copy.
 
 Owns a few pages of this domain that everything passes through. Xen checks each reference, offset and length
-(G13), so a front's lie is one failed part.
+(G13), so a front's lie is one failed part. What Xen cannot copy yet, because the front's guest has not come to a
+standstill, is put off: its owner comes again with it, and nobody else waits.
 """
 
 from collections.abc import Sequence
+from enum import Enum, auto
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from domains.kernel.kernel import Kernel
-from hypervisor.public.grant_table import GNTCOPY_dest_gref, GNTCOPY_source_gref, GNTST_okay, gnttab_copy
+from hypervisor.public.grant_table import (
+    GNTCOPY_dest_gref,
+    GNTCOPY_source_gref,
+    GNTST_eagain,
+    GNTST_okay,
+    gnttab_copy,
+)
 from hypervisor.public.types import PAGE_SIZE, DomId
 from hypervisor.public.xen import DOMID_SELF
 
 PAGES: Final = 64
+TRIES: Final = 8
+"""How often Xen is asked for one batch before what it cannot do yet is put off."""
 
 
 class Part(NamedTuple):
@@ -32,6 +42,18 @@ class Filling(NamedTuple):
     domid: DomId
     ref: int
     data: memoryview
+
+
+class Outcome(Enum):
+    """What became of a copy."""
+
+    DONE = auto()
+    REFUSED = auto()
+    PUT_OFF = auto()
+
+
+OUTCOMES: Final = {int(GNTST_okay): Outcome.DONE, int(GNTST_eagain): Outcome.PUT_OFF}
+"""Every other status is a refusal."""
 
 
 class Copier:
@@ -52,25 +74,24 @@ class Copier:
             rows[mine]["domid"] = DOMID_SELF
             rows["flags"] = flags
 
-    def fetch(self, parts: Sequence[Part]) -> list[bytes | None]:
-        """The bytes of each part; None where Xen refused."""
-        found: list[bytes | None] = []
+    def fetch(self, parts: Sequence[Part]) -> list[bytes | Outcome]:
+        """The bytes of each part, or why there are none."""
+        found: list[bytes | Outcome] = []
         for at in range(0, len(parts), PAGES):
             domids, refs, offsets, sizes = zip(*parts[at : at + PAGES], strict=True)
             rows = self._fetching[: len(refs)]
             theirs = rows["source"]
             theirs["domid"], theirs["u"]["ref"], theirs["offset"] = domids, refs, offsets
             rows["len"] = sizes
-            statuses = self._kernel.grants.copy_rows(rows)
             found += [
-                bytes(view[:size]) if status == GNTST_okay else None
-                for view, size, status in zip(self._views, sizes, statuses, strict=False)
+                bytes(view[:size]) if outcome is Outcome.DONE else outcome
+                for view, size, outcome in zip(self._views, sizes, self._copy(rows), strict=False)
             ]
         return found
 
-    def deliver(self, fillings: Sequence[Filling]) -> list[bool]:
-        """Fill each page; whether Xen did it."""
-        done: list[bool] = []
+    def deliver(self, fillings: Sequence[Filling]) -> list[Outcome]:
+        """Fill each page."""
+        done: list[Outcome] = []
         for at in range(0, len(fillings), PAGES):
             domids, refs, pieces = zip(*fillings[at : at + PAGES], strict=True)
             for view, data in zip(self._views, pieces, strict=False):
@@ -79,5 +100,9 @@ class Copier:
             theirs = rows["dest"]
             theirs["domid"], theirs["u"]["ref"] = domids, refs
             rows["len"] = [len(data) for data in pieces]
-            done += [status == GNTST_okay for status in self._kernel.grants.copy_rows(rows)]
+            done += self._copy(rows)
         return done
+
+    def _copy(self, rows: np.ndarray[tuple[int], np.dtype[np.void]]) -> list[Outcome]:
+        statuses = self._kernel.grants.copy_rows(rows, TRIES)
+        return [OUTCOMES.get(status, Outcome.REFUSED) for status in statuses]

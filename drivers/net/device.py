@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from domains.kernel.kernel import Kernel
 from drivers.back_device import BackDevice, FrontError, Nodes
 from drivers.front_rings import FrontRings, reach
-from drivers.net.copier import Filling, Part
+from drivers.net.copier import Filling, Outcome, Part
 from drivers.net.credit import Credit
 from drivers.net.protocol import Node, Packet
 from drivers.net.rx_server import RxServer
@@ -70,7 +70,7 @@ class NetDevice(BackDevice):
         """What is to be copied of what the front sends, of so many slots."""
         return self._connection.tx.take(most) if self._connection else []
 
-    def sent(self, pieces: list[bytes | None]) -> None:
+    def sent(self, pieces: list[bytes | Outcome]) -> None:
         """The bytes of what was taken: answer it, and hand the packets on."""
         if self._connection is None:
             return
@@ -83,7 +83,7 @@ class NetDevice(BackDevice):
         """What is to be copied of so many slots that the front is to get."""
         return self._connection.rx.match(most) if self._connection else []
 
-    def given(self, done: list[bool]) -> None:
+    def given(self, done: list[Outcome]) -> None:
         """What of that was copied: answer it."""
         if self._connection is not None:
             self.bell |= self._connection.rx.finish(done)

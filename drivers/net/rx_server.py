@@ -8,13 +8,13 @@ posted page as well; a front that does not take such gets the many. Packets for 
 pages wait here, up to a limit for each port they come from; what comes then is dropped and counted.
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from drivers.net import checksum
-from drivers.net.copier import Filling
+from drivers.net.copier import Filling, Outcome
 from drivers.net.fair_queue import FairQueue
 from drivers.net.protocol import MAX_PACKET, Packet, gso_extra
 from drivers.net.segmentation import split
@@ -73,20 +73,28 @@ class RxServer:
 
     def match(self, most: int) -> list[Filling]:
         """What is to be copied where, of a packet that can go now, and more in at most so many slots. Raises RingBroken."""
-        self._matched = self._parts(*self._match(most)) if self._queue else []
+        if not self._matched and self._queue:
+            self._matched = self._parts(*self._match(most))
         return [Filling(self._domid, page.ref, page.data) for page in self._matched]
 
-    def finish(self, done: Iterable[bool]) -> bool:
-        """Answer what was matched, as far as it was `done`; whether the front wants to hear of it."""
-        pages, self._matched = self._matched, []
-        for (id, _, flags, data, extra), okay in zip(pages, done, strict=True):
-            self._answer[0] = (id, 0, flags, len(data) if okay else NETIF_RSP_ERROR)
+    def finish(self, done: Sequence[Outcome]) -> bool:
+        """Answer what was matched, as far as it is `done`, but no part of a packet of which another part was put off;
+        whether the front wants to hear of it.
+        """
+        count = done.index(Outcome.PUT_OFF) if Outcome.PUT_OFF in done else len(done)
+        while count and self._matched[count - 1].flags & MORE_DATA:
+            count -= 1
+        pages, self._matched = self._matched[:count], self._matched[count:]
+        for (id, _, flags, data, extra), outcome in zip(pages, done, strict=False):
+            self._answer[0] = (id, 0, flags, len(data) if outcome is Outcome.DONE else NETIF_RSP_ERROR)
             self._ring.put([self._answer.tobytes(), extra] if extra else [self._answer.tobytes()])
         return bool(pages) and self._ring.push()
 
     def more(self) -> bool:
         """Whether the next packet can go; if there is one, the front will say when it can. Raises RingBroken."""
-        return bool(self._queue) and self._ring.final_check(self._queue.first().slots)
+        return bool(self._matched) or (
+            bool(self._queue) and self._ring.final_check(self._queue.first().slots)
+        )
 
     def _match(self, most: int) -> tuple[list[Packet], bytes]:
         """The packets that can go now, and the posted pages that they fill."""

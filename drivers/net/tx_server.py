@@ -8,7 +8,8 @@ A packet lies in a chain of slots (Xen public/io/netif.h):
 
 Everything a front says is checked: sizes, page bounds, the number of slots, what stands in an extra info. A
 bad packet gets NETIF_RSP_ERROR on each of its slots and goes nowhere; every slot is answered once, in order.
-Packets for which the interface's rate leaves no credit are held, and nothing is taken behind them.
+Packets for which the interface's rate leaves no credit are held, and so are those that cannot be copied yet; nothing is
+taken behind them.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +18,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from drivers.net.copier import Part
+from drivers.net.copier import Outcome, Part
 from drivers.net.credit import Credit
 from drivers.net.protocol import MAX_PACKET, MAX_SLOTS, MIN_PACKET, Packet
 from drivers.net.segmentation import can_split
@@ -57,6 +58,7 @@ class Chain:
     flags: int = 0  # of its first slot
     more: bool = False  # another slot with data follows
     bad: bool = False
+    paid: bool = False  # out of the interface's credit
     gso_size: int = 0
     ids: list[int | None] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
@@ -100,6 +102,7 @@ class TxServer:
         self._domid = domid
         self._limit = limit
         self._held: list[Chain] = []
+        self._put_off = False  # what is held is to be tried again
         self._taken: list[Chain] = []
         self._chain: Chain | None = None
         self._in_extras = False
@@ -111,19 +114,21 @@ class TxServer:
         self._taken, self._held = self._within_limit(chains)
         return [part for chain in self._taken if not chain.bad for part in chain.parts]
 
-    def finish(self, pieces: Iterable[bytes | None]) -> tuple[list[Packet], bool]:
-        """Answer what was taken, of which these are the parts' bytes; the good packets, and whether the front wants
-        to hear of it.
+    def finish(self, pieces: Iterable[bytes | Outcome]) -> tuple[list[Packet], bool]:
+        """Answer what was taken, of which these are the parts' bytes, up to what was put off; the good packets, and
+        whether the front wants to hear of it.
         """
-        chains, self._taken = self._taken, []
-        packets = self._join(chains, iter(pieces))
+        taken, self._taken = self._taken, []
+        packets, count = self._join(taken, iter(pieces))
+        chains, later = taken[:count], taken[count:]
+        self._held, self._put_off = later + self._held, bool(later)
         for chain in chains:
             self._respond(chain)
         return packets, bool(chains) and self._ring.push()
 
     def more(self) -> bool:
         """Whether there is something to take; if not, the front will say when there is. Raises RingBroken."""
-        return not self._held and self._ring.final_check()
+        return self._put_off or (not self._held and self._ring.final_check())
 
     def _take(self, most: int) -> list[Chain]:
         """The packets that end with at most so many new slots."""
@@ -144,9 +149,10 @@ class TxServer:
         credit, clock, later = self._limit
         now = clock()
         for at, chain in enumerate(chains):
-            if not chain.bad and not credit.take(chain.size, now):
+            if not chain.bad and not chain.paid and not credit.take(chain.size, now):
                 later(credit.wait(chain.size, now))
                 return chains[:at], chains[at:]
+            chain.paid = True
         return chains, []
 
     def _add(self, request: tuple[int, int, int, int, int], extra: np.void, chains: list[Chain]) -> None:
@@ -172,20 +178,24 @@ class TxServer:
         chains.append(chain)
         self._chain = Chain(bad=True, more=chain.more) if goes_on else None  # the rest is no packet either
 
-    def _join(self, chains: list[Chain], pieces: Iterator[bytes | None]) -> list[Packet]:
-        """The good packets; those of which Xen refused a part turn bad."""
-        packets = []
-        for chain in chains:
+    def _join(self, chains: list[Chain], pieces: Iterator[bytes | Outcome]) -> tuple[list[Packet], int]:
+        """The good packets of the chains before the first that was put off, and how many chains these are. Those of
+        which Xen refused a part turn bad.
+        """
+        packets: list[Packet] = []
+        for count, chain in enumerate(chains):
             if chain.bad:
                 continue
             data = [next(pieces) for _ in chain.parts]
-            whole = b"".join(piece for piece in data if piece is not None)
+            if Outcome.PUT_OFF in data:
+                return packets, count
+            whole = b"".join(piece for piece in data if isinstance(piece, bytes))
             if len(whole) != chain.size or (chain.gso_size and not can_split(whole, chain.gso_size)):
                 chain.bad = True
                 continue
             blank, valid = bool(chain.flags & CSUM_BLANK), bool(chain.flags & DATA_VALIDATED)
             packets.append(Packet(whole, blank or chain.gso_size > 0, valid, chain.gso_size))
-        return packets
+        return packets, len(chains)
 
     def _respond(self, chain: Chain) -> None:
         status = NETIF_RSP_ERROR if chain.bad else NETIF_RSP_OKAY

@@ -199,6 +199,8 @@ class Grants:
         self._next = 8
         self._handles: dict[int, list[tuple[Grant, int]]] = {}
         self.copies = 0
+        self.busy: set[int] = set()
+        """Domains that do not come to a standstill."""
 
     def grant_access(self, domid: DomId, mfn: Mfn, readonly: bool = False) -> GrantRef:
         self._next += 1
@@ -227,10 +229,15 @@ class Grants:
         self._handles[first] = [(grant, first + at) for at, grant in enumerate(grants)]
         return GrantMapping(VAddr(first * PAGE_SIZE), tuple(range(first, first + len(grants))))
 
-    def copy_rows(self, rows: NDArray[Any]) -> list[int]:
-        """Operations of gnttab_copy.dtype, each with Xen's checks (G13)."""
+    def copy_rows(self, rows: NDArray[Any], tries: int | None = None) -> list[int]:
+        """Operations of gnttab_copy.dtype, each with Xen's checks (G13). Of a domain in `busy` nothing can be copied."""
         self.copies += 1
-        return [self._copy(row) for row in rows]
+        return [
+            int(GrantStatus.GNTST_eagain)
+            if {row["source"]["domid"], row["dest"]["domid"]} & self.busy
+            else self._copy(row)
+            for row in rows
+        ]
 
     def copy_in_order(self, rows: NDArray[Any]) -> int:
         """The status of the first that fails; the others are performed all the same."""
