@@ -1,14 +1,13 @@
 """Disks served by a driver domain on a real machine: what was acknowledged is in the image, whatever dies when."""
 
-import os
-import signal
 from pathlib import Path
 
 from tests.drivers.block.test_on_machine import OPEN, disk_line, random_image, said
+from tests.drivers.net.on_machine.test_driver_domain import await_another, kill
 from tests.machines import REPOSITORY, Machine, wait_until
 
 GUESTS = REPOSITORY / "domains" / "guests"
-SECTORS = 500
+SECTORS = 200
 WRITER = (
     OPEN
     + f"""
@@ -41,15 +40,6 @@ def written(machine: Machine) -> int:
     return int(said(machine, "written") or -1)
 
 
-def kill(machine: Machine) -> None:
-    """SIGKILL the driver domain, and wait for the one that is made instead."""
-    domain = machine.domains()["diskdom"]
-    os.kill(int(domain["pid"]), signal.SIGKILL)
-    wait_until(
-        lambda: machine.domains().get("diskdom", domain)["domid"] != domain["domid"], what="another diskdom"
-    )
-
-
 def test_writes_go_on_over_the_deaths_of_their_driver_domain(clean_machine: Machine, tmp_path: Path) -> None:
     image = tmp_path / "disk.img"
     random_image(image, 1 << 20)
@@ -59,7 +49,7 @@ def test_writes_go_on_over_the_deaths_of_their_driver_domain(clean_machine: Mach
     for _ in range(2):
         before = written(clean_machine)
         wait_until(lambda before=before: written(clean_machine) > before, what="writes")
-        kill(clean_machine)
+        await_another(clean_machine, "diskdom", kill(clean_machine, "diskdom"))
     before = written(clean_machine)
     wait_until(lambda: written(clean_machine) > before + SECTORS, what="more writes than there are sectors")
     assert clean_machine.xenctl("shutdown", "guest").returncode == 0

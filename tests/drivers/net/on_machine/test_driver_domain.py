@@ -35,8 +35,11 @@ def create(machine: Machine, *words: str | Path) -> str:
 
 
 def kill(machine: Machine, name: str) -> int:
-    """SIGKILL a domain's process; the id that the domain had."""
-    domain = machine.domains()[name]
+    """SIGKILL a domain's process, once the core knows it; the id that the domain had."""
+    domain = wait_until(
+        lambda: next((d for d in machine.domains().values() if d["name"] == name and d["pid"]), None),
+        what=f"the process of {name}",
+    )
     os.kill(int(domain["pid"]), signal.SIGKILL)
     return int(domain["domid"])
 
