@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
+from typing import Final
 
 import pytest
 
@@ -22,6 +24,9 @@ from tests.machines import Machine, wait_until
 HOST = "10.0.0.254"
 WITHOUT_RIGHTS = ("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-all")
 FETCH = "import sys, urllib.request as r; sys.stdout.buffer.write(r.urlopen(sys.argv[1], timeout=20).read())"
+
+
+TOOLS: Final = ("ip", "nsenter", "setpriv", "unshare")
 
 
 class Rights(Enum):
@@ -83,6 +88,12 @@ class HostSide(HostNetwork):
         self.machine = machine
 
 
+def skip_without_tools() -> None:
+    """Skip the test where the host's end of an uplink cannot be looked at."""
+    if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
+        pytest.skip(f"{' '.join(missing)} of iproute2 and util-linux is not installed")
+
+
 def skip_if_impossible(said: str) -> None:
     """Skip the test if that is why a machine with an uplink did not start."""
     if "/dev/net/tun" in said or "no right to administer" in said:
@@ -92,6 +103,7 @@ def skip_if_impossible(said: str) -> None:
 @contextmanager
 def machine_with_uplink(rights: Rights, uplink: str = f"xenbr0={HOST}/24") -> Iterator[HostSide]:
     """A machine, and nothing of it afterwards. Skips the test where its uplink is not possible."""
+    skip_without_tools()
     if rights is Rights.ADMINISTERED and os.geteuid() != 0:
         pytest.skip("needs root, to make a network namespace that it may administer")
     with namespace() if rights is Rights.ADMINISTERED else plain() as under:

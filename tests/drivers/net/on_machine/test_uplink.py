@@ -21,10 +21,12 @@ from tests.host_network import (
     machine_with_uplink,
     plain,
     skip_if_impossible,
+    skip_without_tools,
 )
 from tests.machines import REPOSITORY, XENCTL, pids_of, wait_until
 
 SERVER = "10.0.0.1"
+pytestmark = pytest.mark.needs_iproute2
 
 
 @pytest.fixture(params=list(Rights), ids=lambda rights: rights.name.lower())
@@ -93,6 +95,7 @@ domains:
 
 
 def test_a_topology_connects_its_network_with_the_host(tmp_path: Path) -> None:
+    skip_without_tools()
     file, name = tmp_path / "web.yaml", f"t{uuid.uuid4().hex[:10]}"
     file.write_text(TOPOLOGY)
     environment = {**os.environ, "XENCTL_MACHINE": name}
