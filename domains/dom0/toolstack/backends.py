@@ -91,7 +91,7 @@ class Backends:
         """Plug devices in again, until their front ends have noticed.
 
         A front end may be so slow that it sees the new nodes before it has missed the old ones, or is leaving the old
-        back end still and closes the new one; Linux before 6.18 then never connects. Such nodes go once more, for as
+        back end still and closes the new one; Debian's Linux then never connects. Such nodes go once more, for as
         long as it may take to notice that.
         """
 
