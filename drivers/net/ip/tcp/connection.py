@@ -326,8 +326,11 @@ class Connection:
         self._sender.sent(piece, self._clock.now())
 
     def _acknowledge(self) -> None:
+        """From behind all that was ever sent: after a time-out, `nxt` is where the other end takes nothing any more, not even
+        what it acknowledges (RFC 9293 §3.10.7.4), and two such ends would answer each other for ever.
+        """
         if self._state not in (State.CLOSED, *OPENING) or self._state is State.SYN_RECEIVED:
-            self._send(self._sender.nxt, ACK)
+            self._send(self._sender.top, ACK)
 
     def _send(
         self, seq: int, flags: int, data: bytes = b"", mss: int | None = None, scale: int | None = None

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from drivers.net.ip.tcp.connection import BUFFER, Connection, State
@@ -65,6 +65,9 @@ def test_nothing_is_remembered_after_both_ends_have_closed() -> None:
     sizes=st.tuples(st.integers(0, 60_000), st.integers(0, 60_000)),
     device=st.sampled_from(Device),
 )
+@example(
+    8192, 0.1, 0.0, 5_000_000, (7301, 7301), Device.NO_SUCH
+)  # both time out, then acknowledge each other's FIN
 def test_loss_doubling_and_disorder_change_nothing(
     seed: int, loss: float, doubling: float, jitter: int, sizes: tuple[int, int], device: Device
 ) -> None:
