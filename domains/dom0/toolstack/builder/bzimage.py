@@ -7,8 +7,8 @@
     0x248  payload_offset    bytes from the protected-mode code, which follows the sectors
     0x24c  payload_length
 
-Source: Linux Documentation/arch/x86/boot.rst. Every packer is a library's; what comes out is bounded by
-MAX_UNPACKED.
+Source: Linux Documentation/arch/x86/boot.rst. Every packer is a library's; what comes out is bounded by the
+memory of the domain that it is for, and by MAX_UNPACKED.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def is_bzimage(data: bytes) -> bool:
     return len(data) >= 0x250 and data[0x1FE:0x200] == b"\x55\xaa" and data[0x202:0x206] == b"HdrS"
 
 
-def payload_of(data: bytes, name: str) -> bytes:
-    """The unpacked payload of a bzImage; `name` is for messages. Raises ToolstackError."""
+def payload_of(data: bytes, name: str, most: int = MAX_UNPACKED) -> bytes:
+    """The unpacked payload of a bzImage, `most` bytes; `name` is for messages. Raises ToolstackError."""
 
     def number(at: int, size: int) -> int:
         return int.from_bytes(data[at : at + size], "little")
@@ -53,7 +53,7 @@ def payload_of(data: bytes, name: str) -> bytes:
     length = number(0x24C, 4)
     if not length or start + length > len(data):
         raise ToolstackError(f"kernel {name}: its payload reaches beyond the end of the file")
-    return unpack(data[start : start + length], name)
+    return unpack(data[start : start + length], name, most)
 
 
 def packed_as(data: bytes) -> str | None:
@@ -61,45 +61,47 @@ def packed_as(data: bytes) -> str | None:
     return next((packer for packer, (mark, _) in PACKERS.items() if data.startswith(mark)), None)
 
 
-def unpack(data: bytes, name: str) -> bytes:
-    """`data` unpacked by what its first bytes name; as it is if it is an ELF file. Raises ToolstackError."""
+def unpack(data: bytes, name: str, most: int = MAX_UNPACKED) -> bytes:
+    """`data` unpacked by what its first bytes name, to `most` bytes; as it is if it is an ELF file. Raises
+    ToolstackError.
+    """
     if data.startswith(b"\x7fELF"):
         return data
     packer = packed_as(data)
     if packer is None:
         raise ToolstackError(f"kernel {name}: packed in an unknown way (it begins with {data[:4].hex()})")
     try:
-        return PACKERS[packer][1](data)
+        return PACKERS[packer][1](data, min(most, MAX_UNPACKED))
     except Damaged as error:
         raise ToolstackError(f"kernel {name}: its {packer} payload is damaged ({error})") from None
 
 
-def unpack_gzip(data: bytes) -> bytes:
+def unpack_gzip(data: bytes, most: int) -> bytes:
     unpacker = zlib.decompressobj(wbits=31)
     try:
-        return whole(unpacker.decompress(data, MAX_UNPACKED + 1), unpacker.eof)
+        return whole(unpacker.decompress(data, most + 1), unpacker.eof, most)
     except zlib.error as error:
         raise Damaged(error) from None
 
 
-def unpack_bzip2(data: bytes) -> bytes:
+def unpack_bzip2(data: bytes, most: int) -> bytes:
     unpacker = bz2.BZ2Decompressor()
     try:
-        return whole(unpacker.decompress(data, MAX_UNPACKED + 1), unpacker.eof)
+        return whole(unpacker.decompress(data, most + 1), unpacker.eof, most)
     except OSError as error:
         raise Damaged(error) from None
 
 
-def unpack_lzma(data: bytes) -> bytes:
+def unpack_lzma(data: bytes, most: int) -> bytes:
     """xz and the older lzma format."""
     unpacker = lzma.LZMADecompressor(memlimit=MAX_UNPACKED)
     try:
-        return whole(unpacker.decompress(data, MAX_UNPACKED + 1), unpacker.eof)
+        return whole(unpacker.decompress(data, most + 1), unpacker.eof, most)
     except lzma.LZMAError as error:
         raise Damaged(error) from None
 
 
-def unpack_lz4(data: bytes) -> bytes:
+def unpack_lz4(data: bytes, most: int) -> bytes:
     """lz4's legacy format: a magic number, then blocks, each with its packed length before it.
 
     Linux puts the unpacked length behind the last block, where it looks like one more block that does not
@@ -108,7 +110,7 @@ def unpack_lz4(data: bytes) -> bytes:
     from lz4.block import LZ4BlockError, decompress  # type: ignore[attr-defined]
 
     out, at = bytearray(), 4
-    while at + 4 <= len(data) and len(out) <= MAX_UNPACKED:
+    while at + 4 <= len(data) and len(out) <= most:
         length = int.from_bytes(data[at : at + 4], "little")
         at += 4
         if not 0 < length <= len(data) - at:
@@ -118,34 +120,34 @@ def unpack_lz4(data: bytes) -> bytes:
         except LZ4BlockError as error:
             raise Damaged(error) from None
         at += length
-    return whole(bytes(out), True)
+    return whole(bytes(out), True, most)
 
 
-def unpack_zstd(data: bytes) -> bytes:
+def unpack_zstd(data: bytes, most: int) -> bytes:
     import zstandard
 
     unpacker = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
     out = bytearray()
     try:
         for at in range(0, len(data), CHUNK):
-            if unpacker.eof or len(out) > MAX_UNPACKED:
+            if unpacker.eof or len(out) > most:
                 break
             out += unpacker.decompress(data[at : at + CHUNK])
     except zstandard.ZstdError as error:
         raise Damaged(error) from None
-    return whole(bytes(out), unpacker.eof)
+    return whole(bytes(out), unpacker.eof, most)
 
 
-def whole(data: bytes, ended: bool) -> bytes:
+def whole(data: bytes, ended: bool, most: int) -> bytes:
     """`data`, if it is not too long and its packer saw the end of it."""
-    if len(data) > MAX_UNPACKED:
-        raise Damaged(f"it unpacks to more than {MAX_UNPACKED >> 20} MiB")
+    if len(data) > most:
+        raise Damaged(f"it unpacks to more than {most >> 20} MiB")
     if not ended:
         raise Damaged("it is cut off")
     return data
 
 
-PACKERS: Final[dict[str, tuple[bytes, Callable[[bytes], bytes]]]] = {
+PACKERS: Final[dict[str, tuple[bytes, Callable[[bytes, int], bytes]]]] = {
     "gzip": (b"\x1f\x8b", unpack_gzip),
     "bzip2": (b"BZh", unpack_bzip2),
     "lzma": (b"\x5d\x00\x00", unpack_lzma),

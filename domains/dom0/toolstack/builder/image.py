@@ -30,9 +30,9 @@ def load_kernel(config: DomainConfig) -> PvImage:
         return python_image(config.python_guest)
     data = read_image(config.kernel, "kernel")
     if is_bzimage(data):
-        data = payload_of(data, config.kernel)
+        data = payload_of(data, config.kernel, config.memory << 20)
     elif packed_as(data):
-        data = unpack(data, config.kernel)
+        data = unpack(data, config.kernel, config.memory << 20)
     if not data.startswith(ELF_MAGIC):
         raise ToolstackError(f"kernel {config.kernel} is neither an ELF file nor a bzImage")
     return load_elf(data, config.kernel)
