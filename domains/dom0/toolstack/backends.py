@@ -76,7 +76,7 @@ class Backends:
         for record in list(self._domains.records.values()):
             adds = [add for name, add in wanted(record) if name == driver.config.name]
             if adds and not record.destroying:
-                self._operations.start(self._replug(record, driver, adds), lambda _: None, lambda _: None)
+                self._operations.start(self._replug(record, driver, adds), lambda _: None, self._failed)
 
     def ended(self, driver: DomId) -> None:
         """A domain is gone from the store: what it served is gone, too."""
@@ -86,6 +86,9 @@ class Backends:
         self._xenbus.unwatch(token)
         for domid in list(self._domains.records):
             self._remove(domid, driver)
+
+    def _failed(self, error: Exception) -> None:
+        print(f"toolstack: plugging in again: {error}")
 
     def _replug(self, guest: Record, driver: Record, adds: list[Add]) -> Operation:
         """Plug devices in again, until their front ends have noticed.
