@@ -30,7 +30,7 @@ def machine() -> Iterator[Machine]:
 def clean_machine(machine: Machine) -> Iterator[Machine]:
     """A machine whose domains the test ends itself: the census must be clean before it stops."""
     yield machine
-    wait_until(machine.census_is_clean, 10, "a clean census")
+    wait_until(machine.census_is_clean, 30, "a clean census")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -18,7 +18,7 @@ def guests_machine() -> Iterator[Machine]:
     machine = Machine()
     try:
         yield machine
-        wait_until(machine.census_is_clean, 10, "a clean census")
+        wait_until(machine.census_is_clean, 30, "a clean census")
     finally:
         machine.stop()
 
