@@ -24,7 +24,7 @@ from drivers.net.copier import Copier, Filling, Part
 from drivers.net.device import NetDevice
 from drivers.net.switch import Switch
 
-ROUND: Final = 32
+ROUND: Final = 16
 """Slots taken in a round, slots filled in one, and interfaces that take part."""
 
 

@@ -1,6 +1,7 @@
 """A bridge with something behind its ports: packets come in, and go on to whoever is to have them.
 
-Owns the ports' names and what delivers to each; where packets go is `bridge.py`'s.
+Owns the ports' names and what delivers to each; where packets go is `bridge.py`'s, how many of them may go to several
+ports is `storm.py`'s.
 """
 
 from collections.abc import Callable, Hashable
@@ -8,6 +9,7 @@ from typing import Protocol
 
 from drivers.net.bridge import Bridge
 from drivers.net.protocol import Packet
+from drivers.net.storm import StormControl
 
 Deliver = Callable[[Hashable, Packet], None]
 """Gets a packet, and the port it came from."""
@@ -30,20 +32,25 @@ class Switch:
         self._clock = clock
         self._bridge: Bridge[Hashable] = Bridge()
         self._deliver: dict[Hashable, Deliver] = {}
+        self._storms: dict[Hashable, StormControl] = {}
 
     def attach(self, port: Hashable, deliver: Deliver) -> None:
         """A new port; ValueError if there is one of that name."""
         self._bridge.add(port)
+        self._storms[port] = StormControl(self._clock())
         self._deliver[port] = deliver
 
     def detach(self, port: Hashable) -> None:
         """The port is gone."""
         self._bridge.remove(port)
-        del self._deliver[port]
+        del self._deliver[port], self._storms[port]
 
     def accept(self, port: Hashable, packet: Packet) -> None:
         """A packet came in at `port`."""
         for observer in self.observers:
             observer.saw(packet)
-        for other in self._bridge.forward(port, packet.data, self._clock()):
-            self._deliver[other](port, packet)
+        now = self._clock()
+        others = self._bridge.forward(port, packet.data, now)
+        if len(others) < 2 or self._storms[port].allows(now):
+            for other in others:
+                self._deliver[other](port, packet)
