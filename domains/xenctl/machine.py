@@ -112,7 +112,7 @@ def detach(body: Callable[[], None]) -> None:
 def supervise(
     name: str, folder: Path, memory: int, cpus: int, uplinks: Sequence[str], lock: int, log: int
 ) -> None:
-    """The supervisor's whole life. The lock stays held until it ends."""
+    """The supervisor's whole life. The lock stays held until it ends; if it cannot even begin, the folder goes."""
     os.ftruncate(lock, 0)
     os.pwrite(lock, str(os.getpid()).encode(), 0)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -120,9 +120,13 @@ def supervise(
         os.dup2(source, fd)
     os.chdir("/")
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
-    from domains.xenctl.template import run_machine
+    try:
+        from domains.xenctl.template import run_machine
 
-    run_machine(name, folder, memory * PAGES_PER_MIB, cpus, uplinks, lock)
+        run_machine(name, folder, memory * PAGES_PER_MIB, cpus, uplinks, lock)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def await_dom0(name: str, folder: Path, log: int) -> None:

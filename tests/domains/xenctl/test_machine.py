@@ -113,6 +113,28 @@ def test_after_a_killed_core_the_machine_can_be_started_again(machine: Machine) 
     machine.supervisor = int(machine.json("info")["supervisor_pid"])
 
 
+def test_a_machine_that_cannot_even_be_loaded_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("raise ImportError('numpy is broken here')\n")
+    runtime = tmp_path / "run"
+    environment = {
+        **os.environ,
+        "XDG_RUNTIME_DIR": str(runtime),
+        "PYTHONPATH": f"{tmp_path}:{REPOSITORY}",
+    }
+    runtime.mkdir()
+    done = subprocess.run(
+        [*XENCTL, "start", "--machine", "m"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "xenctl: machine 'm' did not start: ImportError: numpy is broken here\n"
+    assert not list(runtime.glob("xenoscope/*"))
+
+
 def test_the_hypervisors_log_tells_of_domains(shared_machine: Machine, tmp_path: Path) -> None:
     text = 'name = "hello"\nkernel = "python:domains.guests.hello:Hello"\nmemory = 8\n'
     shared_machine.create(tmp_path, text, "-c")
