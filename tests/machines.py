@@ -48,7 +48,11 @@ class Machine:
     def __init__(self, *, memory: int = 512, options: Sequence[str] = (), under: Sequence[str] = ()) -> None:
         self.name = f"t{uuid.uuid4().hex[:10]}"
         self.environment = {**os.environ, "XENCTL_MACHINE": self.name, "PYTHONPATH": str(REPOSITORY)}
-        started = self.xenctl("start", "--memory", str(memory), *options, under=under, timeout=40)
+        try:
+            started = self.xenctl("start", "--memory", str(memory), *options, under=under)
+        except subprocess.TimeoutExpired:
+            self.xenctl("stop")
+            raise
         assert started.returncode == 0, started.stderr
         info = self.json("info")
         self.folder = Path(info["folder"])
