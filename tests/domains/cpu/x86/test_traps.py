@@ -1,7 +1,5 @@
 """Exceptions, interrupts and system calls of a guest reach its kernel as Xen's bounce frames, and iret goes back."""
 
-import threading
-
 import pytest
 
 from domains.cpu.x86.registers import R11, R12, R13, RAX, RBX, RCX, RDX, RSP
@@ -288,19 +286,6 @@ class TestUpcall:
             setup=lambda found: (labels.update(found), bench.callback(CALLBACKTYPE_event, found["handler"])),
         )
         assert frame(bench, 3)[2] == labels["target"]
-
-    def test_a_running_guest_is_reached_without_a_request(self, bench: Bench) -> None:
-        """The counter of raised events ends a loop that never enters Xen; the slice is not given back for it."""
-        bench.v.events.upcall_mask = False
-        raising = threading.Timer(0.05, lambda: bench.gate.mailbox.raise_port(5, 0))
-        raising.start()
-        bench.run(
-            "start: jmp start; handler: done",
-            setup=lambda found: bench.callback(CALLBACKTYPE_event, found["handler"]),
-        )
-        raising.join()
-        assert bench.v.exits["upcall"] == 1
-        assert bench.gate.stops == 0
 
 
 class TestSoftwareInterrupts:
