@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from hypervisor.machine.paging import TABLE_ENTRIES
 from scripts.benchmarks.echo import Echo
 from scripts.benchmarks.figure import Figure, Sizes, compare
-from scripts.benchmarks.machine import Machine, description
+from scripts.benchmarks.machine import IDLE, Machine, description
 
 ECHO = "pyzmq echo, DEALER to ROUTER over ipc, between two processes"
 MICROSECONDS = 1e6
@@ -24,7 +24,7 @@ def hypercall_rtt_250(sizes: Sizes) -> Iterator[Figure]:
     """The same with 250 domains alive."""
     with Machine() as machine, Echo() as echo:
         for _ in range(sizes.domains - 1):
-            machine.create(description("Obedient", 8))
+            machine.create(description(IDLE, 8))
         yield null_call(machine, echo, "hypercall_rtt_250", sizes)
 
 

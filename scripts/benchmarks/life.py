@@ -10,7 +10,7 @@ from statistics import median
 from typing import Final
 
 from scripts.benchmarks.figure import Figure, Sizes, compare
-from scripts.benchmarks.machine import Machine, description, environment, memory_mib
+from scripts.benchmarks.machine import IDLE, Machine, description, environment, memory_mib
 from scripts.benchmarks.warm_fork import WARM, WarmFork
 
 FORK: Final = "fork of a warm process that says hello over ZeroMQ"
@@ -77,7 +77,7 @@ def create_and_destroy(sizes: Sizes) -> Iterator[Figure]:
 def domain_private_memory(sizes: Sizes) -> Iterator[Figure]:
     """What only one idle Python domain's process has, among others like it."""
     with Machine() as machine, WarmFork() as warm:
-        guests = [machine.guest(memory=8) for _ in range(min(FEW, sizes.domains))]
+        guests = [machine.guest(IDLE, 8) for _ in range(min(FEW, sizes.domains))]
         for _ in guests:
             warm.fork()
         ours = [memory_mib(guest.ask("memory")) for guest in guests]
@@ -91,7 +91,7 @@ def domains_alive(sizes: Sizes) -> Iterator[Figure]:
     """Idle Python domains alive at the same time, each of which answers; then all are destroyed."""
     with Machine() as machine:
         start = time.perf_counter()
-        ids = [machine.create(description("Obedient", 8)) for _ in range(sizes.domains)]
+        ids = [machine.create(description(IDLE, 8)) for _ in range(sizes.domains)]
         created = time.perf_counter() - start
         alive = sum(about["state"] == "-b----" for about in machine.domains() if about["domid"] in ids)
         start = time.perf_counter()

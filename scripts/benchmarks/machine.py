@@ -23,6 +23,7 @@ from hypervisor.wire.control import ControlClient
 from hypervisor.wire.control_protocol import Op, result_of
 
 GUESTS: Final = Path(__file__).with_name("guests.py")
+IDLE: Final = f"{Path(__file__).with_name('idle_guest.py')}:Idle"
 TIMEOUT: Final = 120.0
 """Seconds that any single step may take."""
 
