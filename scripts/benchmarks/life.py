@@ -15,6 +15,8 @@ from scripts.benchmarks.warm_fork import WARM, WarmFork
 
 FORK: Final = "fork of a warm process that says hello over ZeroMQ"
 MILLISECONDS: Final = 1e3
+BOOT: Final = 10.0
+"""Seconds until a domain that was made sleeps in wait of commands."""
 FEW: Final = 5
 """Rounds of what takes seconds."""
 
@@ -93,7 +95,9 @@ def domains_alive(sizes: Sizes) -> Iterator[Figure]:
         start = time.perf_counter()
         ids = [machine.create(description(IDLE, 8)) for _ in range(sizes.domains)]
         created = time.perf_counter() - start
-        alive = sum(about["state"] == "-b----" for about in machine.domains() if about["domid"] in ids)
+        alive, deadline = 0, time.monotonic() + BOOT
+        while alive < len(ids) and time.monotonic() < deadline:  # the last one has hardly begun
+            alive = sum(about["state"] == "-b----" for about in machine.domains() if about["domid"] in ids)
         start = time.perf_counter()
         for domid in ids:
             machine.destroy(domid)

@@ -32,7 +32,7 @@ class Attacker(Station):
 
 def test_a_round_costs_one_copy_each_way_however_many_interfaces_take_part() -> None:
     network = Network()
-    stations = [Station(network, domid) for domid in range(1, 11)]
+    stations = [Station(network, domid) for domid in range(1, ROUND + 1)]
     for station in stations:
         station.nic.send(frame(BROADCAST, station.mac))  # now the bridge knows them all
     network.machine.settle()
