@@ -9,7 +9,7 @@ from typing import Final
 from hypervisor.domain.debug_keys import press
 from hypervisor.domain.info import domain_info
 from hypervisor.hypercalls.call import Call, Continue, Result
-from hypervisor.public.domctl import XEN_SCHEDULER_CREDIT, xen_domctl_getdomaininfo
+from hypervisor.public.domctl import XEN_SCHEDULER_CREDIT2, xen_domctl_getdomaininfo
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.sysctl import (
     XEN_SYSCTL_INTERFACE_VERSION,
@@ -86,9 +86,9 @@ def do_getdomaininfolist(call: Call, op: xen_sysctl) -> Result:
 
 
 def do_sched_id(call: Call, op: xen_sysctl) -> Result:
-    """Round robin has no number of Xen's; toolstacks are told credit, whose parameters answer ENOSYS."""
+    """The machine's scheduler is credit2; its parameters answer ENOSYS."""
     sched = op.u.sched_id
-    sched.sched_id = int(XEN_SCHEDULER_CREDIT)
+    sched.sched_id = int(XEN_SCHEDULER_CREDIT2)
     op.u.sched_id = sched
     call.write(call.args[0], op)
     return 0
