@@ -8,9 +8,9 @@ else goes on.
 from collections.abc import Callable
 
 from domains.kernel.guest import Guest
+from domains.kernel.shutdown import await_shutdown
 from drivers.block.back import BlockBack
 from drivers.net.back import NetBack
-from hypervisor.public.errno import Errno, XenError
 
 
 class DriverDomain(Guest):
@@ -21,23 +21,9 @@ class DriverDomain(Guest):
         raise NotImplementedError
 
     def main(self) -> None:
-        self.asked = False
         stop = self.serve()
-        self.kernel.xenbus.watch("control/shutdown", self.control_changed)
-        self.kernel.wait(lambda: self.asked)
+        await_shutdown(self.kernel)
         stop()
-
-    def control_changed(self, path: str) -> None:
-        """The toolstack writes "poweroff"; emptying the node says that it was seen."""
-        try:
-            request = self.kernel.xenbus.read(path)
-        except XenError as error:
-            if error.errno != Errno.ENOENT:
-                raise
-            return
-        if request:
-            self.kernel.xenbus.write(path, "")
-            self.asked = True
 
 
 class NetworkBackend(DriverDomain):

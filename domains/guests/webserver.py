@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler
 from typing import Final
 
 from domains.kernel.guest import Guest
+from domains.kernel.shutdown import await_shutdown
 from drivers.net.ip.interface import Interface
 from drivers.net.ip.tcp.connection import Connection
-from hypervisor.public.errno import Errno, XenError
 
 PORT: Final = 80
 MAX_REQUEST: Final = 8192
@@ -28,13 +28,11 @@ PAGE: Final = """<!doctype html>
 class WebServer(Guest):
     def main(self) -> None:
         self.count = 0
-        self.asked = False
         self.net = Interface(self.kernel)
         self.start = self.kernel.now()
         self.net.listen(PORT, lambda connection: Visitor(self, connection).look())
-        self.kernel.xenbus.watch("control/shutdown", self.control_changed)
         print(f"serving http://{self.net.address}/")
-        self.kernel.wait(lambda: self.asked)
+        await_shutdown(self.kernel)
         print(f"{self.count} requests answered")
 
     def page(self) -> bytes:
@@ -42,18 +40,6 @@ class WebServer(Guest):
         return PAGE.format(
             domid=self.kernel.domid, address=self.net.address, count=self.count, seconds=seconds
         ).encode()
-
-    def control_changed(self, path: str) -> None:
-        """The toolstack writes "poweroff"; emptying the node says that it was seen."""
-        try:
-            request = self.kernel.xenbus.read(path)
-        except XenError as error:
-            if error.errno != Errno.ENOENT:
-                raise
-            return
-        if request:
-            self.kernel.xenbus.write(path, "")
-            self.asked = True
 
 
 class Visitor:

@@ -71,9 +71,9 @@ def test_an_idle_guest_is_small_and_ends_when_it_is_told(machine: Machine, tmp_p
     module.write_text(
         "from domains.guests.idle import Idle\n\n\n"
         "class Weighed(Idle):\n"
-        "    def control_changed(self, path):\n"
+        "    def main(self):\n"
+        "        super().main()\n"
         "        print(open('/proc/self/smaps_rollup').read())\n"
-        "        super().control_changed(path)\n"
     )
     config = tmp_path / "weighed.cfg"
     config.write_text(f'name = "weighed"\nkernel = "python:{module}:Weighed"\nmemory = 8\n')

@@ -1,0 +1,33 @@
+"""control/shutdown: how the toolstack asks a domain to end (`xenctl shutdown`, `xenctl reboot`).
+
+Source: Xen docs/misc/xenstore-paths.pandoc, ~/control/shutdown: the toolstack writes "poweroff" or "reboot"; emptying the node
+says that it was seen.
+"""
+
+from __future__ import annotations
+
+from domains.kernel.kernel import Kernel
+from hypervisor.public.errno import Errno, XenError
+
+NODE = "control/shutdown"
+
+
+def await_shutdown(kernel: Kernel) -> str:
+    """Run the kernel's handlers until the domain is asked to end; what it is asked for."""
+    asked: list[str] = []
+
+    def changed(path: str) -> None:
+        try:
+            request = kernel.xenbus.read(path)
+        except XenError as error:
+            if error.errno != Errno.ENOENT:
+                raise
+            return
+        if request:
+            kernel.xenbus.write(path, "")
+            asked.append(request)
+
+    token = kernel.xenbus.watch(NODE, changed)
+    kernel.wait(lambda: bool(asked))
+    kernel.xenbus.unwatch(token)
+    return asked[0]
