@@ -7,43 +7,27 @@ Messages have the size of a hypercall's request. Run as a module it is the echoi
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import Final
 
 import zmq
 
 from scripts.benchmarks.figure import per_call
-from scripts.benchmarks.machine import environment
+from scripts.benchmarks.zmq_peer import ZmqPeer
 
 MESSAGE: Final = bytes(48)
 
 
-class Echo:
-    """Use in a `with` block; `round_trip(calls)` is the seconds of one."""
+class Echo(ZmqPeer):
+    """`round_trip(calls)` is the seconds of one."""
 
-    def __enter__(self) -> Echo:
-        self._folder = tempfile.TemporaryDirectory(prefix="xe-")
-        endpoint = f"ipc://{Path(self._folder.name) / 'echo'}"
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.linger = 0
-        self._socket.bind(endpoint)
-        command = [sys.executable, "-m", "scripts.benchmarks.echo", endpoint]
-        self._peer = subprocess.Popen(command, env=environment())
-        self._socket.recv()
-        return self
+    kind, module = zmq.DEALER, "scripts.benchmarks.echo"
 
-    def __exit__(self, *_: object) -> None:
-        self._peer.kill()
-        self._peer.wait()
-        self._context.destroy(linger=0)
-        self._folder.cleanup()
+    def greet(self) -> None:
+        self.socket.recv()
 
     def round_trip(self, calls: int) -> float:
-        send, receive = self._socket.send, self._socket.recv
+        send, receive = self.socket.send, self.socket.recv
 
         def once() -> None:
             send(MESSAGE)

@@ -7,55 +7,39 @@ Run as a module it is the other process.
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import zmq
 
 from scripts.benchmarks.figure import per_call
-from scripts.benchmarks.machine import environment
+from scripts.benchmarks.zmq_peer import ZmqPeer
 
 
-class Pipe:
-    """Use in a `with` block."""
+class Pipe(ZmqPeer):
+    """How fast messages pass it, and how fast one comes back."""
 
-    def __enter__(self) -> Pipe:
-        self._folder = tempfile.TemporaryDirectory(prefix="xp-")
-        endpoint = f"ipc://{Path(self._folder.name) / 'pipe'}"
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.PAIR)
-        self._socket.linger = 0
-        self._socket.bind(endpoint)
-        command = [sys.executable, "-m", "scripts.benchmarks.pipe", endpoint]
-        self._peer = subprocess.Popen(command, env=environment())
+    kind, module = zmq.PAIR, "scripts.benchmarks.pipe"
+
+    def greet(self) -> None:
         self.messages_per_second(1, 1)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._peer.kill()
-        self._peer.wait()
-        self._context.destroy(linger=0)
-        self._folder.cleanup()
 
     def messages_per_second(self, size: int, count: int) -> float:
         """How fast messages of `size` bytes pass, one way."""
-        send, message = self._socket.send, bytes(size)
+        send, message = self.socket.send, bytes(size)
         start = time.perf_counter()
         send(b"%d" % count)
         for _ in range(count):
             send(message)
-        self._socket.recv()
+        self.socket.recv()
         return count / (time.perf_counter() - start)
 
     def round_trip(self, calls: int) -> float:
         """Seconds of one message there, and one back."""
 
         def once() -> None:
-            self._socket.send(b"0")
-            self._socket.recv()
+            self.socket.send(b"0")
+            self.socket.recv()
 
         return per_call(once, calls)
 
