@@ -108,7 +108,7 @@ class SharedRing:
         self._page.release()
 
     def _unconsumed(self) -> int:
-        """How many entries of the peer's are waiting; RingBroken if impossibly many (INVARIANTS D3, 12)."""
+        """How many entries of the peer's are waiting; RingBroken if impossibly many."""
         count = (self._index[self._peer_prod_word] - self._cons) & INDEX_MASK
         if count > self._possible():
             raise RingBroken(f"the peer claims {count} entries, at most {self._possible()} are possible")

@@ -156,7 +156,7 @@ class Core:
         return True
 
     def _on_message(self, link: Link, data: bytes | None) -> None:
-        """One message of a domain process, which may be anything (INVARIANTS D2.9–11). Raises ProtocolError."""
+        """One message of a domain process, which may be anything (docs/trust.md). Raises ProtocolError."""
         if data is None:
             raise ProtocolError("a message of several frames")
         message = unpack_request(data)

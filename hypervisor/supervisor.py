@@ -188,7 +188,7 @@ def _in_child(body: Callable[[], None], keep: set[int], parent: int) -> NoReturn
 
 def become(name: str, *, dies_with_parent: bool) -> None:
     """Name the process, tie it to the supervisor's life, and keep siblings of the same user out of its
-    memory (INVARIANTS D1.1)."""
+    memory (docs/trust.md)."""
     _libc.prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
     if dies_with_parent:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -2,7 +2,7 @@
 
 Source: Xen public/io/blkif.h. Requests themselves are performed in `requests.py`. Invariant: the image is
 open, and locked, until the device is Closed, so it cannot be attached a second time before the last request
-of the first front is done and durable (INVARIANTS B, XSA-302's idea).
+of the first front is done and durable (XSA-302's idea).
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Granters that are brought to a standstill, so that their grant flags can be exchanged (DESIGN.md, Events).
+"""Granters that are brought to a standstill, so that their grant flags can be exchanged (docs/events.md).
 
 An x86 guest's locked instructions are not atomic towards the core, which therefore writes grant flags only while such a
 guest executes nothing. Who needs them meanwhile is told GNTST_eagain, and asks again:

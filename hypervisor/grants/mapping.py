@@ -73,9 +73,7 @@ def map_grant_ref(mapper: GrantTable, v: VcpuMemory, op: gnttab_map_grant_ref) -
 
 
 def require_visible(mapper: GrantTable, granter: GrantTable) -> None:
-    """Whether the mapper's process can be shown the granter's frames at all (INVARIANTS D1.3, DESIGN.md
-    Memory).
-    """
+    """Whether the mapper's process can be shown the granter's frames at all (docs/grants.md)."""
     if mapper.d.dying:
         raise GrantRefused(GNTST_general_error, f"K1: d{mapper.domid} is dying, it maps nothing")
     if granter is not mapper and not mapper.d.privileged:
@@ -184,7 +182,7 @@ def release_parts(mapping: Mapping, parts: int) -> None:
 
 
 def forget_code(granter: GrantTable, mfn: Mfn) -> None:
-    """Others wrote this frame: what the owner's CPUs translated from it goes (DESIGN.md, Code from outside)."""
+    """Others wrote this frame: what the owner's CPUs translated from it goes (docs/contracts.md, FLUSH_CODE)."""
     for vcpu in granter.d.vcpus:
         vcpu.cpu.flush_code(mfn)
 

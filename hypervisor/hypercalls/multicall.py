@@ -1,6 +1,6 @@
 """multicall: many hypercalls in one (Xen common/multicall.c). It does not nest; each entry keeps its own result.
 
-Entries that the process performs itself (iret's neighbours: DESIGN.md's table) become LOCAL effects in their place in the
+Entries that the process performs itself (iret's neighbours: docs/contracts.md, LOCAL) become LOCAL effects in their place in the
 order; their results are the process's to write.
 """
 

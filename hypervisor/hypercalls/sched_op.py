@@ -34,7 +34,7 @@ def do_yield(call: Call, _arg: int) -> Result:
 
 
 def do_block(call: Call, _arg: int) -> Result:
-    """Sleep until an event comes. An event the process had not seen when it asked is one that came (DESIGN.md, Events)."""
+    """Sleep until an event comes. An event the process had not seen when it asked is one that came (docs/events.md)."""
     if call.domain.mailbox.counter(call.vcpu.vcpu_id) != call.events_seen:
         return 0
     call.vcpu.blocked = Polling()

@@ -4,7 +4,7 @@ Python has none, and a memory view's store is not one. On x86-64 the three instr
 into a page of memory that is then made executable and called (as the x86 engine does with what it
 translates); elsewhere, or where executable memory is forbidden, GCC's libatomic is asked. Where neither
 works there is None, and words that somebody else may be writing must not be touched: the writer has to be
-stopped first (DESIGN.md, Events).
+stopped first (docs/events.md).
 
     compare_exchange_32(address, expected, new) -> what was there; written only if that is `expected`
     and_16(address, mask), or_16(address, bits)

@@ -9,7 +9,7 @@
     0xC08  atomic u8             1: this guest changes grant flags by an atomic exchange (process)
     0xC10  vcpus u64             how many vCPUs the domain has (core, once)
 
-Invariant: each word has one writer (DESIGN.md, Events): raised, counter, stop: the core; applied: the process.
+Invariant: each word has one writer (docs/events.md): raised, counter, stop: the core; applied: the process.
 A guest's pending bits are therefore written by its own process alone, and no event can be lost or doubled.
 """
 

@@ -1,4 +1,4 @@
-"""Death is normal (INVARIANTS D5): any process may be killed at any moment, and nothing of it stays."""
+"""Death is normal (docs/domains-and-processes.md): any process may be killed at any moment, and nothing of it stays."""
 
 from __future__ import annotations
 

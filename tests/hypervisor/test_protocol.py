@@ -1,4 +1,4 @@
-"""What a domain *process* may do to the core by its connection: end its own domain, and nothing else (INVARIANTS D2.9–11).
+"""What a domain *process* may do to the core by its connection: end its own domain, and nothing else (docs/trust.md).
 
 Each guest bends the messages of its own gate; the machine goes on, says why in its log, and everything of that domain comes back.
 """

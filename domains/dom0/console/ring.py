@@ -9,7 +9,7 @@ Source: Xen public/io/console.h. The page as both sides see it:
 
 An index counts bytes since the start, modulo 2^32; it is taken modulo the ring's size. Invariant: this
 side's own indices are private copies, of the guest's each is read once per decision, and one that is
-impossible breaks the ring: nothing more is read from it or written to it (INVARIANTS S4, XSA-325 say the
+impossible breaks the ring: nothing more is read from it or written to it (S4, XSA-325 say the
 same of the store's ring).
 """
 

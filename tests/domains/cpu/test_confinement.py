@@ -1,4 +1,4 @@
-"""A confined process computes and ends, and can do nothing to anybody (INVARIANTS D3).
+"""A confined process computes and ends, and can do nothing to anybody (docs/trust.md).
 
 Each attempt is made by a process like a domain's (not dumpable, no new privileges), first as it is, which is the control: it must
 succeed there, or it would show nothing; then confined, in its first thread and in one that was there before.

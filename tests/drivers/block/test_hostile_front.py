@@ -1,6 +1,4 @@
-"""A front that lies in xenstore and in the ring: its own device closes, everybody else's goes on (INVARIANTS
-D3: 12).
-"""
+"""A front that lies in xenstore and in the ring: its own device closes, everybody else's goes on."""
 
 import os
 import struct

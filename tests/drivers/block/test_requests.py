@@ -4,7 +4,7 @@ for bit.
 The model below reads each request as Xen public/io/blkif.h describes it, one sector at a time. Properties:
 every request gets exactly one answer, in order, with the model's status; a refused request changes nothing (one
 that is copied: nothing but the granted pages it was to fill);
-no frame that was not granted for it changes; afterwards nothing is mapped. (INVARIANTS D3: 12, 13)
+no frame that was not granted for it changes; afterwards nothing is mapped.
 """
 
 import mmap

@@ -1,4 +1,4 @@
-"""Event channels, one rule after the other (INVARIANTS A11)."""
+"""Event channels, one rule after the other (docs/invariants.md, Event channels)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""grant_table_op as a hypercall: batches, queries, and what a guest that asks nonsense gets (INVARIANTS G1,
+"""grant_table_op as a hypercall: batches, queries, and what a guest that asks nonsense gets (G1,
 G15–G17).
 """
 

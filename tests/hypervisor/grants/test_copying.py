@@ -1,4 +1,4 @@
-"""Grant copy (INVARIANTS G3, G13)."""
+"""Grant copy (G3, G13)."""
 
 import pytest
 

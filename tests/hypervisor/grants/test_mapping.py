@@ -1,4 +1,4 @@
-"""Mapping and unmapping grants, one rule after the other (INVARIANTS A10)."""
+"""Mapping and unmapping grants, one rule after the other (docs/invariants.md, Grants)."""
 
 import pytest
 

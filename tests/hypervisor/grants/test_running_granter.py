@@ -1,4 +1,4 @@
-"""A granter that changes its flags by instructions that are not atomic: an x86 guest (DESIGN.md, Events).
+"""A granter that changes its flags by instructions that are not atomic: an x86 guest (docs/events.md).
 
 While it executes, the core must not touch its flags: it asks the guest to stop and answers GNTST_eagain,
 which back ends retry; once the guest is off its CPU the same operation succeeds.

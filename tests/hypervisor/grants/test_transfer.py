@@ -1,4 +1,4 @@
-"""Giving frames away (INVARIANTS G14, F13)."""
+"""Giving frames away (G14, F13)."""
 
 import pytest
 

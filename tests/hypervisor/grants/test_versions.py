@@ -1,4 +1,4 @@
-"""Version 2 of the grant table ABI, and changing between the two (INVARIANTS G15)."""
+"""Version 2 of the grant table ABI, and changing between the two (G15)."""
 
 import pytest
 

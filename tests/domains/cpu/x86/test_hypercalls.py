@@ -50,7 +50,7 @@ def test_effects_are_in_force_before_the_next_instruction(bench: Bench) -> None:
 
 
 def test_code_written_from_outside_runs_after_flush_code(bench: Bench) -> None:
-    """INVARIANTS D: what was translated from a frame goes when another process writes it (hazard 3)."""
+    """What was translated from a frame goes when another process writes it (hazard 3)."""
 
     def rewrite(*_: int) -> tuple[int, list[list[int]]]:
         maddr = bench.v.paging.translate(labels["patch"])

@@ -66,7 +66,7 @@ def test_the_host_fetches_from_a_guest_whatever_happens_to_the_interface(host: H
 
 @pytest.mark.parametrize("victim", ["Dom0", "supervisor"])
 def test_nothing_is_left_of_a_machine_that_is_killed_in_mid_transfer(victim: str) -> None:
-    """INVARIANTS D5; that the interface and the namespace go is looked at behind the machine's end."""
+    """That the interface and the namespace go is looked at behind the machine's end."""
     with machine_with_uplink(Rights.UNPRIVILEGED) as host:
         machine = host.machine
         assert machine.xenctl("create", GUESTS / "webserver.cfg").returncode == 0
