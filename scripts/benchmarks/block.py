@@ -6,6 +6,7 @@ import os
 import random
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -38,13 +39,16 @@ def block(sizes: Sizes) -> Iterator[Figure]:
 
         few = max(2, sizes.calls // 5)
         try:
-            yield compare(
+            streamed = compare(
                 "block_read",
                 "MiB/s",
                 "pread of the same file",
                 lambda: 1 / float(guest.ask("streamed", sizes.calls, IN_FLIGHT)),
                 lambda: 1 / per_call(read_on, few),
                 sizes.rounds,
+            )
+            yield replace(
+                streamed, details={"one at a time": 1 / float(guest.ask("sequential", sizes.calls))}
             )
             yield compare(
                 "block_iops",
