@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Final
 from hypervisor.domain.domain import DEATH_STEPS, NO_FRAME, Domain, Life
 from hypervisor.domain.vcpu import EffectPort, Vcpu
 from hypervisor.events.event_channels import EventChannels
-from hypervisor.grants.grant_table import MAX_GRANT_VERSION, GrantTable
+from hypervisor.grants.grant_table import (
+    DEFAULT_GRANT_FRAMES,
+    DEFAULT_MAPTRACK_FRAMES,
+    MAX_GRANT_VERSION,
+    GrantTable,
+)
 from hypervisor.grants.mapping import release_maps
 from hypervisor.machine.memory import create_memfd
 from hypervisor.mm.budget import Budget, Restart
@@ -41,12 +46,12 @@ class Limits:
 
     nr_vcpus: int = 1
     max_evtchn_port: int = 4095
-    max_grant_frames: int = 64
-    max_maptrack_frames: int = 1024
+    max_grant_frames: int = DEFAULT_GRANT_FRAMES
+    max_maptrack_frames: int = DEFAULT_MAPTRACK_FRAMES
     max_grant_version: int = MAX_GRANT_VERSION
 
 
-NO_LIMITS: Final = Limits()
+DEFAULT_LIMITS: Final = Limits()
 
 
 def create_domain(
@@ -54,7 +59,7 @@ def create_domain(
     domid: DomId,
     *,
     handle: bytes = bytes(16),
-    limits: Limits = NO_LIMITS,
+    limits: Limits = DEFAULT_LIMITS,
     privileged: bool = False,
     max_pages: int = 0,
 ) -> Domain:

@@ -53,10 +53,10 @@ from hypervisor.public.grant_table import (
 from hypervisor.public.types import DomId, GrantRef, Mfn
 
 INITIAL_NR_GRANT_FRAMES: Final = 1
-MAX_GRANT_FRAMES: Final = 64
-"""Default limit of a table, in frames."""
-MAX_MAPTRACK_FRAMES: Final = 1024
-"""Default limit of a mapper's handles, in pages of 256."""
+DEFAULT_GRANT_FRAMES: Final = 64
+"""A table's limit, in frames."""
+DEFAULT_MAPTRACK_FRAMES: Final = 1024
+"""The limit of a mapper's handles, in pages of 256."""
 MAX_GRANT_VERSION: Final = 2
 
 _READING, _WRITING, _READONLY = int(GTF_reading), int(GTF_writing), int(GTF_readonly)
@@ -84,8 +84,8 @@ class GrantTable:
         domains: Callable[[DomId], GrantTable],
         granter_stopped: Callable[[DomId], bool],
         atomics: Atomics | None,
-        max_grant_frames: int = MAX_GRANT_FRAMES,
-        max_maptrack_frames: int = MAX_MAPTRACK_FRAMES,
+        max_grant_frames: int = DEFAULT_GRANT_FRAMES,
+        max_maptrack_frames: int = DEFAULT_MAPTRACK_FRAMES,
         max_version: int = MAX_GRANT_VERSION,
     ) -> None:
         self.d = memory_of

@@ -13,7 +13,7 @@ from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.info import domain_info
 from hypervisor.domain.lifecycle import MAX_VCPUS, Limits, begin_destroy, create_domain
 from hypervisor.domain.vcpu import Vcpu
-from hypervisor.grants.grant_table import MAX_GRANT_VERSION
+from hypervisor.grants.grant_table import DEFAULT_GRANT_FRAMES, DEFAULT_MAPTRACK_FRAMES, MAX_GRANT_VERSION
 from hypervisor.hypercalls.call import Call, Continue, Result
 from hypervisor.hypercalls.domctl_memory import MEMORY_OPS
 from hypervisor.mm.frame_table import PGT
@@ -48,8 +48,6 @@ from hypervisor.public.vcpu import RunState
 from hypervisor.public.xen import DOMID_FIRST_RESERVED, DOMID_SELF
 
 DomctlHandler = Callable[[Call, xen_domctl, Domain], Result]
-DEFAULT_GRANT_FRAMES: Final = 64
-DEFAULT_MAPTRACK_FRAMES: Final = 1024
 MAX_GRANT_FRAMES: Final = 256
 MAX_MAPTRACK_FRAMES: Final = 4096
 

@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from hypervisor.public.vcpu import RunState
-from hypervisor.sched.scheduler import SchedUnit
+from hypervisor.sched.scheduler import DEFAULT_WEIGHT, SchedUnit
 
 CREDIT_INIT_NS: Final = 10_000_000
 MIN_SLICE_NS: Final = 500_000
 CARRYOVER_MAX_NS: Final = MIN_SLICE_NS
 """What may be left of the credit of before when new credit is given out."""
-DEFAULT_WEIGHT: Final = 256
 
 
 @dataclass(slots=True)

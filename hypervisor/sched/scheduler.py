@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from hypervisor.sched.runstate import RunStateInfo
+
+DEFAULT_WEIGHT: Final = 256
 
 
 @dataclass(eq=False)
@@ -16,7 +18,7 @@ class SchedUnit:
 
     domid: int
     vcpu_id: int
-    weight: int = 256
+    weight: int = DEFAULT_WEIGHT
     runstate: RunStateInfo = field(default_factory=RunStateInfo)
     cpu: int | None = None
     deadline: int = 0
