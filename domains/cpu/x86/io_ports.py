@@ -2,28 +2,22 @@
 
 An allowed read gives all ones, an allowed write goes nowhere, but for the timer in `pit`. String forms (INS, OUTS) are #GP:
 no PV guest uses them without a port of its own. Unicorn never refuses IN and OUT, so the stub below, installed as their hook,
-raises the #GP that the CPU should have raised; it is machine code, for that call leaves by longjmp.
-
-    movabs $env, %rdi
-    mov    $13, %esi        #GP
-    xor    %edx, %edx       error code 0
-    movabs $raise_exception_err, %rax
-    jmp    *%rax
+raises the #GP that the CPU should have raised (machine_code.raise_exception).
 
 Source: Xen arch/x86/pv/emul-priv-op.c (guest_io_okay, guest_io_read).
 """
 
 import ctypes
 import mmap
-import struct
 from typing import Final
 
 import unicorn.x86_const as uc_x86
 
-from domains.cpu.x86.registers import EFLAGS_IOPL
+from domains.cpu.x86.machine_code import raise_exception
+from domains.cpu.x86.registers import EFLAGS_IOPL, EXC_GP
 from domains.cpu.x86.state import CpuState
 from domains.cpu.x86.vcpu import X86Vcpu
-from domains.cpu.x86.wheel import HOOK_INSN, Wheel, exported
+from domains.cpu.x86.wheel import HOOK_INSN, Wheel
 from hypervisor.public.xen import VMASST_TYPE_architectural_iopl
 
 NO_DEVICE: Final = 0xFFFFFFFF
@@ -41,8 +35,7 @@ class PortStub:
 
     def __init__(self, wheel: Wheel, cpu: CpuState) -> None:
         self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        code = b"\x48\xbf" + struct.pack("<Q", cpu.env) + bytes.fromhex("be0d000000 31d2 48b8")
-        code += struct.pack("<Q", exported("raise_exception_err_x86_64")) + bytes.fromhex("ffe0")
+        code = raise_exception(cpu.env, EXC_GP)
         self._page[: len(code)] = code
         self._octets = (ctypes.c_uint8 * mmap.PAGESIZE).from_buffer(self._page)
         for instruction in (uc_x86.UC_X86_INS_IN, uc_x86.UC_X86_INS_OUT):

@@ -94,10 +94,9 @@ def check_stop(uc: Any, wheel: Wheel, state: CpuState, stub: StopStub) -> None:
 
     The block must be run to its end, once, and the next one not begun.
     """
-    ask = ctypes.CFUNCTYPE(None)(stub.handler)
 
     def on_cpuid(_uc: int, _data: int) -> int:
-        ask()
+        stub.ask()
         return 1
 
     uc.mem_map(SCRATCH, 0x1000)

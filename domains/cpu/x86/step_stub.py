@@ -16,10 +16,10 @@ rdi = uc, rsi = rip, rcx = control      control:   0  breakpoints on data that w
 import struct
 from typing import Final, NamedTuple
 
-from domains.cpu.x86.registers import EFLAGS_RF, U32
+from domains.cpu.x86.machine_code import jump_to, load_rax, load_rdi, raise_exception
+from domains.cpu.x86.registers import EFLAGS_RF, EXC_DB, U32
 from domains.cpu.x86.state import HF_INHIBIT_IRQ, HFLAGS, RFLAGS
 from domains.cpu.x86.stop_stub import INTERRUPT_REQUEST
-from domains.cpu.x86.wheel import exported
 
 NO_RIP: Final = 1 << 63
 """Not canonical."""
@@ -36,8 +36,6 @@ class Row(NamedTuple):
 def step_stub(env: int, cpu: int) -> bytes:
     """The code for the CPU whose CPUX86State and CPUState lie there."""
     flags = load_rax(env + 8 * RFLAGS)
-    raise_db = b"\x48\xbf" + struct.pack("<Q", env) + bytes.fromhex("be01000000 31d2")  # rdi, esi, edx
-    leave = b"\x48\xbf" + struct.pack("<Q", cpu)
     compared = [Row(bytes.fromhex("483971") + bytes([8 * n]) + b"\x74", "raise") for n in (1, 2, 3, 4)]
     return linked(
         Row(bytes.fromhex("48833900 75"), "due"),
@@ -46,15 +44,10 @@ def step_stub(env: int, cpu: int) -> bytes:
         *compared,
         Row(b"\xc3", label="ret"),
         Row(load_rax(env + 4 * HFLAGS) + b"\xf6\x00" + bytes([HF_INHIBIT_IRQ]) + b"\x75", "ret", "due"),
-        Row(raise_db + load_rax(exported("raise_exception_err_x86_64")) + b"\xff\xe0", label="raise"),
-        Row(leave + load_rax(exported("cpu_loop_exit_noexc_x86_64")) + b"\xff\xe0", label="leave"),
+        Row(raise_exception(env, EXC_DB), label="raise"),
+        Row(load_rdi(cpu) + jump_to("cpu_loop_exit_noexc_x86_64"), label="leave"),
         Row(b"\x81\x20" + struct.pack("<I", ~EFLAGS_RF & U32) + b"\xc3", label="resume"),
     )
-
-
-def load_rax(value: int) -> bytes:
-    """movabs $value, %rax"""
-    return b"\x48\xb8" + struct.pack("<Q", value)
 
 
 def linked(*rows: Row) -> bytes:

@@ -30,6 +30,7 @@ import signal
 import struct
 from typing import Any, Final
 
+from domains.cpu.x86.machine_code import jump_to, load_rax, load_rdi
 from domains.cpu.x86.wheel import INSTALLED, UnsupportedWheel, Wheel, exported, peek
 
 INTERRUPT_REQUEST: Final = 0x1C
@@ -52,10 +53,10 @@ class StopStub:
         self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         self._octets = (ctypes.c_uint8 * mmap.PAGESIZE).from_buffer(self._page)
         self.handler = ctypes.addressof(self._octets)
-        handler = _load_rdi(cpu) + _set_request(2)
-        handler += b"\x48\xb8" + struct.pack("<Q", self.handler + _STEPPING_AT) + bytes.fromhex("803800 750c")
-        handler += _load_rax("cpu_exit") + bytes.fromhex("ffe0 c3")
-        interrupt = _set_request(0) + _load_rdi(uc) + _load_rax("uc_emu_stop")
+        handler = load_rdi(cpu) + _set_request(2)
+        handler += load_rax(self.handler + _STEPPING_AT) + bytes.fromhex("803800 750c")
+        handler += jump_to("cpu_exit") + b"\xc3"
+        interrupt = _set_request(0) + load_rdi(uc) + load_rax(exported("uc_emu_stop"))
         interrupt += bytes.fromhex("51 ffd0 59 31c0 c3")
         self._page[: len(handler)] = handler
         self._page[_INTERRUPT_AT : _INTERRUPT_AT + len(interrupt)] = interrupt
@@ -88,11 +89,3 @@ def _pointer(address: int) -> int:
 def _set_request(value: int) -> bytes:
     """movl $value, INTERRUPT_REQUEST(%rdi)"""
     return b"\xc7\x47" + struct.pack("<BI", INTERRUPT_REQUEST, value)
-
-
-def _load_rdi(value: int) -> bytes:
-    return b"\x48\xbf" + struct.pack("<Q", value)
-
-
-def _load_rax(function: str) -> bytes:
-    return b"\x48\xb8" + struct.pack("<Q", exported(function))
