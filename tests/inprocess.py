@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hypervisor.builder.pv_contents import StartOfDay, contents, vcpu_context
+from hypervisor.builder.pv_image import PvImage, Segment
+from hypervisor.builder.pv_layout import Plan, plan
 from hypervisor.domain.context import install_context
 from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.hypervisor import Hypervisor
@@ -19,9 +22,6 @@ from hypervisor.domain.lifecycle import begin_destroy, create_domain, process_go
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.hypercalls.dispatch import Dispatcher
 from hypervisor.machine.memory import MachineMemory, create_memfd
-from hypervisor.machine.pv_contents import StartOfDay, contents, vcpu_context
-from hypervisor.machine.pv_image import PvImage, Segment
-from hypervisor.machine.pv_layout import Plan, plan
 from hypervisor.mm.budget import Budget
 from hypervisor.mm.layout import XEN_FRAMES
 from hypervisor.public.types import PAGE_SHIFT, DomId, MAddr, Mfn, VAddr

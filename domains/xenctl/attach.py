@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from domains.control.protocol import ControlError, Exit, Op, result_of
 from domains.xenctl.output import print_error, write_bytes
-from hypervisor.wire.control_protocol import ControlError, Exit, Op, result_of
 
 if TYPE_CHECKING:
-    from hypervisor.wire.control import ControlClient
+    from domains.control.client import ControlClient
 
 ESCAPE: Final = b"\x1d"
 """Ctrl-]"""

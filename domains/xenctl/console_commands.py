@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from domains.control.protocol import Op
 from domains.xenctl import machine
 from domains.xenctl.attach import follow
 from domains.xenctl.options import DEFAULT, Domain, Machine
-from hypervisor.wire.control_protocol import Op
 
 
 def console(domain: Domain, name: Machine = DEFAULT) -> None:

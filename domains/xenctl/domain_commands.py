@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from domains.control.protocol import ControlError, Exit, Op
 from domains.xenctl import machine
 from domains.xenctl.attach import follow
 from domains.xenctl.folder import folder_of, supervisor_pid
 from domains.xenctl.options import DEFAULT, Domain, Json, Machine
 from domains.xenctl.output import print_json, print_table
-from hypervisor.wire.control_protocol import ControlError, Exit, Op
 
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait until the domain has ended.")]
 Timeout = Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait; 0: for ever.")]

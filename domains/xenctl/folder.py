@@ -18,7 +18,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from hypervisor.wire.control_protocol import ControlError, Exit
+from domains.control.protocol import ControlError, Exit
 
 LOCK: Final = "lock"
 LOG: Final = "log"

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from domains.control.protocol import ControlError, Exit, Op, result_of
 from domains.xenctl.output import write_bytes
 from domains.xenctl.private_machine import PrivateMachine
-from hypervisor.wire.control_protocol import ControlError, Exit, Op, result_of
 
 if TYPE_CHECKING:
-    from hypervisor.wire.control import ControlClient
+    from domains.control.client import ControlClient
 
 CRASHES: Final = ("crash", "watchdog")
 REFUSED: Final = "refused"

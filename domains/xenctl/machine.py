@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from domains.control.protocol import ENDPOINT, ControlError, Exit, Op
 from domains.xenctl.folder import LOCK, LOG, folder_of, is_running, make_folder, supervisor_pid, take_lock
-from hypervisor.wire.control_protocol import ENDPOINT, ControlError, Exit, Op
 
 if TYPE_CHECKING:
-    from hypervisor.wire.control import ControlClient
+    from domains.control.client import ControlClient
 
 DEFAULT: Final = "default"
 START_TIMEOUT: Final = 30.0
@@ -38,7 +38,7 @@ PAGES_PER_MIB: Final = 256
 
 def connect(name: str) -> ControlClient:
     """A client of a running machine. Raises ControlError if there is none."""
-    from hypervisor.wire.control import ControlClient
+    from domains.control.client import ControlClient
 
     folder = folder_of(name)
     if not is_running(folder):
@@ -133,7 +133,7 @@ def await_dom0(name: str, folder: Path, log: int) -> None:
     """Wait until Dom0 answers. Raises ControlError with the last line of the log if the machine dies
     first.
     """
-    from hypervisor.wire.control import ControlClient
+    from domains.control.client import ControlClient
 
     deadline = time.monotonic() + START_TIMEOUT
     with ControlClient(folder) as client:

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from domains.control.protocol import ControlError, Exit, Op
 from domains.xenctl import machine
 from domains.xenctl.folder import folder_of, supervisor_pid
 from domains.xenctl.options import DEFAULT, Json, Machine
 from domains.xenctl.output import print_json
-from hypervisor.wire.control_protocol import ControlError, Exit, Op
 
 
 def start(

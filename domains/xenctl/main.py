@@ -1,6 +1,6 @@
 """xenctl: the command line of a machine. One file per group of commands; this one puts them together.
 
-Exit codes: hypervisor.wire.control_protocol.Exit. Every error is one line on standard error.
+Exit codes: domains.control.protocol.Exit. Every error is one line on standard error.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 
+from domains.control.protocol import ControlError, Exit
 from domains.xenctl import (
     console_commands,
     domain_commands,
@@ -21,7 +22,6 @@ from domains.xenctl import (
     topology_commands,
 )
 from domains.xenctl.output import print_error
-from hypervisor.wire.control_protocol import ControlError, Exit
 
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 """What the parser of arguments raises; typer does not export it, and where it lies depends on the version."""

@@ -10,10 +10,10 @@ from typing import Annotated, BinaryIO
 
 import typer
 
+from domains.control.protocol import ControlError, Exit, Op, result_of
 from domains.xenctl import machine
 from domains.xenctl.options import DEFAULT, Machine
 from domains.xenctl.output import print_error
-from hypervisor.wire.control_protocol import ControlError, Exit, Op, result_of
 
 
 def network_capture(

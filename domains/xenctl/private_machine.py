@@ -18,12 +18,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from domains.control.protocol import ENDPOINT, ControlError, Exit
 from domains.xenctl import machine
 from domains.xenctl.folder import folder_of
-from hypervisor.wire.control_protocol import ENDPOINT, ControlError, Exit
 
 if TYPE_CHECKING:
-    from hypervisor.wire.control import ControlClient
+    from domains.control.client import ControlClient
 
 PR_SET_PDEATHSIG: Final = 1
 
@@ -70,7 +70,7 @@ class PrivateMachine:
 
     def __enter__(self) -> ControlClient:
         """A client of the machine, which is started. Raises ControlError."""
-        from hypervisor.wire.control import ControlClient
+        from domains.control.client import ControlClient
 
         self.start()
         self._client = ControlClient(self.folder)

@@ -20,9 +20,9 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
+from domains.control.protocol import ControlError, Exit
 from domains.xenctl.options import Json
 from domains.xenctl.output import print_json
-from hypervisor.wire.control_protocol import ControlError, Exit
 
 NAME: Final = "guest"
 """The domain's name in its machine."""

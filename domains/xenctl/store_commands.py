@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from domains.control.protocol import Op
 from domains.xenctl import machine
 from domains.xenctl.options import DEFAULT, Json, Machine
 from domains.xenctl.output import print_json
-from hypervisor.wire.control_protocol import Op
 
 
 def xenstore_ls(

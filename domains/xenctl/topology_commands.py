@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
+from domains.control.protocol import Exit
 from domains.xenctl.options import DEFAULT, Json, Machine
 from domains.xenctl.output import print_error, print_json, print_table
-from hypervisor.wire.control_protocol import Exit
 
 File = Annotated[Path, typer.Argument(help="The topology, as YAML.", metavar="FILE")]
 

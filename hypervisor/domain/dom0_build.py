@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from hypervisor.builder.pv_contents import StartOfDay, contents, vcpu_context
+from hypervisor.builder.pv_image import PvImage, Segment
+from hypervisor.builder.pv_layout import plan
 from hypervisor.domain.context import install_context
 from hypervisor.domain.domain import Domain
 from hypervisor.domain.lifecycle import create_domain
 from hypervisor.machine.config import MachineConfig
-from hypervisor.machine.pv_contents import StartOfDay, contents, vcpu_context
-from hypervisor.machine.pv_image import PvImage, Segment
-from hypervisor.machine.pv_layout import plan
 from hypervisor.mm.budget import Budget
 from hypervisor.public.types import PAGE_SHIFT, DomId, MAddr, Mfn, VAddr
 from hypervisor.public.xen import SIF_INITDOMAIN, SIF_PRIVILEGED

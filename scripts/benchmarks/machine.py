@@ -18,9 +18,9 @@ import uuid
 from pathlib import Path
 from typing import Any, Final
 
+from domains.control.client import ControlClient
+from domains.control.protocol import Op, result_of
 from domains.xenctl.folder import folder_of
-from hypervisor.wire.control import ControlClient
-from hypervisor.wire.control_protocol import Op, result_of
 
 GUESTS: Final = Path(__file__).with_name("guests.py")
 IDLE: Final = f"{Path(__file__).with_name('idle_guest.py')}:Idle"

@@ -7,8 +7,8 @@ from dataclasses import replace
 from statistics import median
 from typing import Final
 
+from domains.control.protocol import Op
 from domains.guests import netattack
-from hypervisor.wire.control_protocol import Op
 from scripts.benchmarks.figure import Figure, Sizes, compare
 from scripts.benchmarks.linux_network import LinuxNetwork
 from scripts.benchmarks.machine import Guest, Machine

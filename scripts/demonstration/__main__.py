@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+from domains.control.protocol import ControlError
 from domains.xenctl.folder import folder_of
-from hypervisor.wire.control_protocol import ControlError
 from scripts.demonstration.first_act import two_at_work
 from scripts.demonstration.second_act import street
 from scripts.demonstration.stage import XENCTL, Failed, Machine, processes_of, require, say, take_census

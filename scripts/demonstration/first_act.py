@@ -6,7 +6,7 @@ import zlib
 from pathlib import Path
 from typing import Final
 
-from hypervisor.wire.control_protocol import Op
+from domains.control.protocol import Op
 from scripts.demonstration.stage import REPOSITORY, Failed, Machine, await_true, require, say
 
 GUESTS: Final = REPOSITORY / "domains" / "guests"

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import yaml
 
-from hypervisor.wire.control_protocol import Op
+from domains.control.protocol import Op
 from scripts.demonstration.stage import REPOSITORY, Machine, require, say
 
 EXAMPLE: Final = REPOSITORY / "docs" / "examples" / "street.yaml"

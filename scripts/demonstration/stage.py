@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from domains.control.protocol import Op
 from domains.xenctl.folder import folder_of, supervisor_pid
 from domains.xenctl.machine import connect
-from hypervisor.wire.control_protocol import Op
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent.parent
 XENCTL: Final = Path(sys.executable).with_name("xenctl")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from hypervisor.wire.control import ControlClient
-from hypervisor.wire.control_protocol import Op
+from domains.control.client import ControlClient
+from domains.control.protocol import Op
 from tests.machines import Machine, pids_of, wait_until
 
 LEFTOVERS = ("/local/domain/1", "/libxl/", "/vm/", "/console/1", "/vbd/1", "/vif/1")

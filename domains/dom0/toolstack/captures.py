@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from domains.control.server import Congested, Disconnected, Request
 from domains.dom0.toolstack.errors import ToolstackError
 from drivers.net import checksum
 from drivers.net.back import NetBack
@@ -20,7 +21,6 @@ from drivers.net.pcap import PcapWriter
 from drivers.net.protocol import Packet
 from drivers.net.switch import Observer
 from hypervisor.public.types import DomId
-from hypervisor.wire.control import Congested, Disconnected, Request
 
 if TYPE_CHECKING:
     from domains.kernel.kernel import Kernel

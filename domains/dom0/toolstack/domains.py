@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from domains.control.protocol import Exit
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.store_tree import home, read_or_none
 from domains.dom0.toolstack.xenctrl import DomainInfo, XenCtrl
@@ -15,7 +16,6 @@ from domains.dom0.toolstack.xlcfg.model import DomainConfig
 from hypervisor.public.sched import ShutdownReason
 from hypervisor.public.types import DomId
 from hypervisor.public.xen import DOMID_FIRST_RESERVED
-from hypervisor.wire.control_protocol import Exit
 
 if TYPE_CHECKING:
     from domains.dom0.console.terminal import Terminal

@@ -1,6 +1,6 @@
 """The one exception by which the toolstack refuses: a text for people and an exit code for scripts."""
 
-from hypervisor.wire.control_protocol import Exit
+from domains.control.protocol import Exit
 
 
 class ToolstackError(Exception):

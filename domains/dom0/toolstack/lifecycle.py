@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid4
 
+from domains.control.protocol import Exit
 from domains.dom0.console.consoled import Consoled
 from domains.dom0.toolstack import devices, store_tree
 from domains.dom0.toolstack.backends import Backends
@@ -35,7 +36,6 @@ from hypervisor.public.sched import (
     ShutdownReason,
 )
 from hypervisor.public.types import DomId
-from hypervisor.wire.control_protocol import Exit
 
 if TYPE_CHECKING:
     from domains.dom0.xenstore.server import Xenstored

@@ -12,8 +12,8 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from domains.control.protocol import Exit
 from domains.dom0.toolstack.errors import ToolstackError
-from hypervisor.wire.control_protocol import Exit
 
 if TYPE_CHECKING:
     from domains.kernel.kernel import Kernel

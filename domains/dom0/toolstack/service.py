@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from domains.control.protocol import Exit, Op
+from domains.control.server import Congested, ControlServer, Disconnected, Request
 from domains.dom0.console.consoled import Consoled
 from domains.dom0.toolstack.captures import Captures
 from domains.dom0.toolstack.domains import Domains, Record
@@ -28,8 +30,6 @@ from domains.dom0.toolstack.xlcfg.syntax import ConfigError
 from hypervisor.public.errno import XenError
 from hypervisor.public.sched import SHUTDOWN_reboot
 from hypervisor.public.types import DomId
-from hypervisor.wire.control import Congested, ControlServer, Disconnected, Request
-from hypervisor.wire.control_protocol import Exit, Op
 
 if TYPE_CHECKING:
     from domains.kernel.kernel import Kernel

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from domains.control.server import Congested, Disconnected, Request
 from domains.dom0.console.consoled import Consoled
 from domains.dom0.console.terminal import Terminal, Viewer
-from hypervisor.wire.control import Congested, Disconnected, Request
 
 if TYPE_CHECKING:
     from domains.kernel.kernel import Kernel

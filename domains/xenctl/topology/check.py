@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
+from domains.control.protocol import ControlError, Exit
 from domains.dom0.toolstack.xlcfg.load import read_config
 from domains.dom0.toolstack.xlcfg.model import DomainConfig
 from domains.dom0.toolstack.xlcfg.syntax import ConfigError
@@ -26,7 +27,6 @@ from domains.xenctl.topology.model import (
     Wait,
 )
 from domains.xenctl.topology.source import Document, Path, Problem, one_line, read_yaml
-from hypervisor.wire.control_protocol import ControlError, Exit
 
 ANYWHERE: Final = FilePath("/nowhere")
 """Stands for the folder of made images while a topology is only looked at."""

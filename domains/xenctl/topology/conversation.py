@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from hypervisor.wire.control_protocol import ControlError, Exit, Op, result_of
+from domains.control.protocol import ControlError, Exit, Op, result_of
 
 if TYPE_CHECKING:
-    from hypervisor.wire.control import ControlClient
+    from domains.control.client import ControlClient
 
 LOOK_AROUND: Final = 0.5
 """Seconds after which it is looked whether the machine still lives."""

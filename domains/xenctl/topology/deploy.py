@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from domains.control.protocol import ControlError, Exit, Op, result_of
 from domains.xenctl import machine as machines
 from domains.xenctl.folder import folder_of, is_running
 from domains.xenctl.private_machine import PrivateMachine
@@ -21,10 +22,9 @@ from domains.xenctl.topology.check import Project, memory_needed, project_of
 from domains.xenctl.topology.expand import Plan, Planned
 from domains.xenctl.topology.model import Topology
 from domains.xenctl.topology.state import State, mark_of
-from hypervisor.wire.control_protocol import ControlError, Exit, Op, result_of
 
 if TYPE_CHECKING:
-    from hypervisor.wire.control import ControlClient
+    from domains.control.client import ControlClient
 
 PAGES_PER_MIB: Final = 256
 DESTROY_TIMEOUT: Final = 30.0

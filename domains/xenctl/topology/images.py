@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from domains.control.protocol import ControlError, Exit
 from domains.xenctl.topology.expand import Image
-from hypervisor.wire.control_protocol import ControlError, Exit
 
 CHUNK: Final = 1 << 20
 

@@ -19,8 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from domains.control.protocol import ControlError, Exit
 from domains.xenctl.topology.expand import Planned
-from hypervisor.wire.control_protocol import ControlError, Exit
 
 FOLDER: Final = "topology"
 NOTES: Final = "made.json"

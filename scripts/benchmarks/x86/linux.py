@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from hypervisor.wire.control_protocol import Op, result_of
+from domains.control.protocol import Op, result_of
 from scripts.benchmarks.figure import Figure, Sizes, Unavailable
 from scripts.benchmarks.machine import Machine
 

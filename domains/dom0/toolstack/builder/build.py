@@ -18,9 +18,9 @@ from domains.dom0.toolstack.builder.image import load_kernel, load_ramdisk
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.xenctrl import XenCtrl
 from domains.dom0.toolstack.xlcfg.model import DomainConfig
-from hypervisor.machine.pv_contents import Content, StartOfDay, contents, vcpu_context
-from hypervisor.machine.pv_image import LayoutError
-from hypervisor.machine.pv_layout import Plan, plan
+from hypervisor.builder.pv_contents import Content, StartOfDay, contents, vcpu_context
+from hypervisor.builder.pv_image import LayoutError
+from hypervisor.builder.pv_layout import Plan, plan
 from hypervisor.public.arch_x86.xen import XEN_LEGACY_MAX_VCPUS
 from hypervisor.public.grant_table import (
     GNTTAB_RESERVED_CONSOLE,

@@ -18,7 +18,7 @@ from itertools import pairwise
 from typing import Annotated, Final
 
 from domains.dom0.toolstack.errors import ToolstackError
-from hypervisor.machine.pv_image import PvImage, Segment
+from hypervisor.builder.pv_image import PvImage, Segment
 from hypervisor.public.elfnote import ElfNote
 from hypervisor.public.layout import Struct, u16, u32, u64
 from hypervisor.public.types import VAddr

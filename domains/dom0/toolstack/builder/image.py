@@ -12,7 +12,7 @@ from domains.dom0.toolstack.builder.elf import load_elf
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.xlcfg.model import DomainConfig
 from domains.kernel.image import make_image
-from hypervisor.machine.pv_image import PvImage, Segment
+from hypervisor.builder.pv_image import PvImage, Segment
 from hypervisor.public.types import PAGE_SIZE, VAddr
 
 PYTHON_BASE: Final = VAddr(0xFFFF_FFFF_8000_0000)

@@ -23,8 +23,8 @@ from domains.dom0.toolstack.builder.elf import load_elf
 from domains.dom0.toolstack.builder.image import load_kernel, load_ramdisk
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.xlcfg.model import DomainConfig
-from hypervisor.machine.pv_image import LayoutError
-from hypervisor.machine.pv_layout import plan
+from hypervisor.builder.pv_image import LayoutError
+from hypervisor.builder.pv_layout import plan
 from hypervisor.public.elfnote import ElfNote
 from tests.domains.dom0.toolstack.bzimage_files import bzimage
 from tests.domains.dom0.toolstack.elf_files import (

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domains.control.protocol import ControlError
 from domains.dom0.toolstack.xlcfg.load import KEYS, read_config
 from domains.xenctl.topology import Domain, Topology, TopologyError, load
 from domains.xenctl.topology.check import Project
 from domains.xenctl.topology.expand import XL_KEYS
-from hypervisor.wire.control_protocol import ControlError
 from tests.machines import REPOSITORY
 
 IDLE = "python:domains.guests.idle:Idle"

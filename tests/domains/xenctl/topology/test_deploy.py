@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from domains.control.protocol import ControlError, Exit
 from domains.xenctl.folder import folder_of, is_running
 from domains.xenctl.topology import Deployment, Domain, Network, Topology, Wait
-from hypervisor.wire.control_protocol import ControlError, Exit
 from tests.machines import REPOSITORY, XENCTL, Machine, wait_until
 
 GUESTS = """

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from domains.control.protocol import ControlError
 from domains.xenctl.topology.expand import Image
 from domains.xenctl.topology.images import make_image
-from hypervisor.wire.control_protocol import ControlError
 
 MIB = 1 << 20
 

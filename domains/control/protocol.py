@@ -5,13 +5,15 @@
               {"id": n, "ok": true, "result": …, "more": true}        of a stream; others follow
               {"id": n, "ok": false, "code": Exit, "error": one line}
 
-Maps in msgpack. The sockets are in `control.py`, apart from this so that a command which fails needs no
-ZeroMQ.
+Maps in msgpack. The sockets are in `client.py` and `server.py`, apart from this so that a command which fails
+needs no ZeroMQ.
 """
 
 from __future__ import annotations
 
+import os
 from enum import IntEnum, StrEnum
+from pathlib import Path
 from typing import Any, Final
 
 ENDPOINT: Final = "xenctl"
@@ -76,3 +78,14 @@ def result_of(reply: dict[str, Any]) -> Any:
     if reply.get("ok"):
         return reply.get("result")
     raise ControlError(Exit(reply["code"]), reply["error"])
+
+
+def endpoint(folder: Path) -> str:
+    """The ZeroMQ address of a machine's control socket; ControlError if its path is too long for Linux."""
+    path = str(folder / ENDPOINT)
+    if len(os.fsencode(path)) > MAX_UNIX_PATH:
+        raise ControlError(
+            Exit.FAILURE,
+            f"the machine's folder {folder} has too long a path; set XDG_RUNTIME_DIR to a short one",
+        )
+    return f"ipc://{path}"

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hypervisor.machine.pv_image import LayoutError, PvImage, check_image, usable
+from hypervisor.builder.pv_image import LayoutError, PvImage, check_image, usable
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, Pfn, VAddr
 
 PADDING: Final = 512 * 1024

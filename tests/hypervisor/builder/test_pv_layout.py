@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hypervisor.builder.pv_contents import StartOfDay, contents, vcpu_context
+from hypervisor.builder.pv_image import LayoutError, PvImage, Segment
+from hypervisor.builder.pv_layout import ALIGNMENT, PADDING, Plan, plan
 from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, pte_mfn, table_index
-from hypervisor.machine.pv_contents import StartOfDay, contents, vcpu_context
-from hypervisor.machine.pv_image import LayoutError, PvImage, Segment
-from hypervisor.machine.pv_layout import ALIGNMENT, PADDING, Plan, plan
 from hypervisor.public.types import PAGE_SIZE, MAddr, Port, VAddr
 from hypervisor.public.xen import SIF_MOD_START_PFN, start_info
 

@@ -1,32 +1,19 @@
-"""Both ends of the control protocol: xenctl's DEALER and the toolstack's ROUTER.
+"""The toolstack's end of the control protocol: a ROUTER.
 
 The endpoint is a unix socket in a folder that only the machine's owner may enter, so whoever can connect may
-do everything; what arrives is checked for its form all the same. The words are in `control_protocol.py`.
+do everything; what arrives is checked for its form all the same. The words are in `protocol.py`.
 """
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgpack
 import zmq
 
-from hypervisor.wire.control_protocol import (
-    ENDPOINT,
-    MAX_MESSAGE,
-    MAX_UNIX_PATH,
-    ControlError,
-    Exit,
-    Op,
-    result_of,
-)
-
-RECONNECT: Final = 5
-"""Milliseconds between two attempts to reach a Dom0 that does not listen yet."""
+from domains.control.protocol import MAX_MESSAGE, Exit, endpoint
 
 
 class Disconnected(Exception):
@@ -35,67 +22,6 @@ class Disconnected(Exception):
 
 class Congested(Exception):
     """The client does not read fast enough; the same message can be sent again later."""
-
-
-class ControlClient:
-    """xenctl's end. One request at a time, except that `post` may go out while a stream runs."""
-
-    def __init__(self, folder: Path, timeout: float = 30.0) -> None:
-        """`folder`: the machine's. `timeout`: seconds that Dom0 may take to answer a plain call."""
-        self._timeout = timeout
-        self._next_id = 1
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.linger = 0
-        self._socket.maxmsgsize = MAX_MESSAGE
-        self._socket.reconnect_ivl = RECONNECT
-        self._socket.connect(endpoint(folder))
-
-    def close(self) -> None:
-        self._context.destroy(linger=0)
-
-    def __enter__(self) -> ControlClient:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    @property
-    def fd(self) -> int:
-        """Becomes readable when a reply may have arrived; edge-triggered: drain with `poll` after it."""
-        return int(self._socket.getsockopt(zmq.FD))
-
-    def call(self, op: Op, *, timeout: float | None = None, **arguments: Any) -> Any:
-        """Ask and wait for the one answer; returns its result. Raises ControlError."""
-        request = self.post(op, **arguments)
-        limit = self._timeout if timeout is None else timeout
-        deadline = time.monotonic() + limit
-        while True:
-            left = deadline - time.monotonic()
-            reply = self.receive(max(left, 0))
-            if reply is None:
-                raise ControlError(Exit.TIMED_OUT, f"Dom0 did not answer '{op}' within {limit:g} s")
-            if reply.get("id") == request:
-                return result_of(reply)
-
-    def answer_to(self, request: int) -> Any:
-        """The result of a request posted before, waited for without a limit. Raises ControlError."""
-        while True:
-            reply = self.receive(None)
-            if reply is not None and reply.get("id") == request:
-                return result_of(reply)
-
-    def post(self, op: Op, **arguments: Any) -> int:
-        """Send a request without waiting; returns its id, which the replies bear."""
-        request, self._next_id = self._next_id, self._next_id + 1
-        self._socket.send(msgpack.packb({"op": str(op), "id": request, **arguments}))
-        return request
-
-    def receive(self, timeout: float | None) -> dict[str, Any] | None:
-        """The next reply as it came; None after `timeout` seconds (None: wait for ever)."""
-        if not self._socket.poll(None if timeout is None else int(timeout * 1000)):
-            return None
-        return msgpack.unpackb(self._socket.recv())  # type: ignore[no-any-return]
 
 
 class Request:
@@ -183,17 +109,6 @@ class ControlServer:
             if error.errno == zmq.EHOSTUNREACH:
                 raise Disconnected from None
             raise
-
-
-def endpoint(folder: Path) -> str:
-    """The ZeroMQ address of a machine's control socket; ControlError if its path is too long for Linux."""
-    path = str(folder / ENDPOINT)
-    if len(os.fsencode(path)) > MAX_UNIX_PATH:
-        raise ControlError(
-            Exit.FAILURE,
-            f"the machine's folder {folder} has too long a path; set XDG_RUNTIME_DIR to a short one",
-        )
-    return f"ipc://{path}"
 
 
 def unpacked(frames: list[bytes]) -> dict[str, Any] | None:

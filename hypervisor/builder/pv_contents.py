@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from hypervisor.builder.pv_layout import Mapping, Plan, Table, pages_for, table_span
 from hypervisor.machine.paging import (
     PAGE_ACCESSED,
     PAGE_DIRTY,
@@ -20,7 +21,6 @@ from hypervisor.machine.paging import (
     TABLE_ENTRIES,
     table_index,
 )
-from hypervisor.machine.pv_layout import Mapping, Plan, Table, pages_for, table_span
 from hypervisor.public.arch_x86.xen import VGCF_in_kernel, VGCF_online, vcpu_guest_context
 from hypervisor.public.arch_x86.xen_x86_64 import (
     FLAT_KERNEL_CS64,
