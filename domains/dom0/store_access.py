@@ -7,18 +7,15 @@ are mapped and their events bound here; the store itself knows neither.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from domains.dom0.toolstack.xenctrl import XenCtrl
 from domains.dom0.xenstore.connection import Connection
 from domains.dom0.xenstore.errors import CannotConnect
 from domains.dom0.xenstore.ring import Ring
 from domains.dom0.xenstore.server import Xenstored
+from domains.kernel.kernel import Kernel
 from hypervisor.public.errno import XenError
 from hypervisor.public.types import PAGE_SIZE, DomId, Mfn, Port, VAddr
-
-if TYPE_CHECKING:
-    from domains.kernel.kernel import Kernel
 
 
 class LocalWire:

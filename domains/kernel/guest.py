@@ -11,10 +11,7 @@ the console and the domain has crashed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from domains.kernel.kernel import Kernel
+from domains.kernel.kernel import Kernel
 
 
 class Guest:

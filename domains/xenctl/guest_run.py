@@ -7,14 +7,12 @@ import select
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from domains.control.client import ControlClient
 from domains.control.protocol import ControlError, Exit, Op, result_of
 from domains.xenctl.output import write_bytes
 from domains.xenctl.private_machine import PrivateMachine
-
-if TYPE_CHECKING:
-    from domains.control.client import ControlClient
 
 CRASHES: Final = ("crash", "watchdog")
 REFUSED: Final = "refused"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.machine.paging import is_canonical
 from hypervisor.mm.budget import Budget
@@ -12,9 +13,6 @@ from hypervisor.public.arch_x86.xen import VGCF_online, vcpu_guest_context
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.xen import VMASST_TYPE_m2p_strict
 from hypervisor.wire.messages import Effect
-
-if TYPE_CHECKING:
-    from hypervisor.domain.hypervisor import Hypervisor
 
 X86_EFLAGS_IF: Final = 1 << 9
 X86_EFLAGS_IOPL: Final = 3 << 12

@@ -11,18 +11,16 @@ grants are named by granter and user; the keys that need hardware, or stop it, a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
 from hypervisor.domain.domain import NO_FRAME, Domain
+from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.events.channel import ECS, Channel
 from hypervisor.mm.frame_table import PGT, XEN
 from hypervisor.public.types import PAGE_SHIFT, GrantRef
 from hypervisor.public.xen import DOMID_FIRST_RESERVED, shared_info
-
-if TYPE_CHECKING:
-    from hypervisor.domain.hypervisor import Hypervisor
 
 Report = Iterator[str]
 

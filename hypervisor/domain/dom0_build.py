@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
@@ -11,14 +11,12 @@ from hypervisor.builder.pv_image import PvImage, Segment
 from hypervisor.builder.pv_layout import plan
 from hypervisor.domain.context import install_context
 from hypervisor.domain.domain import Domain
+from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.lifecycle import create_domain
 from hypervisor.machine.config import MachineConfig
 from hypervisor.mm.budget import Budget
 from hypervisor.public.types import PAGE_SHIFT, DomId, MAddr, Mfn, VAddr
 from hypervisor.public.xen import SIF_INITDOMAIN, SIF_PRIVILEGED
-
-if TYPE_CHECKING:
-    from hypervisor.domain.hypervisor import Hypervisor
 
 VIRT_BASE: Final = VAddr(0xFFFF_FFFF_8000_0000)
 NR_PIRQS: Final = 256

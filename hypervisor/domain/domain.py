@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.events.event_channels import EventChannels
+from hypervisor.grants.grant_table import GrantTable
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.public.types import DomId, Mfn
 from hypervisor.sched.timers import Timer
 from hypervisor.wire.mailbox import Mailbox
-
-if TYPE_CHECKING:
-    from hypervisor.grants.grant_table import GrantTable
-
 
 DEATH_STEPS: Final = 4
 NO_FRAME: Final = Mfn(0)

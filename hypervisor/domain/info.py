@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hypervisor.domain.domain import Domain, Life
+from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.public.domctl import (
     XEN_DOMINF_blocked,
     XEN_DOMINF_dying,
@@ -15,9 +14,6 @@ from hypervisor.public.domctl import (
     xen_domctl_getdomaininfo,
 )
 from hypervisor.public.vcpu import RunState
-
-if TYPE_CHECKING:
-    from hypervisor.domain.hypervisor import Hypervisor
 
 
 def domain_flags(domain: Domain) -> int:

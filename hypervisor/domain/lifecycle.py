@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from hypervisor.domain.domain import DEATH_STEPS, NO_FRAME, Domain, Life
+from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.vcpu import EffectPort, Vcpu
 from hypervisor.events.event_channels import EventChannels
 from hypervisor.grants.grant_table import (
@@ -28,9 +29,6 @@ from hypervisor.public.xen import VIRQ_DOM_EXC, shared_info
 from hypervisor.sched.scheduler import SchedUnit
 from hypervisor.wire.mailbox import Mailbox
 from hypervisor.wire.messages import M2P_MEMFD, Effect
-
-if TYPE_CHECKING:
-    from hypervisor.domain.hypervisor import Hypervisor
 
 MAX_VCPUS: Final = XEN_LEGACY_MAX_VCPUS
 """vCPUs of a domain; all but the first can be initialised but not brought up (SMP guests are not implemented)."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hypervisor.domain.domain import Domain, Life
+from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.mm.budget import Budget
 from hypervisor.public.errno import Errno, XenError
@@ -22,9 +23,6 @@ from hypervisor.public.layout import Struct
 from hypervisor.public.types import DomId
 from hypervisor.public.xen import DOMID_SELF
 from hypervisor.wire.messages import EffectRecord
-
-if TYPE_CHECKING:
-    from hypervisor.domain.hypervisor import Hypervisor
 
 S = TypeVar("S", bound=Struct)
 

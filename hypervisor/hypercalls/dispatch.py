@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from hypervisor.domain.domain import Life
+from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.hypercalls.call import Blocked, Call, Continue, DomainCrash, Result
 from hypervisor.hypercalls.table import HYPERCALLS
 from hypervisor.mm.budget import Budget, Restart
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.xen import Hypercall
-
-if TYPE_CHECKING:
-    from hypervisor.domain.hypervisor import Hypervisor
 
 HYPERCALL_NUMBERS: Final = frozenset(int(nr) for nr in Hypercall)
 Args = tuple[int, int, int, int, int]

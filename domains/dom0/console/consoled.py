@@ -6,14 +6,12 @@ lost.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from domains.dom0.console.ring import ConsoleRing
 from domains.dom0.console.terminal import Terminal, Viewer
+from domains.kernel.kernel import Kernel
 from hypervisor.public.types import PAGE_SIZE, DomId, Mfn, Port, VAddr
-
-if TYPE_CHECKING:
-    from domains.kernel.kernel import Kernel
 
 RETRY: Final = 0.02
 """Seconds until a viewer that took nothing is asked again."""

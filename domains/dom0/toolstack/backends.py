@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from domains.dom0.toolstack import devices
 from domains.dom0.toolstack.domains import Domains, Record
@@ -23,12 +23,9 @@ from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.operations import Operation, Operations, Until
 from domains.dom0.toolstack.store_tree import home
 from domains.dom0.toolstack.xlcfg.model import DomainConfig
+from domains.kernel.xenbus import StoreCalls, Xenbus
 from hypervisor.public.io.xenbus import XenbusStateConnected
 from hypervisor.public.types import DomId
-
-if TYPE_CHECKING:
-    from domains.kernel.xenbus import StoreCalls, Xenbus
-
 
 NOTICE: Final = 10.0
 """Seconds a front end gets to notice that its device was plugged in, or was unplugged."""

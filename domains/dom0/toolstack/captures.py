@@ -11,19 +11,17 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from domains.control.server import Congested, Disconnected, Request
 from domains.dom0.toolstack.errors import ToolstackError
+from domains.kernel.kernel import Kernel
 from drivers.net import checksum
 from drivers.net.back import NetBack
 from drivers.net.pcap import PcapWriter
 from drivers.net.protocol import Packet
 from drivers.net.switch import Observer
 from hypervisor.public.types import DomId
-
-if TYPE_CHECKING:
-    from domains.kernel.kernel import Kernel
 
 BUFFER: Final = 1 << 20
 """Bytes that wait for the client."""

@@ -5,21 +5,18 @@ were made.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from domains.control.protocol import Exit
+from domains.dom0.console.terminal import Terminal
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.store_tree import home, read_or_none
 from domains.dom0.toolstack.xenctrl import DomainInfo, XenCtrl
 from domains.dom0.toolstack.xlcfg.model import DomainConfig
+from domains.kernel.xenbus import Xenbus
 from hypervisor.public.sched import ShutdownReason
 from hypervisor.public.types import DomId
 from hypervisor.public.xen import DOMID_FIRST_RESERVED
-
-if TYPE_CHECKING:
-    from domains.dom0.console.terminal import Terminal
-    from domains.kernel.xenbus import Xenbus
 
 DOM0_NAME = "Domain-0"
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
 from domains.dom0.toolstack.domains import Domains
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.lifecycle import name_of
 from domains.dom0.toolstack.xenctrl import DomainInfo, XenCtrl
+from domains.kernel.xenbus import Xenbus
 from hypervisor.public.errno import Errno, XenError
-
-if TYPE_CHECKING:
-    from domains.kernel.xenbus import Xenbus
 
 KIB_PER_PAGE: Final = 4
 MAX_NODES: Final = 50_000

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from uuid import UUID, uuid4
 
 from domains.control.protocol import Exit
@@ -26,6 +26,8 @@ from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.operations import Operation, Operations, Until
 from domains.dom0.toolstack.xenctrl import XenCtrl
 from domains.dom0.toolstack.xlcfg.model import Action, DomainConfig
+from domains.dom0.xenstore.server import Xenstored
+from domains.kernel.kernel import Kernel
 from hypervisor.public.errno import XenError
 from hypervisor.public.sched import (
     SHUTDOWN_crash,
@@ -36,10 +38,6 @@ from hypervisor.public.sched import (
     ShutdownReason,
 )
 from hypervisor.public.types import DomId
-
-if TYPE_CHECKING:
-    from domains.dom0.xenstore.server import Xenstored
-    from domains.kernel.kernel import Kernel
 
 DEVICE_TIMEOUT: Final = 10.0
 """Seconds a back end may take to get ready; libxl's hotplug time-out."""

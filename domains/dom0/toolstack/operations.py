@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from domains.control.protocol import Exit
 from domains.dom0.toolstack.errors import ToolstackError
-
-if TYPE_CHECKING:
-    from domains.kernel.kernel import Kernel
-    from domains.kernel.loop import Timer
+from domains.kernel.kernel import Kernel
+from domains.kernel.loop import Timer
 
 
 @dataclass(frozen=True, slots=True)

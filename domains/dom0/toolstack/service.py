@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from domains.control.protocol import Exit, Op
 from domains.control.server import Congested, ControlServer, Disconnected, Request
@@ -27,12 +27,10 @@ from domains.dom0.toolstack.viewers import Viewers
 from domains.dom0.toolstack.xenctrl import XenCtrl
 from domains.dom0.toolstack.xlcfg.load import read_config
 from domains.dom0.toolstack.xlcfg.syntax import ConfigError
+from domains.kernel.kernel import Kernel
 from hypervisor.public.errno import XenError
 from hypervisor.public.sched import SHUTDOWN_reboot
 from hypervisor.public.types import DomId
-
-if TYPE_CHECKING:
-    from domains.kernel.kernel import Kernel
 
 T = TypeVar("T")
 

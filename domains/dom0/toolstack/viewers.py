@@ -6,14 +6,11 @@ A stream is known by its client and the number of the request that began it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from domains.control.server import Congested, Disconnected, Request
 from domains.dom0.console.consoled import Consoled
 from domains.dom0.console.terminal import Terminal, Viewer
-
-if TYPE_CHECKING:
-    from domains.kernel.kernel import Kernel
+from domains.kernel.kernel import Kernel
 
 Stream = tuple[bytes, int]
 """A client, and the number of its request."""

@@ -7,11 +7,12 @@ Errors are XenError with Xen's number. Domains other than the caller need privil
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from domains.kernel.kernel import Kernel
 from hypervisor.public.arch_x86.xen import vcpu_guest_context
 from hypervisor.public.domctl import (
     XEN_DOMCTL_INTERFACE_VERSION,
@@ -57,9 +58,6 @@ from hypervisor.public.xen import (
     mmuext_op,
     mmuext_op_arg1,
 )
-
-if TYPE_CHECKING:
-    from domains.kernel.kernel import Kernel
 
 EXTENTS_AT_ONCE: Final = 512
 """Frame numbers in one call: what fits into a page of arguments."""

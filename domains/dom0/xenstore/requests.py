@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from domains.dom0.xenstore import path as paths
 from domains.dom0.xenstore import perms, tree
 from domains.dom0.xenstore.connection import Connection
+from domains.dom0.xenstore.domain import Domain
 from domains.dom0.xenstore.errors import (
     AlreadyWatched,
     InvalidRequest,
@@ -34,7 +35,6 @@ from hypervisor.public.types import DomId
 from hypervisor.public.xen import DOMID_SELF
 
 if TYPE_CHECKING:
-    from domains.dom0.xenstore.domain import Domain
     from domains.dom0.xenstore.server import Xenstored
 
 OK: Final = b"OK\0"

@@ -13,16 +13,14 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from domains.control.client import ControlClient
 from domains.control.protocol import ControlError, Exit, Op
 from domains.xenctl.topology.conversation import Ask, Conversations, More, Talk
 from domains.xenctl.topology.expand import Plan, Planned
 from domains.xenctl.topology.images import make_image
 from domains.xenctl.topology.state import State, mark_of
-
-if TYPE_CHECKING:
-    from domains.control.client import ControlClient
 
 CREATE_TIMEOUT: Final = 120.0
 LAST_WORDS: Final = 1.0

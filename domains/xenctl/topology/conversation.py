@@ -11,12 +11,10 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from domains.control.client import ControlClient
 from domains.control.protocol import ControlError, Exit, Op, result_of
-
-if TYPE_CHECKING:
-    from domains.control.client import ControlClient
 
 LOOK_AROUND: Final = 0.5
 """Seconds after which it is looked whether the machine still lives."""

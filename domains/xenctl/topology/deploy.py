@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from domains.control.client import ControlClient
 from domains.control.protocol import ControlError, Exit, Op, result_of
 from domains.xenctl import machine as machines
 from domains.xenctl.folder import folder_of, is_running
@@ -22,9 +23,6 @@ from domains.xenctl.topology.check import Project, memory_needed, project_of
 from domains.xenctl.topology.expand import Plan, Planned
 from domains.xenctl.topology.model import Topology
 from domains.xenctl.topology.state import State, mark_of
-
-if TYPE_CHECKING:
-    from domains.control.client import ControlClient
 
 PAGES_PER_MIB: Final = 256
 DESTROY_TIMEOUT: Final = 30.0

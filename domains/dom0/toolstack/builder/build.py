@@ -9,7 +9,7 @@ the domain.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from domains.dom0.toolstack.builder.image import load_kernel, load_ramdisk
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.xenctrl import XenCtrl
 from domains.dom0.toolstack.xlcfg.model import DomainConfig
+from domains.kernel.kernel import Kernel
 from hypervisor.builder.pv_contents import Content, StartOfDay, contents, vcpu_context
 from hypervisor.builder.pv_image import LayoutError
 from hypervisor.builder.pv_layout import Plan, plan
@@ -30,9 +31,6 @@ from hypervisor.public.grant_table import (
 )
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, MAddr, Mfn, Pfn, Port
 from hypervisor.public.xen import shared_info, vcpu_info
-
-if TYPE_CHECKING:
-    from domains.kernel.kernel import Kernel
 
 DOM0: Final = DomId(0)
 PAGES_PER_MIB: Final = 256
