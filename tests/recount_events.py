@@ -26,7 +26,7 @@ def recount_one(events: EventChannels, everybody: list[EventChannels]) -> None:
     assert len(ports) <= EVTCHN_2L_NR_CHANNELS, f"E1: {whose} has {len(ports)} ports"
     live = [(port, channel) for port, channel in ports[1:] if channel.state is not ECS.FREE]
     assert events.active == len(live), f"E9: {whose} counts {events.active} ports, there are {len(live)}"
-    owned = sum(channel.xen_consumer is not None for _, channel in live)
+    owned = sum(bool(channel.xen_consumer) for _, channel in live)
     assert events.xen_owned == owned, f"E9: {whose} counts {events.xen_owned} core ports, not {owned}"
     for port, channel in ports[1:]:
         recount_port(events, port, channel, everybody)
@@ -43,13 +43,16 @@ def recount_port(events: EventChannels, port: Port, channel: Channel, everybody:
         return
     assert port <= events.max_port, f"E1: {where} is beyond the domain's limit {events.max_port}"
     if channel.state is ECS.INTERDOMAIN:
-        assert channel.remote in everybody, f"E2: {where} leads to a domain that is gone"
-        far = channel.remote.channel(channel.remote_port)
+        peer = next((table for table in everybody if table.domid == channel.remote_domid), None)
+        assert peer is not None, f"E2: {where} leads to a domain that is gone"
+        far = peer.channel(channel.remote_port)
         assert far.state is ECS.INTERDOMAIN, f"E2: {where} leads to a port that is {far.state.name}"
-        assert (far.remote, far.remote_port) == (events, port), f"E2: the peer of {where} leads elsewhere"
+        assert (far.remote_domid, far.remote_port) == (events.domid, port), (
+            f"E2: the peer of {where} leads elsewhere"
+        )
     else:
-        assert channel.remote is None, f"E2: {where} is {channel.state.name} and has a peer"
-    if channel.xen_consumer is not None:
+        assert not channel.remote_port, f"E2: {where} is {channel.state.name} and has a peer"
+    if bool(channel.xen_consumer):
         assert channel.state in (ECS.UNBOUND, ECS.INTERDOMAIN), (
             f"E5: {where} is the core's and {channel.state.name}"
         )

@@ -58,7 +58,7 @@ def dump_ports(hv: Hypervisor, domain: Domain) -> Report:
         channel = events.channel(port)
         if channel.state is not ECS.FREE:
             pending, masked = shared_bits(hv, domain, port)
-            consumer = int(channel.xen_consumer is not None)
+            consumer = int(bool(channel.xen_consumer))
             bound = f"s={channel.state.name} n={channel.notify_vcpu_id} x={consumer}{peer(channel)}"
             yield f"    {port:4} [{pending}/{masked}]: {bound}"
     yield f"  domain {domain.domid}: {events.active} ports, {events.max_port} at most"
@@ -69,8 +69,8 @@ def peer(channel: Channel) -> str:
     match channel.state:
         case ECS.UNBOUND:
             return f" d={channel.remote_domid}"
-        case ECS.INTERDOMAIN if channel.remote is not None:
-            return f" d={channel.remote.domid} p={channel.remote_port}"
+        case ECS.INTERDOMAIN:
+            return f" d={channel.remote_domid} p={channel.remote_port}"
         case ECS.PIRQ:
             return f" p={channel.pirq}"
         case ECS.VIRQ:

@@ -1,4 +1,4 @@
-"""One domain's event channels: the ports, who is bound to them, and where an event goes.
+"""One domain's event channels: what binds a port, and what gives it back.
 
 Owns the state of every port of the domain (rules E1–E13). A pure state machine: an event leaves through
 `raise_port` and `wake_poller`, which the core's wiring provides; there is no socket and no guest memory
@@ -17,25 +17,29 @@ Differences from Xen, on purpose:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Final
+from typing import Any, Final
 
-from hypervisor.events.channel import ECS, Channel, XenConsumer
+from hypervisor.events.channel import ECS, NO_PORT, Channel
+from hypervisor.events.delivery import Delivery, XenConsumer
+from hypervisor.events.port_table import virq_key
 from hypervisor.events.virq import GlobalVirqs, VirqType, virq_type
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.event_channel import EVTCHN_2L_NR_CHANNELS
 from hypervisor.public.types import DomId, Port
 from hypervisor.public.xen import NR_VIRQS
 
-EVTCHNS_PER_BUCKET: Final = 64
-"""The port table grows by this many; a port beyond it is invalid, one inside it merely closed."""
 PORTS_PER_SLICE: Final = 64
 """How many ports a reset or a death closes before others get their turn (Q4)."""
 NR_PIRQS: Final = 256
-"""Physical interrupts there can be; Dom0's host descriptors."""
+"""Physical interrupts that there can be: Dom0's host descriptors."""
+
+EventsRecord = dict[str, Any]
+"""A domain's event channels as plain data (`EventChannels.snapshot`)."""
 
 
-class EventChannels:
-    """The event channels of one domain.
+class EventChannels(Delivery):
+    """The event channels of one domain: its ports (port_table.py), where their events go (delivery.py), and what binds and
+    closes them.
 
     raise_port(port, vcpu_id)   make the port pending and wake that vCPU; N calls may become one event (E6)
     wake_poller(vcpu_id)        end that vCPU's SCHEDOP_poll
@@ -56,75 +60,13 @@ class EventChannels:
         virqs: GlobalVirqs,
         max_port: int = EVTCHN_2L_NR_CHANNELS - 1,
     ) -> None:
-        self.domid = domid
-        self.max_port = max_port
-        self.dying = False
+        super().__init__(domid, max_port, raise_port, wake_poller, domains)
         self.permitted_pirqs: set[int] = set()
-        self.active = 0  # ports that are not FREE, port 0 not counted (E9)
-        self.xen_owned = 0  # … of which the core owns this many
-        self._raise_port = raise_port
-        self._wake_poller = wake_poller
-        self._domains = domains
         self._nr_vcpus = nr_vcpus
         self._virqs = virqs
-        self._channels = [Channel() for _ in range(EVTCHNS_PER_BUCKET)]
-        self._channels[0].state = ECS.RESERVED  # E1
-        self._lowest_free = 1  # no port below it is free
-        self._virq_ports: dict[tuple[int, int], Port] = {}  # (vcpu, virq) → port
-        self._pirq_ports: dict[int, Port] = {}
-        self._pollers: dict[int, frozenset[Port]] = {}  # vcpu → the ports it waits for
         self._next_reset = 0  # where an unfinished reset goes on; 0: none is in progress
 
-    # --- looking -----------------------------------------------------------------------------------
-
-    def __len__(self) -> int:
-        """How many ports are valid, that is: have a place in the table."""
-        return len(self._channels)
-
-    def channel(self, port: int) -> Channel:
-        """The state of a port. XenError(EINVAL) if it is not a valid one."""
-        if not 0 <= port < len(self._channels):
-            raise XenError(Errno.EINVAL, f"port {port} of d{self.domid} is beyond the table")
-        return self._channels[port]
-
-    def virq_port(self, vcpu_id: int, virq: int) -> Port | None:
-        """The port that this vCPU's VIRQ is bound to."""
-        return self._virq_ports.get((vcpu_id, virq))
-
-    def pirq_port(self, pirq: int) -> Port | None:
-        """The port that a physical interrupt is bound to."""
-        return self._pirq_ports.get(pirq)
-
-    @property
-    def pollers(self) -> dict[int, frozenset[Port]]:
-        """Which vCPU polls which ports; a copy."""
-        return dict(self._pollers)
-
-    # --- taking a port -----------------------------------------------------------------------------
-
-    def _free_port(self) -> Port:
-        """The lowest free port, the table grown for it if need be; nothing is taken yet (E9).
-
-        XenError: EINVAL in a dying domain (K1), ENOSPC if there is none (E1).
-        """
-        if self.dying:
-            raise XenError(Errno.EINVAL, f"K1: d{self.domid} is dying, it gets no port")
-        port = self._lowest_free
-        while port < len(self._channels) and self._channels[port].state is not ECS.FREE:
-            port += 1
-        self._lowest_free = port
-        if port > self.max_port or port >= EVTCHN_2L_NR_CHANNELS:
-            raise XenError(Errno.ENOSPC, f"E1: d{self.domid} has no free port")
-        while port >= len(self._channels):
-            self._channels += [Channel() for _ in range(EVTCHNS_PER_BUCKET)]
-        return Port(port)
-
-    def _take(self, port: Port, state: ECS, vcpu_id: int = 0) -> Channel:
-        """Make a free port an active one; everything has been checked (E9)."""
-        channel = self._channels[port]
-        channel.state, channel.notify_vcpu_id = state, vcpu_id
-        self.active += 1
-        return channel
+    # --- binding a port -----------------------------------------------------------------------------
 
     def _require_vcpu(self, vcpu_id: int) -> None:
         if not 0 <= vcpu_id < self._nr_vcpus():
@@ -140,12 +82,15 @@ class EventChannels:
         return port
 
     def alloc_unbound_xen(self, remote: DomId, consumer: XenConsumer, vcpu_id: int = 0) -> Port:
-        """A port of this domain whose events the core consumes: the guest cannot send, close or move it
-        (E5).
+        """A port of this domain whose events the core consumes: the guest cannot send, close or move it (E5).
+
+        XenError: EINVAL, ENOSPC as `_free_port`.
         """
         port = self._free_port()
+        if consumer not in self._consumers:
+            self._consumers.append(consumer)
         channel = self._take(port, ECS.UNBOUND, vcpu_id)
-        channel.remote_domid, channel.xen_consumer = remote, consumer
+        channel.remote_domid, channel.xen_consumer = remote, 1 + self._consumers.index(consumer)
         self.xen_owned += 1
         return port
 
@@ -161,8 +106,8 @@ class EventChannels:
         if far.state is not ECS.UNBOUND or far.remote_domid != self.domid:
             raise XenError(Errno.EINVAL, f"E3: d{remote} port {remote_port} is not unbound for d{self.domid}")
         near = self._take(port, ECS.INTERDOMAIN)
-        near.remote, near.remote_port = peer, Port(remote_port)
-        far.state, far.remote, far.remote_port = ECS.INTERDOMAIN, self, port
+        near.remote_domid, near.remote_port = remote, Port(remote_port)
+        far.state, far.remote_port = ECS.INTERDOMAIN, port
         self._deliver(port)
         return port
 
@@ -210,6 +155,22 @@ class EventChannels:
         self._pirq_ports[pirq] = port
         return port
 
+    def bind_vcpu(self, port: int, vcpu_id: int) -> None:
+        """Deliver a port's events to another vCPU from now on; an IPI or a per-vCPU VIRQ cannot move (E8).
+
+        XenError: ENOENT for the vCPU, EINVAL for the port.
+        """
+        self._require_vcpu(vcpu_id)
+        channel = self.channel(port)
+        if channel.xen_consumer:
+            raise XenError(Errno.EINVAL, f"E5: port {port} of d{self.domid} is the core's")
+        movable = channel.state in (ECS.UNBOUND, ECS.INTERDOMAIN, ECS.PIRQ) or (
+            channel.state is ECS.VIRQ and virq_type(channel.virq) is not VirqType.VCPU
+        )
+        if not movable:
+            raise XenError(Errno.EINVAL, f"E8: port {port} of d{self.domid} stays on its vCPU")
+        channel.notify_vcpu_id = vcpu_id
+
     # --- giving it back ----------------------------------------------------------------------------
 
     def close(self, port: int, *, guest: bool = True) -> None:
@@ -220,24 +181,19 @@ class EventChannels:
         channel = self.channel(port)
         if channel.state <= ECS.RESERVED:
             raise XenError(Errno.EINVAL, f"E4: port {port} of d{self.domid} is {channel.state.name}")
-        if guest and channel.xen_consumer is not None:
+        if guest and channel.xen_consumer:
             raise XenError(Errno.EINVAL, f"E5: port {port} of d{self.domid} is the core's")
         self._release_binding(channel)
-        self.active -= 1
-        self.xen_owned -= channel.xen_consumer is not None
-        channel.free()
-        self._lowest_free = min(self._lowest_free, port)
+        self._free(Port(port))
         self._wake_pollers(Port(port))
 
     def _release_binding(self, channel: Channel) -> None:
         """Take back what others hold of this port: the peer's binding (E2, E4), or the VIRQ's or PIRQ's."""
-        if channel.remote is not None:
-            far = channel.remote.channel(channel.remote_port)
-            far.state, far.remote_domid = ECS.UNBOUND, self.domid
-            far.remote, far.remote_port = None, Port(0)
+        if channel.state is ECS.INTERDOMAIN:
+            far = self._domains(channel.remote_domid).channel(channel.remote_port)
+            far.state, far.remote_port = ECS.UNBOUND, NO_PORT
         elif channel.state is ECS.VIRQ:
-            on_vcpu = channel.notify_vcpu_id if virq_type(channel.virq) is VirqType.VCPU else 0
-            del self._virq_ports[on_vcpu, channel.virq]
+            del self._virq_ports[virq_key(channel)]
         elif channel.state is ECS.PIRQ:
             del self._pirq_ports[channel.pirq]
 
@@ -286,87 +242,26 @@ class EventChannels:
             self._channels.pop()
         return False
 
-    # --- events ------------------------------------------------------------------------------------
+    # --- writing it down -----------------------------------------------------------------------------
 
-    def send(self, port: int) -> None:
-        """EVTCHNOP_send (E5). XenError(EINVAL) for a port that cannot be sent on."""
-        channel = self.channel(port)
-        if channel.xen_consumer is not None:
-            raise XenError(Errno.EINVAL, f"E5: port {port} of d{self.domid} is the core's")
-        if channel.state is ECS.INTERDOMAIN:
-            self._send_to_peer(channel)
-        elif channel.state is ECS.IPI:
-            self._deliver(Port(port))
-        elif channel.state is not ECS.UNBOUND:  # an event to an unbound port is dropped without a word
-            raise XenError(Errno.EINVAL, f"E5: port {port} of d{self.domid} is {channel.state.name}")
+    def snapshot(self) -> EventsRecord:
+        """All state as plain data: numbers, lists and tuples of them.
 
-    @staticmethod
-    def _send_to_peer(channel: Channel) -> None:
-        assert channel.remote is not None
-        far = channel.remote.channel(channel.remote_port)
-        if far.xen_consumer is not None:
-            far.xen_consumer(channel.remote_port)
-        else:
-            channel.remote._deliver(channel.remote_port)
-
-    def notify_xen(self, port: Port) -> None:
-        """The core sends on its own port (notify_via_xen_event_channel); it is dropped while unbound."""
-        channel = self.channel(port)
-        if channel.state is ECS.INTERDOMAIN:
-            self._send_to_peer(channel)
-
-    def send_guest_virq(self, virq: int, vcpu_id: int = 0) -> None:
-        """Deliver a VIRQ if it is bound; `vcpu_id` counts for those bound per vCPU only."""
-        on_vcpu = vcpu_id if virq_type(virq) is VirqType.VCPU else 0
-        if (port := self._virq_ports.get((on_vcpu, virq))) is not None:
-            self._deliver(port)
-
-    def send_pirq(self, pirq: int) -> None:
-        """Deliver a physical interrupt if it is bound."""
-        if (port := self._pirq_ports.get(pirq)) is not None:
-            self._deliver(port)
-
-    def _deliver(self, port: Port) -> None:
-        """Make a usable port pending for its vCPU, and end the polls that wait for it (E6, E11)."""
-        channel = self._channels[port]
-        if channel.usable:
-            self._raise_port(port, channel.notify_vcpu_id)
-            self._wake_pollers(port)
-
-    def bind_vcpu(self, port: int, vcpu_id: int) -> None:
-        """Deliver a port's events to another vCPU from now on; an IPI or a per-vCPU VIRQ cannot move (E8).
-
-        XenError: ENOENT for the vCPU, EINVAL for the port.
+        What the core does with events on its own ports is code and cannot be written down: `restore` is given it.
         """
-        self._require_vcpu(vcpu_id)
-        channel = self.channel(port)
-        if channel.xen_consumer is not None:
-            raise XenError(Errno.EINVAL, f"E5: port {port} of d{self.domid} is the core's")
-        movable = channel.state in (ECS.UNBOUND, ECS.INTERDOMAIN, ECS.PIRQ) or (
-            channel.state is ECS.VIRQ and virq_type(channel.virq) is not VirqType.VCPU
-        )
-        if not movable:
-            raise XenError(Errno.EINVAL, f"E8: port {port} of d{self.domid} stays on its vCPU")
-        channel.notify_vcpu_id = vcpu_id
+        return {
+            "dying": self.dying,
+            "permitted_pirqs": sorted(self.permitted_pirqs),
+            "ports": self._write_down(),
+            "pollers": [(vcpu_id, sorted(ports)) for vcpu_id, ports in sorted(self._pollers.items())],
+            "next_reset": self._next_reset,
+        }
 
-    # --- polling -----------------------------------------------------------------------------------
-
-    def poll(self, vcpu_id: int, ports: Collection[int]) -> None:
-        """A vCPU is about to wait for any of these ports: all are valid (E11, XSA-221), and `wake_poller`
-        ends it once.
-
-        XenError(EINVAL): an invalid port; then nobody waits. Whether one is pending already is the caller's
-        to see.
-        """
-        for port in ports:
-            self.channel(port)
-        self._pollers[vcpu_id] = frozenset(Port(port) for port in ports)
-
-    def unpoll(self, vcpu_id: int) -> None:
-        """The wait is over for another reason: time-out, an upcall, the vCPU's end (E11)."""
-        self._pollers.pop(vcpu_id, None)
-
-    def _wake_pollers(self, port: Port) -> None:
-        for vcpu_id in [v for v, ports in self._pollers.items() if port in ports]:
-            del self._pollers[vcpu_id]
-            self._wake_poller(vcpu_id)
+    def restore(self, record: EventsRecord, consumers: Collection[XenConsumer] = ()) -> None:
+        """Become what `snapshot` wrote down; `consumers` in the order in which they were given at first."""
+        self._read_back(record["ports"])
+        self.dying = record["dying"]
+        self.permitted_pirqs = set(record["permitted_pirqs"])
+        self._pollers = {vcpu_id: frozenset(map(Port, ports)) for vcpu_id, ports in record["pollers"]}
+        self._next_reset = record["next_reset"]
+        self._consumers = list(consumers)

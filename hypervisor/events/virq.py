@@ -6,10 +6,12 @@ unless the control domain named another (XEN_DOMCTL_set_virq_handler). Xen's xen
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.types import DomId, Port
 from hypervisor.public.xen import (
     NR_VIRQS,
     VIRQ_ARGO,
@@ -18,9 +20,6 @@ from hypervisor.public.xen import (
     VIRQ_XENOPROF,
     VIRQ_XENPMU,
 )
-
-if TYPE_CHECKING:
-    from hypervisor.events.event_channels import EventChannels
 
 
 class VirqType(Enum):
@@ -45,18 +44,35 @@ def virq_type(virq: int) -> VirqType:
     return VIRQ_TYPES.get(virq, VirqType.GLOBAL)
 
 
+class VirqHandler(Protocol):
+    """What a domain's event channels are to the table of global VIRQs."""
+
+    domid: DomId
+    dying: bool
+
+    def virq_port(self, vcpu_id: int, virq: int) -> Port | None:
+        """The port that the VIRQ is bound to, or None."""
+
+    def send_guest_virq(self, virq: int, vcpu_id: int = 0) -> None:
+        """Deliver the VIRQ if it is bound."""
+
+
+VirqsRecord = dict[str, object]
+"""`default`: a domid or None; `handlers`: [(virq, domid), …]."""
+
+
 class GlobalVirqs:
     """Which domain's event channels receive each global VIRQ (E8)."""
 
     def __init__(self) -> None:
-        self.default: EventChannels | None = None  # Dom0's, once there is one
-        self._handlers: dict[int, EventChannels] = {}
+        self.default: VirqHandler | None = None  # Dom0's, once there is one
+        self._handlers: dict[int, VirqHandler] = {}
 
-    def handler(self, virq: int) -> EventChannels | None:
-        """Who may bind this VIRQ and receives it."""
+    def handler(self, virq: int) -> VirqHandler | None:
+        """The event channels that may bind this VIRQ and receive it; None while there is no Dom0."""
         return self._handlers.get(virq, self.default)
 
-    def set_handler(self, virq: int, events: EventChannels) -> None:
+    def set_handler(self, virq: int, events: VirqHandler) -> None:
         """Name the domain that handles a global VIRQ from now on.
 
         XenError: EINVAL for a VIRQ that is not global, or a dying domain; EBUSY while the old handler has it
@@ -73,7 +89,7 @@ class GlobalVirqs:
             raise XenError(Errno.EBUSY, f"virq {virq} is bound by d{old.domid}")
         self._handlers[virq] = events
 
-    def forget(self, events: EventChannels) -> None:
+    def forget(self, events: VirqHandler) -> None:
         """A domain goes: what it handled falls back to Dom0."""
         self._handlers = {virq: handler for virq, handler in self._handlers.items() if handler is not events}
         if self.default is events:
@@ -84,3 +100,15 @@ class GlobalVirqs:
         handler = self.handler(virq)
         if handler is not None:
             handler.send_guest_virq(virq)
+
+    def snapshot(self) -> VirqsRecord:
+        """Which domain handles what, as plain numbers."""
+        default = None if self.default is None else int(self.default.domid)
+        return {"default": default, "handlers": [(v, int(h.domid)) for v, h in self._handlers.items()]}
+
+    def restore(self, record: VirqsRecord, find: Callable[[DomId], VirqHandler]) -> None:
+        """Become what `snapshot` wrote down; `find` gives each domain's event channels."""
+        default, handlers = record["default"], record["handlers"]
+        assert isinstance(handlers, list)
+        self.default = find(DomId(default)) if isinstance(default, int) else None
+        self._handlers = {virq: find(DomId(domid)) for virq, domid in handlers}

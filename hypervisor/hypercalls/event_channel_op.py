@@ -143,8 +143,8 @@ def do_status(call: Call, arg: int) -> int:
 
 def status_detail(channel: Channel) -> evtchn_status_u:
     """The arm of the union that belongs to the state; all other bytes are zero (XSA-122)."""
-    if channel.remote is not None:
-        far = evtchn_status_u_interdomain(dom=channel.remote.domid, port=channel.remote_port)
+    if channel.state is ECS.INTERDOMAIN:
+        far = evtchn_status_u_interdomain(dom=channel.remote_domid, port=channel.remote_port)
         return evtchn_status_u(interdomain=far)
     if channel.state is ECS.UNBOUND:
         return evtchn_status_u(unbound=evtchn_status_u_unbound(dom=channel.remote_domid))

@@ -7,6 +7,7 @@ operation must have left everything exactly as it was.
 import copy
 from typing import Any
 
+import msgpack
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -34,7 +35,7 @@ def picture(tables: dict[DomId, EventChannels]) -> Any:
     """All state of all ports; a peer is written as its number, so that pictures can be compared."""
     return {
         domid: (
-            [plain(events.channel(port)) for port in range(len(events))],
+            [events.channel(port).snapshot() for port in range(len(events))],
             events.active,
             events.xen_owned,
             dict(events._virq_ports),
@@ -43,12 +44,6 @@ def picture(tables: dict[DomId, EventChannels]) -> Any:
         )
         for domid, events in tables.items()
     }
-
-
-def plain(channel: Channel) -> Any:
-    fields = {name: getattr(channel, name) for name in Channel.__slots__}
-    fields["remote"] = channel.remote.domid if channel.remote else None
-    return fields
 
 
 class RandomEventChannels(RuleBasedStateMachine):
@@ -60,6 +55,7 @@ class RandomEventChannels(RuleBasedStateMachine):
         super().__init__()
         self.house = FewDomains(COUNT, self.kind, max_port=LIMIT)
         self.heard: list[Port] = []
+        self.checked = 0
         for domid in range(COUNT):
             self.house[domid].permitted_pirqs |= {0, 1}
 
@@ -187,15 +183,31 @@ class RandomEventChannels(RuleBasedStateMachine):
         if self.house.virqs.default is None:
             self.house.virqs.default = self.house[d]
 
+    def write_down_and_read_back(self) -> None:
+        """The machine's tables, written down as plain data and read back into fresh ones, are the same machine."""
+        before = picture(self.house.tables)
+        records = {domid: events.snapshot() for domid, events in self.house.tables.items()}
+        virqs = self.house.virqs.snapshot()
+        records, virqs = msgpack.unpackb(msgpack.packb([records, virqs]), strict_map_key=False)
+        for domid, record in records.items():
+            fresh = self.house.create(DomId(domid), self.kind, LIMIT)
+            fresh.restore(record, [self.heard.append])
+        self.house.virqs.restore(virqs, self.house.find)
+        assert picture(self.house.tables) == before
+
     @invariant()
     def consistent(self) -> None:
         self.house.recount()
+        self.checked += 1
+        if self.checked % 16 == 0:
+            self.write_down_and_read_back()
+            self.house.recount()
 
 
 def grown(before: Any, after: Any) -> Any:
     """A refused binding may leave a larger table: free ports at its end are no change."""
     ports_before, *rest = copy.copy(before)
-    free = plain(Channel())
+    free = Channel().snapshot()
     missing = len(after[0]) - len(ports_before)
     return (ports_before + [free] * missing, *rest)
 
