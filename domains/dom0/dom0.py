@@ -16,6 +16,7 @@ from typing import Final
 
 from domains.dom0.console.consoled import Consoled
 from domains.dom0.store_access import GuestRings, LocalWire
+from domains.dom0.store_turns import StoreTurns
 from domains.dom0.toolstack.backends import Backends
 from domains.dom0.toolstack.captures import Captures
 from domains.dom0.toolstack.domains import DOM0_NAME, Domains
@@ -45,7 +46,6 @@ class Dom0(Guest):
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel)
         self._stopping = False
-        self._delay: float | None = None
         options = [item.partition("=")[::2] for item in kernel.cmdline.split()]
         settings = dict(options)
         self._folder = Path(settings["folder"])
@@ -70,7 +70,7 @@ class Dom0(Guest):
         blocks.start()
         nets.start()
         service.listen(self._folder)
-        self._run()
+        self._serve()
         service.close()
         uplinks.close()
         store_socket.close()
@@ -102,12 +102,12 @@ class Dom0(Guest):
     def _stop(self) -> None:
         self._stopping = True
 
-    def _run(self) -> None:
+    def _serve(self) -> None:
         """Serve until the machine is stopped; the store gets its turn after every handler."""
-        while not self._stopping:
-            self.kernel.wait(self._turn, self._delay)
+        turns = StoreTurns(self.kernel, self._xenstored)
 
-    def _turn(self) -> bool:
-        """Whether to leave `wait`: the store's next turn is due at another time than was said before."""
-        before, self._delay = self._delay, self._xenstored.run()
-        return self._stopping or (self._delay is not None and self._delay != before)
+        def stopped() -> bool:
+            turns.turn()
+            return self._stopping
+
+        self.kernel.wait(stopped)

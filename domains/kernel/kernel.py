@@ -30,6 +30,7 @@ from hypervisor.public.arch_x86.xen import trap_info
 from hypervisor.public.arch_x86.xen_x86_64 import FLAT_KERNEL_CS64
 from hypervisor.public.sched import SCHEDOP_block, SCHEDOP_poll, SCHEDOP_yield, sched_poll
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, Mfn, Pfn, Port, VAddr
+from hypervisor.public.version import XENVER_version
 from hypervisor.public.xen import SIF_INITDOMAIN, SIF_PRIVILEGED, VIRQ_TIMER
 
 ARGUMENT_PAGES: Final = 8
@@ -37,6 +38,8 @@ NANOSECONDS: Final = 1_000_000_000
 PATIENCE_NS: Final = 20_000_000
 """How long an operation is repeated that Xen cannot do while another domain runs (GNTST_eagain)."""
 REST_NS: Final = 500_000
+LOOK_NS: Final = 1_000_000
+"""How long handlers that are ready all the time may keep the kernel from a look at Dom0's host descriptors."""
 YIELDS: Final = 5
 """How often it is tried at once, before there is a rest after each time."""
 
@@ -81,6 +84,7 @@ class Kernel:
         self._timer_port: Port | None = None
         self._armed: int | None = None
         self._host_fds: HostFds | None = None
+        self._looked = 0
         self._xenbus: Xenbus | None = None
         self._domid = DomId(0) if day.info.flags & SIF_INITDOMAIN else None
         self._enter_upcalls()
@@ -149,21 +153,37 @@ class Kernel:
         """Run handlers and sleep (SCHEDOP_block) until `condition()` holds; False if `timeout` seconds passed
         first.
 
-        The condition is looked at again after every handler, and once more before the vCPU sleeps.
+        The condition is looked at again after every handler, and once more before the vCPU sleeps. Timers and host
+        descriptors get their turn even while handlers are ready all the time.
         """
         deadline = None if timeout is None else self.now() + int(timeout * NANOSECONDS)
-        while not condition():
-            if self.loop.run_one():
-                continue
-            next_timer = self.loop.next_deadline()
-            if deadline is not None or next_timer is not None:
-                now = self.now()
-                if self.loop.fire(now):
-                    continue
-                if deadline is not None and deadline <= now:
-                    return False
-            self._sleep(min((d for d in (deadline, next_timer) if d is not None), default=None))
+        expired = False
+        while not self._round(condition):
+            if expired:
+                return False
+            now = self.now()
+            self.loop.fire(now)
+            expired = deadline is not None and deadline <= now
+            if self.loop.ready:
+                self._look_at_host_fds(now)
+            elif not expired:
+                timer = self.loop.next_deadline()
+                self._sleep(min((d for d in (deadline, timer) if d is not None), default=None))
         return True
+
+    def _round(self, condition: Callable[[], bool]) -> bool:
+        """Run each handler that is ready now; whether the condition held before one of them, or does afterwards."""
+        for _ in range(len(self.loop.ready)):
+            if condition():
+                return True
+            self.loop.run_one()
+        return condition()
+
+    def _look_at_host_fds(self, now: int) -> None:
+        """Host descriptors raise their interrupt only during a hypercall: make one if there has been none for a while."""
+        if self._host_fds is not None and now - self._looked >= LOOK_NS:
+            self._looked = now
+            self.hypercalls.hypercall_xen_version(XENVER_version)
 
     def _sleep(self, deadline: int | None) -> None:
         """Block until an event comes or system time `deadline`; at once if a handler has become ready.
