@@ -40,46 +40,41 @@ def net(sizes: Sizes) -> Iterator[Figure]:
         there.ask("catch", UDP_PORT)
         mib = max(1, sizes.calls // 25)
         count = max(50, sizes.calls * 20)
-        yield with_pipe(
-            compare(
-                "net_throughput",
-                "MiB/s",
-                f"TCP over {linux.kind}",
-                lambda: 1 / float(here.ask("pour", "10.0.0.2", TCP_PORT, mib)),
-                lambda: 1 / float(linux.ask("pour", 8 * mib)),
-                rounds,
-            ),
-            pipe.messages_per_second(SEGMENT, 10 * count) * SEGMENT / MIB,
+        throughput = compare(
+            "net_throughput",
+            "MiB/s",
+            f"TCP over {linux.kind}",
+            lambda: 1 / float(here.ask("pour", "10.0.0.2", TCP_PORT, mib)),
+            lambda: 1 / float(linux.ask("pour", 8 * mib)),
+            rounds,
         )
+        yield with_pipe(throughput, pipe.messages_per_second(SEGMENT, 10 * count) * SEGMENT / MIB)
+        packets = compare(
+            "net_pps",
+            "packets/s",
+            f"UDP over {linux.kind}",
+            lambda: packets_per_second(here, there, count),
+            lambda: float(linux.ask("throw", SMALL, 10 * count)),
+            rounds,
+        )
+        yield with_pipe(packets, pipe.messages_per_second(FRAME, 10 * count))
+        round_trip = compare(
+            "net_rtt",
+            "µs",
+            f"{linux.ping_kind} over {linux.kind}",
+            lambda: float(here.ask("ping", "10.0.0.2", sizes.calls)),
+            lambda: float(linux.ask("ping", sizes.calls)),
+            rounds,
+            MICROSECONDS,
+        )
+        yield with_pipe(round_trip, pipe.round_trip(sizes.calls) * MICROSECONDS)
 
-        def packets() -> float:
-            here.ask("throw", "10.0.0.2", UDP_PORT, SMALL, count)
-            came, seconds = there.ask("caught", count)
-            return float(came / seconds)
 
-        yield with_pipe(
-            compare(
-                "net_pps",
-                "packets/s",
-                f"UDP over {linux.kind}",
-                packets,
-                lambda: float(linux.ask("throw", SMALL, 10 * count)),
-                rounds,
-            ),
-            pipe.messages_per_second(FRAME, 10 * count),
-        )
-        yield with_pipe(
-            compare(
-                "net_rtt",
-                "µs",
-                f"{linux.ping_kind} over {linux.kind}",
-                lambda: float(here.ask("ping", "10.0.0.2", sizes.calls)),
-                lambda: float(linux.ask("ping", sizes.calls)),
-                rounds,
-                MICROSECONDS,
-            ),
-            pipe.round_trip(sizes.calls) * MICROSECONDS,
-        )
+def packets_per_second(sender: Guest, catcher: Guest, count: int) -> float:
+    """How many of `count` small datagrams a second arrive at 10.0.0.2, the catcher."""
+    sender.ask("throw", "10.0.0.2", UDP_PORT, SMALL, count)
+    came, seconds = catcher.ask("caught", count)
+    return float(came / seconds)
 
 
 def with_pipe(figure: Figure, value: float) -> Figure:

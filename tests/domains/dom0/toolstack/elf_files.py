@@ -39,6 +39,21 @@ LINUX_NOTES = b"".join(
 OLD_TEXT = b"GUEST_OS=mine,XEN_VER=xen-3.0,VIRT_BASE=0xffffffff80000000,HYPERCALL_PAGE=0x201,LOADER=generic\0"
 
 
+def add_sections(body: bytearray, body_at: int, sections: dict[str, tuple[int, bytes]]) -> list[Elf64_Shdr]:
+    """Append the sections and the table of their names to `body`, which the file has at `body_at`; the headers."""
+    names = b"\0"
+    table = [Elf64_Shdr()]
+    for name, (kind, data) in sections.items():
+        table.append(
+            Elf64_Shdr(sh_name=len(names), sh_type=kind, sh_offset=body_at + len(body), sh_size=len(data))
+        )
+        names += name.encode() + b"\0"
+        body += data
+    table.append(Elf64_Shdr(sh_offset=body_at + len(body), sh_size=len(names)))
+    body += names
+    return table
+
+
 def elf(
     *,
     segments: list[tuple[int, int, bytes, int]] | None = None,
@@ -64,16 +79,7 @@ def elf(
             p_type=kind, p_offset=offset, p_vaddr=vaddr, p_paddr=paddr, p_filesz=len(data), p_memsz=size
         ).pack()
         body += data
-    names = b"\0"
-    table = [Elf64_Shdr()]
-    for name, (kind, data) in (sections or {}).items():
-        table.append(
-            Elf64_Shdr(sh_name=len(names), sh_type=kind, sh_offset=body_at + len(body), sh_size=len(data))
-        )
-        names += name.encode() + b"\0"
-        body += data
-    table.append(Elf64_Shdr(sh_offset=body_at + len(body), sh_size=len(names)))
-    body += names
+    table = add_sections(body, body_at, sections or {})
     fields: dict[str, int | bytes] = {
         "e_ident": b"\x7fELF\2\1\1".ljust(16, b"\0"),
         "e_type": 2,
