@@ -14,10 +14,11 @@ import importlib
 import importlib.util
 from typing import Final
 
-from domains.cpu.process import PYTHON_IMAGE_MAGIC
 from domains.kernel.guest import Guest
 from hypervisor.public.types import PAGE_SIZE
 
+PYTHON_IMAGE_MAGIC: Final = b"XENOPY\0\0"
+"""How the image begins. It tells a damaged image from a whole one, and decides nothing."""
 MAX_SPEC: Final = 0x800 - len(PYTHON_IMAGE_MAGIC) - 1
 
 

@@ -17,6 +17,7 @@ from hypervisor.machine.config import MachineConfig
 from hypervisor.mm.budget import Budget
 from hypervisor.public.types import PAGE_SHIFT, DomId, MAddr, Mfn, VAddr
 from hypervisor.public.xen import SIF_INITDOMAIN, SIF_PRIVILEGED
+from hypervisor.wire.mailbox import Engine
 
 VIRT_BASE: Final = VAddr(0xFFFF_FFFF_8000_0000)
 NR_PIRQS: Final = 256
@@ -24,7 +25,9 @@ NR_PIRQS: Final = 256
 
 def build_dom0(hv: Hypervisor, config: MachineConfig) -> Domain:
     """Create, fill and start domain 0. It controls the machine and may bind every physical interrupt."""
-    domain = create_domain(hv, DomId(0), privileged=True, max_pages=config.memory_frames)
+    domain = create_domain(
+        hv, DomId(0), privileged=True, max_pages=config.memory_frames, engine=Engine.PYTHON
+    )
     domain.events.permitted_pirqs.update(range(NR_PIRQS))
     hv.virqs.default = domain.events
     image = PvImage(

@@ -55,7 +55,6 @@ class Domain:
     watchdogs: dict[int, Timer] = field(default_factory=dict)
     ssidref: int = 0
     pid: int = 0
-    created_ns: int = 0
     death_step: int = 0
     retry_ns: int = 0
     console_line: bytearray = field(default_factory=bytearray)

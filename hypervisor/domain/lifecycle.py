@@ -27,7 +27,7 @@ from hypervisor.public.types import DomId
 from hypervisor.public.vcpu import RunState
 from hypervisor.public.xen import VIRQ_DOM_EXC, shared_info
 from hypervisor.sched.scheduler import SchedUnit
-from hypervisor.wire.mailbox import Mailbox
+from hypervisor.wire.mailbox import Engine, Mailbox
 from hypervisor.wire.messages import M2P_MEMFD, Effect
 
 MAX_VCPUS: Final = XEN_LEGACY_MAX_VCPUS
@@ -60,6 +60,7 @@ def create_domain(
     limits: Limits = DEFAULT_LIMITS,
     privileged: bool = False,
     max_pages: int = 0,
+    engine: Engine = Engine.X86_64,
 ) -> Domain:
     """A paused domain without memory of its own, but with its shared_info; its process is on its way.
 
@@ -81,7 +82,7 @@ def create_domain(
         os.close(mailbox_fd)
         raise
     domain = Domain(domid, handle, mem, Mailbox(mailbox_fd), memfd, mailbox_fd, privileged=privileged)
-    domain.created_ns = hv.now()
+    domain.mailbox.set_engine(engine)
     domain.mailbox.set_epoch(hv.boot_ns)
     domain.mailbox.set_vcpus(limits.nr_vcpus)
     domain.events = _event_channels(hv, domain, limits)

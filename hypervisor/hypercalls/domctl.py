@@ -42,10 +42,12 @@ from hypervisor.public.domctl import (
     XEN_DOMCTL_unpausedomain,
     xen_domctl,
 )
+from hypervisor.public.domctl_domain import XENOSCOPE_CDF_python
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import PAGE_SIZE, DomId, Mfn
 from hypervisor.public.vcpu import RunState
 from hypervisor.public.xen import DOMID_FIRST_RESERVED, DOMID_SELF
+from hypervisor.wire.mailbox import Engine
 
 DomctlHandler = Callable[[Call, xen_domctl, Domain], Result]
 MAX_GRANT_FRAMES: Final = 256
@@ -74,7 +76,8 @@ def do_createdomain(call: Call, op: xen_domctl) -> Result:
         _limit(config.max_maptrack_frames, DEFAULT_MAPTRACK_FRAMES, MAX_MAPTRACK_FRAMES),
         grant_version,
     )
-    create_domain(hv, DomId(domid), handle=bytes(config.handle), limits=limits)
+    engine = Engine.PYTHON if config.flags & XENOSCOPE_CDF_python else Engine.X86_64
+    create_domain(hv, DomId(domid), handle=bytes(config.handle), limits=limits, engine=engine)
     op.domain = DomId(domid)
     call.write(call.args[0], op)
     return 0

@@ -32,6 +32,9 @@ class CreateDomainFlags(IntFlag):
     XEN_DOMCTL_CDF_xs_domain, XEN_DOMCTL_CDF_iommu, XEN_DOMCTL_CDF_nested_virt, XEN_DOMCTL_CDF_vpmu,
 ) = CreateDomainFlags.__members__.values()  # fmt: skip
 
+XENOSCOPE_CDF_python: Final = 1 << 31
+"""A flag of this project, beside Xen's: the domain's process runs the guest that is a Python class, not machine code."""
+
 XEN_DOMCTL_GRANT_version_mask: Final = 15
 
 

@@ -8,6 +8,7 @@
     0xC00  epoch u64             the host's CLOCK_MONOTONIC, ns, at system time 0 (core, once)
     0xC08  atomic u8             1: this guest changes grant flags by an atomic exchange (process)
     0xC10  vcpus u64             how many vCPUs the domain has (core, once)
+    0xC18  engine u8             which CPU the process plays: Engine (core, once, before the process is there)
 
 Invariant: each word has one writer (docs/events.md): raised, counter, stop: the core; applied: the process.
 A guest's pending bits are therefore written by its own process alone, and no event can be lost or doubled.
@@ -16,6 +17,7 @@ A guest's pending bits are therefore written by its own process alone, and no ev
 from __future__ import annotations
 
 import mmap
+from enum import IntEnum
 from typing import Final
 
 from hypervisor.public.types import PAGE_SIZE
@@ -28,8 +30,18 @@ _VCPU_STRIDE: Final = 64
 _EPOCH: Final = 0xC00
 _ATOMIC: Final = 0xC08
 _VCPUS: Final = 0xC10
+_ENGINE: Final = 0xC18
 STOP_OFFSET: Final = 8
 """Where a vCPU's stop byte lies after its counter."""
+
+
+class Engine(IntEnum):
+    """The CPU that a domain's process plays for its guest. The toolstack says which when it creates the domain; nothing that a
+    guest can write has a say, for the Python CPU is not confined (docs/trust.md).
+    """
+
+    X86_64 = 0
+    PYTHON = 1
 
 
 class Mailbox:
@@ -69,6 +81,10 @@ class Mailbox:
     def set_vcpus(self, count: int) -> None:
         self._octets[_VCPUS : _VCPUS + 8] = count.to_bytes(8, "little")
 
+    def set_engine(self, engine: Engine) -> None:
+        """Say which CPU the process is to play, before it is there."""
+        self._octets[_ENGINE] = engine
+
     @property
     def atomic_guest(self) -> bool:
         """What the process says of its CPU; a lie spoils the grants of its own domain alone."""
@@ -94,6 +110,11 @@ class Mailbox:
     def vcpus(self) -> int:
         """How many vCPUs the domain has, for as long as it lives."""
         return int.from_bytes(self._octets[_VCPUS : _VCPUS + 8], "little")
+
+    @property
+    def engine(self) -> Engine:
+        """The CPU that this process plays."""
+        return Engine(self._octets[_ENGINE])
 
     def take_raised(self) -> list[int]:
         """The ports raised since the last call, now applied: the caller sets their pending bits."""

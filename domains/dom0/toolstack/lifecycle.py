@@ -262,6 +262,7 @@ class Lifecycle:
                 limit(config.max_maptrack_frames),
                 config.max_grant_version,
                 config.max_event_channels or DEFAULT_EVENT_PORTS,
+                python=config.python_guest is not None,
             )
         except XenError as error:
             raise self._explained(config, error) from None

@@ -35,6 +35,7 @@ from hypervisor.public.domctl_domain import (
     XEN_DOMINF_shutdown,
     XEN_DOMINF_shutdownmask,
     XEN_DOMINF_shutdownshift,
+    XENOSCOPE_CDF_python,
 )
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.event_channel import EVTCHNOP_alloc_unbound, evtchn_alloc_unbound
@@ -125,12 +126,15 @@ class XenCtrl:
         maptrack_frames: int,
         grant_version: int,
         max_port: int,
+        *,
+        python: bool,
     ) -> DomId:
         """A new domain without vCPUs and memory, paused; its id is Xen's choice. Limits of -1: Xen's
-        default.
+        default. `python`: its guest is a Python class; else it is machine code, whatever lies in its memory.
         """
         arguments = xen_domctl_createdomain(
             handle=handle,
+            flags=XENOSCOPE_CDF_python if python else 0,
             max_vcpus=max_vcpus,
             max_evtchn_port=max_port,
             max_grant_frames=grant_frames,

@@ -54,6 +54,8 @@ C_SIZE = {"sring": "offsetof(struct blkif_sring, ring)"}
 C_FIELD = {"sring.pad": "__pad"}
 C_NUMBER = {"XEN_COMMANDLINE_LEN": "sizeof(xen_commandline_t)"}
 NOT_C_TEXT = {"XEN_EMULATE_PREFIX"}  # there it is assembler source
+OURS = "XENOSCOPE_"
+"""How the names of this project's own additions begin: no header of Xen's has them."""
 
 
 def modules() -> Iterator[tuple[str, ModuleType]]:
@@ -104,7 +106,7 @@ def declared() -> Table:
         numbers |= {prefix + name: member.value for name, member in family.__members__.items()}
     for _, module in modules():
         for name, value in vars(module).items():
-            if type(value) is int:
+            if type(value) is int and not name.startswith(OURS):
                 numbers[name] = value
             elif isinstance(value, str | bytes) and not name.startswith("__") and name not in NOT_C_TEXT:
                 texts[name] = value.decode() if isinstance(value, bytes) else value
