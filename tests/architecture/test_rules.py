@@ -21,7 +21,7 @@ def cited(*folders: str) -> set[str]:
     return found - NOT_RULES
 
 
-def test_every_cited_rule_is_written_down_and_every_rule_is_cited():
+def test_every_cited_rule_is_written_down_and_every_rule_is_cited() -> None:
     rules = set(
         re.findall(r"^\* \*\*([A-Z]\d+)\*\* ", (REPOSITORY / "docs" / "invariants.md").read_text(), re.M)
     )

@@ -9,7 +9,7 @@ into any frame of their own memory, page tables included, and only they may suff
 
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -190,13 +190,13 @@ def hunt(seed: int, steps: int, *, honest: bool) -> str | None:
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("honest", [True, False], ids=["hostile guests", "hostile processes"])
-def test_random_hypercalls_leave_everything_consistent(honest, seed, steps):
+def test_random_hypercalls_leave_everything_consistent(honest: bool, seed: int, steps: int | None) -> None:
     report = hunt(seed, steps or DEFAULT_STEPS, honest=honest)
     if report is not None:
         pytest.fail(report)
 
 
-def test_what_once_failed_does_not_fail_again():
+def test_what_once_failed_does_not_fail_again() -> None:
     for what, sequence in KEPT:
         assert not fails(sequence, honest=False), what
 
@@ -214,6 +214,8 @@ def crash_in_a_hypercall(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("mutation", [leak_a_reference, crash_in_a_hypercall])
-def test_negative_control_a_broken_core_is_noticed(mutation, monkeypatch):
+def test_negative_control_a_broken_core_is_noticed(
+    mutation: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     mutation(monkeypatch)
     assert drive(random.Random(3), 400, honest=True) is not None

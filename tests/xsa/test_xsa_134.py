@@ -19,7 +19,7 @@ OPS = sorted({int(op) for op in (*BATCHED, *SINGLE)})
 
 
 @pytest.mark.parametrize("fill", [0x00, 0xFF])
-def test_every_sub_operation_may_be_a_domains_first_call(fill):
+def test_every_sub_operation_may_be_a_domains_first_call(fill: int) -> None:
     with granting_domains() as house:
         for cmd in OPS:
             guest = house.dom1

@@ -12,10 +12,11 @@ refused. Every frame is recounted at each step.
 import pytest
 
 from hypervisor.mm.allocator import Allocator
+from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.frame_table import PGT
 from hypervisor.public.errno import Errno
 from hypervisor.public.grant_table import GNTST_okay, GrantTableOp, GTF_accept_transfer, gnttab_transfer
-from hypervisor.public.types import PAGE_SHIFT, DomId, GrantRef
+from hypervisor.public.types import PAGE_SHIFT, DomId, GrantRef, Mfn
 from hypervisor.public.xen import Hypercall
 from tests.hypervisor.grants.granting import PTE_FLAGS, GrantingDomains, Guest, granting_domains
 
@@ -50,16 +51,16 @@ def probe(house: GrantingDomains) -> None:
     house.recount()
 
 
-def test_a_transferred_frame_starts_anew():
+def test_a_transferred_frame_starts_anew() -> None:
     with granting_domains() as house:
         probe(house)
 
 
-def test_negative_control_a_type_that_stays_is_noticed(monkeypatch):
+def test_negative_control_a_type_that_stays_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """XSA-214: the new frame is taken over with the type and the validation of the old one."""
     assign_copy = Allocator.assign_copy
 
-    def keeps_the_type(self, mfn, source, to):
+    def keeps_the_type(self: Allocator, mfn: Mfn, source: DomainMemory, to: DomainMemory) -> Mfn:
         new = assign_copy(self, mfn, source, to)
         self.frames.type[new], self.frames.flags[new] = PGT.seg_desc_page, self.frames.flags[new] | 4
         return new
@@ -69,11 +70,11 @@ def test_negative_control_a_type_that_stays_is_noticed(monkeypatch):
         probe(house)
 
 
-def test_negative_control_a_frame_without_a_reference_is_noticed(monkeypatch):
+def test_negative_control_a_frame_without_a_reference_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """XSA-284."""
     assign_copy = Allocator.assign_copy
 
-    def forgets_the_reference(self, mfn, source, to):
+    def forgets_the_reference(self: Allocator, mfn: Mfn, source: DomainMemory, to: DomainMemory) -> Mfn:
         new = assign_copy(self, mfn, source, to)
         self.frames.refs[new] = 0
         return new

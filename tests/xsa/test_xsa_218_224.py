@@ -11,6 +11,7 @@ writing flags are exactly what the parts that are left require, and no count is 
 with 1500 mappings, half of them half-unmapped, dies: in short slices, and nothing is left.
 """
 
+from collections.abc import Callable
 from itertools import product
 
 import pytest
@@ -64,12 +65,12 @@ def unmap_in(house: GrantingDomains, flags: int, steps: list[int], mfn: int) -> 
             assert house.machine.hv.frames.refs[mfn] > 2
 
 
-def test_parts_go_once_each_in_any_order():
+def test_parts_go_once_each_in_any_order() -> None:
     with granting_domains() as house:
         probe(house)
 
 
-def test_a_handle_named_four_times_in_one_batch_is_unmapped_once():
+def test_a_handle_named_four_times_in_one_batch_is_unmapped_once() -> None:
     with granting_domains() as house:
         page = house.dom1.page(0)
         house.dom1.offer(8, 0, page.mfn)
@@ -83,7 +84,7 @@ def test_a_handle_named_four_times_in_one_batch_is_unmapped_once():
         assert house.refs(page.mfn) == before
 
 
-def test_a_domain_with_many_mappings_dies_in_short_slices():
+def test_a_domain_with_many_mappings_dies_in_short_slices() -> None:
     with granting_domains() as house:
         count = 0
         for ref in range(8, 20):
@@ -121,13 +122,15 @@ DROP = mapping.drop_parts
 
 
 @pytest.mark.parametrize("mutant", [drops_both, drops_none])
-def test_negative_control_a_wrong_count_is_noticed(mutant, monkeypatch):
+def test_negative_control_a_wrong_count_is_noticed(
+    mutant: Callable[[GrantTable, int, int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(mapping, "drop_parts", mutant)
     with pytest.raises((AssertionError, OverflowError, ValueError)), granting_domains() as house:
         probe(house)
 
 
-def test_negative_control_flags_that_go_too_early_are_noticed(monkeypatch):
+def test_negative_control_flags_that_go_too_early_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """XSA-218: the granter is told that its frame is free with the first part that goes."""
     monkeypatch.setattr(
         GrantTable, "flags_to_clear", staticmethod(lambda pin, *, readonly: READING | WRITING)

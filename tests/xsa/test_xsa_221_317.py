@@ -52,11 +52,11 @@ def probe(kind: type[EventChannels], ports: int) -> None:
 
 
 @pytest.mark.parametrize("ports", [0, 1, 63, 64, 4095])
-def test_no_operation_accepts_a_port_that_is_not_there(ports):
+def test_no_operation_accepts_a_port_that_is_not_there(ports: int) -> None:
     probe(EventChannels, ports)
 
 
-def test_the_last_port_of_the_abi_is_4095():
+def test_the_last_port_of_the_abi_is_4095() -> None:
     house = FewDomains(2)
     assert take_all(house[1]) == list(range(1, 4096))
     assert len(house[1]) == EVTCHN_2L_NR_CHANNELS
@@ -87,12 +87,12 @@ class OnePortTooMany(EventChannels):
             return Port(len(self._channels) - 1)
 
 
-def test_negative_control_a_poll_that_trusts_the_guest_is_noticed():
+def test_negative_control_a_poll_that_trusts_the_guest_is_noticed() -> None:
     with pytest.raises(pytest.fail.Exception):
         probe(TrustsThePort, 1)
 
 
-def test_negative_control_a_4096th_port_is_noticed():
+def test_negative_control_a_4096th_port_is_noticed() -> None:
     house = FewDomains(2, OnePortTooMany)
     assert take_all(house[1])[-1] == EVTCHN_2L_NR_CHANNELS
     with pytest.raises(AssertionError, match="E1"):

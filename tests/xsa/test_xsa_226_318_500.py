@@ -56,12 +56,12 @@ def probe(house: GrantingDomains) -> None:
             assert (status, house.dom1.loads(dest.va)) == (GNTST_okay, b"the pinned frame")
 
 
-def test_a_copy_reads_the_frame_that_is_pinned():
+def test_a_copy_reads_the_frame_that_is_pinned() -> None:
     with granting_domains() as house:
         probe(house)
 
 
-def test_a_transitive_entry_is_refused_everywhere():
+def test_a_transitive_entry_is_refused_everywhere() -> None:
     with granting_domains() as house:
         house.dom1.offer(8, 0, house.dom1.page(0).mfn, int(GTF_transitive))
         mine = by_frame(DOMID_SELF, house.dom0.page(0).mfn)
@@ -71,7 +71,7 @@ def test_a_transitive_entry_is_refused_everywhere():
         assert house.dom1.entry(8).flags == GTF_transitive
 
 
-def test_every_status_of_a_cut_batch_belongs_to_its_own_copy():
+def test_every_status_of_a_cut_batch_belongs_to_its_own_copy() -> None:
     with granting_domains() as house:
         guest, count = house.dom2, 9
         house.dom1.offer(8, 2, house.dom1.page(0).mfn)
@@ -97,7 +97,7 @@ def test_every_status_of_a_cut_batch_belongs_to_its_own_copy():
         assert statuses == [GNTST_okay if i % 3 else GNTST_bad_gntref for i in range(count)]
 
 
-def test_negative_control_believing_the_entry_is_noticed(monkeypatch):
+def test_negative_control_believing_the_entry_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """XSA-500: the frame of a pinned reference is read from the shared entry."""
     acquire = GrantTable.acquire
 
@@ -111,7 +111,7 @@ def test_negative_control_believing_the_entry_is_noticed(monkeypatch):
         probe(house)
 
 
-def test_the_entry_was_worth_flipping():
+def test_the_entry_was_worth_flipping() -> None:
     """A copy through the same reference, not pinned, does see the other frame."""
     with granting_domains() as house:
         other, dest = house.dom1.page(1), house.dom1.page(2)

@@ -11,12 +11,15 @@ virtual address and by mmu_update. Unmapping must fail whenever frame, P or RW d
 every count must be right.
 """
 
+from collections.abc import Callable
+
 import pytest
 
+from hypervisor.mm.domain_memory import VcpuMemory
 from hypervisor.mm.grant_entries import GrantEntries
 from hypervisor.public.errno import Errno
 from hypervisor.public.grant_table import GNTST_general_error, GNTST_okay
-from hypervisor.public.types import PAGE_SHIFT
+from hypervisor.public.types import PAGE_SHIFT, Mfn, VAddr
 from hypervisor.public.xen import DOMID_SELF, Hypercall
 from tests.hypervisor.grants.granting import HOST, PTE_FLAGS, READONLY, GrantingDomains, granting_domains
 
@@ -52,7 +55,13 @@ def changed(house: GrantingDomains) -> None:
                 attempt(house, route, entry, readonly, granted.mfn)
 
 
-def attempt(house: GrantingDomains, route, entry: int, readonly: int, mfn: int) -> None:
+def attempt(
+    house: GrantingDomains,
+    route: Callable[[GrantingDomains, int, int], int],
+    entry: int,
+    readonly: int,
+    mfn: int,
+) -> None:
     guest, va = house.dom1, house.dom1.page(9).va
     before = house.refs(mfn)
     op = guest.map(guest, 8, va, HOST | readonly)
@@ -89,17 +98,17 @@ def by_mmu_update(house: GrantingDomains, va: int, entry: int) -> int:
     return int(guest.hypercall(Hypercall.mmu_update, guest.page(401).va, 1, 0, DOMID_SELF))
 
 
-def test_a_pte_address_has_no_low_bits():
+def test_a_pte_address_has_no_low_bits() -> None:
     with granting_domains() as house:
         misaligned(house)
 
 
-def test_unmap_is_refused_once_the_entry_is_another():
+def test_unmap_is_refused_once_the_entry_is_another() -> None:
     with granting_domains() as house:
         changed(house)
 
 
-def test_an_l1_entry_of_somebody_else_is_not_mapped_into():
+def test_an_l1_entry_of_somebody_else_is_not_mapped_into() -> None:
     with granting_domains() as house:
         page = house.dom1.page(0)
         house.dom1.offer(8, 0, page.mfn)
@@ -111,17 +120,17 @@ def test_an_l1_entry_of_somebody_else_is_not_mapped_into():
 # --- negative controls ------------------------------------------------------------------------------------
 
 
-def test_negative_control_a_misaligned_address_is_noticed(monkeypatch):
+def test_negative_control_a_misaligned_address_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     find = GrantEntries._find
     monkeypatch.setattr(GrantEntries, "_find", lambda self, v, addr, flags: find(self, v, addr & ~7, flags))
     with pytest.raises(AssertionError), granting_domains() as house:
         misaligned(house)
 
 
-def test_negative_control_comparing_the_frame_only_is_noticed(monkeypatch):
+def test_negative_control_comparing_the_frame_only_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     replace = GrantEntries._replace
 
-    def frame_only(self, v, addr, mfn, flags, new):
+    def frame_only(self: GrantEntries, v: VcpuMemory, addr: VAddr, mfn: Mfn, flags: int, new: int) -> None:
         l1, slot = self._find(v, addr, flags)
         writable = self.types.tables[l1].words[slot] & RW
         replace(self, v, addr, mfn, flags & ~READONLY | (0 if writable else READONLY), new)

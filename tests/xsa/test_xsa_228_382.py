@@ -96,20 +96,20 @@ def listing(house: GrantingDomains) -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_table_that_changes_under_its_users_stays_in_place(version):
+def test_a_table_that_changes_under_its_users_stays_in_place(version: int) -> None:
     with granting_domains() as house:
         assert house.dom1.set_version(version) == 0
         changing(house)
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_no_array_is_overrun(version):
+def test_no_array_is_overrun(version: int) -> None:
     with granting_domains() as house:
         assert house.dom1.set_version(version) == 0
         listing(house)
 
 
-def test_negative_control_a_table_that_moves_is_noticed(monkeypatch):
+def test_negative_control_a_table_that_moves_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """XSA-228: growing copies the table somewhere else."""
     real = GrantTable.grow
 
@@ -122,7 +122,7 @@ def test_negative_control_a_table_that_moves_is_noticed(monkeypatch):
         changing(house)
 
 
-def test_negative_control_an_overrun_is_noticed(monkeypatch):
+def test_negative_control_an_overrun_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """XSA-382: one word more than asked for."""
     real = grant_table_op.list_frames
     monkeypatch.setattr(grant_table_op, "list_frames", lambda call, va, frames: real(call, va, [*frames, 7]))

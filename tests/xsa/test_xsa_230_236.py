@@ -9,6 +9,7 @@ must have exactly the references that the maps and their page-table entries acco
 """
 
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -57,7 +58,7 @@ def probe(house: GrantingDomains, *, seed: int, steps: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_flags_are_a_function_of_the_pins(seed):
+def test_flags_are_a_function_of_the_pins(seed: int) -> None:
     with granting_domains() as house:
         probe(house, seed=seed, steps=120)
 
@@ -72,13 +73,15 @@ def clears_never(self: GrantTable, ref: int, pin: int, *, readonly: bool) -> Non
 
 
 @pytest.mark.parametrize("mutant", [clears_always, clears_never])
-def test_negative_control_flags_that_follow_something_else_are_noticed(mutant, monkeypatch):
+def test_negative_control_flags_that_follow_something_else_are_noticed(
+    mutant: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(GrantTable, "_withdraw", mutant)
     with pytest.raises(AssertionError), granting_domains() as house:
         probe(house, seed=1, steps=120)
 
 
-def test_negative_control_a_copy_that_keeps_its_pin_is_noticed(monkeypatch):
+def test_negative_control_a_copy_that_keeps_its_pin_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """XSA-236."""
     real = GrantTable.release
 

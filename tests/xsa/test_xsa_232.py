@@ -49,7 +49,7 @@ def probe(house: GrantingDomains) -> None:
     assert house.machine.hv.counters["hypervisor bugs"] == 0
 
 
-def test_only_ones_own_frames_and_those_one_is_granted_are_flushed():
+def test_only_ones_own_frames_and_those_one_is_granted_are_flushed() -> None:
     with granting_domains() as house:
         probe(house)
         page = house.dom1.page(0)
@@ -62,7 +62,7 @@ def test_only_ones_own_frames_and_those_one_is_granted_are_flushed():
         assert flush(house.dom0, page.mfn) == -Errno.EINVAL
 
 
-def test_ranges_and_operations_are_checked():
+def test_ranges_and_operations_are_checked() -> None:
     with granting_domains() as house:
         guest = house.dom1
         mfn = guest.page(0).mfn
@@ -80,7 +80,7 @@ def test_ranges_and_operations_are_checked():
         assert flush(guest, 1, CLEAN, 0, 0) == 0
 
 
-def test_negative_control_a_frame_nobody_asks_about_is_noticed(monkeypatch):
+def test_negative_control_a_frame_nobody_asks_about_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_flush, "require_frame", lambda caller, mfn: None)
     with pytest.raises(AssertionError), granting_domains() as house:
         probe(house)

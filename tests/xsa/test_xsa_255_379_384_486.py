@@ -87,12 +87,12 @@ def probe(house: GrantingDomains, way: Way) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_status_frame_that_is_mapped_keeps_the_version(way):
+def test_a_status_frame_that_is_mapped_keeps_the_version(way: Way) -> None:
     with granting_domains() as house:
         probe(house, way)
 
 
-def test_a_domain_may_die_with_its_status_frames_mapped():
+def test_a_domain_may_die_with_its_status_frames_mapped() -> None:
     with granting_domains() as house:  # at its end every frame is back
         guest = house.dom2
         for i, mfn in enumerate(with_nine_frames(guest)):
@@ -128,11 +128,13 @@ def becomes_a_table(house: GrantingDomains) -> None:
     assert domain.flush_clock > clock, "T1: a stale writable translation of a page table"
 
 
-def test_what_is_cached_of_a_freed_status_frame_is_flushed_before_its_next_use(reused):
+def test_what_is_cached_of_a_freed_status_frame_is_flushed_before_its_next_use(
+    reused: Callable[[], None],
+) -> None:
     reused()
 
 
-def test_negative_control_frames_freed_in_use_are_noticed(monkeypatch):
+def test_negative_control_frames_freed_in_use_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """XSA-255."""
 
     def freed(self: GrantTable) -> None:
@@ -144,7 +146,7 @@ def test_negative_control_frames_freed_in_use_are_noticed(monkeypatch):
         probe(house, by_va)
 
 
-def test_negative_control_frames_freed_without_a_stamp_are_noticed(monkeypatch):
+def test_negative_control_frames_freed_without_a_stamp_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Allocator.free_xen_page
 
     def forgets(self: Allocator, mfn: int) -> None:

@@ -40,8 +40,8 @@ def counts(guest: Guest) -> list[bytes]:
 
 @pytest.mark.parametrize(("module", "step"), STEPS, ids=[name for _, name in STEPS])
 def test_a_failing_step_leaves_every_count_as_it_was(
-    module, step: str, monkeypatch: pytest.MonkeyPatch
-) -> None:  # type: ignore[no-untyped-def]
+    module: object, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with small_machine() as machine:
         guest = machine.domain(16)
         l4, l3, l2 = guest.tower([guest.l1(guest.take(3))])

@@ -64,12 +64,12 @@ def probe(house: GrantingDomains, patch: pytest.MonkeyPatch) -> None:
     assert house.dom1.entry(8).flags & 0x7FFF == PERMIT
 
 
-def test_an_exchange_is_tried_five_times(monkeypatch):
+def test_an_exchange_is_tried_five_times(monkeypatch: pytest.MonkeyPatch) -> None:
     with granting_domains() as house:
         probe(house, monkeypatch)
 
 
-def test_a_transfer_that_cannot_commit_gives_the_frame_back(monkeypatch):
+def test_a_transfer_that_cannot_commit_gives_the_frame_back(monkeypatch: pytest.MonkeyPatch) -> None:
     with granting_domains() as house:
         page = house.dom1.page(0)
         house.dom1.update_va_mapping(page.va, 0)
@@ -100,7 +100,7 @@ def flipping(house: GrantingDomains, ref: int) -> Iterator[None]:
         os.waitpid(pid, 0)
 
 
-def test_every_operation_ends_while_the_entry_is_flipped_at_full_speed():
+def test_every_operation_ends_while_the_entry_is_flipped_at_full_speed() -> None:
     with granting_domains() as house:
         house.honest = {house.dom0.domid, house.dom2.domid}
         house.dom1.offer(8, 0, house.dom1.page(0).mfn)
@@ -118,7 +118,7 @@ def test_every_operation_ends_while_the_entry_is_flipped_at_full_speed():
         assert not house.dom1.grants.active
 
 
-def test_negative_control_more_tries_are_noticed(monkeypatch):
+def test_negative_control_more_tries_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (shared_entries, transfer):
         monkeypatch.setattr(module, "MAX_TRIES", 1000)
     with pytest.raises(AssertionError), granting_domains() as house:

@@ -15,12 +15,14 @@ import random
 import pytest
 
 from hypervisor.hypercalls import grant_table_op
+from hypervisor.hypercalls.call import Call
 from hypervisor.hypercalls.event_channel_op import EVTCHNOPS
-from hypervisor.hypercalls.grant_table_op import BATCHED
+from hypervisor.hypercalls.grant_table_op import BATCHED, Batched
 from hypervisor.public import event_channel, grant_table
 from hypervisor.public.event_channel import EventChannelOp
 from hypervisor.public.grant_table import GrantStatus, GrantTableOp
 from hypervisor.public.layout import Struct
+from hypervisor.public.types import VAddr
 from hypervisor.public.xen import Hypercall
 from tests.hypervisor.grants.granting import GrantingDomains, Guest, granting_domains
 
@@ -118,23 +120,25 @@ def check_status(struct: type[Struct], seen: bytes, *, poison: bytes) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_guests_read_back_nothing_but_outputs(seed):
+def test_guests_read_back_nothing_but_outputs(seed: int) -> None:
     with granting_domains() as house:
         probe(house, rounds=250, seed=seed)
         assert house.machine.hv.counters["hypervisor bugs"] == 0
 
 
-def test_every_batched_operation_declares_its_outputs():
+def test_every_batched_operation_declares_its_outputs() -> None:
     for op, batched in BATCHED.items():
         outputs = GRANT_OUTPUTS.get(batched.struct.__name__, ("status",))
         assert batched.outputs == outputs, GrantTableOp(op).name
 
 
-def test_negative_control_writing_the_whole_structure_back_is_noticed(monkeypatch):
+def test_negative_control_writing_the_whole_structure_back_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """XSA-122: the record goes back as the hypervisor decoded it, padding and all."""
     real = grant_table_op.perform_one
 
-    def whole(call, op, va):
+    def whole(call: Call, op: Batched, va: VAddr) -> None:
         before = call.read(va, op.struct)
         real(call, op, va)
         call.write(va, before)
@@ -144,11 +148,11 @@ def test_negative_control_writing_the_whole_structure_back_is_noticed(monkeypatc
         probe(house, rounds=250, seed=1)
 
 
-def test_negative_control_a_positive_status_is_noticed(monkeypatch):
+def test_negative_control_a_positive_status_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """XSA-316."""
     real = grant_table_op.perform_one
 
-    def positive(call, op, va):
+    def positive(call: Call, op: Batched, va: VAddr) -> None:
         real(call, op, va)
         if op.outputs:
             call.copy_to_guest(va + op.struct.offsetof("status"), b"\x55\x00")

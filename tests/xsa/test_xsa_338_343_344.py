@@ -88,7 +88,9 @@ def probe(house: FewDomains, slices: Callable[[FewDomains], Iterator[list[Port]]
 
 
 @pytest.mark.parametrize("slices", [resetting, dying])
-def test_a_long_close_is_sliced_and_every_slice_ends_consistent(slices):
+def test_a_long_close_is_sliced_and_every_slice_ends_consistent(
+    slices: Callable[[FewDomains], Iterator[list[Port]]],
+) -> None:
     house = crowded()
     assert probe(house, slices) >= 4095 // PORTS_PER_SLICE
     for _ in slices(house):  # what was bound behind the last slice
@@ -98,7 +100,7 @@ def test_a_long_close_is_sliced_and_every_slice_ends_consistent(slices):
         assert house[2].channel(port).state is not ECS.INTERDOMAIN
 
 
-def test_the_death_of_a_domain_in_the_middle_of_its_reset_ends_like_any_death():
+def test_the_death_of_a_domain_in_the_middle_of_its_reset_ends_like_any_death() -> None:
     house = crowded()
     next(resetting(house))
     probe(house, dying)
@@ -106,7 +108,7 @@ def test_the_death_of_a_domain_in_the_middle_of_its_reset_ends_like_any_death():
     assert house[1].close_all()
 
 
-def test_the_peer_may_die_while_this_domain_is_reset():
+def test_the_peer_may_die_while_this_domain_is_reset() -> None:
     house = crowded()
     slices = resetting(house)
     for _ in range(5):
@@ -135,17 +137,17 @@ class CountsWrong(EventChannels):
         self.active += self._next_reset > 1000
 
 
-def test_negative_control_a_reset_without_slices_is_noticed():
+def test_negative_control_a_reset_without_slices_is_noticed() -> None:
     with pytest.raises(AssertionError):
         probe(crowded(ClosesAllAtOnce), resetting)
 
 
-def test_negative_control_a_wrong_counter_is_noticed():
+def test_negative_control_a_wrong_counter_is_noticed() -> None:
     with pytest.raises(AssertionError, match="E9"):
         probe(crowded(CountsWrong), resetting)
 
 
-def test_the_slices_of_the_probe_do_meet_live_ports():
+def test_the_slices_of_the_probe_do_meet_live_ports() -> None:
     """The interference is worth something: ports of domain 0 bound in a gap survive until the reset comes to
     them.
     """

@@ -47,7 +47,7 @@ def probe(kind: type[EventChannels], *, full: bool) -> None:
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_a_guest_cannot_disturb_the_virqs_of_dom0(full):
+def test_a_guest_cannot_disturb_the_virqs_of_dom0(full: bool) -> None:
     probe(EventChannels, full=full)
 
 
@@ -64,6 +64,6 @@ class UndoesTooMuch(EventChannels):
             raise
 
 
-def test_negative_control_undoing_too_much_is_noticed():
+def test_negative_control_undoing_too_much_is_noticed() -> None:
     with pytest.raises(AssertionError):
         probe(UndoesTooMuch, full=True)

@@ -7,6 +7,7 @@ succeed there, or it would show nothing; then confined, in its first thread and 
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.machines import REPOSITORY
 
@@ -88,12 +89,12 @@ def attempted(how: str, tmp_path: object) -> list[dict[str, int]]:
     return found
 
 
-def test_a_confined_process_is_refused_everything(tmp_path):
+def test_a_confined_process_is_refused_everything(tmp_path: Path) -> None:
     for found in attempted("confined", tmp_path):
         assert found == dict.fromkeys(ATTEMPTS, 1)
 
 
-def test_negative_control_the_attempts_succeed_without_the_filter(tmp_path):
+def test_negative_control_the_attempts_succeed_without_the_filter(tmp_path: Path) -> None:
     for found in attempted("as it is", tmp_path):
         succeeded = {what for what, errno in found.items() if errno == 0}
         assert set(ATTEMPTS) - succeeded <= {"trace a neighbour"}  # a host's policy may refuse that by itself

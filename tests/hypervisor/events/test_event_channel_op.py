@@ -70,16 +70,16 @@ def channel(house: GrantingDomains) -> tuple[Port, Port]:
     return near, far
 
 
-def test_every_operation_is_handled():
+def test_every_operation_is_handled() -> None:
     assert set(EVTCHNOPS) == set(EventChannelOp)
 
 
-def test_unknown_operations_and_the_fifo_layout_are_enosys(house):
+def test_unknown_operations_and_the_fifo_layout_are_enosys(house: GrantingDomains) -> None:
     for cmd in (12, 13, 14, 99, 2**32 - 1):
         assert house.dom1.hypercall(Hypercall.event_channel_op, cmd, house.dom1.page(0).va) == -Errno.ENOSYS
 
 
-def test_a_fifo_control_block_is_looked_at_before_it_is_refused(house):
+def test_a_fifo_control_block_is_looked_at_before_it_is_refused(house: GrantingDomains) -> None:
     """Xen common/event_fifo.c, evtchn_fifo_init_control: ENOENT, EINVAL for what it would not take (XSA-188)."""
     good = house.dom1.page(1).mfn
 
@@ -93,14 +93,14 @@ def test_a_fifo_control_block_is_looked_at_before_it_is_refused(house):
     assert init_control(control_gfn=good, vcpu=9) == -Errno.ENOENT
 
 
-def test_an_argument_that_is_not_the_guests_is_efault(house):
+def test_an_argument_that_is_not_the_guests_is_efault(house: GrantingDomains) -> None:
     for cmd in range(11):
         for va in (0x1000, 0xFFFF_8000_0000_0000, 0x8000_0000_0000_0000, 2**64 - 1):
             assert house.dom1.hypercall(Hypercall.event_channel_op, cmd, va) == -Errno.EFAULT
     assert house.dom1.grants.domid == house.dom1.domid
 
 
-def test_an_event_reaches_the_mailbox_of_the_peer(house):
+def test_an_event_reaches_the_mailbox_of_the_peer(house: GrantingDomains) -> None:
     near, far = channel(house)
     mailbox = house.dom2.built.domain.mailbox
     mailbox.take_raised()
@@ -110,7 +110,7 @@ def test_an_event_reaches_the_mailbox_of_the_peer(house):
     assert near in house.dom1.built.domain.mailbox.take_raised()
 
 
-def test_a_closed_ports_pending_bit_goes_with_the_answer(house):
+def test_a_closed_ports_pending_bit_goes_with_the_answer(house: GrantingDomains) -> None:
     near, far = channel(house)
     ok(house.dom1, evtchn_close(port=near))
     assert effects(house, house.dom1) == [[Effect.EVTCHN_CLEAR, near]]
@@ -119,7 +119,7 @@ def test_a_closed_ports_pending_bit_goes_with_the_answer(house):
     assert (status.status, status.u.unbound.dom) == (EVTCHNSTAT_unbound, 1)
 
 
-def test_unmasking_is_done_by_the_process_that_owns_the_mask(house):
+def test_unmasking_is_done_by_the_process_that_owns_the_mask(house: GrantingDomains) -> None:
     near, _ = channel(house)
     ok(house.dom1, evtchn_unmask(port=near))
     assert effects(house, house.dom1) == [[Effect.EVTCHN_UNMASK, near]]
@@ -128,14 +128,14 @@ def test_unmasking_is_done_by_the_process_that_owns_the_mask(house):
     assert call(house.dom1, evtchn_unmask(port=Port(64)))[0] == -Errno.EINVAL
 
 
-def test_a_ports_vcpu_goes_to_the_process_too(house):
+def test_a_ports_vcpu_goes_to_the_process_too(house: GrantingDomains) -> None:
     near, _ = channel(house)
     ok(house.dom1, evtchn_bind_vcpu(port=near, vcpu=0))
     assert effects(house, house.dom1) == [[Effect.EVTCHN_VCPU, near, 0]]
     assert call(house.dom1, evtchn_bind_vcpu(port=near, vcpu=1))[0] == -Errno.ENOENT
 
 
-def test_status_tells_each_state(house):
+def test_status_tells_each_state(house: GrantingDomains) -> None:
     house.dom0.built.domain.events.permitted_pirqs.add(7)
     near, far = channel(house)
     assert ok(house.dom1, evtchn_status(dom=DOMID_SELF, port=Port(0))).status == EVTCHNSTAT_closed
@@ -156,7 +156,7 @@ def test_status_tells_each_state(house):
 # --- who may (E3, E10, E13; XSA-492, XSA-499) -------------------------------------------------------------
 
 
-def test_a_guest_learns_nothing_of_others_and_changes_nothing(house):
+def test_a_guest_learns_nothing_of_others_and_changes_nothing(house: GrantingDomains) -> None:
     near, _ = channel(house)
     for target in (0, 2):
         for port in (0, 1, near, 64, 2**32 - 1):
@@ -172,14 +172,14 @@ def test_a_guest_learns_nothing_of_others_and_changes_nothing(house):
     assert call(house.dom1, evtchn_bind_pirq(pirq=3))[0] == -Errno.EPERM
 
 
-def test_dom0_makes_ports_for_a_domain(house):
+def test_dom0_makes_ports_for_a_domain(house: GrantingDomains) -> None:
     op = ok(house.dom0, evtchn_alloc_unbound(dom=DomId(1), remote_dom=DomId(0)))
     assert ok(house.dom0, evtchn_bind_interdomain(remote_dom=DomId(1), remote_port=op.port)).local_port
     own = ok(house.dom1, evtchn_alloc_unbound(dom=DomId(1), remote_dom=DOMID_SELF)).port
     ok(house.dom1, evtchn_bind_interdomain(remote_dom=DOMID_SELF, remote_port=own))
 
 
-def test_reset_is_for_oneself_or_a_paused_domain(house):
+def test_reset_is_for_oneself_or_a_paused_domain(house: GrantingDomains) -> None:
     near, _ = channel(house)
     ok(house.dom1, evtchn_bind_virq(virq=VIRQ_TIMER))
     assert call(house.dom0, evtchn_reset(dom=DomId(1)))[0] == -Errno.EINVAL
@@ -197,7 +197,7 @@ def test_reset_is_for_oneself_or_a_paused_domain(house):
     assert house.dom2.built.domain.events.active == 0
 
 
-def test_a_reset_of_very_many_ports_is_one_call_in_many_slices(house):
+def test_a_reset_of_very_many_ports_is_one_call_in_many_slices(house: GrantingDomains) -> None:
     events = house.dom1.built.domain.events
     while events.active < 4095:
         events.alloc_unbound(DomId(2))
@@ -206,14 +206,14 @@ def test_a_reset_of_very_many_ports_is_one_call_in_many_slices(house):
     assert len(effects(house, house.dom1)) == 4095
 
 
-def test_a_guest_cannot_enter_a_reset_in_the_middle(house):
+def test_a_guest_cannot_enter_a_reset_in_the_middle(house: GrantingDomains) -> None:
     """Xen's own EVTCHNOP_reset_cont is not an operation here: the place is kept out of a guest's reach
     (XSA-188, XSA-343).
     """
     assert house.dom1.hypercall(Hypercall.event_channel_op, 14, house.dom1.page(0).va) == -Errno.ENOSYS
 
 
-def test_a_port_used_again_is_not_cleared_after_its_new_event(house):
+def test_a_port_used_again_is_not_cleared_after_its_new_event(house: GrantingDomains) -> None:
     """The clear comes with the answer to the close: before anything that happens later."""
     near, _ = channel(house)
     ok(house.dom1, evtchn_close(port=near))

@@ -1,5 +1,7 @@
 """Event channels, one rule after the other (docs/invariants.md, Event channels)."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from hypervisor.events.channel import ECS
@@ -19,7 +21,7 @@ from tests.hypervisor.events.few_domains import DOM0, DOM1, DOM2, FewDomains, po
 
 
 @pytest.fixture
-def house():
+def house() -> Iterator[FewDomains]:
     """Three domains; whatever the test did, the tables are consistent afterwards."""
     house = FewDomains()
     yield house
@@ -35,7 +37,7 @@ def fill(events: EventChannels, leave: int = 0) -> None:
 # --- E1: how many ports there are -------------------------------------------------------------------------
 
 
-def test_port_0_is_reserved_for_ever(house):
+def test_port_0_is_reserved_for_ever(house: FewDomains) -> None:
     assert house[1].channel(0).state is ECS.RESERVED
     for operation in (house[1].close, house[1].send):
         assert refused(Errno.EINVAL, operation, 0)
@@ -43,7 +45,7 @@ def test_port_0_is_reserved_for_ever(house):
     assert house[1].alloc_unbound(DOM0) == 1
 
 
-def test_the_port_after_4095_is_refused_and_nothing_else_happens(house):
+def test_the_port_after_4095_is_refused_and_nothing_else_happens(house: FewDomains) -> None:
     fill(house[1])
     assert house[1].active == 4095
     assert refused(Errno.ENOSPC, house[1].alloc_unbound, DOM0)
@@ -51,7 +53,7 @@ def test_the_port_after_4095_is_refused_and_nothing_else_happens(house):
     assert house[1].active == 4095
 
 
-def test_a_domain_with_a_lower_limit_gets_no_port_beyond_it():
+def test_a_domain_with_a_lower_limit_gets_no_port_beyond_it() -> None:
     house = FewDomains(2, max_port=127)
     fill(house[1])
     assert house[1].active == 127
@@ -59,7 +61,7 @@ def test_a_domain_with_a_lower_limit_gets_no_port_beyond_it():
     house.recount()
 
 
-def test_the_lowest_free_port_is_given_again(house):
+def test_the_lowest_free_port_is_given_again(house: FewDomains) -> None:
     ports = [house[1].alloc_unbound(DOM0) for _ in range(5)]
     house[1].close(ports[3])
     house[1].close(ports[1])
@@ -68,7 +70,7 @@ def test_the_lowest_free_port_is_given_again(house):
     assert house[1].alloc_unbound(DOM0) == ports[4] + 1
 
 
-def test_a_port_beyond_the_table_is_invalid_for_every_operation(house):
+def test_a_port_beyond_the_table_is_invalid_for_every_operation(house: FewDomains) -> None:
     for port in (64, 4095, 4096, 2**31, 2**32 - 1, -1):
         for operation in (house[1].close, house[1].send, house[1].channel):
             assert refused(Errno.EINVAL, operation, port)
@@ -80,7 +82,7 @@ def test_a_port_beyond_the_table_is_invalid_for_every_operation(house):
 # --- E2, E3: channels between domains ---------------------------------------------------------------------
 
 
-def test_both_ends_of_a_channel_know_each_other(house):
+def test_both_ends_of_a_channel_know_each_other(house: FewDomains) -> None:
     near, far = house.connect(1, 2)
     assert house[1].channel(near).remote_domid == DOM2
     assert house[1].channel(near).remote_port == far
@@ -88,7 +90,7 @@ def test_both_ends_of_a_channel_know_each_other(house):
     assert house[2].channel(far).remote_port == near
 
 
-def test_only_the_named_domain_may_bind(house):
+def test_only_the_named_domain_may_bind(house: FewDomains) -> None:
     port = house[0].alloc_unbound(DOM1)
     assert refused(Errno.EINVAL, house[2].bind_interdomain, DOM0, port)
     assert refused(Errno.EINVAL, house[0].bind_interdomain, DOM0, port)
@@ -96,17 +98,17 @@ def test_only_the_named_domain_may_bind(house):
     house[1].bind_interdomain(DOM0, port)
 
 
-def test_a_port_is_bound_once(house):
+def test_a_port_is_bound_once(house: FewDomains) -> None:
     port, _ = house.connect(0, 1)
     assert refused(Errno.EINVAL, house[1].bind_interdomain, DOM0, port)
 
 
-def test_binding_to_a_domain_that_is_not_there_is_esrch(house):
+def test_binding_to_a_domain_that_is_not_there_is_esrch(house: FewDomains) -> None:
     assert refused(Errno.ESRCH, house[1].bind_interdomain, DomId(77), 1)
     assert house[1].active == 0
 
 
-def test_the_newly_bound_port_is_pending_once_for_what_was_sent_before(house):
+def test_the_newly_bound_port_is_pending_once_for_what_was_sent_before(house: FewDomains) -> None:
     port = house[0].alloc_unbound(DOM1)
     house[0].send(port)  # lost: nobody is there
     assert house.raised == []
@@ -114,7 +116,7 @@ def test_the_newly_bound_port_is_pending_once_for_what_was_sent_before(house):
     assert house.raised == [(DOM1, far, 0)]
 
 
-def test_a_domain_may_talk_to_itself(house):
+def test_a_domain_may_talk_to_itself(house: FewDomains) -> None:
     near, far = house.connect(1, 1)
     house.raised.clear()
     house[1].send(near)
@@ -126,7 +128,7 @@ def test_a_domain_may_talk_to_itself(house):
 # --- E4: closing ------------------------------------------------------------------------------------------
 
 
-def test_closing_leaves_the_peer_unbound_for_the_closer(house):
+def test_closing_leaves_the_peer_unbound_for_the_closer(house: FewDomains) -> None:
     near, far = house.connect(1, 2)
     house[1].close(near)
     peer = house[2].channel(far)
@@ -134,18 +136,18 @@ def test_closing_leaves_the_peer_unbound_for_the_closer(house):
     assert house[1].bind_interdomain(DOM2, far) == near  # and may be bound again
 
 
-def test_a_free_port_cannot_be_closed(house):
+def test_a_free_port_cannot_be_closed(house: FewDomains) -> None:
     assert refused(Errno.EINVAL, house[1].close, 5)
 
 
-def test_a_closed_port_forgets_its_vcpu(house):
+def test_a_closed_port_forgets_its_vcpu(house: FewDomains) -> None:
     port = house[1].alloc_unbound(DOM0)
     house[1].bind_vcpu(port, 1)
     house[1].close(port)
     assert house[1].channel(house[1].alloc_unbound(DOM0)).notify_vcpu_id == 0
 
 
-def test_a_closed_virq_or_pirq_can_be_bound_again(house):
+def test_a_closed_virq_or_pirq_can_be_bound_again(house: FewDomains) -> None:
     house[0].permitted_pirqs.add(9)
     for bind in (lambda: house[0].bind_virq(VIRQ_TIMER, 1), lambda: house[0].bind_pirq(9)):
         port = bind()
@@ -157,7 +159,7 @@ def test_a_closed_virq_or_pirq_can_be_bound_again(house):
 # --- E5, E6: sending --------------------------------------------------------------------------------------
 
 
-def test_an_event_arrives_at_the_peer_and_its_vcpu(house):
+def test_an_event_arrives_at_the_peer_and_its_vcpu(house: FewDomains) -> None:
     near, far = house.connect(1, 2)
     house[2].bind_vcpu(far, 1)
     house.raised.clear()
@@ -166,20 +168,20 @@ def test_an_event_arrives_at_the_peer_and_its_vcpu(house):
     assert house.raised == [(DOM2, far, 1)] * 2
 
 
-def test_an_ipi_arrives_at_its_vcpu(house):
+def test_an_ipi_arrives_at_its_vcpu(house: FewDomains) -> None:
     port = house[1].bind_ipi(1)
     house[1].send(port)
     assert house.raised == [(DOM1, port, 1)]
 
 
-def test_a_virq_pirq_or_free_port_cannot_be_sent_on(house):
+def test_a_virq_pirq_or_free_port_cannot_be_sent_on(house: FewDomains) -> None:
     house[0].permitted_pirqs.add(1)
     for port in (house[0].bind_virq(VIRQ_TIMER, 0), house[0].bind_pirq(1), 20):
         assert refused(Errno.EINVAL, house[0].send, port)
     assert house.raised == []
 
 
-def test_a_port_of_the_core_is_out_of_the_guests_reach(house):
+def test_a_port_of_the_core_is_out_of_the_guests_reach(house: FewDomains) -> None:
     heard = []
     mine = house[1].alloc_unbound_xen(DOM2, heard.append)
     for operation in (house[1].close, house[1].send):
@@ -195,7 +197,7 @@ def test_a_port_of_the_core_is_out_of_the_guests_reach(house):
     assert not house[1].channel(mine).usable
 
 
-def test_the_core_closes_its_own_port(house):
+def test_the_core_closes_its_own_port(house: FewDomains) -> None:
     mine = house[1].alloc_unbound_xen(DOM2, lambda port: None)
     house[1].close(mine, guest=False)
     assert house[1].xen_owned == house[1].active == 0
@@ -204,14 +206,14 @@ def test_the_core_closes_its_own_port(house):
 # --- E8: virtual and physical interrupts ------------------------------------------------------------------
 
 
-def test_a_timer_virq_is_bound_once_per_vcpu(house):
+def test_a_timer_virq_is_bound_once_per_vcpu(house: FewDomains) -> None:
     ports = [house[1].bind_virq(VIRQ_TIMER, vcpu) for vcpu in (0, 1)]
     assert refused(Errno.EEXIST, house[1].bind_virq, VIRQ_TIMER, 1)
     house[1].send_guest_virq(VIRQ_TIMER, 1)
     assert house.raised == [(DOM1, ports[1], 1)]
 
 
-def test_a_global_virq_is_for_its_handler_on_vcpu_0_only(house):
+def test_a_global_virq_is_for_its_handler_on_vcpu_0_only(house: FewDomains) -> None:
     assert refused(Errno.EBUSY, house[1].bind_virq, VIRQ_DOM_EXC, 0)
     assert refused(Errno.EINVAL, house[0].bind_virq, VIRQ_DOM_EXC, 1)
     port = house[0].bind_virq(VIRQ_DOM_EXC, 0)
@@ -219,20 +221,20 @@ def test_a_global_virq_is_for_its_handler_on_vcpu_0_only(house):
     assert house.raised == [(DOM0, port, 0)]
 
 
-def test_a_virq_per_domain_needs_no_handler(house):
+def test_a_virq_per_domain_needs_no_handler(house: FewDomains) -> None:
     port = house[1].bind_virq(VIRQ_ARGO, 0)
     assert refused(Errno.EINVAL, house[2].bind_virq, VIRQ_ARGO, 1)
     house[1].send_guest_virq(VIRQ_ARGO)
     assert house.raised == [(DOM1, port, 0)]
 
 
-def test_a_virq_number_out_of_range_is_refused(house):
+def test_a_virq_number_out_of_range_is_refused(house: FewDomains) -> None:
     for virq in (NR_VIRQS, 2**31, 2**32 - 1, -1):
         assert refused(Errno.EINVAL, house[0].bind_virq, virq, 0)
     assert refused(Errno.ENOENT, house[0].bind_virq, VIRQ_TIMER, 2)
 
 
-def test_the_handler_of_a_global_virq_changes_only_while_nobody_has_it_bound(house):
+def test_the_handler_of_a_global_virq_changes_only_while_nobody_has_it_bound(house: FewDomains) -> None:
     port = house[0].bind_virq(VIRQ_CONSOLE, 0)
     assert refused(Errno.EBUSY, house.virqs.set_handler, VIRQ_CONSOLE, house[1])
     house[0].close(port)
@@ -243,7 +245,7 @@ def test_the_handler_of_a_global_virq_changes_only_while_nobody_has_it_bound(hou
     assert refused(Errno.EINVAL, house.virqs.set_handler, NR_VIRQS, house[1])
 
 
-def test_a_global_virq_falls_back_to_dom0_when_its_handler_dies(house):
+def test_a_global_virq_falls_back_to_dom0_when_its_handler_dies(house: FewDomains) -> None:
     house.virqs.set_handler(VIRQ_CON_RING, house[1])
     house[1].bind_virq(VIRQ_CON_RING, 0)
     while not house[1].close_all():
@@ -251,7 +253,7 @@ def test_a_global_virq_falls_back_to_dom0_when_its_handler_dies(house):
     house[0].bind_virq(VIRQ_CON_RING, 0)
 
 
-def test_a_pirq_needs_permission(house):
+def test_a_pirq_needs_permission(house: FewDomains) -> None:
     assert refused(Errno.EPERM, house[1].bind_pirq, 5)
     assert refused(Errno.EINVAL, house[1].bind_pirq, 256)
     house[1].permitted_pirqs.add(5)
@@ -262,13 +264,13 @@ def test_a_pirq_needs_permission(house):
     assert house.raised == [(DOM1, port, 1)]
 
 
-def test_ipis_and_virqs_of_a_vcpu_stay_with_it(house):
+def test_ipis_and_virqs_of_a_vcpu_stay_with_it(house: FewDomains) -> None:
     for port in (house[1].bind_ipi(0), house[1].bind_virq(VIRQ_DEBUG, 0)):
         assert refused(Errno.EINVAL, house[1].bind_vcpu, port, 1)
         assert house[1].channel(port).notify_vcpu_id == 0
 
 
-def test_a_global_virq_may_move_and_still_be_closed(house):
+def test_a_global_virq_may_move_and_still_be_closed(house: FewDomains) -> None:
     port = house[0].bind_virq(VIRQ_CONSOLE, 0)
     house[0].bind_vcpu(port, 1)
     house.virqs.send(VIRQ_CONSOLE)
@@ -277,7 +279,7 @@ def test_a_global_virq_may_move_and_still_be_closed(house):
     house[0].bind_virq(VIRQ_CONSOLE, 0)
 
 
-def test_a_vcpu_that_is_not_there_gets_nothing(house):
+def test_a_vcpu_that_is_not_there_gets_nothing(house: FewDomains) -> None:
     port = house[1].alloc_unbound(DOM0)
     assert refused(Errno.ENOENT, house[1].bind_ipi, 2)
     assert refused(Errno.ENOENT, house[1].bind_vcpu, port, 2)
@@ -286,7 +288,7 @@ def test_a_vcpu_that_is_not_there_gets_nothing(house):
 # --- E9, K1, K2: dying ------------------------------------------------------------------------------------
 
 
-def test_a_dying_domain_gets_no_port_and_lets_go_of_all(house):
+def test_a_dying_domain_gets_no_port_and_lets_go_of_all(house: FewDomains) -> None:
     near, far = house.connect(1, 2)
     own = house[1].alloc_unbound_xen(DOM2, lambda port: None)
     waiting = house[2].alloc_unbound(DOM1)
@@ -305,7 +307,7 @@ def test_a_dying_domain_gets_no_port_and_lets_go_of_all(house):
 # --- E10: reset -------------------------------------------------------------------------------------------
 
 
-def test_reset_leaves_only_the_ports_of_the_core(house):
+def test_reset_leaves_only_the_ports_of_the_core(house: FewDomains) -> None:
     mine = house[1].alloc_unbound_xen(DOM0, lambda port: None)
     near, far = house.connect(1, 2)
     timer = house[1].bind_virq(VIRQ_TIMER, 0)
@@ -316,7 +318,7 @@ def test_reset_leaves_only_the_ports_of_the_core(house):
     assert house[2].channel(far).state is ECS.UNBOUND
 
 
-def test_a_long_reset_is_cut_into_slices_and_none_other_begins_meanwhile(house):
+def test_a_long_reset_is_cut_into_slices_and_none_other_begins_meanwhile(house: FewDomains) -> None:
     fill(house[1], leave=3)
     closed, done = house[1].reset(resuming=False, limit=100)
     assert not done
@@ -334,7 +336,7 @@ def test_a_long_reset_is_cut_into_slices_and_none_other_begins_meanwhile(house):
     assert house[1].reset(resuming=False) == ([], True)
 
 
-def test_ports_that_appear_behind_a_reset_are_closed_too(house):
+def test_ports_that_appear_behind_a_reset_are_closed_too(house: FewDomains) -> None:
     fill(house[1])
     _, done = house[1].reset(resuming=False)
     assert house[1].alloc_unbound(DOM0) == 1
@@ -346,7 +348,7 @@ def test_ports_that_appear_behind_a_reset_are_closed_too(house):
 # --- E11: polling -----------------------------------------------------------------------------------------
 
 
-def test_a_poll_ends_once_with_the_first_event_of_its_ports(house):
+def test_a_poll_ends_once_with_the_first_event_of_its_ports(house: FewDomains) -> None:
     near, far = house.connect(1, 2)
     house[2].poll(1, [far])
     house[1].send(near)
@@ -355,7 +357,7 @@ def test_a_poll_ends_once_with_the_first_event_of_its_ports(house):
     assert house[2].pollers == {}
 
 
-def test_an_event_on_another_port_does_not_end_a_poll(house):
+def test_an_event_on_another_port_does_not_end_a_poll(house: FewDomains) -> None:
     near, far = house.connect(1, 2)
     other = house[2].alloc_unbound(DOM0)
     house[2].poll(0, [other])
@@ -366,21 +368,21 @@ def test_an_event_on_another_port_does_not_end_a_poll(house):
     assert ports_of_domain(house.raised, 2)[-1] == far
 
 
-def test_a_poll_on_a_port_that_goes_is_woken(house):
+def test_a_poll_on_a_port_that_goes_is_woken(house: FewDomains) -> None:
     port = house[1].alloc_unbound(DOM0)
     house[1].poll(0, [port])
     house[1].close(port)
     assert house.woken == [(DOM1, 0)]
 
 
-def test_one_invalid_port_refuses_the_whole_poll(house):
+def test_one_invalid_port_refuses_the_whole_poll(house: FewDomains) -> None:
     port = house[1].alloc_unbound(DOM0)
     with pytest.raises(XenError):
         house[1].poll(0, [port, 4096])
     assert house[1].pollers == {}
 
 
-def test_nobody_polls_after_death(house):
+def test_nobody_polls_after_death(house: FewDomains) -> None:
     house[1].poll(0, [Port(1)])
     house[1].close_all()
     assert house[1].pollers == {}

@@ -104,7 +104,7 @@ MUTANTS = [
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
-def test_random_operations_find_a_missing_check(mutant):
+def test_random_operations_find_a_missing_check(mutant: type[EventChannels]) -> None:
     machine = type(mutant.__name__, (RandomEventChannels,), {"kind": mutant})
     few = settings(
         max_examples=200,

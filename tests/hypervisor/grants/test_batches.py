@@ -27,17 +27,17 @@ from hypervisor.public.grant_table import (
 )
 from hypervisor.public.types import DomId, GrantRef
 from hypervisor.public.xen import DOMID_SELF, Hypercall
-from tests.hypervisor.grants.granting import Guest
+from tests.hypervisor.grants.granting import GrantingDomains, Guest
 
 OPS = [int(op) for op in GrantTableOp]
 
 
-def test_every_operation_has_one_handler():
+def test_every_operation_has_one_handler() -> None:
     assert not BATCHED.keys() & SINGLE.keys()
     assert BATCHED.keys() | SINGLE.keys() == set(OPS) - {GrantTableOp.GNTTABOP_dump_table}
 
 
-def test_unknown_operations_are_enosys_and_odd_counts_einval(house):
+def test_unknown_operations_are_enosys_and_odd_counts_einval(house: GrantingDomains) -> None:
     va = house.dom1.page(0).va
     for cmd in (int(GrantTableOp.GNTTABOP_dump_table), 13, 0xFFF):
         assert house.dom1.hypercall(Hypercall.grant_table_op, cmd, va, 1) == -Errno.ENOSYS
@@ -47,18 +47,18 @@ def test_unknown_operations_are_enosys_and_odd_counts_einval(house):
         assert house.dom1.hypercall(Hypercall.grant_table_op, 0, va, count) == -Errno.EINVAL
 
 
-def test_an_empty_batch_is_fine(house):
+def test_an_empty_batch_is_fine(house: GrantingDomains) -> None:
     for cmd in BATCHED:
         assert house.dom1.hypercall(Hypercall.grant_table_op, cmd, house.dom1.page(0).va, 0) == 0
 
 
 @pytest.mark.parametrize("va", [0xFFFF_8000_0000_0000, 0x8000_0000_0000_0000, 2**64 - 8, 0x1000])
-def test_an_array_that_is_not_the_guests_is_efault(house, va):
+def test_an_array_that_is_not_the_guests_is_efault(house: GrantingDomains, va: int) -> None:
     for cmd in BATCHED:
         assert house.dom1.hypercall(Hypercall.grant_table_op, cmd, va, 2) == -Errno.EFAULT
 
 
-def test_a_long_batch_is_performed_to_its_end_and_each_operation_once(house):
+def test_a_long_batch_is_performed_to_its_end_and_each_operation_once(house: GrantingDomains) -> None:
     """128 device maps fit into one entry; the batch asks for 200: each structure has the status that is its
     own.
     """
@@ -75,7 +75,9 @@ def test_a_long_batch_is_performed_to_its_end_and_each_operation_once(house):
 
 
 @pytest.mark.parametrize("budget", [1, 8, 9, 24])
-def test_a_slice_ends_with_its_budget_and_the_next_goes_on_behind_it(house, budget):
+def test_a_slice_ends_with_its_budget_and_the_next_goes_on_behind_it(
+    house: GrantingDomains, budget: int
+) -> None:
     """Each slice does at least one operation, and hands over exactly the rest (Q4, XSA-318)."""
     guest, count = house.dom1, 20
     size = gnttab_swap_grant_ref.sizeof
@@ -101,7 +103,7 @@ def test_a_slice_ends_with_its_budget_and_the_next_goes_on_behind_it(house, budg
     assert done == count
 
 
-def test_a_hole_in_the_middle_keeps_what_came_before(house):
+def test_a_hole_in_the_middle_keeps_what_came_before(house: GrantingDomains) -> None:
     """The second structure lies in an unmapped page: EFAULT, and the first was performed and answered."""
     second = house.dom1.page(11)
     house.dom1.update_va_mapping(second.va, 0)
@@ -116,7 +118,7 @@ def test_a_hole_in_the_middle_keeps_what_came_before(house):
 # --- one at a time ----------------------------------------------------------------------------------------
 
 
-def setup(guest: Guest, dom: int, frames: int, va: int | None = None):
+def setup(guest: Guest, dom: int, frames: int, va: int | None = None) -> tuple[int, int]:
     op = gnttab_setup_table(
         dom=DomId(dom), nr_frames=frames, frame_list=guest.page(20).va if va is None else va
     )
@@ -124,7 +126,7 @@ def setup(guest: Guest, dom: int, frames: int, va: int | None = None):
     return result, record.status
 
 
-def test_a_table_grows_to_its_limit_and_its_frames_stay(house):
+def test_a_table_grows_to_its_limit_and_its_frames_stay(house: GrantingDomains) -> None:
     guest = house.dom1
     assert setup(guest, DOMID_SELF, 1) == (0, GNTST_okay)
     first = list(guest.grants.shared.frames)
@@ -138,12 +140,12 @@ def test_a_table_grows_to_its_limit_and_its_frames_stay(house):
     assert len(guest.grants.shared.frames) == 64
 
 
-def test_a_list_that_cannot_be_written_is_told_so(house):
+def test_a_list_that_cannot_be_written_is_told_so(house: GrantingDomains) -> None:
     assert setup(house.dom1, DOMID_SELF, 1, 0x1000) == (0, GNTST_bad_virt_addr)
     assert setup(house.dom1, DOMID_SELF, 1, 0xFFFF_8000_0000_0000)[0] == -Errno.EFAULT
 
 
-def test_only_a_privileged_domain_asks_about_others(house):
+def test_only_a_privileged_domain_asks_about_others(house: GrantingDomains) -> None:
     assert setup(house.dom1, 2, 1) == (0, GNTST_permission_denied)
     assert setup(house.dom1, 77, 1) == (0, GNTST_bad_domain)
     assert setup(house.dom0, 1, 2) == (0, GNTST_okay)
@@ -157,7 +159,7 @@ def test_only_a_privileged_domain_asks_about_others(house):
         assert house.dom1.grant_table_op(GrantTableOp.GNTTABOP_get_version, op)[0] == -errno
 
 
-def test_a_version_1_table_has_no_status_frames(house):
+def test_a_version_1_table_has_no_status_frames(house: GrantingDomains) -> None:
     for frames, status in ((0, GNTST_okay), (1, GNTST_general_error), (2**32 - 1, GNTST_general_error)):
         op = gnttab_get_status_frames(dom=DOMID_SELF, nr_frames=frames, frame_list=0x1000)
         answer = house.dom1.one(GrantTableOp.GNTTABOP_get_status_frames, op)

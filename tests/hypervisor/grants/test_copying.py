@@ -17,13 +17,13 @@ from hypervisor.public.grant_table import (
 )
 from hypervisor.public.types import PAGE_SHIFT
 from hypervisor.public.xen import DOMID_SELF
-from tests.hypervisor.grants.granting import HOST, PERMIT, READONLY, by_frame, by_ref
+from tests.hypervisor.grants.granting import HOST, PERMIT, READONLY, GrantingDomains, Page, by_frame, by_ref
 
 FROM, TO = int(GNTCOPY_source_gref), int(GNTCOPY_dest_gref)
 
 
 @pytest.fixture
-def offered(house):
+def offered(house: GrantingDomains) -> tuple[Page, Page]:
     """Domain 1 offers page 0 for reading and page 1 for writing to domain 2, as entries 8 and 9."""
     source, dest = house.dom1.page(0), house.dom1.page(1)
     house.dom1.poke(source.va, bytes(range(256)) * 16)
@@ -32,28 +32,36 @@ def offered(house):
     return source, dest
 
 
-def test_bytes_go_from_a_grant_to_a_frame_of_ones_own(house, offered):
+def test_bytes_go_from_a_grant_to_a_frame_of_ones_own(
+    house: GrantingDomains, offered: tuple[Page, Page]
+) -> None:
     mine = house.dom2.page(0)
     status = house.dom2.copy(by_ref(1, 8, 16), by_frame(DOMID_SELF, mine.mfn, 100), 32, FROM)
     assert status == GNTST_okay
     assert house.dom2.loads(mine.va, 164) == bytes(100) + bytes(range(16, 48)) + bytes(32)
 
 
-def test_bytes_go_from_a_frame_of_ones_own_to_a_grant(house, offered):
+def test_bytes_go_from_a_frame_of_ones_own_to_a_grant(
+    house: GrantingDomains, offered: tuple[Page, Page]
+) -> None:
     mine = house.dom2.page(0)
     house.dom2.poke(mine.va, b"for domain 1")
     assert house.dom2.copy(by_frame(DOMID_SELF, mine.mfn), by_ref(1, 9, 4084), 12, TO) == GNTST_okay
     assert house.dom1.loads(offered[1].va + 4084, 12) == b"for domain 1"
 
 
-def test_bytes_go_between_two_grants_of_two_domains(house, offered):
+def test_bytes_go_between_two_grants_of_two_domains(
+    house: GrantingDomains, offered: tuple[Page, Page]
+) -> None:
     target = house.dom0.page(0)
     house.dom0.offer(20, 2, target.mfn)
     assert house.dom2.copy(by_ref(1, 8), by_ref(0, 20), 4096, FROM | TO) == GNTST_okay
     assert house.dom0.loads(target.va, 4096) == bytes(range(256)) * 16
 
 
-def test_nothing_is_held_after_a_copy_however_it_ends(house, offered):
+def test_nothing_is_held_after_a_copy_however_it_ends(
+    house: GrantingDomains, offered: tuple[Page, Page]
+) -> None:
     source, dest = offered
     mine = house.dom2.page(0)
     before = [house.refs(page.mfn) for page in (source, dest, mine)]
@@ -65,7 +73,7 @@ def test_nothing_is_held_after_a_copy_however_it_ends(house, offered):
         assert house.dom1.entry(9).flags == PERMIT
 
 
-def test_a_copy_never_leaves_its_page(house, offered):
+def test_a_copy_never_leaves_its_page(house: GrantingDomains, offered: tuple[Page, Page]) -> None:
     mine = house.dom2.page(0)
     for offset, length in ((4095, 2), (1, 4096), (4096, 1), (65535, 65535), (0, 4097)):
         status = house.dom2.copy(by_ref(1, 8, offset), by_frame(DOMID_SELF, mine.mfn), length, FROM)
@@ -74,11 +82,11 @@ def test_a_copy_never_leaves_its_page(house, offered):
         assert status == GNTST_bad_copy_arg
 
 
-def test_a_copy_of_nothing_is_always_fine(house, offered):
+def test_a_copy_of_nothing_is_always_fine(house: GrantingDomains, offered: tuple[Page, Page]) -> None:
     assert house.dom2.copy(by_ref(99, 10**6), by_frame(3, 0), 0, FROM) == GNTST_okay
 
 
-def test_a_frame_number_is_only_ever_ones_own(house, offered):
+def test_a_frame_number_is_only_ever_ones_own(house: GrantingDomains, offered: tuple[Page, Page]) -> None:
     mine = house.dom2.page(0)
     for domid in (0, 1, 2, 77):
         status = house.dom2.copy(by_frame(domid, mine.mfn), by_frame(DOMID_SELF, mine.mfn), 8, 0)
@@ -90,14 +98,14 @@ def test_a_frame_number_is_only_ever_ones_own(house, offered):
         assert status == GNTST_bad_page
 
 
-def test_a_read_only_grant_is_no_destination(house, offered):
+def test_a_read_only_grant_is_no_destination(house: GrantingDomains, offered: tuple[Page, Page]) -> None:
     mine = house.dom2.page(0)
     status = house.dom2.copy(by_frame(DOMID_SELF, mine.mfn), by_ref(1, 8), 8, TO)
     assert status == GNTST_general_error
     assert house.dom1.loads(offered[0].va, 8) == bytes(range(8))
 
 
-def test_a_page_table_is_no_destination(house, offered):
+def test_a_page_table_is_no_destination(house: GrantingDomains, offered: tuple[Page, Page]) -> None:
     mine = house.dom2.page(0)
     own_table = house.dom2.pte_address(mine.va) >> PAGE_SHIFT
     status = house.dom2.copy(by_frame(DOMID_SELF, mine.mfn), by_frame(DOMID_SELF, own_table), 8, 0)
@@ -109,7 +117,7 @@ def test_a_page_table_is_no_destination(house, offered):
     assert (status, house.refs(table)) == (GNTST_general_error, before)
 
 
-def test_wrong_domains_and_references_are_refused(house, offered):
+def test_wrong_domains_and_references_are_refused(house: GrantingDomains, offered: tuple[Page, Page]) -> None:
     mine = by_frame(DOMID_SELF, house.dom2.page(0).mfn)
     assert house.dom2.copy(by_ref(77, 8), mine, 8, FROM) == GNTST_bad_domain
     assert house.dom2.copy(by_ref(0x7FF1, 8), mine, 8, FROM) == GNTST_bad_domain
@@ -119,19 +127,21 @@ def test_wrong_domains_and_references_are_refused(house, offered):
     assert house.dom0.copy(by_ref(1, 8), by_frame(DOMID_SELF, house.dom0.page(0).mfn), 8, FROM) < 0
 
 
-def test_a_domain_copies_its_own_grants_under_its_name_for_itself(house, offered):
+def test_a_domain_copies_its_own_grants_under_its_name_for_itself(
+    house: GrantingDomains, offered: tuple[Page, Page]
+) -> None:
     house.dom1.offer(10, 1, offered[0].mfn)
     dest = by_frame(DOMID_SELF, house.dom1.page(5).mfn)
     assert house.dom1.copy(by_ref(DOMID_SELF, 10), dest, 16, FROM) == GNTST_okay
 
 
-def test_version_1_knows_no_sub_pages(house, offered):
+def test_version_1_knows_no_sub_pages(house: GrantingDomains, offered: tuple[Page, Page]) -> None:
     house.dom1.offer(8, 2, offered[0].mfn, PERMIT | int(GTF_sub_page))
     mine = by_frame(DOMID_SELF, house.dom2.page(0).mfn)
     assert house.dom2.copy(by_ref(1, 8), mine, 4096, FROM) == GNTST_okay
 
 
-def test_overlapping_bytes_of_one_frame_are_moved_as_by_memmove(house):
+def test_overlapping_bytes_of_one_frame_are_moved_as_by_memmove(house: GrantingDomains) -> None:
     mine = house.dom2.page(0)
     house.dom2.poke(mine.va, bytes(range(64)))
     frame = by_frame(DOMID_SELF, mine.mfn)
@@ -139,7 +149,9 @@ def test_overlapping_bytes_of_one_frame_are_moved_as_by_memmove(house):
     assert house.dom2.loads(mine.va, 48) == bytes(range(8)) + bytes(range(32)) + bytes(range(40, 48))
 
 
-def test_a_copy_of_a_mapped_grant_uses_the_frame_that_is_mapped(house, offered):
+def test_a_copy_of_a_mapped_grant_uses_the_frame_that_is_mapped(
+    house: GrantingDomains, offered: tuple[Page, Page]
+) -> None:
     """G3, XSA-500: the entry leads elsewhere by now."""
     house.honest = {house.dom0.domid, house.dom2.domid}
     house.dom1.offer(11, 1, offered[0].mfn)

@@ -6,6 +6,7 @@ every step all grants are recounted, after every few every frame of the machine;
 changed nothing, and what was allowed must have been offered.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -459,7 +460,9 @@ MUTATIONS = [
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
-def test_random_operations_find_a_missing_check(mutation, monkeypatch):
+def test_random_operations_find_a_missing_check(
+    mutation: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     mutation(monkeypatch)
     once = settings(
         max_examples=120,

@@ -17,7 +17,7 @@ from hypervisor.public.grant_table import (
 from hypervisor.public.sched import SCHEDOP_yield
 from hypervisor.public.vcpu import RunState
 from hypervisor.public.xen import DOMID_SELF, Hypercall
-from tests.hypervisor.grants.granting import HOST, PERMIT, READONLY, by_frame, by_ref
+from tests.hypervisor.grants.granting import HOST, PERMIT, READONLY, GrantingDomains, by_frame, by_ref
 from tests.inprocess import BLOCKED
 from tests.machines import wait_until
 
@@ -27,7 +27,7 @@ USED = PERMIT | int(GTF_reading | GTF_writing)
 class Granter:
     """Domain 1 as such a guest: it runs until its stop byte is seen."""
 
-    def __init__(self, house):
+    def __init__(self, house: GrantingDomains) -> None:
         self.vcpu = house.dom1.built.vcpu
         self.mailbox = house.dom1.built.domain.mailbox
         self.mailbox._octets[0xC08] = 0  # it does not declare itself atomic
@@ -44,12 +44,12 @@ class Granter:
 
 
 @pytest.fixture
-def granter(house):
+def granter(house: GrantingDomains) -> Granter:
     house.dom1.offer(8, 0, house.dom1.page(0).mfn)
     return Granter(house)
 
 
-def test_a_map_waits_until_the_granter_stands_still(house, granter):
+def test_a_map_waits_until_the_granter_stands_still(house: GrantingDomains, granter: Granter) -> None:
     before = house.refs(house.dom1.page(0).mfn)
     va = house.dom0.page(0).va
     assert house.dom0.map(house.dom1, 8, va).status == GNTST_eagain
@@ -60,7 +60,9 @@ def test_a_map_waits_until_the_granter_stands_still(house, granter):
     assert house.dom1.entry(8).flags == USED
 
 
-def test_an_unmap_that_changes_flags_waits_and_one_that_does_not_does_not(house, granter):
+def test_an_unmap_that_changes_flags_waits_and_one_that_does_not_does_not(
+    house: GrantingDomains, granter: Granter
+) -> None:
     first, second = house.dom0.page(0), house.dom0.page(1)
     house.dom0.map(house.dom1, 8, first.va)
     granter.stop()
@@ -76,7 +78,7 @@ def test_an_unmap_that_changes_flags_waits_and_one_that_does_not_does_not(house,
     assert house.dom1.entry(8).flags == PERMIT
 
 
-def test_a_copy_waits_too(house, granter):
+def test_a_copy_waits_too(house: GrantingDomains, granter: Granter) -> None:
     mine = by_frame(DOMID_SELF, house.dom0.page(5).mfn)
     assert house.dom0.copy(by_ref(1, 8), mine, 16, 1) == GNTST_eagain
     granter.stop()
@@ -84,7 +86,7 @@ def test_a_copy_waits_too(house, granter):
     assert house.dom1.entry(8).flags == PERMIT
 
 
-def test_a_reader_beside_a_reader_needs_no_stop(house, granter):
+def test_a_reader_beside_a_reader_needs_no_stop(house: GrantingDomains, granter: Granter) -> None:
     house.dom0.map(house.dom1, 8, house.dom0.page(0).va, HOST | READONLY)
     granter.stop()
     house.dom0.map(house.dom1, 8, house.dom0.page(0).va, HOST | READONLY)
@@ -94,12 +96,14 @@ def test_a_reader_beside_a_reader_needs_no_stop(house, granter):
     assert house.dom0.map(house.dom1, 8, house.dom0.page(2).va).status == GNTST_eagain
 
 
-def yields(house) -> object:
+def yields(house: GrantingDomains) -> object:
     """The granter's next hypercall; BLOCKED while its answer waits."""
     return house.dom1.hypercall(Hypercall.sched_op, SCHEDOP_yield)
 
 
-def test_a_granter_that_makes_one_hypercall_after_another_is_held_at_its_next(house, granter):
+def test_a_granter_that_makes_one_hypercall_after_another_is_held_at_its_next(
+    house: GrantingDomains, granter: Granter
+) -> None:
     va, answers = house.dom0.page(0).va, house.machine.processes.results
     assert house.dom0.map(house.dom1, 8, va).status == GNTST_eagain
     assert yields(house) is BLOCKED
@@ -109,7 +113,9 @@ def test_a_granter_that_makes_one_hypercall_after_another_is_held_at_its_next(ho
     assert yields(house) == 0
 
 
-def test_a_granter_is_not_held_for_long_when_nobody_asks_again(house, granter):
+def test_a_granter_is_not_held_for_long_when_nobody_asks_again(
+    house: GrantingDomains, granter: Granter
+) -> None:
     assert house.dom0.map(house.dom1, 8, house.dom0.page(0).va).status == GNTST_eagain
     assert yields(house) is BLOCKED
 
@@ -121,7 +127,9 @@ def test_a_granter_is_not_held_for_long_when_nobody_asks_again(house, granter):
     assert yields(house) == 0
 
 
-def test_a_granter_taken_off_its_cpu_by_force_is_not_at_rest(house, granter):
+def test_a_granter_taken_off_its_cpu_by_force_is_not_at_rest(
+    house: GrantingDomains, granter: Granter
+) -> None:
     """It may be in the middle of the very instruction that changes the entry."""
     hv, unit = house.machine.hv, granter.vcpu.unit
     hv.slices.sleep(unit, hv.now(), RunState.RUNSTATE_offline)
@@ -134,19 +142,21 @@ def test_a_granter_taken_off_its_cpu_by_force_is_not_at_rest(house, granter):
     unit.frozen = False
 
 
-def test_nobody_is_stopped_by_who_was_offered_nothing(house, granter):
+def test_nobody_is_stopped_by_who_was_offered_nothing(house: GrantingDomains, granter: Granter) -> None:
     mine = by_frame(DOMID_SELF, house.dom2.page(5).mfn)
     assert house.dom2.copy(by_ref(1, 8), mine, 16, 1) == GNTST_general_error
     assert not granter.mailbox.stop(0)
 
 
-def test_what_is_wrong_anyway_is_refused_at_once(house, granter):
+def test_what_is_wrong_anyway_is_refused_at_once(house: GrantingDomains, granter: Granter) -> None:
     granter.run()
     house.dom2.offer(8, 1, house.dom2.page(0).mfn)
     assert house.dom0.map(house.dom2, 8, house.dom0.page(0).va).status == GNTST_general_error
 
 
-def test_a_mappers_death_waits_for_the_granter_and_then_ends(house, granter):
+def test_a_mappers_death_waits_for_the_granter_and_then_ends(
+    house: GrantingDomains, granter: Granter
+) -> None:
     house.dom0.map(house.dom1, 8, house.dom0.page(0).va)
     granter.stop()
     house.dom0.map(house.dom1, 8, house.dom0.page(0).va)

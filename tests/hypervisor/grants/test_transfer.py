@@ -15,13 +15,14 @@ from hypervisor.public.grant_table import (
     gnttab_transfer,
 )
 from hypervisor.public.types import DomId, GrantRef
+from tests.hypervisor.grants.granting import GrantingDomains, Page
 
 ACCEPT = int(GTF_accept_transfer)
 DONE = ACCEPT | int(GTF_transfer_committed | GTF_transfer_completed)
 
 
 @pytest.fixture(params=[1, 2])
-def unmapped(house, request):
+def unmapped(house: GrantingDomains, request: pytest.FixtureRequest) -> Page:
     """Page 0 of domain 1 is mapped nowhere and holds a message; domain 2, with a table of either version, accepts a
     frame from it at entry 8.
     """
@@ -33,16 +34,18 @@ def unmapped(house, request):
     return page
 
 
-def give(house, mfn: int, domid: int = 2, ref: int = 8) -> int:
+def give(house: GrantingDomains, mfn: int, domid: int = 2, ref: int = 8) -> int:
     op = gnttab_transfer(mfn=mfn, domid=DomId(domid), ref=GrantRef(ref))
     return int(house.dom1.one(GrantTableOp.GNTTABOP_transfer, op).status)
 
 
-def pages(house) -> list[int]:
+def pages(house: GrantingDomains) -> list[int]:
     return [guest.built.domain.mem.tot_pages for guest in house.guests]
 
 
-def test_the_recipient_finds_the_content_in_a_frame_of_its_own(house, unmapped):
+def test_the_recipient_finds_the_content_in_a_frame_of_its_own(
+    house: GrantingDomains, unmapped: Page
+) -> None:
     before = pages(house)
     assert give(house, unmapped.mfn) == GNTST_okay
     entry = house.dom2.entry(8)
@@ -55,14 +58,14 @@ def test_the_recipient_finds_the_content_in_a_frame_of_its_own(house, unmapped):
     assert pages(house) == [before[0], before[1] - 1, before[2] + 1]
 
 
-def test_the_giver_no_longer_has_it(house, unmapped):
+def test_the_giver_no_longer_has_it(house: GrantingDomains, unmapped: Page) -> None:
     assert give(house, unmapped.mfn) == GNTST_okay
     house.dom2.offer(9, 1, 0, ACCEPT)
     assert give(house, unmapped.mfn, ref=9) == GNTST_bad_page
     assert house.machine.hv.frames.owner[unmapped.mfn] != house.dom1.domid
 
 
-def test_whoever_is_refused_keeps_its_frame(house, unmapped):
+def test_whoever_is_refused_keeps_its_frame(house: GrantingDomains, unmapped: Page) -> None:
     before = pages(house)
     used = house.dom1.page(1)  # mapped: somebody holds a reference
     house.dom1.offer(20, 0, unmapped.mfn)
@@ -86,14 +89,14 @@ def test_whoever_is_refused_keeps_its_frame(house, unmapped):
     assert give(house, unmapped.mfn) == GNTST_okay
 
 
-def test_only_the_named_giver_and_only_once(house, unmapped):
+def test_only_the_named_giver_and_only_once(house: GrantingDomains, unmapped: Page) -> None:
     house.dom2.offer(8, 0, 0, ACCEPT)
     assert give(house, unmapped.mfn) == GNTST_general_error
     house.dom2.offer(8, 1, 0, ACCEPT | int(GTF_transfer_committed))
     assert give(house, unmapped.mfn) == GNTST_general_error
 
 
-def test_a_recipient_at_its_limit_or_dying_takes_nothing(house, unmapped):
+def test_a_recipient_at_its_limit_or_dying_takes_nothing(house: GrantingDomains, unmapped: Page) -> None:
     mem = house.dom2.built.domain.mem
     limit, mem.max_pages = mem.max_pages, mem.tot_pages
     assert give(house, unmapped.mfn) == GNTST_general_error
@@ -104,7 +107,7 @@ def test_a_recipient_at_its_limit_or_dying_takes_nothing(house, unmapped):
     assert give(house, unmapped.mfn) == GNTST_okay
 
 
-def test_a_granted_frame_in_use_cannot_be_given_away(house, unmapped):
+def test_a_granted_frame_in_use_cannot_be_given_away(house: GrantingDomains, unmapped: Page) -> None:
     house.dom1.offer(20, 0, unmapped.mfn)
     op = house.dom0.map(house.dom1, 20, 0, int(GNTMAP_device_map))
     assert give(house, unmapped.mfn) == GNTST_bad_page
@@ -112,6 +115,6 @@ def test_a_granted_frame_in_use_cannot_be_given_away(house, unmapped):
     assert give(house, unmapped.mfn) == GNTST_okay
 
 
-def test_xens_own_frames_cannot_be_given_away(house, unmapped):
+def test_xens_own_frames_cannot_be_given_away(house: GrantingDomains, unmapped: Page) -> None:
     for frame in (house.dom1.built.domain.shared_info, house.dom1.grants.shared.frames[0]):
         assert give(house, frame) == GNTST_bad_page

@@ -25,14 +25,23 @@ from hypervisor.public.grant_table import (
 )
 from hypervisor.public.types import DomId, GrantRef
 from hypervisor.public.xen import DOMID_SELF
-from tests.hypervisor.grants.granting import HOST, PERMIT, READONLY, USED, Guest, by_frame, by_ref
+from tests.hypervisor.grants.granting import (
+    HOST,
+    PERMIT,
+    READONLY,
+    USED,
+    GrantingDomains,
+    Guest,
+    by_frame,
+    by_ref,
+)
 from tests.hypervisor.grants.test_running_granter import Granter
 
 READING, WRITING = int(GTF_reading), int(GTF_writing)
 
 
 @pytest.fixture
-def granter(house) -> Guest:
+def granter(house: GrantingDomains) -> Guest:
     """Domain 1, with a version 2 table."""
     assert house.dom1.set_version(2) == 0
     return house.dom1
@@ -50,7 +59,7 @@ def status_frames(guest: Guest, count: int) -> tuple[int, list[int]]:
 # --- choosing -------------------------------------------------------------------------------------------
 
 
-def test_a_table_begins_as_version_1_and_a_guest_chooses(house):
+def test_a_table_begins_as_version_1_and_a_guest_chooses(house: GrantingDomains) -> None:
     get = GrantTableOp.GNTTABOP_get_version
     for asked, result, then in (
         (1, 0, 1),
@@ -64,12 +73,12 @@ def test_a_table_begins_as_version_1_and_a_guest_chooses(house):
         assert house.dom0.one(get, gnttab_get_version(dom=house.dom1.domid)).version == then
 
 
-def test_a_domain_limited_to_version_1_does_not_get_2(house):
+def test_a_domain_limited_to_version_1_does_not_get_2(house: GrantingDomains) -> None:
     house.dom1.grants.max_version = 1
     assert (house.dom1.set_version(2), house.dom1.version) == (-Errno.ENOSYS, 1)
 
 
-def test_no_version_changes_while_an_entry_is_in_use(house):
+def test_no_version_changes_while_an_entry_is_in_use(house: GrantingDomains) -> None:
     guest = house.dom1
     guest.offer(8, 0, guest.page(0).mfn)
     op = house.dom0.map(guest, 8, house.dom0.page(0).va)
@@ -81,7 +90,7 @@ def test_no_version_changes_while_an_entry_is_in_use(house):
     assert (guest.set_version(1), guest.version) == (-Errno.EBUSY, 2)
 
 
-def test_entries_go_but_for_the_reserved_ones_which_stay_in_use(house):
+def test_entries_go_but_for_the_reserved_ones_which_stay_in_use(house: GrantingDomains) -> None:
     guest, va = house.dom1, house.dom0.page(0).va
     guest.offer(1, 0, guest.page(1).mfn, PERMIT | int(GTF_readonly))
     guest.offer(8, 0, guest.page(2).mfn)
@@ -98,7 +107,7 @@ def test_entries_go_but_for_the_reserved_ones_which_stay_in_use(house):
 
 
 @pytest.mark.parametrize("entry", ["transitive", "far"])
-def test_a_reserved_entry_that_version_1_cannot_hold_keeps_version_2(granter, entry):
+def test_a_reserved_entry_that_version_1_cannot_hold_keeps_version_2(granter: Guest, entry: str) -> None:
     if entry == "transitive":
         hdr = grant_entry_header(flags=int(GTF_transitive), domid=DomId(0))
         granter.write_entry(3, grant_entry_v2_transitive(hdr=hdr, trans_domid=DomId(2), gref=GrantRef(8)))
@@ -109,7 +118,7 @@ def test_a_reserved_entry_that_version_1_cannot_hold_keeps_version_2(granter, en
     assert granter.set_version(1) == 0
 
 
-def test_without_a_frame_for_the_status_a_table_stays_version_1(house):
+def test_without_a_frame_for_the_status_a_table_stays_version_1(house: GrantingDomains) -> None:
     allocator = house.machine.hv.mmu.allocator
     quota, allocator.quota_frames = allocator.quota_frames, allocator.used_frames
     assert (house.dom1.set_version(2), house.dom1.version) == (-Errno.ENOMEM, 1)
@@ -120,7 +129,9 @@ def test_without_a_frame_for_the_status_a_table_stays_version_1(house):
 # --- status frames --------------------------------------------------------------------------------------
 
 
-def test_every_entry_has_a_status_word_however_far_the_table_grows(house, granter):
+def test_every_entry_has_a_status_word_however_far_the_table_grows(
+    house: GrantingDomains, granter: Guest
+) -> None:
     first = list(granter.grants.status_frames)
     op = gnttab_setup_table(dom=DOMID_SELF, nr_frames=9, frame_list=granter.page(20).va)
     assert granter.one(GrantTableOp.GNTTABOP_setup_table, op).status == GNTST_okay
@@ -135,7 +146,7 @@ def test_every_entry_has_a_status_word_however_far_the_table_grows(house, grante
     assert house.dom0.map(granter, 2304, va).status == GNTST_bad_gntref
 
 
-def test_status_frames_are_listed_as_far_as_there_are_any(house, granter):
+def test_status_frames_are_listed_as_far_as_there_are_any(house: GrantingDomains, granter: Guest) -> None:
     assert status_frames(granter, 0) == (GNTST_okay, [])
     assert status_frames(granter, 1) == (GNTST_okay, granter.grants.status_frames)
     assert status_frames(granter, 2) == (GNTST_general_error, [])
@@ -145,7 +156,9 @@ def test_status_frames_are_listed_as_far_as_there_are_any(house, granter):
 # --- using entries --------------------------------------------------------------------------------------
 
 
-def test_the_status_of_a_whole_frame_is_xens_and_the_entry_stays_as_it_is(house, granter):
+def test_the_status_of_a_whole_frame_is_xens_and_the_entry_stays_as_it_is(
+    house: GrantingDomains, granter: Guest
+) -> None:
     va, page = house.dom0.page(0).va, granter.page(0)
     granter.poke(page.va, b"version two")
     granter.offer(8, 0, page.mfn)
@@ -160,7 +173,7 @@ def test_the_status_of_a_whole_frame_is_xens_and_the_entry_stays_as_it_is(house,
     assert granter.used(8) == 0
 
 
-def test_a_read_only_entry_is_not_written(house, granter):
+def test_a_read_only_entry_is_not_written(house: GrantingDomains, granter: Guest) -> None:
     granter.offer(8, 0, granter.page(0).mfn, PERMIT | int(GTF_readonly))
     mine = by_frame(DOMID_SELF, house.dom0.page(1).mfn)
     assert house.dom0.map(granter, 8, house.dom0.page(0).va).status == GNTST_general_error
@@ -169,7 +182,7 @@ def test_a_read_only_entry_is_not_written(house, granter):
     assert granter.used(8) == 0
 
 
-def test_a_part_of_a_frame_is_copied_and_nothing_beside_it(house, granter):
+def test_a_part_of_a_frame_is_copied_and_nothing_beside_it(house: GrantingDomains, granter: Guest) -> None:
     page, dest = granter.page(0), house.dom2.page(1)
     granter.poke(page.va, bytes(range(256)) * 16)
     granter.offer_part(8, 2, page.mfn, 16, 32)
@@ -191,13 +204,13 @@ def test_a_part_of_a_frame_is_copied_and_nothing_beside_it(house, granter):
     assert granter.used(8) == 0
 
 
-def test_a_part_of_a_frame_is_not_mapped(house, granter):
+def test_a_part_of_a_frame_is_not_mapped(house: GrantingDomains, granter: Guest) -> None:
     granter.offer_part(8, 0, granter.page(0).mfn, 0, 4096)
     assert house.dom0.map(granter, 8, house.dom0.page(0).va).status == GNTST_general_error
     assert granter.used(8) == 0
 
 
-def test_what_a_transitive_entry_leads_to_is_refused(house, granter):
+def test_what_a_transitive_entry_leads_to_is_refused(house: GrantingDomains, granter: Guest) -> None:
     house.dom2.offer(8, 1, house.dom2.page(0).mfn)
     hdr = grant_entry_header(flags=int(GTF_transitive), domid=DomId(0))
     granter.write_entry(8, grant_entry_v2_transitive(hdr=hdr, trans_domid=DomId(2), gref=GrantRef(8)))
@@ -209,7 +222,9 @@ def test_what_a_transitive_entry_leads_to_is_refused(house, granter):
 
 
 @pytest.mark.parametrize("change", [0, PERMIT | int(GTF_readonly)])
-def test_an_entry_taken_back_just_before_its_status_shows_is_not_used(house, granter, monkeypatch, change):
+def test_an_entry_taken_back_just_before_its_status_shows_is_not_used(
+    house: GrantingDomains, granter: Guest, monkeypatch: pytest.MonkeyPatch, change: int
+) -> None:
     """The granter looks at the status after it changed the entry; Xen looks at the entry after the status."""
     granter.offer(8, 0, granter.page(0).mfn)
     house.honest = {house.dom0.domid, house.dom2.domid}
@@ -224,7 +239,9 @@ def test_an_entry_taken_back_just_before_its_status_shows_is_not_used(house, gra
     assert (granter.used(8), granter.grants.active) == (0, {})
 
 
-def test_a_reader_stays_when_a_writer_is_refused_at_the_last_moment(house, granter, monkeypatch):
+def test_a_reader_stays_when_a_writer_is_refused_at_the_last_moment(
+    house: GrantingDomains, granter: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     granter.offer(8, 0, granter.page(0).mfn)
     house.dom0.map(granter, 8, house.dom0.page(0).va, HOST | READONLY)
     set_status = SharedEntriesV2.set_status
@@ -238,7 +255,7 @@ def test_a_reader_stays_when_a_writer_is_refused_at_the_last_moment(house, grant
     assert granter.used(8) == READING
 
 
-def test_swapped_entries_take_their_form_with_them(house, granter):
+def test_swapped_entries_take_their_form_with_them(house: GrantingDomains, granter: Guest) -> None:
     granter.offer_part(8, 2, granter.page(0).mfn, 16, 32)
     granter.offer(9, 0, granter.page(1).mfn)
     eight, nine = granter.head(8), granter.head(9)
@@ -250,7 +267,9 @@ def test_swapped_entries_take_their_form_with_them(house, granter):
     assert house.dom2.copy(by_ref(1, 9, 15), mine, 32, 1) == GNTST_general_error
 
 
-def test_a_running_x86_granter_is_stopped_for_the_first_use_and_for_no_unmap(house, granter):
+def test_a_running_x86_granter_is_stopped_for_the_first_use_and_for_no_unmap(
+    house: GrantingDomains, granter: Guest
+) -> None:
     granter.offer(8, 0, granter.page(0).mfn)
     vcpu = Granter(house)
     va = house.dom0.page(0).va

@@ -3,6 +3,7 @@
 import ctypes
 import mmap
 import os
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -13,7 +14,7 @@ WAYS = [way for way in (machine_code(), libatomic()) if way is not None]
 
 
 @pytest.fixture
-def shared():
+def shared() -> Iterator[ctypes.c_uint32]:
     """A page that a forked child shares."""
     page = mmap.mmap(-1, mmap.PAGESIZE)
     word = ctypes.c_uint32.from_buffer(page)
@@ -29,7 +30,7 @@ def count_up(atomics: Atomics, address: int, step: int) -> None:
             seen = found
 
 
-def in_child(work, *arguments) -> int:
+def in_child(work: Callable[..., None], *arguments: object) -> int:
     """Start a process that does the work and ends; its pid."""
     pid = os.fork()
     if pid == 0:
@@ -40,12 +41,12 @@ def in_child(work, *arguments) -> int:
     return pid
 
 
-def test_this_host_has_atomics():
+def test_this_host_has_atomics() -> None:
     assert find_atomics() is not None
 
 
 @pytest.mark.parametrize("atomics", WAYS, ids=lambda atomics: atomics.source)
-def test_compare_exchange_writes_only_what_was_expected(atomics, shared):
+def test_compare_exchange_writes_only_what_was_expected(atomics: Atomics, shared: ctypes.c_uint32) -> None:
     address = ctypes.addressof(shared)
     assert atomics.compare_exchange_32(address, 0, 0xFFFF_FFFE) == 0
     assert atomics.compare_exchange_32(address, 0, 5) == 0xFFFF_FFFE
@@ -53,7 +54,7 @@ def test_compare_exchange_writes_only_what_was_expected(atomics, shared):
 
 
 @pytest.mark.parametrize("atomics", WAYS, ids=lambda atomics: atomics.source)
-def test_and_and_or_change_the_low_half_only(atomics, shared):
+def test_and_and_or_change_the_low_half_only(atomics: Atomics, shared: ctypes.c_uint32) -> None:
     shared.value = 0x1234_00FF
     atomics.and_16(ctypes.addressof(shared), 0xFFF0)
     assert shared.value == 0x1234_00F0
@@ -62,7 +63,7 @@ def test_and_and_or_change_the_low_half_only(atomics, shared):
 
 
 @pytest.mark.parametrize("atomics", WAYS, ids=lambda atomics: atomics.source)
-def test_two_processes_lose_no_count(atomics, shared):
+def test_two_processes_lose_no_count(atomics: Atomics, shared: ctypes.c_uint32) -> None:
     address = ctypes.addressof(shared)
     pid = in_child(count_up, atomics, address, 1 << 16)
     count_up(atomics, address, 1)
@@ -78,7 +79,9 @@ def set_and_clear(atomics: Atomics, address: int, bit: int) -> None:
 
 
 @pytest.mark.parametrize("atomics", WAYS, ids=lambda atomics: atomics.source)
-def test_two_processes_change_neighbouring_bits_without_harm(atomics, shared):
+def test_two_processes_change_neighbouring_bits_without_harm(
+    atomics: Atomics, shared: ctypes.c_uint32
+) -> None:
     address = ctypes.addressof(shared)
     pid = in_child(set_and_clear, atomics, address, 1)
     set_and_clear(atomics, address, 2)

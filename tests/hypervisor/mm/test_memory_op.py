@@ -54,7 +54,7 @@ def guest(everybody: list[Caller]) -> Caller:
 
 def reservation(
     guest: Caller, count: int, order: int = 0, *, domid: int = DOMID_SELF, flags: int = 0, at: int = LIST
-):  # type: ignore[no-untyped-def]
+) -> xen_memory_reservation:
     return xen_memory_reservation(
         extent_start=guest.scratch + at, nr_extents=count, extent_order=order, mem_flags=flags, domid=domid
     )
