@@ -8,11 +8,13 @@ Level-triggered, like poll: a callback that leaves something unread is called ag
 from __future__ import annotations
 
 import select
+from types import GeneratorType
 from typing import Final
 
 from domains.cpu.gate import Gate
 from domains.kernel.events import EventPorts
 from domains.kernel.loop import Callback, Loop, Source
+from domains.kernel.tasks import Task
 
 HOST_IRQ: Final = 16
 """The physical interrupt of all host descriptors: the first behind the ISA ones."""
@@ -77,7 +79,17 @@ class HostFds:
             if events & WRITABLE and fd in self._writers:
                 self._writers[fd].trigger()
 
-    def _serve(self, fd: int, callback: Callback) -> None:
-        callback()
+    def _serve(self, fd: int, callback: Callback) -> Task[None] | None:
+        task = callback()
+        if isinstance(task, GeneratorType):
+            return self._finish(fd, task)
+        self._rearm(fd)
+        return None
+
+    def _finish(self, fd: int, task: Task[None]) -> Task[None]:
+        yield from task
+        self._rearm(fd)
+
+    def _rearm(self, fd: int) -> None:
         if fd in self._readers or fd in self._writers:
             self._gate.rearm_fd(fd)

@@ -1,9 +1,8 @@
 """The PV kernel of a Python guest: boots from start_info and holds what drivers and services need.
 
-Owns the parts, wired together, and the one place that waits. A kernel is straight-line code in `Guest.main`
-plus handlers: for event channels, timers, watches and (Dom0) host descriptors. Handlers run one at a time,
-only inside `wait`, and never nest into themselves; a handler may itself wait. Upcalls come at any time and do
-no more than make handlers ready.
+Owns the parts, wired together. A kernel is straight-line code in `Guest.main`, which waits (waiting.py), plus handlers: for
+event channels, timers, watches and (Dom0) host descriptors. Handlers run one at a time, while `main` waits. One that needs
+an answer is a task (tasks.py). Upcalls come at any time and do no more than make handlers ready.
 """
 
 from __future__ import annotations
@@ -21,25 +20,22 @@ from domains.kernel.events import EventPorts
 from domains.kernel.grants import Grants
 from domains.kernel.host_fds import HostFds
 from domains.kernel.hypercalls import Hypercalls
-from domains.kernel.loop import Callback, Loop, Timer
+from domains.kernel.loop import Callback, Loop
 from domains.kernel.memory import PageAllocator
 from domains.kernel.shared_info import SharedInfo
+from domains.kernel.waiting import Waiting
 from domains.kernel.xenbus import Xenbus
 from domains.kernel.xs_ring import Wire, XenstoreRing
 from hypervisor.public.arch_x86.xen import trap_info
 from hypervisor.public.arch_x86.xen_x86_64 import FLAT_KERNEL_CS64
-from hypervisor.public.sched import SCHEDOP_block, SCHEDOP_poll, SCHEDOP_yield, sched_poll
+from hypervisor.public.sched import SCHEDOP_poll, SCHEDOP_yield, sched_poll
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, Mfn, Pfn, Port, VAddr
-from hypervisor.public.version import XENVER_version
-from hypervisor.public.xen import SIF_INITDOMAIN, SIF_PRIVILEGED, VIRQ_TIMER
+from hypervisor.public.xen import SIF_INITDOMAIN, SIF_PRIVILEGED
 
 ARGUMENT_PAGES: Final = 8
-NANOSECONDS: Final = 1_000_000_000
 PATIENCE_NS: Final = 20_000_000
 """How long an operation is repeated that Xen cannot do while another domain runs (GNTST_eagain)."""
 REST_NS: Final = 500_000
-LOOK_NS: Final = 1_000_000
-"""How long handlers that are ready all the time may keep the kernel from a look at Dom0's host descriptors."""
 YIELDS: Final = 5
 """How often it is tried at once, before there is a rest after each time."""
 
@@ -64,7 +60,7 @@ class ProtectionFault(Exception):
 PageFaultHandler = Callable[[PageFault], None]
 
 
-class Kernel:
+class Kernel(Waiting):
     """One Python kernel on one vCPU."""
 
     def __init__(self, cpu: PythonCpu) -> None:
@@ -74,17 +70,14 @@ class Kernel:
         self.privileged = bool(day.info.flags & SIF_PRIVILEGED)
         """This is Dom0: it may use domctl, other domains' frames and host descriptors."""
         arguments = VAddr(day.virt_base + (day.first_free << PAGE_SHIFT))
-        self.hypercalls = Hypercalls(cpu, ArgumentArea(cpu, arguments, ARGUMENT_PAGES * PAGE_SIZE))
-        self.memory = PageAllocator(cpu, self.hypercalls, day, Pfn(day.first_free + ARGUMENT_PAGES))
-        self.loop = Loop()
-        self.shared_info = SharedInfo(cpu, self.memory.map_own(Mfn(day.info.shared_info >> PAGE_SHIFT)))
-        self.events = EventPorts(self.hypercalls, self.shared_info, self.loop)
-        self.grants = Grants(cpu, self.hypercalls, self.memory, self._tries)
+        hypercalls = Hypercalls(cpu, ArgumentArea(cpu, arguments, ARGUMENT_PAGES * PAGE_SIZE))
+        self.memory = PageAllocator(cpu, hypercalls, day, Pfn(day.first_free + ARGUMENT_PAGES))
+        shared_info = SharedInfo(cpu, self.memory.map_own(Mfn(day.info.shared_info >> PAGE_SHIFT)))
+        loop = Loop()
+        super().__init__(loop, hypercalls, shared_info, EventPorts(hypercalls, shared_info, loop))
+        self.grants = Grants(cpu, hypercalls, self.memory, self._tries)
         self._page_fault: PageFaultHandler | None = None
-        self._timer_port: Port | None = None
-        self._armed: int | None = None
         self._host_fds: HostFds | None = None
-        self._looked = 0
         self._xenbus: Xenbus | None = None
         self._domid = DomId(0) if day.info.flags & SIF_INITDOMAIN else None
         self._enter_upcalls()
@@ -135,7 +128,7 @@ class Kernel:
         """Talk to xenstore over `wire` (Dom0, where the store itself runs, has no ring). Its `receive` is the
         caller's to call.
         """
-        self._xenbus = Xenbus(wire, self.loop, self.wait)
+        self._xenbus = Xenbus(wire, self.loop, self.run)
         return self._xenbus
 
     def _console_channel(self) -> Channel:
@@ -146,63 +139,6 @@ class Kernel:
         page = self.memory.machine_to_virt(Mfn(ring.mfn))
         self.events.bind(port, lambda: None)
         return RingChannel(self.cpu, page, lambda: self.events.notify(port))
-
-    # --- waiting and time ------------------------------------------------------------------------
-
-    def wait(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Run handlers and sleep (SCHEDOP_block) until `condition()` holds; False if `timeout` seconds passed
-        first.
-
-        The condition is looked at again after every handler, and once more before the vCPU sleeps. Timers and host
-        descriptors get their turn even while handlers are ready all the time.
-        """
-        deadline = None if timeout is None else self.now() + int(timeout * NANOSECONDS)
-        expired = False
-        while not self._round(condition):
-            if expired:
-                return False
-            now = self.now()
-            self.loop.fire(now)
-            expired = deadline is not None and deadline <= now
-            if self.loop.ready:
-                self._look_at_host_fds(now)
-            elif not expired:
-                timer = self.loop.next_deadline()
-                self._sleep(min((d for d in (deadline, timer) if d is not None), default=None))
-        return True
-
-    def _round(self, condition: Callable[[], bool]) -> bool:
-        """Run each handler that is ready now; whether the condition held before one of them, or does afterwards."""
-        for _ in range(len(self.loop.ready)):
-            if condition():
-                return True
-            self.loop.run_one()
-        return condition()
-
-    def _look_at_host_fds(self, now: int) -> None:
-        """Host descriptors raise their interrupt only during a hypercall: make one if there has been none for a while."""
-        if self._host_fds is not None and now - self._looked >= LOOK_NS:
-            self._looked = now
-            self.hypercalls.hypercall_xen_version(XENVER_version)
-
-    def _sleep(self, deadline: int | None) -> None:
-        """Block until an event comes or system time `deadline`; at once if a handler has become ready.
-
-        Upcalls are masked between the last look and the hypercall, which unmasks them: none is lost.
-        """
-        if deadline is not None and deadline != self._armed:
-            if self._timer_port is None:
-                self._timer_port = self.events.bind_virq(VIRQ_TIMER, self._timer_fired)
-            self.hypercalls.hypercall_set_timer_op(deadline)
-            self._armed = deadline
-        self.shared_info.mask_upcalls()
-        if self.loop.ready:
-            self.shared_info.unmask_upcalls()
-        else:
-            self.hypercalls.hypercall_sched_op(SCHEDOP_block)
-
-    def _timer_fired(self) -> None:
-        self._armed = None
 
     def _tries(self) -> Iterator[None]:
         """Once, and again for as long as another domain may need to come to a standstill; in between the CPU is others'."""
@@ -217,28 +153,13 @@ class Kernel:
             if self.now() >= until:
                 return
 
-    def sleep(self, seconds: float) -> None:
-        """Let handlers run for a while."""
-        self.wait(lambda: False, seconds)
-
-    def now(self) -> int:
-        """System time in nanoseconds since the machine started (Xen public/xen.h, vcpu_time_info)."""
-        return self.shared_info.system_time()
-
-    def call_soon(self, callback: Callback) -> None:
-        """Run `callback` from the loop, after what is ready now."""
-        self.loop.call_soon(callback)
-
-    def call_later(self, seconds: float, callback: Callback) -> Timer:
-        """Run `callback` once, `seconds` from now; `Timer.cancel()` takes it back."""
-        return self.loop.call_at(self.now() + int(seconds * NANOSECONDS), callback)
-
     # --- Dom0's host descriptors -----------------------------------------------------------------
 
     @property
     def host_fds(self) -> HostFds:
         if self._host_fds is None:
             self._host_fds = HostFds(self.cpu.gate, self.events, self.loop)
+            self.watches_host = True
         return self._host_fds
 
     def add_reader(self, fd: int, callback: Callback) -> None:

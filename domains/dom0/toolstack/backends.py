@@ -23,7 +23,8 @@ from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.operations import Operation, Operations, Until
 from domains.dom0.toolstack.store_tree import home
 from domains.dom0.toolstack.xlcfg.model import DomainConfig
-from domains.kernel.xenbus import StoreCalls, Xenbus
+from domains.kernel.store_calls import StoreCalls
+from domains.kernel.xenbus import Xenbus
 from hypervisor.public.io.xenbus import XenbusStateConnected
 from hypervisor.public.types import DomId
 

@@ -14,7 +14,7 @@ from typing import Final
 from domains.dom0.toolstack.store_tree import children, home, read_or_none, remove, write_all
 from domains.dom0.toolstack.xlcfg.disk import Disk
 from domains.dom0.toolstack.xlcfg.vif import Vif
-from domains.kernel.xenbus import StoreCalls
+from domains.kernel.store_calls import StoreCalls
 from hypervisor.public.io.protocols import XEN_IO_PROTO_ABI_X86_64
 from hypervisor.public.io.xenbus import (
     XenbusStateClosed,

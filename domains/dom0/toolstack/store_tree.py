@@ -21,7 +21,7 @@ from uuid import UUID
 
 from domains.dom0.toolstack.builder.build import Built
 from domains.dom0.toolstack.xlcfg.model import DomainConfig
-from domains.kernel.xenbus import StoreCalls
+from domains.kernel.store_calls import StoreCalls
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import DomId
 

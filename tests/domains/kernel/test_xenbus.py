@@ -3,7 +3,9 @@
 import pytest
 
 from domains.kernel.kernel import Kernel
-from domains.kernel.xenbus import Transaction
+from domains.kernel.store_calls import StoreCalls
+from domains.kernel.store_tasks import StoreTasks
+from domains.kernel.tasks import Task
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.io.xs_wire import XENSTORE_PAYLOAD_MAX
 from tests.domains.kernel.two_domains import TwoDomains
@@ -93,7 +95,7 @@ def test_a_conflict_is_eagain_and_is_tried_again(two: TwoDomains, guest: Kernel)
     assert error.value.errno == Errno.EAGAIN
     tries = []
 
-    def add_one(t: Transaction) -> None:
+    def add_one(t: StoreCalls) -> None:
         value = int(t.read("data/counter"))
         if not tries:
             two.store.write(path, "20")
@@ -132,7 +134,7 @@ def test_a_watch_handler_may_use_the_store(two: TwoDomains, guest: Kernel) -> No
 def test_a_watch_that_is_refused_is_forgotten(guest: Kernel) -> None:
     with pytest.raises(XenError):
         guest.xenbus.watch("bad path", print)
-    assert guest.xenbus._watches == {}
+    assert guest.xenbus.tasks._watches == {}
 
 
 def test_permissions_are_those_that_were_set(guest: Kernel) -> None:
@@ -148,3 +150,46 @@ def test_a_ring_index_that_lies_is_an_error_and_not_an_endless_read(two: TwoDoma
     with pytest.raises(XenError) as error:
         guest.xenbus.receive()
     assert error.value.errno == Errno.EIO
+
+
+def test_a_watch_handler_asks_the_store_and_others_are_served_meanwhile(
+    two: TwoDomains, guest: Kernel
+) -> None:
+    told: list[str] = []
+
+    def changed(path: str) -> Task[None]:
+        told.append((yield from guest.xenbus.tasks.read(path)))
+
+    guest.xenbus.write("data/mood", "calm")
+    guest.xenbus.watch("data/mood", changed)
+    guest.call_soon(lambda: told.append("another handler"))
+    assert guest.wait(lambda: len(told) == 2, 5)
+    assert told == ["another handler", "calm"]
+
+
+def test_a_transaction_of_tasks_is_tried_again_after_a_conflict(two: TwoDomains, guest: Kernel) -> None:
+    guest.xenbus.write("data/counter", "1")
+    tries: list[int] = []
+
+    def add_one(nodes: StoreTasks) -> Task[str]:
+        value = int((yield from nodes.read("data/counter")))
+        tries.append(value)
+        if len(tries) == 1:
+            two.store.write(f"/local/domain/{two.domid}/data/counter", "5")
+        yield from nodes.write("data/counter", str(value + 1))
+        return "added"
+
+    results: list[str] = []
+    guest.spawn(guest.xenbus.tasks.in_transaction(add_one), results.append)
+    assert guest.wait(lambda: bool(results), 5)
+    assert (tries, guest.xenbus.read("data/counter")) == ([1, 5], "6")
+
+
+def test_a_task_that_raises_inside_a_transaction_leaves_nothing(guest: Kernel) -> None:
+    def give_up(nodes: StoreTasks) -> Task[None]:
+        yield from nodes.write("data/half", "done")
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        guest.run(guest.xenbus.tasks.in_transaction(give_up))
+    assert not guest.xenbus.exists("data/half")
