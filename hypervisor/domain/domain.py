@@ -15,6 +15,7 @@ from hypervisor.domain.vcpu import Vcpu
 from hypervisor.events.event_channels import EventChannels
 from hypervisor.grants.grant_table import GrantTable
 from hypervisor.mm.domain_memory import DomainMemory
+from hypervisor.public.abi import NATIVE, Abi
 from hypervisor.public.types import DomId, Mfn
 from hypervisor.sched.timers import Timer
 from hypervisor.wire.mailbox import Mailbox
@@ -52,6 +53,8 @@ class Domain:
     shutdown_hint: int | None = None
     """SCHEDOP_shutdown_code: what a shutdown made by the control domain is to count as."""
     vm_assist: int = 0
+    abi: Abi = NATIVE
+    """How its guest lays out the arguments of hypercalls."""
     watchdogs: dict[int, Timer] = field(default_factory=dict)
     ssidref: int = 0
     pid: int = 0

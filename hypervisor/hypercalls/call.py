@@ -7,7 +7,7 @@ domain ends; anything else is a bug of the hypervisor, logged, and ends the call
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.mm.budget import Budget
+from hypervisor.public.abi import Abi
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.layout import Struct
 from hypervisor.public.types import DomId
@@ -77,15 +78,34 @@ class Call:
         """XenError(EFAULT): not writable; then nothing was written."""
         self.hv.mmu.copy_to_guest(self.vcpu.mem, va, data)
 
+    @property
+    def abi(self) -> Abi:
+        """How the caller lays out its arguments."""
+        return self.domain.abi
+
     def read(self, va: int, struct: type[S]) -> S:
-        return struct.unpack(self.hv.mmu.copy_from_guest(self.vcpu.mem, va, struct.sizeof))
+        """The caller's structure at `va`, whatever its layout there, copied once. XenError(EFAULT)."""
+        layout = self.domain.abi.layout(struct)
+        record: S = layout.unpack(self.hv.mmu.copy_from_guest(self.vcpu.mem, va, layout.sizeof))
+        return record
 
     def write(self, va: int, record: Struct) -> None:
-        self.hv.mmu.copy_to_guest(self.vcpu.mem, va, record.pack())
+        """Write a structure in the caller's layout. XenError(EFAULT); then nothing was written."""
+        layout = self.domain.abi.layout(type(record))
+        self.hv.mmu.copy_to_guest(self.vcpu.mem, va, layout.pack(record))
 
-    def read_array(self, va: int, struct: type[Struct], count: int) -> NDArray[np.void]:
-        """A private copy of `count` structures; the caller has bounded `count`."""
-        return struct.array(self.copy_from_guest(va, struct.sizeof * count), count)
+    def read_words(self, va: int, count: int) -> list[int]:
+        """`count` unsigned longs of the caller (frame numbers, say), copied once; the caller has bounded `count`.
+
+        XenError(EFAULT).
+        """
+        abi = self.domain.abi
+        numbers: list[int] = abi.words(self.copy_from_guest(va, abi.word * count)).tolist()
+        return numbers
+
+    def write_words(self, va: int, numbers: Iterable[int] | NDArray[np.uint64]) -> None:
+        """Write unsigned longs in a row. XenError(EFAULT); then nothing was written."""
+        self.copy_to_guest(va, self.domain.abi.pack_words(numbers))
 
     # --- whom it is about ------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ def do_set_trap_table(call: Call) -> Result:
                     Errno.EINVAL, f"D4: trap {trap.vector}: address {trap.address:#x} is not canonical"
                 )
             entries.append([trap.vector, trap.flags, _code_selector(trap.cs), trap.address])
-            va += trap_info.sizeof
+            va += call.abi.sizeof(trap_info)
         return Continue((va, 0, 0, 0, 0))
     finally:
         if entries:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from hypervisor.hypercalls.call import Call, Result
 from hypervisor.mm.descriptor_rules import FIRST_RESERVED_GDT_ENTRY
 from hypervisor.public.errno import Errno, XenError
 
 
 def do_set_gdt(call: Call) -> Result:
-    """(frame list, entries): the list has one u64 frame number for each 512 entries."""
+    """(frame list, entries): the list has one frame number for each 512 entries."""
     frame_list, entries = call.args[0], call.args[1] & 0xFFFF_FFFF
     if entries > FIRST_RESERVED_GDT_ENTRY:
         raise XenError(Errno.EINVAL, f"D1: a GDT of {entries} entries")
-    raw = call.copy_from_guest(frame_list, 8 * -(-entries // 512))
-    frames = np.frombuffer(raw, np.uint64).tolist()
+    frames = call.read_words(frame_list, -(-entries // 512))
     call.hv.mmu.descriptors.set_gdt(call.vcpu.mem, frames, entries)
     call.vcpu.mem.cpu.flush_tlb()
     return 0

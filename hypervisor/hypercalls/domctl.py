@@ -183,14 +183,16 @@ def do_setdomainhandle(_call: Call, op: xen_domctl, target: Domain) -> Result:
 
 
 def do_set_address_size(_call: Call, op: xen_domctl, _target: Domain) -> Result:
+    """Choose the width of a guest that has not run yet. XenError(EINVAL): not 64."""
     if op.u.address_size.size != 64:
         raise XenError(Errno.EINVAL, "32-bit PV guests are not implemented")
     return 0
 
 
-def do_get_address_size(call: Call, op: xen_domctl, _target: Domain) -> Result:
+def do_get_address_size(call: Call, op: xen_domctl, target: Domain) -> Result:
+    """The width of the guest's addresses, in bits."""
     size = op.u.address_size
-    size.size = 64
+    size.size = target.abi.address_size
     op.u.address_size = size
     call.write(call.args[0], op)
     return 0

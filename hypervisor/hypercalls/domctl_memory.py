@@ -41,11 +41,8 @@ def do_getpageframeinfo3(call: Call, op: xen_domctl, target: Domain) -> Result:
     info = op.u.getpageframeinfo3
     if info.num > MAX_FRAMES_A_CALL:
         raise XenError(Errno.E2BIG, f"{info.num} frames in one call")
-    raw = call.copy_from_guest(info.array, 8 * info.num)
-    answers = [
-        _frame_info(call, target, int.from_bytes(raw[i : i + 8], "little")) for i in range(0, len(raw), 8)
-    ]
-    call.copy_to_guest(info.array, b"".join(answer.to_bytes(8, "little") for answer in answers))
+    answers = [_frame_info(call, target, mfn) for mfn in call.read_words(info.array, info.num)]
+    call.write_words(info.array, answers)
     return 0
 
 

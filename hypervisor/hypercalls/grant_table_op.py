@@ -85,7 +85,7 @@ def perform_batch(call: Call, op: Batched, uop: int, count: int) -> int | Contin
     """As many operations as the budget allows, in order; at least one, so that every dispatch makes
     progress.
     """
-    size = op.struct.sizeof
+    size = call.abi.sizeof(op.struct)
     require_range(uop, size * count)
     try:
         for done in range(count):
@@ -191,7 +191,7 @@ def do_setup_table(call: Call, uop: int, count: int) -> int:
     """Grow a table to at least `nr_frames`, and list that many of its frames (G1)."""
     require_one(count)
     op = call.read(uop, gnttab_setup_table)
-    require_range(op.frame_list, 8 * op.nr_frames)
+    require_range(op.frame_list, call.abi.word * op.nr_frames)
     target, op.status = target_status(call, op.dom)
     if target is not None:
         try:
@@ -205,9 +205,9 @@ def do_setup_table(call: Call, uop: int, count: int) -> int:
 
 
 def list_frames(call: Call, va: int, frames: list[Any]) -> int:
-    """Write the frame numbers as 64-bit words; the status."""
+    """Write the frame numbers as unsigned longs; the status."""
     try:
-        call.copy_to_guest(va, b"".join(mfn.to_bytes(8, "little") for mfn in frames))
+        call.write_words(va, frames)
     except XenError:
         return int(GNTST_bad_virt_addr)
     return int(GNTST_okay)
@@ -248,7 +248,7 @@ def do_get_status_frames(call: Call, uop: int, count: int) -> int:
     """List the first `nr_frames` status frames of a version 2 table; version 1 has none."""
     require_one(count)
     op = call.read(uop, gnttab_get_status_frames)
-    require_range(op.frame_list, 8 * op.nr_frames)
+    require_range(op.frame_list, call.abi.word * op.nr_frames)
     target, op.status = target_status(call, op.dom)
     if target is not None:
         frames = target.grants.status_frames

@@ -12,6 +12,7 @@ from typing import Final
 from hypervisor.hypercalls.call import Call, Continue, Result
 from hypervisor.hypercalls.memory_lists import check_flags
 from hypervisor.hypercalls.memory_subject import subject
+from hypervisor.hypercalls.outputs import write_outputs
 from hypervisor.mm.budget import COST_OF_FRAME
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.layout import range_ok
@@ -19,7 +20,6 @@ from hypervisor.mm.reservation import max_order
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.memory import xen_memory_exchange
 
-_DONE: Final = xen_memory_exchange.offsetof("nr_exchanged")
 _U64: Final = (1 << 64) - 1
 
 
@@ -51,7 +51,8 @@ def exchange(call: Call, arg: int, start: int) -> Result:
         else:
             done = exch.in_.nr_extents
     finally:
-        call.copy_to_guest(arg + _DONE, done.to_bytes(8, "little"))
+        exch.nr_exchanged = done
+        write_outputs(call, arg, exch, "nr_exchanged")
     return 0 if done == exch.in_.nr_extents else Continue(call.args)
 
 
@@ -74,7 +75,7 @@ def checked(call: Call, exch: xen_memory_exchange) -> Shape:
     first_out = exch.nr_exchanged >> shape.in_chunk_order << shape.out_chunk_order
     for side, first in ((given, exch.nr_exchanged), (wanted, first_out)):
         left = max(side.nr_extents - first, 0)
-        if not range_ok(side.extent_start + 8 * first, 8 * left):
+        if not range_ok(side.extent_start + call.abi.word * first, call.abi.word * left):
             raise XenError(Errno.EFAULT, f"M4: extents {first} to {side.nr_extents} (XSA-29, XSA-212)")
     check_flags(call, wanted.mem_flags)
     return shape
@@ -88,13 +89,13 @@ def exchange_chunk(call: Call, d: DomainMemory, exch: xen_memory_exchange, shape
     mfns = read_numbers(call, given.extent_start, chunk << shape.in_chunk_order, 1 << shape.in_chunk_order)
     first_out, nr_out = chunk << shape.out_chunk_order, 1 << shape.out_chunk_order
     pfns = read_numbers(call, wanted.extent_start, first_out, nr_out)
-    slots = wanted.extent_start + 8 * first_out
-    call.hv.mmu.guest.check_writable(call.vcpu.mem, slots, 8 * nr_out)
+    slots = wanted.extent_start + call.abi.word * first_out
+    call.hv.mmu.guest.check_writable(call.vcpu.mem, slots, call.abi.word * nr_out)
     frames = [mfn + i for mfn in mfns for i in range(1 << given.extent_order)]
     new = call.hv.mmu.reservation.exchange_chunk(d, frames, pfns, wanted.extent_order)
-    call.copy_to_guest(slots, b"".join(mfn.to_bytes(8, "little") for mfn in new))
+    call.write_words(slots, new)
 
 
 def read_numbers(call: Call, start: int, first: int, count: int) -> list[int]:
-    raw = call.copy_from_guest(start + 8 * first, 8 * count)
-    return [int.from_bytes(raw[i : i + 8], "little") for i in range(0, len(raw), 8)]
+    """`count` numbers of a list from its `first` on. XenError(EFAULT)."""
+    return call.read_words(start + call.abi.word * first, count)

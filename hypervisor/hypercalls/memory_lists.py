@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from hypervisor.hypercalls.call import Call, Continue, Result
 from hypervisor.hypercalls.memory_subject import subject
 from hypervisor.mm.budget import COST_OF_BATCHED_FRAME, COST_OF_FRAME
@@ -48,16 +46,16 @@ class Extents:
 
     def slot(self, i: int) -> int:
         """Guest address of extent i's number."""
-        return self.request.extent_start + 8 * i
+        return self.request.extent_start + self.call.abi.word * i
 
     def read(self, i: int) -> int:
-        return int.from_bytes(self.call.copy_from_guest(self.slot(i), 8), "little")
+        return self.call.read_words(self.slot(i), 1)[0]
 
     def check_writable(self, i: int) -> None:
-        self.call.hv.mmu.guest.check_writable(self.call.vcpu.mem, self.slot(i), 8)
+        self.call.hv.mmu.guest.check_writable(self.call.vcpu.mem, self.slot(i), self.call.abi.word)
 
     def write(self, i: int, mfn: int) -> None:
-        self.call.copy_to_guest(self.slot(i), mfn.to_bytes(8, "little"))
+        self.call.write_words(self.slot(i), (mfn,))
 
 
 def increase_reservation(call: Call, arg: int, start: int) -> Result:
@@ -92,17 +90,18 @@ def populate_many(extents: Extents, i: int) -> int:
     beforehand that it can be done.
     """
     call, request = extents.call, extents.request
-    in_page = (4096 - extents.slot(i) % 4096) // 8
+    word = call.abi.word
+    in_page = (4096 - extents.slot(i) % 4096) // word
     count = min(in_page, request.nr_extents - i, call.budget.left // COST_OF_BATCHED_FRAME)
     if count < MIN_RUN or request.extent_order or request.mem_flags & XENMEMF_populate_on_demand:
         return 0
     try:
-        call.hv.mmu.guest.check_writable(call.vcpu.mem, extents.slot(i), 8 * count)
-        pfns = np.frombuffer(call.copy_from_guest(extents.slot(i), 8 * count), np.uint64)
+        call.hv.mmu.guest.check_writable(call.vcpu.mem, extents.slot(i), word * count)
+        pfns = call.abi.words(call.copy_from_guest(extents.slot(i), word * count))
     except XenError:
         return 0
     mfns = call.hv.mmu.reservation.populate_many(extents.d, pfns)
-    call.copy_to_guest(extents.slot(i), mfns.tobytes())
+    call.write_words(extents.slot(i), mfns)
     call.budget.spend(COST_OF_BATCHED_FRAME * len(mfns))
     return len(mfns)
 
@@ -153,7 +152,7 @@ def checked(call: Call, request: xen_memory_reservation, start: int) -> Extents:
         raise XenError(Errno.EINVAL, f"M2: {request.nr_extents} extents from {start}")
     if request.extent_order > max_order(call.domain.mem):
         raise XenError(Errno.EPERM, f"M2: extents of order {request.extent_order} (XSA-158)")
-    if request.extent_start and not range_ok(request.extent_start, 8 * request.nr_extents):
+    if request.extent_start and not range_ok(request.extent_start, call.abi.word * request.nr_extents):
         raise XenError(Errno.EFAULT, f"H2: {request.nr_extents} extents at {request.extent_start:#x}")
     check_flags(call, request.mem_flags)
     return Extents(call, subject(call, request.domid).mem, request)

@@ -6,6 +6,7 @@ from typing import Final
 
 from hypervisor.hypercalls.call import Call, Result
 from hypervisor.hypercalls.memory_subject import subject
+from hypervisor.hypercalls.outputs import write_outputs
 from hypervisor.mm import layout
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.memory import (
@@ -35,9 +36,9 @@ def machphys_mfn_list(call: Call, arg: int, start: int) -> Result:
     """The frame number of each 2 MiB of the M2P, as many as there is room for."""
     request = call.read(arg, xen_machphys_mfn_list)
     mfns = range(layout.M2P_MFN, layout.M2P_MFN + layout.M2P_FRAMES, 512)[: request.max_extents]
-    call.copy_to_guest(request.extent_start, b"".join(mfn.to_bytes(8, "little") for mfn in mfns))
+    call.write_words(request.extent_start, mfns)
     request.nr_extents = len(mfns)
-    call.copy_to_guest(arg + request.offsetof("nr_extents"), request.pack_field("nr_extents"))
+    write_outputs(call, arg, request, "nr_extents")
     return 0
 
 

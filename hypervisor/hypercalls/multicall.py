@@ -27,7 +27,6 @@ LOCAL_HYPERCALLS: Final = frozenset(
 )
 """Hypercalls on one vCPU's registers alone. iret is one too, and ends the multicall (XSA-213)."""
 ENTRIES_PER_SLICE: Final = 64
-_RESULT: Final = multicall_entry.offsetof("result")
 
 
 @dataclass(frozen=True)
@@ -43,34 +42,36 @@ def do_multicall(call: Call) -> Result:
     va, count = call.args[:2]
     if count > 1 << 32:
         raise XenError(Errno.EINVAL, f"multicall of {count} entries")
+    layout = call.abi.layout(multicall_entry)
+    size = layout.sizeof
     inner = call.state if isinstance(call.state, _Inner) else None
     for done in range(min(count, ENTRIES_PER_SLICE)):
         if call.budget.exhausted and done:
             return Continue((va, count - done, 0, 0, 0))
-        entry = call.read(va, multicall_entry)
+        entry, result_at = call.read(va, multicall_entry), va + layout.offsetof("result")
         if entry.op == Hypercall.iret:
-            call.effects.append(_local(entry, va))
+            call.effects.append(_local(entry, result_at))
             return 0
         result = _perform_entry(call, entry, inner)
         inner = None
         if isinstance(result, Continue):
             return Continue((va, count - done, 0, 0, 0), _Inner(result.args, result.state))
         if isinstance(result, Blocked):
-            call.copy_to_guest(va + _RESULT, bytes(8))
-            rest = (va + multicall_entry.sizeof, count - done - 1, 0, 0, 0)
+            call.write_words(result_at, (0,))
+            rest = (va + size, count - done - 1, 0, 0, 0)
             call.vcpu.after_block = replace(call, args=rest, state=None, budget=Budget())
             return result
         if result is not None:
-            call.copy_to_guest(va + _RESULT, (result & (1 << 64) - 1).to_bytes(8, "little"))
+            call.write_words(result_at, (result & (1 << call.abi.address_size) - 1,))
         else:
-            call.effects.append(_local(entry, va))
-        va += multicall_entry.sizeof
+            call.effects.append(_local(entry, result_at))
+        va += size
     left = count - min(count, ENTRIES_PER_SLICE)
     return Continue((va, left, 0, 0, 0)) if left else 0
 
 
-def _local(entry: multicall_entry, va: int) -> EffectRecord:
-    return [Effect.LOCAL, entry.op, *entry.args[:5], va + _RESULT]
+def _local(entry: multicall_entry, result_at: int) -> EffectRecord:
+    return [Effect.LOCAL, entry.op, *entry.args[:5], result_at]
 
 
 def _perform_entry(call: Call, entry: multicall_entry, inner: _Inner | None) -> Result | None:

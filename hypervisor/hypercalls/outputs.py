@@ -8,5 +8,6 @@ from hypervisor.public.layout import Struct
 
 def write_outputs(call: Call, va: int, record: Struct, *fields: str) -> None:
     """Write these fields of `record` into the guest's structure at `va`. XenError(EFAULT)."""
+    layout = call.abi.layout(type(record))
     for name in fields:
-        call.copy_to_guest(va + record.offsetof(name), record.pack_field(name))
+        call.copy_to_guest(va + layout.offsetof(name), layout.pack_field(record, name))
