@@ -1,6 +1,6 @@
 """The core process: one loop that owns every socket and feeds the hypervisor.
 
-    ROUTER ◄──────── requests, irqs ──────── domain processes
+    STREAM ◄──────── requests, irqs ──────── domain processes
     supervisor pair ◄── FORKED ── the supervisor, parent of all
     pidfds (a process ended), pairs (BOUND: its endpoint is there), the supervisor's pidfd
 
@@ -53,6 +53,7 @@ class Link:
     path: str
     pidfd: int = -1
     seq: int = 0
+    bound: bool = False
     connected: bool = False
     killed: bool = False
 
@@ -155,10 +156,10 @@ class Core:
                 return False
         return True
 
-    def _on_message(self, link: Link, data: bytes | None) -> None:
+    def _on_message(self, link: Link, data: bytes | ProtocolError) -> None:
         """One message of a domain process, which may be anything (docs/trust.md). Raises ProtocolError."""
-        if data is None:
-            raise ProtocolError("a message of several frames")
+        if isinstance(data, ProtocolError):
+            raise data
         message = unpack_request(data)
         if len(message) == 1:
             self._requests.irq(link.domain, message[0])
@@ -319,17 +320,18 @@ class Core:
                 self._break(link, "its connection broke")
 
     def _on_pair(self, link: Link) -> None:
-        """The process says that its endpoint is bound; anything else, or its end, closes the pair's watch."""
+        """The process says, once, that its endpoint is bound; anything else, or its end, closes the pair's watch."""
         try:
             received = descriptors.receive(link.pair)
         except (ValueError, OSError):
             received = None
-        bound = received is not None and received.note[0] == Note.BOUND and not link.connected
+        bound = received is not None and received.note[0] == Note.BOUND and not link.bound
         if received is not None:
             received.close()
         if not bound:
             self._unwatch(link.pair.fileno())
         elif not link.killed:
+            link.bound = True
             self._endpoint.connect(link.domain.domid, link.path)
 
     def _on_death(self, link: Link) -> None:

@@ -1,22 +1,25 @@
 """The ZeroMQ ends of the hypercall path.
 
-The core's one ROUTER connects *out* to each domain process's own endpoint, under an id that the core chose: a message's
-sender is a property of that connection, and no peer can claim another's. Endpoints lie in the machine's private folder and are
-unlinked as soon as their one client is connected. A full queue never blocks the core: the peer is broken.
+The core's one socket connects *out* to each domain process's own endpoint, under an id that the core chose: a message's
+sender is a property of that connection, and no peer can claim another's. It is a STREAM: the core reads the frames itself
+(wire/zmtp.py), and of what a process sends at most RECEIVE_QUEUE chunks wait here. Endpoints lie in the machine's private folder
+and are unlinked as soon as their one client is connected. A full queue never blocks the core: the peer is broken.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import zmq
 
-from hypervisor.wire.messages import MAX_MESSAGE
+from hypervisor.wire.messages import ProtocolError
+from hypervisor.wire.zmtp import OUR_HANDSHAKE, Incoming, frame
 
 RECEIVE_QUEUE: Final = 64
-"""Messages of one process that may wait in the core; further ones wait in that process."""
+"""Chunks (of at most 8 KiB) of one process that may wait in the core; what is beyond them waits in that process."""
 SEND_QUEUE: Final = 1000
 """Replies that may wait for one process. There is one at most, but libzmq learns with up to a millisecond's delay which were
 read (it looks at its command queue by the TSC), and would refuse a further one meanwhile."""
@@ -24,22 +27,25 @@ read (it looks at its command queue by the TSC), and would refuse a further one 
 # Plain ints: zmq's own are enums, whose every `|` and `&` takes longer than a system call.
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _MORE_NOBLOCK: Final = int(zmq.SNDMORE | zmq.NOBLOCK)
-_RCVMORE: Final = int(zmq.RCVMORE)
 _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
 
 
+Received = tuple[int | None, bytes | ProtocolError]
+"""Who sent it, and one message, or what is wrong with that connection. Nobody: a part of a message, or its sender is gone."""
+_NOTHING_YET: Final[Received] = (None, b"")
+
+
 class CoreEndpoint:
-    """The core's ROUTER. Domain ids are ints; what is received is (domid, bytes), or bytes None for a multi-frame message."""
+    """The core's end of every domain process's connection. Domain ids are ints."""
 
     def __init__(self) -> None:
         self.context = zmq.Context(io_threads=1)
         self.context.set(zmq.MAX_SOCKETS, 4096)
-        self.socket = self.context.socket(zmq.ROUTER)
+        self.socket = self.context.socket(zmq.STREAM)
         for option, value in (
             (zmq.LINGER, 0),
-            (zmq.ROUTER_MANDATORY, 1),
-            (zmq.MAXMSGSIZE, MAX_MESSAGE),
+            (zmq.STREAM_NOTIFY, 0),
             (zmq.SNDHWM, SEND_QUEUE),
             (zmq.RCVHWM, RECEIVE_QUEUE),
             (zmq.RECONNECT_IVL, -1),
@@ -49,14 +55,17 @@ class CoreEndpoint:
         # A pipe signals its reader only after the reader has once found it empty.
         self._monitor.getsockopt(zmq.EVENTS)
         self._ids: dict[int, bytes] = {}
-        self._domids: dict[bytes, int] = {}
+        self._incoming: dict[bytes, tuple[int, Incoming]] = {}
+        self._received: deque[Received] = deque()
         self._paths: dict[int, str] = {}
 
     def connect(self, domid: int, path: str) -> None:
+        """Connect to the endpoint that the process of `domid` has bound, once: libzmq ends a program that uses an id twice."""
         identity = b"d%d" % domid
         self.socket.setsockopt(zmq.CONNECT_ROUTING_ID, identity)
         self.socket.connect(f"ipc://{path}")
-        self._ids[domid], self._domids[identity], self._paths[domid] = identity, domid, path
+        self._ids[domid], self._incoming[identity], self._paths[domid] = identity, (domid, Incoming()), path
+        self._send(identity, OUR_HANDSHAKE)
 
     def connected(self, domid: int) -> None:
         """The first message came: the name in the file system has done its work."""
@@ -67,33 +76,43 @@ class CoreEndpoint:
         identity = self._ids.pop(domid, None)
         if identity is None:
             return
-        del self._domids[identity]
+        del self._incoming[identity]
         path = self._paths.pop(domid)
         with suppress(zmq.ZMQError):  # ENOENT: the peer closed its end first, and libzmq has forgotten it
             self.socket.disconnect(f"ipc://{path}")
         Path(path).unlink(missing_ok=True)
 
-    def receive(self) -> tuple[int | None, bytes | None] | None:
-        """The next message without waiting, or None. domid None: the sender is gone already."""
+    def receive(self) -> Received | None:
+        """The next message without waiting, or None."""
+        if self._received:
+            return self._received.popleft()
         try:
             identity = self.socket.recv(_NOBLOCK)
         except zmq.Again:
             return None
-        data = self.socket.recv()
-        if self.socket.getsockopt(_RCVMORE):
-            while self.socket.getsockopt(_RCVMORE):
-                self.socket.recv()
-            return self._domids.get(identity), None
-        return self._domids.get(identity), data
+        chunk = self.socket.recv()
+        connection = self._incoming.get(identity)
+        if connection is None:
+            return _NOTHING_YET
+        domid, incoming = connection
+        try:
+            messages = incoming.feed(chunk)
+        except ProtocolError as error:
+            return domid, error
+        if len(messages) == 1:
+            return domid, messages[0]
+        self._received.extend((domid, message) for message in messages)
+        return _NOTHING_YET
 
     def send(self, domid: int, data: bytes) -> bool:
         """False when the peer's queue is full or its connection gone: it breaks the request-reply rule."""
         identity = self._ids.get(domid)
-        if identity is None:
-            return False
+        return identity is not None and self._send(identity, frame(data))
+
+    def _send(self, identity: bytes, octets: bytes) -> bool:
         try:
             self.socket.send(identity, _MORE_NOBLOCK)
-            self.socket.send(data, _NOBLOCK)
+            self.socket.send(octets, _NOBLOCK)
         except zmq.ZMQError:
             return False
         return True
@@ -105,7 +124,7 @@ class CoreEndpoint:
 
     def readable(self) -> bool:
         """Whether `receive` has a message: to be asked before the core sleeps, after anything was sent."""
-        return bool(int(self.socket.getsockopt(_EVENTS)) & _POLLIN)
+        return bool(int(self.socket.getsockopt(_EVENTS)) & _POLLIN) or bool(self._received)
 
     @property
     def monitor_fd(self) -> int:
@@ -113,7 +132,7 @@ class CoreEndpoint:
         return int(self._monitor.getsockopt(zmq.FD))
 
     def broken(self) -> list[int]:
-        """Domains whose connection libzmq has cut since the last call, for a message beyond MAX_MESSAGE above all."""
+        """Domains whose connection has ended since the last call: their process closed it."""
         found = []
         while int(self._monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             _event, address = self._monitor.recv_multipart()

@@ -21,6 +21,8 @@ MAX_MESSAGE: Final = 16 * 1024
 U64_MASK: Final = (1 << 64) - 1
 NR_ARGS: Final = 5
 REQUEST_FIELDS: Final = 9
+NR_FIELD: Final = 2
+"""Where a request has its number."""
 _INTS: Final = {int}
 
 
@@ -34,6 +36,10 @@ class Request(IntEnum):
     PTE_WRITE = -5  # a store to a read-only page table: (va, size, value, has_old, old)
     NEW_BASEPTR = -6  # mov to CR3 by the guest's kernel: (mfn)
     LDT_PAGE = -7  # the CPU missed a page of the LDT: (byte offset in the LDT)
+
+
+_REQUESTS: Final = frozenset(int(request) for request in Request)
+_WITH_BYTES: Final = frozenset((int(Request.CRASH), int(Request.SAVED)))
 
 
 class Effect(IntEnum):
@@ -86,7 +92,8 @@ def unpack_reply(data: bytes) -> list[Any]:
 
 
 def unpack_request(data: bytes) -> list[Any]:
-    """A request or an irq from a process nobody trusts: a list of 64-bit ints, a1 of CRASH and SAVED being bytes.
+    """A request or an irq from a process nobody trusts: a list of unsigned 64-bit ints, but for `nr`, which is negative for a
+    Request, and a1 of CRASH and SAVED, which is bytes.
 
     Raises ProtocolError for everything else. Bounded by MAX_MESSAGE, which the socket enforces too.
     """
@@ -98,11 +105,12 @@ def unpack_request(data: bytes) -> list[Any]:
         raise ProtocolError(f"not msgpack: {error}") from None
     if type(message) is not list or len(message) not in (1, REQUEST_FIELDS):
         raise ProtocolError("not a request")
-    if set(map(type, message)) == _INTS:
+    if set(map(type, message)) == _INTS and min(message) >= 0:
         return message
     for i, field in enumerate(message):
         if type(field) is int:
-            continue
-        if not (type(field) is bytes and i == 3 and message[2] in (Request.CRASH, Request.SAVED)):
+            if field < 0 and not (i == NR_FIELD and field in _REQUESTS):
+                raise ProtocolError(f"field {i} is {field}")
+        elif not (type(field) is bytes and i == NR_FIELD + 1 and message[NR_FIELD] in _WITH_BYTES):
             raise ProtocolError(f"field {i} is {type(field).__name__}")
     return message

@@ -12,8 +12,25 @@ import pytest
 from tests.machines import Machine, wait_until
 
 PREFACE = """
-import zmq
+import os, select, socket, struct, zmq
 from hypervisor.wire.messages import pack
+
+
+def flood(octets, times=1):
+    # Write to the process's connection beneath libzmq, for as long as anybody takes it.
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        try:
+            sock = socket.socket(fileno=os.dup(fd))
+            if sock.family == socket.AF_UNIX and sock.type & 15 == socket.SOCK_STREAM:
+                sock.getpeername()
+                break
+        except OSError:
+            pass
+    for _ in range(times):
+        rest = memoryview(octets)
+        while rest:
+            select.select([], [sock], [])
+            rest = rest[sock.send(rest):]
 
 
 class Probe(Guest):
@@ -41,6 +58,16 @@ ATTACKS = {
     "an unknown request": "sock.send(pack([seq + 1, 0, -99, 0, 0, 0, 0, 0, 0]))",
     "an irq that is not its own": "sock.send(pack([3]))",
     "registers nobody asked for": "sock.send(pack([seq + 1, 0, -4, b'', 0, 0, 0, 0, 0]))",
+    "a negative argument": "sock.send(pack([seq + 1, 0, 14, 0, 1 << 63, -1, 0, 0, 0]))",
+    "a negative address of a store": "sock.send(pack([seq + 1, 0, -5, -4096, 8, 0, 0, 0, 0]))",
+    "a negative frame": "sock.send(pack([seq + 1, 0, -6, -1, 0, 0, 0, 0, 0]))",
+    "a negative vCPU": "sock.send(pack([seq + 1, -1, 17, 0, 0, 0, 0, 0, 0]))",
+    "a negative irq": "sock.send(pack([-1]))",
+    "events seen below zero": "sock.send(pack([seq + 1, 0, 17, 0, 0, 0, 0, 0, -1]))",
+    "a million empty frames": "flood(b'\\x01\\0' * 1_000_000)",
+    "a message without an end": "flood(b'\\x03' + struct.pack('>Q', 16000) + bytes(16000), 1 << 14)",
+    "a frame larger than any message": "flood(b'\\x02' + struct.pack('>Q', 1 << 40) + bytes(64 << 20))",
+    "heartbeats": "flood(b'\\x04\\x07\\x04PING\\0\\0' * 100_000)",
     "a second START": "sock.send(pack([seq + 1, 0, -1, 0, 0, 0, 0, 0, 0]))",
 }
 
@@ -48,6 +75,7 @@ ATTACKS = {
 @pytest.mark.timeout(300)
 def test_a_process_that_breaks_the_protocol_ends_alone(clean_machine: Machine, tmp_path: Path) -> None:
     machine = clean_machine
+    before = peak_of_the_core(machine)
     for number, attack in enumerate(ATTACKS.values()):
         created = machine.guest(
             tmp_path, PREFACE.replace("{attack}", attack), name=f"a{number}", extra='on_crash = "destroy"'
@@ -61,3 +89,13 @@ def test_a_process_that_breaks_the_protocol_ends_alone(clean_machine: Machine, t
     log = machine.xenctl("dmesg").stdout
     assert log.count("protocol error") == len(ATTACKS)
     assert "hypervisor bug" not in log
+    assert peak_of_the_core(machine) - before < 64 << 20
+
+
+def peak_of_the_core(machine: Machine) -> int:
+    """Bytes of memory that the core process has had at most."""
+    for pid in machine.pids:
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        if status["Name"] == "xeno-core":
+            return int(status["VmHWM"].split()[0]) << 10
+    raise AssertionError("there is no core")
