@@ -121,15 +121,15 @@ class InProcess:
         install_context(hv, domain.vcpus[0], vcpu_context(layout, p2m), Budget(1 << 30))
         hv.unpause(domain)
         domain.tool_pauses = 0
-        return Built(domain, layout, p2m, layout.vaddr(layout.boot_stack) + 4096)
+        return Built(domain, layout, p2m, VAddr(layout.vaddr(layout.boot_stack) + 4096))
 
     def hypercall(self, vcpu: Vcpu, nr: int, *args: int) -> int | object:
         """Perform it to its end. Returns the result, or BLOCKED."""
         self.seq += 1
         vcpu.waiting_seq = self.seq
         self.processes.results.pop(vcpu, None)
-        padded = (*(a & (1 << 64) - 1 for a in args), *(0,) * (5 - len(args)))
-        self.dispatcher.hypercall(vcpu, nr, padded, vcpu.domain.mailbox.counter(vcpu.vcpu_id))
+        a, b, c, d, e = (*(arg & (1 << 64) - 1 for arg in args), *(0,) * (5 - len(args)))
+        self.dispatcher.hypercall(vcpu, nr, (a, b, c, d, e), vcpu.domain.mailbox.counter(vcpu.vcpu_id))
         while self.hv.continuations:
             self.dispatcher.go_on()
             self.step()
@@ -157,8 +157,8 @@ class InProcess:
 
 
 @contextmanager
-def hypervisor_in_process(**options: int) -> Iterator[InProcess]:
-    machine = InProcess(**options)
+def hypervisor_in_process(*, nr_cpus: int = 16) -> Iterator[InProcess]:
+    machine = InProcess(nr_cpus=nr_cpus)
     try:
         yield machine
     finally:

@@ -86,6 +86,10 @@ class Machine:
     def domains(self) -> dict[str, dict[str, Any]]:
         return {d["name"]: d for d in self.json("list")}
 
+    def is_gone(self, name: str) -> bool:
+        """Whether no domain of this name is listed."""
+        return name not in self.domains()
+
     def create(self, tmp_path: Path, text: str, *options: str) -> subprocess.CompletedProcess[str]:
         """`xenctl create` of a configuration given as text."""
         path = tmp_path / f"{uuid.uuid4().hex[:8]}.cfg"

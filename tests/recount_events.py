@@ -7,8 +7,9 @@ called after any step, also between two slices of a reset or a death.
 from collections.abc import Iterable
 
 from hypervisor.events.channel import ECS, Channel
-from hypervisor.events.event_channels import EVTCHN_2L_NR_CHANNELS, EventChannels
+from hypervisor.events.event_channels import EventChannels
 from hypervisor.events.virq import VirqType, virq_type
+from hypervisor.public.event_channel import EVTCHN_2L_NR_CHANNELS
 from hypervisor.public.types import Port
 
 

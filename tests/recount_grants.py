@@ -115,9 +115,9 @@ def recount_flags(granter: GrantTable) -> None:
     wrong = (flags & int(GTF_reading | GTF_writing)) != wanted
     if version_1:  # in an entry to be transferred into these bits have other meanings
         wrong &= (flags & int(GTF_type_mask)) != int(GTF_accept_transfer)
-    for ref in np.flatnonzero(wrong).tolist():
-        where = f"d{granter.domid} entry {ref:#x}"
-        raise AssertionError(f"G11: {where} has flags {flags[ref]:#x}, pins say {wanted[ref]:#x}")
+    for at in np.flatnonzero(wrong).tolist():
+        where = f"d{granter.domid} entry {at:#x}"
+        raise AssertionError(f"G11: {where} has flags {flags[at]:#x}, pins say {wanted[at]:#x}")
 
 
 def grant_references(tables: Iterable[GrantTable]) -> list[tuple[int, bool]]:

@@ -272,7 +272,7 @@ class Net(Obedient):
 
     def sink(self, port: int) -> bool:
         """Swallow what comes over TCP; the sender is told when its end was reached."""
-        self.net.listen(port, Swallower)
+        self.net.listen(port, swallow)
         return True
 
     def pour(self, address: str, port: int, mib: int) -> float:
@@ -306,6 +306,11 @@ class Net(Obedient):
         self.kernel.wait(lambda: len(self.times) >= count, SILENCE)
         times, self.times[:] = list(self.times), []
         return [len(times), times[-1] - times[0] if times else 0]
+
+
+def swallow(connection: Connection) -> None:
+    """Read what comes over this connection, and keep nothing."""
+    Swallower(connection)
 
 
 class Swallower:

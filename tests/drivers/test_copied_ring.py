@@ -34,7 +34,7 @@ class Shared:
         self.ref = self.guest.grants.grant_access(self.driver.domid, page.mfn)
         self.front = FrontRing(self.guest.cpu.view(page.va, PAGE_SIZE, True), *RECORDS)
         self.free = len(self.machine.free)
-        self.back = CopiedBackRing(self.driver, self.guest.domid, self.ref, *RECORDS)
+        self.back = CopiedBackRing(self.driver.kernel, self.guest.domid, self.ref, *RECORDS)
         for word in (REQ_PROD, RSP_PROD):
             set_word(self.page, word, start)
         for word in (REQ_EVENT, RSP_EVENT):
@@ -134,5 +134,5 @@ def test_a_page_that_was_not_granted_is_refused_and_costs_nothing() -> None:
     shared = Shared()
     before = len(shared.machine.free)
     with pytest.raises(GrantError):
-        CopiedBackRing(shared.driver, DomId(1), GrantRef(shared.ref + 1), *RECORDS)
+        CopiedBackRing(shared.driver.kernel, DomId(1), GrantRef(shared.ref + 1), *RECORDS)
     assert len(shared.machine.free) == before

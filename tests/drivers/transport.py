@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from numpy.typing import NDArray
 
 from domains.dom0.xenstore.server import Xenstored
 from domains.kernel.grants import GrantMapping
+from domains.kernel.kernel import Kernel
 from domains.kernel.memory import Page
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.grant_table import GNTCOPY_dest_gref, GNTCOPY_source_gref, GrantStatus
@@ -119,6 +120,11 @@ class Domain:
         self.xenbus = StoreClient(machine, domid)
         self.dead = False
 
+    @property
+    def kernel(self) -> Kernel:
+        """The same, for a driver, which takes a Kernel."""
+        return cast(Kernel, self)
+
     def now(self) -> int:
         self.machine.time += 1
         return self.machine.time
@@ -217,10 +223,12 @@ class Grants:
         if not self._domain.privileged:
             raise XenError(Errno.EINVAL, "GNTST_general_error")
         granter = self._machine.domains.get(domid)
-        grants = [granter.grants.table.get(ref) if granter else None for ref in refs]
-        for grant in grants:
+        grants = []
+        for ref in refs:
+            grant = granter.grants.table.get(ref) if granter else None
             if grant is None or grant.domid != self._domain.domid or (writable and grant.readonly):
                 raise XenError(Errno.EINVAL, "GNTST_bad_gntref")
+            grants.append(grant)
         cpu, first = self._domain.cpu, self._domain.cpu.next
         cpu.next += len(grants)
         for at, grant in enumerate(grants):
@@ -383,7 +391,7 @@ class StoreClient:
         return reply
 
     def read(self, path: str, tx: int = 0) -> str:
-        return self._result(self._client.read(path.encode(), tx)).decode()
+        return str(self._result(self._client.read(path.encode(), tx)), "utf-8")
 
     def write(self, path: str, value: str, tx: int = 0) -> None:
         self._result(self._client.write(path.encode(), value.encode(), tx))
@@ -396,7 +404,7 @@ class StoreClient:
 
     def _ls(self, path: str) -> list[bytes]:
         reply = self._client.ask(xs_wire.XS_DIRECTORY, path.encode())
-        return self._result(reply).split(b"\0")[:-1]
+        return bytes(self._result(reply)).split(b"\0")[:-1]
 
     def set_permissions(self, path: str, permissions: list[str], tx: int = 0) -> None:
         entries = [entry.encode() for entry in permissions]

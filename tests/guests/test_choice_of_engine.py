@@ -7,6 +7,7 @@ The probe: such a kernel, which names a file that leaves a mark when it is impor
 Python guest that it says it is, leaves its mark.
 """
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,6 @@ def test_a_kernel_that_begins_as_a_python_image_does_runs_on_the_x86_engine(
     for name, kernel, imported in (("code", image, False), ("python", f"python:{guest}:Probe", True)):
         done = machine.create(tmp_path, f'name = "{name}"\nkernel = "{kernel}"\n{ends}')
         assert done.returncode == 0, done.stderr
-        wait_until(lambda name=name: name not in machine.domains(), 40, "the guest's end")
+        wait_until(partial(machine.is_gone, name), 40, "the guest's end")
         assert mark.exists() is imported
     assert "code" not in machine.domains()

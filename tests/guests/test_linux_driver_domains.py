@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.drivers.net.on_machine.test_driver_domain import GUESTS, by_netdom, create, kill, nodes
+from tests.drivers.net.on_machine.stations import GUESTS
+from tests.drivers.net.on_machine.test_driver_domain import by_netdom, create, kill, nodes
 from tests.guests.linux_shell import LinuxShell
 from tests.guests.test_debian import BOOT_SECONDS, CACHE
 from tests.guests.test_linux_network import md5, reaches

@@ -150,9 +150,11 @@ class Chooser:
 
     def va(self) -> int:
         if self.chance.random() < 0.85:
-            page = self.chance.choice([*MAPPED, 0, 1, 2, 3, 28, 29, 31, 32, 511])
+            page: int = self.chance.choice([*MAPPED, 0, 1, 2, 3, 28, 29, 31, 32, 511])
             return (page << 12) + self.chance.choice([0, 0, 0, 0, 8, 64, 2048, 4088, 4095])
-        return self.chance.choice([0xFFFF_8000_0000_0000, 0xFFFF_8200_0000_0000, 0x7FFF_FFFF_F000, *EXTREMES])
+        return int(
+            self.chance.choice([0xFFFF_8000_0000_0000, 0xFFFF_8200_0000_0000, 0x7FFF_FFFF_F000, *EXTREMES])
+        )
 
     def maddr(self) -> int:
         return (
@@ -189,7 +191,8 @@ class Chooser:
 
     def array(self) -> bytes:
         """What an argument's pointer leads to: frames, entries, descriptors or ports."""
-        choose = self.chance.choice([self.mfn, self.pte, lambda: self.chance.choice(DESCRIPTORS)])
+        kinds: list[Callable[[], int]] = [self.mfn, self.pte, lambda: self.chance.choice(DESCRIPTORS)]
+        choose = self.chance.choice(kinds)
         return b"".join(
             (choose() & 2**64 - 1).to_bytes(8, "little") for _ in range(self.chance.choice([1, 4, 64]))
         )

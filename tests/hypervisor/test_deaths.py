@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def test_a_guest_killed_in_the_middle_of_mmu_updates_is_reclaimed(
         pid = pid_of(clean_machine, name)
         time.sleep(random.uniform(0, 0.05))  # an instant of its work, any of them
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda name=name: name not in clean_machine.domains(), what="the end of the domain")
+        wait_until(partial(clean_machine.is_gone, name), what="the end of the domain")
     assert "hypervisor bug" not in clean_machine.xenctl("dmesg").stdout
 
 

@@ -26,7 +26,7 @@ def tables_with_entries(guest: Guest) -> list[tuple[int, int]]:
     guest.pin(l4, 4)
     other = guest.table([pte(data[0], RO), pte(l4, RO)])
     guest.pin(other, 1)
-    found = [(l1, 0), (l1, 9), (l2, 0), (l3, 0), (l4, 0), (other, 0), (other, 1)]
+    found: list[tuple[int, int]] = [(l1, 0), (l1, 9), (l2, 0), (l3, 0), (l4, 0), (other, 0), (other, 1)]
     for level in (2, 3, 4):
         (target, user) = guest.take(2)
         guest.pin(target, level)

@@ -12,8 +12,10 @@ control: with a type word that survives the theft the forbidden descriptor is lo
 import pytest
 
 from hypervisor.mm.allocator import Allocator
+from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.frame_table import PGC, PGT
 from hypervisor.public.errno import XenError
+from hypervisor.public.types import Mfn
 from tests.hypervisor.mm.small_machine import Guest, SmallMachine, small_machine
 
 TSS = 0x0000_8900_0000_0000
@@ -57,7 +59,7 @@ def test_a_frame_is_checked_again_after_it_changed_hands(way) -> None:  # type: 
 def test_a_transferred_frame_is_a_fresh_one() -> None:
     with small_machine() as machine:
         giver, taker = machine.domain(4), machine.domain(4)
-        frame = was_a_descriptor_page(giver)
+        frame = Mfn(was_a_descriptor_page(giver))
         giver.mmu.allocator.steal_page(frame, giver.d)
         new = giver.mmu.assign_copy(frame, giver.d, taker.d)
         assert machine.mmu.frames.type[new] == PGT.none
@@ -75,7 +77,7 @@ def test_with_a_type_word_that_survives_the_attack_succeeds(monkeypatch: pytest.
     monkeypatch.setattr(
         Allocator,
         "unsteal_page",
-        lambda self, mfn, d: (_give(self, mfn, d.domid), setattr(d, "tot_pages", d.tot_pages + 1)),
+        _give,
     )
     machine = SmallMachine()
     guest = machine.domain(4)
@@ -86,7 +88,8 @@ def test_with_a_type_word_that_survives_the_attack_succeeds(monkeypatch: pytest.
     machine.close()
 
 
-def _give(allocator: Allocator, mfn: int, domid: int) -> None:
-    allocator.frames.owner[mfn] = domid
+def _give(allocator: Allocator, mfn: Mfn, d: DomainMemory) -> None:
+    d.tot_pages += 1
+    allocator.frames.owner[mfn] = d.domid
     allocator.frames.refs[mfn] = 1
     allocator.frames.flags[mfn] |= int(PGC.ALLOCATED)

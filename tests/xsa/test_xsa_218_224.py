@@ -28,7 +28,7 @@ from hypervisor.public.grant_table import (
     gnttab_map_grant_ref,
     gnttab_unmap_grant_ref,
 )
-from hypervisor.public.types import GrantRef
+from hypervisor.public.types import GrantRef, Mfn
 from tests.hypervisor.grants.granting import PERMIT, GrantingDomains, granting_domains
 
 DEVICE, HOST, READONLY = 1, 2, 4
@@ -108,12 +108,12 @@ def test_a_domain_with_many_mappings_dies_in_short_slices() -> None:
 # --- negative controls ------------------------------------------------------------------------------------
 
 
-def drops_both(granter: GrantTable, mfn: int, flags: int) -> None:
+def drops_both(granter: GrantTable, mfn: Mfn, flags: int) -> None:
     """XSA-224: the device part's end drops the host part's reference too."""
     DROP(granter, mfn, flags | (HOST if flags & DEVICE else 0))
 
 
-def drops_none(granter: GrantTable, mfn: int, flags: int) -> None:
+def drops_none(granter: GrantTable, mfn: Mfn, flags: int) -> None:
     """XSA-394 the other way round: a device part's reference stays."""
     DROP(granter, mfn, flags & ~DEVICE)
 
@@ -123,7 +123,7 @@ DROP = mapping.drop_parts
 
 @pytest.mark.parametrize("mutant", [drops_both, drops_none])
 def test_negative_control_a_wrong_count_is_noticed(
-    mutant: Callable[[GrantTable, int, int], None], monkeypatch: pytest.MonkeyPatch
+    mutant: Callable[[GrantTable, Mfn, int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mapping, "drop_parts", mutant)
     with pytest.raises((AssertionError, OverflowError, ValueError)), granting_domains() as house:

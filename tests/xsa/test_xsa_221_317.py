@@ -12,8 +12,9 @@ changes, and taking ports until none is left ends with ENOSPC at port 4095.
 
 import pytest
 
-from hypervisor.events.event_channels import EVTCHN_2L_NR_CHANNELS, EventChannels
+from hypervisor.events.event_channels import EventChannels
 from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.event_channel import EVTCHN_2L_NR_CHANNELS
 from hypervisor.public.types import Port
 from tests.hypervisor.events.few_domains import DOM0, DOM1, FewDomains
 

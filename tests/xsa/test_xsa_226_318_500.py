@@ -11,11 +11,13 @@ its shared entry. Each copy still reads the frame that was pinned. A transitive 
 belongs to its own structure.
 """
 
+from collections.abc import Callable
+
 import pytest
 
 from hypervisor.grants.active import Active
 from hypervisor.grants.grant_table import GrantTable
-from hypervisor.hypercalls.call import Call
+from hypervisor.hypercalls.call import Call, Continue
 from hypervisor.hypercalls.dispatch import perform
 from hypervisor.hypercalls.grant_table_op import do_grant_table_op
 from hypervisor.mm.budget import Budget
@@ -82,7 +84,7 @@ def test_every_status_of_a_cut_batch_belongs_to_its_own_copy() -> None:
         ]
         va = guest.page(0).va
         guest.poke(va, b"".join(op.pack() for op in ops))
-        args = (int(GrantTableOp.GNTTABOP_copy), va, count, 0, 0)
+        args: tuple[int, int, int, int, int] = (int(GrantTableOp.GNTTABOP_copy), va, count, 0, 0)
         hv, slices = house.machine.hv, 0
         while True:
             call = Call(hv, guest.built.domain, guest.built.vcpu, 20, args, perform, budget=Budget(1))
@@ -91,6 +93,7 @@ def test_every_status_of_a_cut_batch_belongs_to_its_own_copy() -> None:
             house.recount()
             if result == 0:
                 break
+            assert isinstance(result, Continue)
             args = result.args
         assert slices == count
         statuses = [guest.peek(va + i * gnttab_copy.sizeof, gnttab_copy).status for i in range(count)]
@@ -99,7 +102,7 @@ def test_every_status_of_a_cut_batch_belongs_to_its_own_copy() -> None:
 
 def test_negative_control_believing_the_entry_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """XSA-500: the frame of a pinned reference is read from the shared entry."""
-    acquire = GrantTable.acquire
+    acquire: Callable[..., Active] = GrantTable.acquire
 
     def believes(self: GrantTable, ref: GrantRef, *arguments: int, **named: bool) -> Active:
         if ref in self.active:

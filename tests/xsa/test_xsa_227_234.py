@@ -19,7 +19,7 @@ from hypervisor.mm.domain_memory import VcpuMemory
 from hypervisor.mm.grant_entries import GrantEntries
 from hypervisor.public.errno import Errno
 from hypervisor.public.grant_table import GNTST_general_error, GNTST_okay
-from hypervisor.public.types import PAGE_SHIFT, Mfn, VAddr
+from hypervisor.public.types import PAGE_SHIFT, GrantRef, Mfn, VAddr
 from hypervisor.public.xen import DOMID_SELF, Hypercall
 from tests.hypervisor.grants.granting import HOST, PTE_FLAGS, READONLY, GrantingDomains, granting_domains
 
@@ -60,7 +60,7 @@ def attempt(
     route: Callable[[GrantingDomains, int, int], int],
     entry: int,
     readonly: int,
-    mfn: int,
+    mfn: Mfn,
 ) -> None:
     guest, va = house.dom1, house.dom1.page(9).va
     before = house.refs(mfn)
@@ -75,7 +75,7 @@ def attempt(
         f"entry {entry:#x}, readonly {readonly}"
     )
     if status != GNTST_okay:
-        assert guest.grants.active[8].mfn == mfn, "the pin is gone"
+        assert guest.grants.active[GrantRef(8)].mfn == mfn, "the pin is gone"
         route(house, va, 0)
         guest.grants.mmu.create_grant_mapping(guest.built.vcpu.mem, va, mfn, HOST | readonly)
         assert house.refs(mfn) == held

@@ -13,9 +13,10 @@ from collections.abc import Callable
 
 import pytest
 
-from hypervisor.grants import copying
+from hypervisor.grants.active import GNTPIN_hstr_inc
 from hypervisor.grants.grant_table import GrantTable
 from hypervisor.public.grant_table import GNTST_okay, GTF_reading, GTF_writing
+from hypervisor.public.types import GrantRef, VAddr
 from hypervisor.public.xen import DOMID_SELF
 from tests.hypervisor.grants.granting import (
     HOST,
@@ -35,7 +36,7 @@ def probe(house: GrantingDomains, *, seed: int, steps: int) -> None:
     page, mine = house.dom1.page(0), by_frame(DOMID_SELF, house.dom0.page(40).mfn)
     house.dom1.offer(8, 0, page.mfn)
     refs, types = house.refs(page.mfn)
-    maps: list[tuple[int, int, int]] = []
+    maps: list[tuple[int, VAddr, int]] = []
     for step in range(steps):
         kind = chance.choice(["map", "map", "unmap", "unmap", "read", "write"])
         if kind == "map" and len(maps) < 8:
@@ -63,12 +64,12 @@ def test_flags_are_a_function_of_the_pins(seed: int) -> None:
         probe(house, seed=seed, steps=120)
 
 
-def clears_always(self: GrantTable, ref: int, pin: int, *, readonly: bool) -> None:
+def clears_always(self: GrantTable, ref: GrantRef, pin: int, *, readonly: bool) -> None:
     """XSA-230: the end of a copy clears the flags, whoever else uses the entry."""
     self.shared.clear_flags(ref, READING | WRITING)
 
 
-def clears_never(self: GrantTable, ref: int, pin: int, *, readonly: bool) -> None:
+def clears_never(self: GrantTable, ref: GrantRef, pin: int, *, readonly: bool) -> None:
     """… and the other way round."""
 
 
@@ -85,8 +86,8 @@ def test_negative_control_a_copy_that_keeps_its_pin_is_noticed(monkeypatch: pyte
     """XSA-236."""
     real = GrantTable.release
 
-    def keeps_it(self: GrantTable, ref: int, decrement: int, *, readonly: bool) -> None:
-        if decrement != copying.GNTPIN_hstr_inc or len(self.active) != 1 or self.active[ref].pin != decrement:
+    def keeps_it(self: GrantTable, ref: GrantRef, decrement: int, *, readonly: bool) -> None:
+        if decrement != GNTPIN_hstr_inc or len(self.active) != 1 or self.active[ref].pin != decrement:
             real(self, ref, decrement, readonly=readonly)
 
     monkeypatch.setattr(GrantTable, "release", keeps_it)

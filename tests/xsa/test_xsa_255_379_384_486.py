@@ -118,7 +118,7 @@ def becomes_a_table(house: GrantingDomains) -> None:
     assert guest.update_va_mapping(guest.page(0).va, 0, 0) == 0  # no flush: the CPU may remember
     assert guest.set_version(1) == 0
     domain = guest.built.domain.mem
-    taken = []
+    taken: list[int] = []
     while not taken or taken[-1] != mfn:
         taken.append(machine.hv.mmu.alloc_page(domain))
     clock = domain.flush_clock

@@ -16,6 +16,7 @@ import pytest
 from hypervisor.machine.paging import pte, table_index
 from hypervisor.mm.tables import Tables
 from hypervisor.public.errno import XenError
+from hypervisor.public.types import Mfn
 from tests.hypervisor.mm.small_machine import RW, Guest, SmallMachine, small_machine
 
 VAS = [l3 << 30 | l2 << 21 for l3 in range(2) for l2 in range(2)]
@@ -32,7 +33,7 @@ def from_scratch(guest: Guest, va: int) -> int | None:
     return table
 
 
-def world(machine: SmallMachine) -> tuple[Guest, list[list[int]]]:
+def world(machine: SmallMachine) -> tuple[Guest, list[list[Mfn]]]:
     """A guest on an L4, and its tables by level."""
     guest = machine.domain(32)
     l1s = [guest.l1(guest.take(1)) for _ in range(3)]
@@ -46,7 +47,7 @@ def world(machine: SmallMachine) -> tuple[Guest, list[list[int]]]:
     return guest, [[], l1s, l2s, l3s, [l4]]
 
 
-def multicalls(guest: Guest, tables: list[list[int]], seed: int, steps: int) -> None:
+def multicalls(guest: Guest, tables: list[list[Mfn]], seed: int, steps: int) -> None:
     rng = random.Random(seed)
     for _ in range(steps):
         for _ in range(rng.randint(1, 4)):

@@ -11,7 +11,7 @@ validation that forgets to take back the type word is noticed.
 import pytest
 
 from hypervisor.machine.paging import pte
-from hypervisor.mm import descriptor_rules, validate
+from hypervisor.mm import descriptor_rules, linear, validate
 from hypervisor.mm.frame_table import VALIDATED
 from hypervisor.mm.page_types import PageTypes
 from hypervisor.public.errno import Errno, XenError
@@ -28,7 +28,7 @@ STEPS = [
     (validate, "get_page_from_upper"),
     (validate, "promote_upper"),
     (validate, "promote"),
-    (validate.linear, "get"),
+    (linear, "get"),
     (descriptor_rules, "checked_page"),
 ]
 

@@ -11,7 +11,9 @@ what the guest put there.
 """
 
 import random
+from typing import Any
 
+import numpy as np
 import pytest
 
 from hypervisor.hypercalls import grant_table_op
@@ -52,12 +54,19 @@ def event_struct(op: EventChannelOp) -> type[Struct]:
     return getattr(event_channel, "evtchn_" + op.name.removeprefix("EVTCHNOP_"))  # type: ignore[no-any-return]
 
 
+def field_of(struct: type[Struct], name: str) -> tuple[np.dtype[Any], int]:
+    """The type and the offset of a field."""
+    fields = struct.dtype.fields
+    assert fields is not None
+    return fields[name][0], fields[name][1]
+
+
 def filled(chance: random.Random, struct: type[Struct]) -> bytes:
     """Poison everywhere, small numbers in about half of the fields."""
     raw = bytearray([POISON]) * struct.sizeof
     for name in struct.dtype.names or ():
         if chance.random() < 0.6 and name not in ("status", "frame_list"):
-            dtype, at = (struct.dtype.fields or {})[name][:2]
+            dtype, at = field_of(struct, name)
             raw[at : at + dtype.itemsize] = (
                 chance.choice([0, 1, 2, 8, 0x7FF0])
                 .to_bytes(8, "little")[: dtype.itemsize]
@@ -70,7 +79,7 @@ def outside(struct: type[Struct], outputs: tuple[str, ...], raw: bytes) -> bytes
     """The bytes that the operation may not have changed."""
     kept = bytearray(raw)
     for name in outputs:
-        dtype, at = (struct.dtype.fields or {})[name][:2]
+        dtype, at = field_of(struct, name)
         kept[at : at + dtype.itemsize] = bytes(dtype.itemsize)
     return bytes(kept)
 

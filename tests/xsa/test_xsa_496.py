@@ -9,6 +9,8 @@ each VIRQ there is on each vCPU number; whatever the answer, Dom0's bindings are
 arrives, and a refused binding has no effect on the guest either.
 """
 
+from typing import cast
+
 import pytest
 
 from hypervisor.events.event_channels import EventChannels
@@ -60,7 +62,7 @@ class UndoesTooMuch(EventChannels):
         except XenError:
             handler = self._virqs.handler(virq)
             if handler is not None:
-                handler._virq_ports.pop((0, virq), None)
+                cast(EventChannels, handler)._virq_ports.pop((0, virq), None)
             raise
 
 

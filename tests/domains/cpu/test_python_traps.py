@@ -59,7 +59,7 @@ def test_the_handler_runs_in_kernel_mode_and_user_mode_goes_on_afterwards(kernel
 
 
 def test_a_handler_that_repairs_nothing_ends_the_domain(kernel: Kernel) -> None:
-    faults = []
+    faults: list[PageFault] = []
     kernel.on_page_fault(faults.append)
     with pytest.raises(Crashed, match="not repaired"):
         kernel.cpu.load(0x1000, 1)

@@ -33,7 +33,7 @@ def guest(two: TwoDomains) -> Kernel:
 
 def test_what_is_printed_arrives(two: TwoDomains, guest: Kernel) -> None:
     screen = Screen(two)
-    print("hello,", "wörld", file=guest.console)  # type: ignore[arg-type]
+    print("hello,", "wörld", file=guest.console)
     two.run_dom0()
     assert screen.data == "hello, wörld\r\n".encode()
 
@@ -64,5 +64,5 @@ def test_output_that_nobody_reads_is_dropped_after_a_while(
 
 
 def test_dom0_prints_on_the_hypervisors_console(two: TwoDomains) -> None:
-    print("from Dom0", file=two.control.console)  # type: ignore[arg-type]
+    print("from Dom0", file=two.control.console)
     assert b"(d0) from Dom0" in two.machine.hv.log.read()

@@ -1,5 +1,7 @@
 """The loop of a Python kernel: sources run once per trigger, in order, and never inside themselves."""
 
+from functools import partial
+
 from domains.kernel.loop import Loop
 
 
@@ -9,15 +11,17 @@ def drain(loop: Loop) -> None:
 
 
 def test_sources_run_in_the_order_of_their_triggers() -> None:
-    loop, seen = Loop(), []
+    loop = Loop()
+    seen: list[object] = []
     for name in "abc":
-        loop.source(lambda name=name: seen.append(name)).trigger()
+        loop.source(partial(seen.append, name)).trigger()
     drain(loop)
     assert seen == ["a", "b", "c"]
 
 
 def test_triggers_before_the_run_coalesce() -> None:
-    loop, seen = Loop(), []
+    loop = Loop()
+    seen: list[object] = []
     source = loop.source(lambda: seen.append(1))
     source.trigger()
     source.trigger()
@@ -44,7 +48,8 @@ def test_a_handler_that_waits_is_not_entered_again_but_runs_again_afterwards() -
 
 
 def test_a_handler_that_waits_lets_others_run() -> None:
-    loop, seen = Loop(), []
+    loop = Loop()
+    seen: list[object] = []
     other = loop.source(lambda: seen.append("other"))
 
     def handler() -> None:
@@ -76,7 +81,8 @@ def test_a_handler_that_raises_can_run_again() -> None:
 
 
 def test_a_source_without_callback_is_cancelled() -> None:
-    loop, seen = Loop(), []
+    loop = Loop()
+    seen: list[object] = []
     source = loop.source(lambda: seen.append(1))
     source.trigger()
     source.callback = None
@@ -85,9 +91,10 @@ def test_a_source_without_callback_is_cancelled() -> None:
 
 
 def test_timers_fire_in_order_of_their_deadlines_and_only_when_due() -> None:
-    loop, seen = Loop(), []
+    loop = Loop()
+    seen: list[object] = []
     for deadline in (30, 10, 20, 20):
-        loop.call_at(deadline, lambda deadline=deadline: seen.append(deadline))
+        loop.call_at(deadline, partial(seen.append, deadline))
     assert loop.next_deadline() == 10
     assert not loop.fire(9)
     assert loop.fire(20)
@@ -97,7 +104,8 @@ def test_timers_fire_in_order_of_their_deadlines_and_only_when_due() -> None:
 
 
 def test_a_cancelled_timer_neither_fires_nor_sets_the_next_deadline() -> None:
-    loop, seen = Loop(), []
+    loop = Loop()
+    seen: list[object] = []
     loop.call_at(10, lambda: seen.append(10)).cancel()
     assert loop.next_deadline() is None
     loop.fire(100)

@@ -13,7 +13,8 @@ START = VAddr(0xFFFF_C900_0000_0000)
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 9)), max_size=60))
 def test_runs_in_use_never_overlap_and_all_is_free_in_the_end(steps: list[tuple[bool, int]]) -> None:
-    area, used = MapArea(START, 40), {}
+    area = MapArea(START, 40)
+    used: dict[int, int] = {}
     for give_back, pages in steps:
         if give_back and used:
             va = min(used)

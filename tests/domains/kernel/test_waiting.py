@@ -1,5 +1,7 @@
 """The one place where a kernel waits: events, timers, and no lost wake-up."""
 
+from functools import partial
+
 import pytest
 
 from domains.kernel.kernel import Kernel
@@ -38,9 +40,13 @@ def test_system_time_is_the_hypervisors(domain: PythonDomain, kernel: Kernel) ->
 def test_each_event_is_handled_after_it_was_sent(domain: PythonDomain, kernel: Kernel) -> None:
     seen: list[int] = []
     port, _ = loopback(domain, kernel, lambda: seen.append(1))
+
+    def have_come(count: int) -> bool:
+        return len(seen) >= count
+
     for i in range(1, 50):
         kernel.events.notify(port)
-        assert kernel.wait(lambda i=i: len(seen) >= i, 1)
+        assert kernel.wait(partial(have_come, i), 1)
 
 
 def test_a_masked_port_is_served_after_unmasking(domain: PythonDomain, kernel: Kernel) -> None:
@@ -101,7 +107,7 @@ def test_an_event_before_the_last_look_wakes_the_guest(domain: PythonDomain, ker
 def test_timers_run_in_order_while_the_guest_waits(kernel: Kernel) -> None:
     seen: list[int] = []
     for delay in (30, 10, 20):
-        kernel.call_later(delay / 1000, lambda delay=delay: seen.append(delay))
+        kernel.call_later(delay / 1000, partial(seen.append, delay))
     cancelled = kernel.call_later(0.005, lambda: seen.append(5))
     cancelled.cancel()
     assert kernel.wait(lambda: len(seen) == 3, 5)

@@ -1,5 +1,7 @@
 """The xenstore client against the real store over a real ring."""
 
+from functools import partial
+
 import pytest
 
 from domains.kernel.kernel import Kernel
@@ -93,7 +95,7 @@ def test_a_conflict_is_eagain_and_is_tried_again(two: TwoDomains, guest: Kernel)
     with pytest.raises(XenError) as error:
         meet_a_conflict()
     assert error.value.errno == Errno.EAGAIN
-    tries = []
+    tries: list[int] = []
 
     def add_one(t: StoreCalls) -> None:
         value = int(t.read("data/counter"))
@@ -126,9 +128,13 @@ def test_a_watch_handler_may_use_the_store(two: TwoDomains, guest: Kernel) -> No
             values.append(guest.xenbus.read("data/x"))
 
     guest.xenbus.watch("data/x", changed)
+
+    def has_come(value: str) -> bool:
+        return values[-1:] == [value]
+
     for i in range(5):
         two.store.write(f"/local/domain/{two.domid}/data/x", str(i))
-        assert guest.wait(lambda i=i: values[-1:] == [str(i)], 1)
+        assert guest.wait(partial(has_come, str(i)), 1)
 
 
 def test_a_watch_that_is_refused_is_forgotten(guest: Kernel) -> None:

@@ -18,7 +18,7 @@ class Disks:
             self.driver = self.machine.domain(backend)
             self.dom0.xenbus.write(f"/local/domain/{backend}/name", "diskdom")
             self.dom0.xenbus.set_permissions(f"/local/domain/{backend}", ["n0", f"r{backend}"])
-        self.back = BlockBack(self.driver)
+        self.back = BlockBack(self.driver.kernel)
         self.back.start()
         self.machine.settle()
 

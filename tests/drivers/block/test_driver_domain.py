@@ -1,5 +1,6 @@
 """Disks served by a driver domain on a real machine: what was acknowledged is in the image, whatever dies when."""
 
+from functools import partial
 from pathlib import Path
 
 from tests.drivers.block.test_on_machine import OPEN, disk_line, random_image, said
@@ -40,6 +41,10 @@ def written(machine: Machine) -> int:
     return int(said(machine, "written") or -1)
 
 
+def has_more(machine: Machine, before: int) -> bool:
+    return written(machine) > before
+
+
 def test_writes_go_on_over_the_deaths_of_their_driver_domain(clean_machine: Machine, tmp_path: Path) -> None:
     image = tmp_path / "disk.img"
     random_image(image, 1 << 20)
@@ -48,7 +53,7 @@ def test_writes_go_on_over_the_deaths_of_their_driver_domain(clean_machine: Mach
     assert done.returncode == 0, done.stderr
     for _ in range(2):
         before = written(clean_machine)
-        wait_until(lambda before=before: written(clean_machine) > before, what="writes")
+        wait_until(partial(has_more, clean_machine, before), what="writes")
         await_another(clean_machine, "diskdom", kill(clean_machine, "diskdom"))
     before = written(clean_machine)
     wait_until(lambda: written(clean_machine) > before + SECTORS, what="more writes than there are sectors")

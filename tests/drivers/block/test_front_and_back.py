@@ -4,6 +4,8 @@ import os
 import random
 import resource
 import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,7 +34,7 @@ def image(tmp_path: Path) -> Path:
 
 def connected(disks: Disks, image: Path, mode: str = "w", domid: int = 1) -> BlockFront:
     guest = disks.guest(domid)
-    front = BlockFront(guest, disks.attach(guest, image, mode))
+    front = BlockFront(guest.kernel, disks.attach(guest, image, mode))
     front.connect()
     return front
 
@@ -77,7 +79,8 @@ def test_a_read_only_disk_is_known_as_such_and_cannot_be_written(image: Path, ba
     front = connected(Disks(backend), image, mode="r")
     before = image.read_bytes()
     assert front.read_only
-    for attempt in (lambda: front.write(0, bytes(512)), lambda: front.discard(0, 8)):
+    attempts: list[Callable[[], None]] = [lambda: front.write(0, bytes(512)), lambda: front.discard(0, 8)]
+    for attempt in attempts:
         with pytest.raises(BlockError):
             attempt()
     assert image.read_bytes() == before
@@ -119,11 +122,16 @@ def test_a_disk_that_is_full_is_an_error_for_the_guest_alone(image: Path) -> Non
 def test_requests_beyond_ring_and_pages_wait_and_all_complete(image: Path, backend: int) -> None:
     disks = Disks(backend)
     guest = disks.guest(1)
-    front = BlockFront(guest, disks.attach(guest, image), max_pages=40)
+    front = BlockFront(guest.kernel, disks.attach(guest, image), max_pages=40)
     front.connect()
-    contents, answers = image.read_bytes(), {}
+    contents = image.read_bytes()
+    answers: dict[int, tuple[int, bytes]] = {}
+
+    def keep(at: int, status: int, data: bytes) -> None:
+        answers[at] = (status, data)
+
     for sector in range(0, 800, 8):
-        front.submit_read(sector, 8, lambda status, data, at=sector: answers.update({at: (status, data)}))
+        front.submit_read(sector, 8, partial(keep, sector))
     assert guest.wait(lambda: len(answers) == 100)
     for sector, (status, data) in answers.items():
         assert status == BLKIF_RSP_OKAY
@@ -138,7 +146,7 @@ def test_closing_gives_everything_back(image: Path, backend: int) -> None:
     path = disks.attach(guest, image)
     disks.machine.settle()
     before = disks.machine.census()
-    front = BlockFront(guest, path)
+    front = BlockFront(guest.kernel, path)
     for _ in range(3):
         front.connect()
         front.write(0, os.urandom(MIB))
@@ -154,7 +162,7 @@ def test_a_guest_that_dies_leaves_nothing_held(image: Path, backend: int) -> Non
     disks = Disks(backend)
     guest = disks.guest(1)
     before = disks.machine.census()
-    front = BlockFront(guest, disks.attach(guest, image))
+    front = BlockFront(guest.kernel, disks.attach(guest, image))
     front.connect()
     for sector in range(0, 400, 8):
         front.submit_write(sector, b"y" * 4096, lambda status, data: None)

@@ -65,7 +65,7 @@ def image(tmp_path: Path) -> Path:
 
 def others_are_served(disks: Disks, image: Path) -> None:
     guest = disks.guest(2)
-    front = BlockFront(guest, disks.attach(guest, image, mode="r!"))
+    front = BlockFront(guest.kernel, disks.attach(guest, image, mode="r!"))
     front.connect()
     assert front.read(0, 8) == image.read_bytes()[:4096]
 

@@ -79,7 +79,7 @@ class Bench:
         grant = self.front.grants.grant_access
         self.refs = [grant(DomId(backend), page.mfn) for page in self.pages[:4]]
         self.refs += [grant(DomId(backend), page.mfn, readonly=True) for page in self.pages[4:6]]
-        self.refs += [grant(DomId(2), self.pages[6].mfn), 0xDEAD_BEEF]
+        self.refs += [grant(DomId(2), self.pages[6].mfn), GrantRef(0xDEAD_BEEF)]
         self.persistent, self.writable, self.backend = persistent, writable, backend
         rng = random.Random(1)
         self.disk = bytearray(rng.randbytes(SECTORS * 512))
@@ -92,7 +92,7 @@ class Bench:
         shared = memoryview(mmap.mmap(-1, PAGE_SIZE))
         self.ring = FrontRing(shared, blkif_request, blkif_response)
         if backend:
-            self.granted: Pages = CopiedPages(self.back, DomId(1))
+            self.granted: Pages = CopiedPages(self.back.kernel, DomId(1))
         else:
             self.granted = GrantedPages(self.back.grants, self.back.cpu, DomId(1), persistent)
         back = BackRing(shared, blkif_request, blkif_response)

@@ -21,7 +21,7 @@ class Network:
         self.machine = Machine()
         self.dom0 = self.machine.domain(0)
         self.driver = self.driver_domain(backend) if backend else self.dom0
-        self.back = NetBack(self.driver)
+        self.back = NetBack(self.driver.kernel)
         self.back.start()
         self.machine.settle()
 
@@ -40,7 +40,7 @@ class Network:
             self.dom0.xenbus.rm(f"/local/domain/{guest.domid}/device/vif/0")
         self.machine.settle()
         self.driver = self.driver_domain(domid)
-        self.back = NetBack(self.driver)
+        self.back = NetBack(self.driver.kernel)
         self.back.start()
         for guest in guests:
             self.attach(guest)
@@ -96,7 +96,7 @@ class Station:
         self.mac = mac_of(domid)
         self.guest = network.guest(domid)
         self.received: list[bytes] = []
-        self.nic = self.front(self.guest, network.attach(self.guest, bridge, **more), self.receive)
+        self.nic = self.front(self.guest.kernel, network.attach(self.guest, bridge, **more), self.receive)
         self.nic.connect()
 
     def receive(self, packet: Packet) -> None:

@@ -246,9 +246,9 @@ def test_what_cannot_be_copied_yet_comes_later_in_order_and_holds_up_nobody() ->
     back = [frame(busy.mac, b.mac, number.to_bytes(4, "big"), 6000) for number in range(10)]
     hello = frame(c.mac, b.mac, b"hello")
     network.dom0.grants.busy.add(busy.guest.domid)
-    for one, other in zip(sent, back, strict=True):
-        assert busy.nic.send(one)
-        assert b.nic.send(other)
+    for there, here in zip(sent, back, strict=True):
+        assert busy.nic.send(there)
+        assert b.nic.send(here)
     b.nic.send(hello)
     for _ in range(500):
         network.machine.step()

@@ -1,6 +1,7 @@
 """Storm control: what goes to everybody is bounded for each port, what goes to one is not."""
 
 from collections.abc import Hashable
+from functools import partial
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,11 +30,15 @@ def test_who_keeps_to_the_rate_loses_nothing() -> None:
     assert all(storm.allows(number * SECOND // RATE) for number in range(10 * BURST))
 
 
+def keep(frames: list[tuple[Hashable, Packet]], source: Hashable, packet: Packet) -> None:
+    frames.append((source, packet))
+
+
 def test_a_flood_of_one_port_leaves_the_others_theirs_and_its_own_frames_to_one_station() -> None:
     got: dict[str, list[tuple[Hashable, Packet]]] = {"a": [], "b": [], "c": []}
     switch = Switch(lambda: 0)
     for port, frames in got.items():
-        switch.attach(port, lambda source, packet, to=frames: to.append((source, packet)))
+        switch.attach(port, partial(keep, frames))
     for _ in range(2 * BURST):
         switch.accept("a", Packet(frame(BROADCAST, A)))
     assert len(got["b"]) == len(got["c"]) == BURST

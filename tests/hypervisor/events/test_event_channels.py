@@ -1,6 +1,6 @@
 """Event channels, one rule after the other (docs/invariants.md, Event channels)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -149,7 +149,11 @@ def test_a_closed_port_forgets_its_vcpu(house: FewDomains) -> None:
 
 def test_a_closed_virq_or_pirq_can_be_bound_again(house: FewDomains) -> None:
     house[0].permitted_pirqs.add(9)
-    for bind in (lambda: house[0].bind_virq(VIRQ_TIMER, 1), lambda: house[0].bind_pirq(9)):
+    binds: list[Callable[[], Port]] = [
+        lambda: house[0].bind_virq(VIRQ_TIMER, 1),
+        lambda: house[0].bind_pirq(9),
+    ]
+    for bind in binds:
         port = bind()
         assert refused(Errno.EEXIST, bind)
         house[0].close(port)
@@ -182,7 +186,7 @@ def test_a_virq_pirq_or_free_port_cannot_be_sent_on(house: FewDomains) -> None:
 
 
 def test_a_port_of_the_core_is_out_of_the_guests_reach(house: FewDomains) -> None:
-    heard = []
+    heard: list[Port] = []
     mine = house[1].alloc_unbound_xen(DOM2, heard.append)
     for operation in (house[1].close, house[1].send):
         assert refused(Errno.EINVAL, operation, mine)

@@ -71,7 +71,7 @@ def test_a_long_batch_is_performed_to_its_end_and_each_operation_once(house: Gra
     assert result == 0
     assert [record.status for record in records] == [GNTST_okay] * 128 + [GNTST_general_error] * 72
     assert len({record.handle for record in records[:128]}) == 128
-    assert house.dom1.grants.active[8].pin == 128 << 16
+    assert house.dom1.grants.active[GrantRef(8)].pin == 128 << 16
 
 
 @pytest.mark.parametrize("budget", [1, 8, 9, 24])
@@ -83,14 +83,14 @@ def test_a_slice_ends_with_its_budget_and_the_next_goes_on_behind_it(
     size = gnttab_swap_grant_ref.sizeof
     va = guest.page(0).va
     guest.poke(va, gnttab_swap_grant_ref(ref_a=2**20, status=77).pack() * count)
-    args = (int(GrantTableOp.GNTTABOP_swap_grant_ref), va, count, 0, 0)
+    args: tuple[int, int, int, int, int] = (int(GrantTableOp.GNTTABOP_swap_grant_ref), va, count, 0, 0)
     done = 0
     while True:
         call = Call(
             house.machine.hv, guest.built.domain, guest.built.vcpu, 20, args, perform, budget=Budget(budget)
         )
         result = do_grant_table_op(call)
-        left = 0 if result == 0 else result.args[2]
+        left = result.args[2] if isinstance(result, Continue) else 0
         statuses = [guest.peek(va + i * size, gnttab_swap_grant_ref).status for i in range(count)]
         assert count - left > done
         done = count - left
@@ -155,8 +155,8 @@ def test_only_a_privileged_domain_asks_about_others(house: GrantingDomains) -> N
     answer = house.dom0.one(GrantTableOp.GNTTABOP_query_size, gnttab_query_size(dom=DomId(1)))
     assert (answer.status, answer.nr_frames, answer.max_nr_frames) == (GNTST_okay, 2, 64)
     for dom, errno in ((2, Errno.EPERM), (77, Errno.ESRCH)):
-        op = gnttab_get_version(dom=DomId(dom))
-        assert house.dom1.grant_table_op(GrantTableOp.GNTTABOP_get_version, op)[0] == -errno
+        asked = gnttab_get_version(dom=DomId(dom))
+        assert house.dom1.grant_table_op(GrantTableOp.GNTTABOP_get_version, asked)[0] == -errno
 
 
 def test_a_version_1_table_has_no_status_frames(house: GrantingDomains) -> None:

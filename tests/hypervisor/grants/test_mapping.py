@@ -21,10 +21,11 @@ from hypervisor.public.grant_table import (
     GTF_sub_page,
     GTF_transitive,
     GTF_writing,
+    gnttab_map_grant_ref,
     gnttab_swap_grant_ref,
     gnttab_unmap_and_replace,
 )
-from hypervisor.public.types import PAGE_SHIFT
+from hypervisor.public.types import PAGE_SHIFT, DomId, GrantRef
 from hypervisor.public.xen import DOMID_SELF
 from tests.hypervisor.grants.granting import HOST, PERMIT, PTE_FLAGS, READONLY, GrantingDomains, Page
 
@@ -128,8 +129,10 @@ def test_a_page_table_is_not_granted_for_writing(house: GrantingDomains, offered
 
 def test_domains_that_are_not_there_are_refused(house: GrantingDomains, offered: Page) -> None:
     for domid in (77, DOMID_SELF, 0x7FF1, 0x7FF4, 0xFFFF):
-        missing = type("Missing", (), {"domid": domid})
-        assert house.dom0.map(missing, 8, house.dom0.page(0).va).status == GNTST_bad_domain
+        op = gnttab_map_grant_ref(
+            host_addr=house.dom0.page(0).va, flags=HOST, ref=GrantRef(8), dom=DomId(domid)
+        )
+        assert house.dom0.one(GrantTableOp.GNTTABOP_map_grant_ref, op).status == GNTST_bad_domain
 
 
 def test_a_map_must_ask_for_a_part(house: GrantingDomains, offered: Page) -> None:

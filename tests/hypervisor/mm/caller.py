@@ -109,8 +109,10 @@ def tiny_slices(machine: InProcess, entries: int) -> Iterator[None]:
     """Every slice of every hypercall looks at this many entries at most."""
     from unittest.mock import patch
 
-    def tiny(init=Budget.__init__):  # type: ignore[no-untyped-def]
-        return lambda self, wanted=entries: init(self, entries)
+    init = Budget.__init__
 
-    with patch.object(Budget, "__init__", tiny()):
+    def tiny(self: Budget, entries_wanted: int = entries) -> None:
+        init(self, entries)
+
+    with patch.object(Budget, "__init__", tiny):
         yield

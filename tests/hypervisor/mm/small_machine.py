@@ -104,9 +104,9 @@ class SmallMachine:
 
 
 @contextmanager
-def small_machine(**options: int) -> Iterator[SmallMachine]:
+def small_machine(*, quota_frames: int = 1 << 16, honest: bool = True) -> Iterator[SmallMachine]:
     """A machine whose counts are right at the end."""
-    machine = SmallMachine(**options)
+    machine = SmallMachine(quota_frames=quota_frames, honest=honest)
     yield machine
     machine.recount()
     machine.close()

@@ -75,6 +75,7 @@ def effects(guest: Caller) -> list[Effect]:
 def l4_like_mine(guest: Caller) -> int:
     """A fresh L4 with the guest's own mappings."""
     (mfn,) = guest.spare()
+    assert guest.v.cr3 is not None
     for slot in (*range(256), *range(272, 512)):
         guest.write(mfn, slot, int(guest.mmu.tables[guest.v.cr3].entries[slot]))
     return mfn
@@ -103,6 +104,7 @@ def test_a_dying_domains_frames_cannot_be_pinned_any_more(everybody: list[Caller
 def test_base_pointers_are_switched_and_given_back(guest: Caller) -> None:
     """X3, X4."""
     old = guest.v.cr3
+    assert old is not None
     new = l4_like_mine(guest)
     assert guest.mmuext_op(op(MMUEXT_NEW_BASEPTR, new)) == (0, 1)
     assert guest.v.cr3 == new

@@ -9,6 +9,7 @@ from hypervisor.machine.paging import pte
 from hypervisor.mm.budget import Budget, Restart, Slice
 from hypervisor.mm.frame_table import PGC, PGT
 from hypervisor.public.errno import XenError
+from hypervisor.public.types import Mfn
 from tests.hypervisor.mm.small_machine import RW, Guest, SmallMachine, small_machine
 
 
@@ -186,7 +187,7 @@ def test_nobody_uses_or_changes_a_parked_table(machine: SmallMachine) -> None:
         progress = guest.set_entry(mfn, 9, 0)
         assert progress.error is not None
         with pytest.raises(XenError):
-            machine.mmu.get_page_and_type(mfn, guest.d.domid, PGT.writable_page)
+            machine.mmu.get_page_and_type(Mfn(mfn), guest.d.domid, PGT.writable_page)
         with pytest.raises(XenError):
             machine.mmu.pins.clear_page(mfn, guest.d.domid)
 

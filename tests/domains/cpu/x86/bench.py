@@ -63,7 +63,7 @@ class BenchGate:
         self.calls.append((nr, *args))
         if nr == DONE:
             raise Done
-        answer = self.answers.get(nr, lambda *_: -38)(*args)
+        answer = self.answers[nr](*args) if nr in self.answers else -38
         return answer if isinstance(answer, tuple) else (answer, [])
 
     def stopped(self, vcpu: int) -> list[EffectRecord]:
@@ -135,7 +135,7 @@ class Bench:
         self.cpu.apply([[Effect.CALLBACK, int(kind), address, flags]])
 
     def run(
-        self, source: str, entry: str = "start", setup: Callable[[dict[str, int]], None] | None = None
+        self, source: str, entry: str = "start", setup: Callable[[dict[str, int]], object] | None = None
     ) -> None:
         """Assemble `source` at CODE, let `setup` use its symbols, run from `entry` until hypercall DONE."""
         code, symbols = assemble(source)

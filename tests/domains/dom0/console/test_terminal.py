@@ -51,6 +51,10 @@ class Watcher:
         self.refuses = False
         self.viewer = Viewer(self._take, self._ended)
 
+    def given(self) -> tuple[bytes, str | None]:
+        """The bytes so far, and why the console ended, if it did."""
+        return self.data, self.end
+
     def _take(self, data: bytes) -> bool:
         if self.refuses:
             return False
@@ -97,7 +101,7 @@ def test_the_last_bytes_come_before_the_end() -> None:
     guest.page[OUT_AT : OUT_AT + 3] = b"bye"
     guest.index[OUT_PROD] = 3
     assert guest.terminal.close("poweroff")
-    assert (watcher.data, watcher.end) == (b"bye", "poweroff")
+    assert watcher.given() == (b"bye", "poweroff")
 
 
 def test_a_slow_viewer_gets_the_end_after_the_bytes() -> None:
@@ -109,7 +113,7 @@ def test_a_slow_viewer_gets_the_end_after_the_bytes() -> None:
     assert watcher.end is None
     watcher.refuses = False
     assert guest.terminal.pump()
-    assert (watcher.data, watcher.end) == (b"bye", "crash")
+    assert watcher.given() == (b"bye", "crash")
 
 
 def test_input_longer_than_the_ring_arrives_whole_and_in_order() -> None:

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import lz4.block
 import pytest
 import zstandard
 from elftools.elf.elffile import ELFFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lz4.block import compress  # type: ignore[attr-defined]  # it is lz4.block's, by a star import
 
 from domains.dom0.toolstack.builder.elf import load_elf
 from domains.dom0.toolstack.builder.image import load_kernel, load_ramdisk
@@ -44,7 +44,7 @@ NEEDS_HVM = b"!auto_translated_physmap".ljust(41, b"\0")
 def pack_lz4(data: bytes) -> bytes:
     """lz4's legacy format, with Linux' length behind it."""
     blocks = [data[i : i + (8 << 20)] for i in range(0, len(data), 8 << 20)]
-    packed = [lz4.block.compress(block, store_size=False) for block in blocks]
+    packed = [compress(block, store_size=False) for block in blocks]
     rows = b"".join(struct.pack("<I", len(block)) + block for block in packed)
     return b"\x02\x21\x4c\x18" + rows + struct.pack("<I", len(data))
 

@@ -2,6 +2,8 @@
 419)."""
 
 import itertools
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -179,11 +181,12 @@ def test_xsa_115_events_reach_only_those_who_may_read(bench: Bench) -> None:
         assert spy.watch(top) == OK
         assert events_seen(spy) == [top], "the first event says nothing about the node"
         may = bytes([node]) in READS or bytes([parent]) in READS
-        for change in (
-            lambda path=path: bench.dom0.write(path, b"x"),
-            lambda path=path, node=node: bench.dom0.chmod(path, b"n0", b"r2", b"%c1" % node),
-            lambda path=path: bench.dom0.rm(path),
-        ):
+        changes: list[Callable[[], object]] = [
+            partial(bench.dom0.write, path, b"x"),
+            partial(bench.dom0.chmod, path, b"n0", b"r2", b"%c1" % node),
+            partial(bench.dom0.rm, path),
+        ]
+        for change in changes:
             assert change() == OK
             assert events_seen(spy) == ([path] if may else [])
 

@@ -140,11 +140,12 @@ def test_a_reset_ends_the_other_end() -> None:
     link = Link()
     client, server = talk(link, text(200_000), text(200_000))
     link.clock.run(lambda: server.connection is not None and len(server.incoming) > 20_000, 10)
+    end = server.connection
     assert client.connection is not None
-    assert server.connection is not None
+    assert end is not None
     client.connection.abort()
-    link.clock.run(lambda: server.connection.state is State.CLOSED, 5)
-    assert isinstance(server.connection.error, ConnectionResetError)
+    link.clock.run(lambda: end.state is State.CLOSED, 5)
+    assert isinstance(end.error, ConnectionResetError)
 
 
 def test_data_for_an_end_that_closed_is_refused() -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from functools import partial
 from pathlib import Path
 
 from tests.drivers.net.on_machine.stations import ECHO, GUESTS, PING, await_ready, said
@@ -70,6 +71,10 @@ def received(machine: Machine) -> int:
     return int((said(machine, "received") or ["0"])[0])
 
 
+def has_more(machine: Machine, before: int) -> bool:
+    return received(machine) > before
+
+
 def grants_used(machine: Machine) -> set[int]:
     """Who has pinned other domains' grants at this moment."""
     machine.xenctl("debug-keys", "g")
@@ -108,7 +113,7 @@ def test_a_driver_domain_killed_in_mid_transfer_is_made_again_and_the_transfer_g
     await_ready(machine)
     for _ in range(2):
         before = received(machine)
-        wait_until(lambda before=before: received(machine) > before, what="a transfer")
+        wait_until(partial(has_more, machine, before), what="a transfer")
         domid = kill(machine, "netdom")
         done = machine.guest(tmp_path, PING, "-c", name="other", extra="vif = ['']")
         assert "answers: True" in done.stdout, "Dom0's own network goes on"
