@@ -97,7 +97,8 @@ def test_a_source_whose_task_is_under_way_runs_once_more_after_it() -> None:
 
 
 def test_what_a_task_raises_goes_to_who_asked_for_it_or_to_who_runs_the_loop() -> None:
-    loop, failures = Loop(), []
+    loop = Loop()
+    failures: list[BaseException] = []
 
     def broken() -> Task[None]:
         yield NEXT_TURN

@@ -48,7 +48,7 @@ COMPAT = Abi(32, {xen_memory_reservation: CompatReservation()})
 
 
 @pytest.mark.parametrize(("abi", "word"), [(NATIVE, 8), (COMPAT, 4)])
-def test_a_list_of_frames_is_read_and_written_in_words_of_the_guests_width(abi, word):
+def test_a_list_of_frames_is_read_and_written_in_words_of_the_guests_width(abi: Abi, word: int) -> None:
     with callers() as (_, guest):
         guest.built.domain.abi = abi
         pfns = [0x100 + i for i in range(16)]
