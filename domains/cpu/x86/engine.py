@@ -22,6 +22,8 @@ from domains.cpu.x86.breakpoints import Breakpoints
 from domains.cpu.x86.crash import crash
 from domains.cpu.x86.decode import Decoder
 from domains.cpu.x86.effects import apply_effects
+from domains.cpu.x86.float_code import HF_TF
+from domains.cpu.x86.float_unit import float_unit
 from domains.cpu.x86.hooks import Hooks
 from domains.cpu.x86.io_ports import PortStub
 from domains.cpu.x86.paging import DirectPaging, GuestFault
@@ -40,7 +42,7 @@ from domains.cpu.x86.registers import (
     U32,
 )
 from domains.cpu.x86.segments import FLAT_DATA, Segments
-from domains.cpu.x86.state import CR, RIP, CpuState
+from domains.cpu.x86.state import CR, HFLAGS, RIP, CpuState
 from domains.cpu.x86.stop_stub import StopStub
 from domains.cpu.x86.upcall import deliver_events
 from domains.cpu.x86.vcpu import CR0_OF_XEN, X86Vcpu
@@ -57,6 +59,7 @@ class X86Cpu:
     """One vCPU. Raises UnsupportedWheel at once if this Unicorn is not the one it knows."""
 
     def __init__(self, gate: Gate, vcpu: int = 0) -> None:
+        self._float_unit = float_unit()
         uc = new_instance()
         self._uc = uc
         self._wheel = wheel = Wheel(uc)
@@ -64,6 +67,8 @@ class X86Cpu:
         selfcheck.check(uc, wheel, cpu)
         uc.ctl_exits_enabled(True)  # no address ends emulation
         self.stop_stub = StopStub(wheel)
+        self._float_unit.set_stop(self.stop_stub.handler)
+        selfcheck.check_floats(uc, wheel, cpu)
         selfcheck.check_stop(uc, wheel, cpu, self.stop_stub)
         uc.mem_map_ptr(0, gate.memory.size, UC_PROT_ALL, gate.memory.base)
         paging = DirectPaging(gate.memory, cpu, wheel)
@@ -72,7 +77,7 @@ class X86Cpu:
         self._set_up_registers()
         self._port_stub = PortStub(wheel, cpu)
         self.vcpu.breakpoints = Breakpoints(wheel, self.vcpu, self.stop_stub)
-        self._hooks = Hooks(wheel, self.vcpu)
+        self._hooks = Hooks(wheel, self.vcpu, self._float_unit)
 
     def _set_up_registers(self) -> None:
         """Long mode with paging on, ring 3, flat segments: what never changes again."""
@@ -120,6 +125,8 @@ class X86Cpu:
         if v.breakpoints.stale:
             v.breakpoints.settle()
         deliver_events(v)
+        if v.cpu.d[HFLAGS] & HF_TF:
+            self._float_unit.keep(v.cpu.env)
         v.cpu.running = True
         error = self._wheel.emu_start(v.cpu.q[RIP])
         v.cpu.running = False

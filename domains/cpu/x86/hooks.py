@@ -10,9 +10,11 @@ import unicorn.x86_const as uc_x86
 from domains.cpu.x86.clock import read_tsc
 from domains.cpu.x86.cpuid import do_cpuid
 from domains.cpu.x86.exceptions import handle_exception, handle_software_interrupt
+from domains.cpu.x86.float_code import HF_TF
+from domains.cpu.x86.float_unit import FloatUnit
 from domains.cpu.x86.invalid_op import handle_invalid_op
 from domains.cpu.x86.registers import RAX, RDX, U32, U64
-from domains.cpu.x86.state import RIP
+from domains.cpu.x86.state import HFLAGS, RIP
 from domains.cpu.x86.syscall import LENGTH, handle_syscall
 from domains.cpu.x86.upcall import deliver_events
 from domains.cpu.x86.vcpu import X86Vcpu
@@ -31,8 +33,9 @@ from domains.cpu.x86.wheel import (
 class Hooks:
     """`failure` is the exception that ended emulation, if one did."""
 
-    def __init__(self, wheel: Wheel, v: X86Vcpu) -> None:
+    def __init__(self, wheel: Wheel, v: X86Vcpu, float_unit: FloatUnit) -> None:
         self._wheel = wheel
+        self._float_unit = float_unit
         self._v = v
         self.failure: BaseException | None = None
         wheel.add_hook(HOOK_INTERRUPT, INTERRUPT_HOOK(self._on_interrupt))
@@ -48,9 +51,7 @@ class Hooks:
                 handle_software_interrupt(v, vector)
             else:
                 handle_exception(v, vector, v.cpu.error_code)
-            if v.breakpoints.watching:
-                self._look_again()
-            deliver_events(v)
+            self._leave()
         except BaseException as failure:  # noqa: BLE001 - it cannot cross Unicorn's frames
             self._keep(failure)
 
@@ -59,9 +60,7 @@ class Hooks:
         try:
             v.cpu.take_exception()
             handle_invalid_op(v)
-            if v.breakpoints.watching:
-                self._look_again()
-            deliver_events(v)
+            self._leave()
         except BaseException as failure:  # noqa: BLE001
             self._keep(failure)
         return True
@@ -72,9 +71,7 @@ class Hooks:
         try:
             q[RIP] = q[RIP] + LENGTH & U64
             handle_syscall(v)
-            if v.breakpoints.watching:
-                self._look_again()
-            deliver_events(v)
+            self._leave()
             q[RIP] = q[RIP] - LENGTH & U64
         except BaseException as failure:  # noqa: BLE001
             self._keep(failure)
@@ -93,10 +90,15 @@ class Hooks:
             self._keep(failure)
         return 1
 
-    def _look_again(self) -> None:
-        """An exit while data is watched."""
-        self._v.breakpoints.forget()
-        self._v.breakpoints.refresh()
+    def _leave(self) -> None:
+        """On the way back to the guest."""
+        v = self._v
+        if v.breakpoints.watching:
+            v.breakpoints.forget()
+            v.breakpoints.refresh()
+        deliver_events(v)
+        if v.cpu.d[HFLAGS] & HF_TF:
+            self._float_unit.keep(v.cpu.env)
 
     def _keep(self, failure: BaseException) -> None:
         self.failure = failure

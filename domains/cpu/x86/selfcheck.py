@@ -49,6 +49,12 @@ AT_DIV: Final = SCRATCH + 14
 BLOCKS: Final = bytes.fromhex("0fa2 480106 48ffc3 eb00 48ffc1")
 """cpuid; add %rax, (%rsi); inc %rbx; jmp 1f; 1: inc %rcx"""
 SECOND_BLOCK: Final = SCRATCH + 10
+FLOATS: Final = bytes.fromhex("b8801f000089060fae16f20f2ac0660f57c9f20f5ec10fae1edbe3d9e8d9ebdef9dfe0cd77")
+"""mov $0x1f80, %eax; mov %eax, (%rsi); ldmxcsr (%rsi); cvtsi2sd %eax, %xmm0; xorpd %xmm1, %xmm1; divsd %xmm1, %xmm0;
+stmxcsr (%rsi); fninit; fld1; fldpi; fdivrp; fnstsw %ax; int $0x77
+"""
+DIVIDED_BY_ZERO: Final = 0x1F84
+INEXACT: Final = 0x20
 
 
 def check(uc: Any, wheel: Wheel, state: CpuState) -> None:
@@ -111,10 +117,29 @@ def check_stop(uc: Any, wheel: Wheel, state: CpuState, stub: StopStub) -> None:
         raise UnsupportedWheel(f"unicorn {INSTALLED}: a slice does not end at the start of a block")
 
 
-def _run(uc: Any, wheel: Wheel, on_interrupt: Callable[[int, int, int], None]) -> None:
-    """Run PROGRAM until the hook stops it; neither stays."""
+def check_floats(uc: Any, wheel: Wheel, state: CpuState) -> None:
+    """Divide by zero, and with a remainder: MXCSR and the x87 status word must tell (float_unit). Raises UnsupportedWheel."""
+    seen: list[int] = []
+
+    def on_interrupt(_uc: int, _vector: int, _data: int) -> None:
+        seen.append(int.from_bytes(uc.mem_read(SCRATCH + 0x800, 4), "little"))
+        state.take_exception()
+        wheel.emu_stop()
+
+    state.q[RSI] = SCRATCH + 0x800
+    _run(uc, wheel, on_interrupt, FLOATS)
+    if seen != [DIVIDED_BY_ZERO] or not state.q[RAX] & INEXACT:
+        raise UnsupportedWheel(
+            f"unicorn {INSTALLED}: floating-point exceptions are not seen: {seen}, {state.q[RAX]:#x}"
+        )
+
+
+def _run(
+    uc: Any, wheel: Wheel, on_interrupt: Callable[[int, int, int], None], program: bytes = PROGRAM
+) -> None:
+    """Run a program until the hook stops it; neither stays."""
     uc.mem_map(SCRATCH, 0x1000)
-    uc.mem_write(SCRATCH, PROGRAM)
+    uc.mem_write(SCRATCH, program)
     hook = wheel.add_hook(HOOK_INTERRUPT, INTERRUPT_HOOK(on_interrupt))
     uc.reg_write(uc_x86.UC_X86_REG_RAX, 5)
     wheel.emu_start(SCRATCH)
