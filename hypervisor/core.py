@@ -236,11 +236,10 @@ class Core:
             _send_signal(link, signal.SIGSTOP if frozen else signal.SIGCONT)
 
     def reply(self, vcpu: Vcpu) -> None:
-        reply, effects = vcpu.reply, vcpu.effects
+        reply = vcpu.reply
         vcpu.reply = None
         assert reply is not None
-        data = pack([reply.seq, reply.result, effects])
-        effects.clear()
+        data = pack([reply.seq, reply.result, vcpu.effects.take()])
         link = self.links.get(vcpu.domain.domid)
         if link is not None and not link.killed and not self._endpoint.send(vcpu.domain.domid, data):
             self._break(link, "its reply cannot be delivered")
@@ -248,8 +247,7 @@ class Core:
     def ask_to_save(self, vcpu: Vcpu) -> None:
         if vcpu.waiting_seq is None:
             return
-        effects = [*vcpu.effects, [Effect.SAVE_CONTEXT]]
-        vcpu.effects.clear()
+        effects = [*vcpu.effects.take(), [Effect.SAVE_CONTEXT]]
         self._endpoint.send(vcpu.domain.domid, pack([vcpu.waiting_seq, 0, effects]))
 
     def end_machine(self) -> None:

@@ -68,13 +68,5 @@ def install_context(hv: Hypervisor, vcpu: Vcpu, context: vcpu_guest_context, bud
     vcpu.context = context.pack()
     vcpu.initialised = True
     vcpu.up = bool(context.flags & VGCF_online) and vcpu.vcpu_id == 0
-    vcpu.effects.insert(_context_place(vcpu), [Effect.CONTEXT, vcpu.context])
+    vcpu.effects.set_context(vcpu.context)
     vcpu.effects.append([Effect.VM_ASSIST, context.vm_assist])
-
-
-def _context_place(vcpu: Vcpu) -> int:
-    """The registers come first, before the page tables and the GDT that were just loaded, but after all mappings."""
-    for place, effect in enumerate(vcpu.effects):
-        if effect[0] != Effect.MAP_EXTENT:
-            return place
-    return len(vcpu.effects)

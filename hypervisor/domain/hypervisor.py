@@ -139,8 +139,7 @@ class Hypervisor:
     def _flush(self, d: DomainMemory) -> None:
         domain = self.domains.get(d.domid)
         for vcpu in domain.vcpus if domain else ():
-            if [Effect.FLUSH_TLB] not in vcpu.effects[-1:]:
-                vcpu.effects.append([Effect.FLUSH_TLB])
+            vcpu.effects.append([Effect.FLUSH_TLB])
             self.processes.interrupt(vcpu)
 
     def _on_extent(self, d: DomainMemory, mfn: Mfn, nr_frames: int, offset: int) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from hypervisor.domain.domain import DEATH_STEPS, NO_FRAME, Domain, Life
+from hypervisor.domain.effects import EffectPort
 from hypervisor.domain.hypervisor import Hypervisor
-from hypervisor.domain.vcpu import EffectPort, Vcpu
+from hypervisor.domain.vcpu import Vcpu
 from hypervisor.events.event_channels import EventChannels
 from hypervisor.grants.grant_table import (
     DEFAULT_GRANT_FRAMES,

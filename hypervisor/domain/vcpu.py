@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from hypervisor.domain.effects import Effects
 from hypervisor.mm.domain_memory import VcpuMemory
 from hypervisor.public.types import Mfn
 from hypervisor.sched.scheduler import SchedUnit
 from hypervisor.sched.timers import Timer
-from hypervisor.wire.messages import Effect, EffectRecord
 
 if TYPE_CHECKING:
     from hypervisor.domain.domain import Domain
@@ -47,7 +47,7 @@ class Vcpu:
     unit: SchedUnit
     initialised: bool = False
     up: bool = False
-    effects: list[EffectRecord] = field(default_factory=list)
+    effects: Effects = field(default_factory=Effects)
     waiting_seq: int | None = None
     reply: Reply | None = None
     blocked: Polling | None = None
@@ -64,34 +64,3 @@ class Vcpu:
     set_timer: Timer | None = None
     periodic: Timer | None = None
     counters: dict[str, int] = field(default_factory=dict)
-
-
-class EffectPort:
-    """hypervisor.mm's `CpuPort`: what memory management tells a CPU becomes effects, in order."""
-
-    def __init__(self, effects: list[EffectRecord]) -> None:
-        self._effects = effects
-
-    def _add(self, *record: Any) -> None:
-        self._effects.append(list(record))
-
-    def load_cr3(self, l4: Mfn) -> None:
-        self._add(Effect.LOAD_CR3, l4)
-
-    def load_user_cr3(self, l4: Mfn | None) -> None:
-        self._add(Effect.LOAD_USER_CR3, l4 or 0)
-
-    def flush_tlb(self) -> None:
-        self._add(Effect.FLUSH_TLB)
-
-    def invlpg(self, va: int) -> None:
-        self._add(Effect.INVLPG, va)
-
-    def load_gdt(self, entries: int, frames: list[Mfn]) -> None:
-        self._add(Effect.GDT, entries, list(frames))
-
-    def load_ldt(self, base: int, entries: int) -> None:
-        self._add(Effect.LDT, base, entries)
-
-    def flush_code(self, mfn: Mfn) -> None:
-        self._add(Effect.FLUSH_CODE, mfn)

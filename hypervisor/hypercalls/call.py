@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervisor.domain.domain import Domain, Life
+from hypervisor.domain.effects import Effects
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.mm.budget import Budget
@@ -23,7 +24,6 @@ from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.layout import Struct
 from hypervisor.public.types import DomId
 from hypervisor.public.xen import DOMID_SELF
-from hypervisor.wire.messages import EffectRecord
 
 S = TypeVar("S", bound=Struct)
 
@@ -65,7 +65,8 @@ class Call:
     budget: Budget = field(default_factory=Budget)
 
     @property
-    def effects(self) -> list[EffectRecord]:
+    def effects(self) -> Effects:
+        """The caller's outstanding effects, to append to."""
         return self.vcpu.effects
 
     # --- guest memory ----------------------------------------------------------------------------

@@ -27,6 +27,8 @@ LOCAL_HYPERCALLS: Final = frozenset(
 )
 """Hypercalls on one vCPU's registers alone. iret is one too, and ends the multicall (XSA-213)."""
 ENTRIES_PER_SLICE: Final = 64
+MAX_EFFECTS: Final = 4096
+"""Effects that one multicall may gather. They are sent together at its end, so entries beyond them are refused (E2BIG)."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ def _perform_entry(call: Call, entry: multicall_entry, inner: _Inner | None) -> 
     """One entry; None when it is the process's to perform."""
     if entry.op == Hypercall.multicall:
         return -Errno.EINVAL
+    if inner is None and len(call.effects) >= MAX_EFFECTS:
+        return -Errno.E2BIG
     if entry.op in LOCAL_HYPERCALLS:
         return None
     a = entry.args

@@ -41,8 +41,8 @@ def invlpg(v: X86Vcpu, va: int) -> None:
     v.paging.invalidate(va)
 
 
-def flush_code(v: X86Vcpu, mfn: int) -> None:
-    v.paging.invalidate_code(mfn)
+def flush_code(v: X86Vcpu, mfn: int, nr_frames: int) -> None:
+    v.paging.invalidate_code(mfn, nr_frames)
 
 
 def trap_table(v: X86Vcpu, entries: Sequence[Sequence[int]]) -> None:

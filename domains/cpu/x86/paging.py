@@ -57,9 +57,9 @@ class DirectPaging:
         """Forget the translation of one page."""
         self._wheel.tlb_flush_page(va)
 
-    def invalidate_code(self, mfn: int) -> None:
-        """The frame was written from outside: what was translated from it goes."""
-        self._wheel.invalidate_code(mfn << PAGE_SHIFT, PAGE_SIZE)
+    def invalidate_code(self, mfn: int, nr_frames: int) -> None:
+        """The frames were written from outside: what was translated from them goes."""
+        self._wheel.invalidate_code(mfn << PAGE_SHIFT, nr_frames * PAGE_SIZE)
 
     def translate(self, va: int, *, write: bool = False, fetch: bool = False) -> int:
         """The machine address of `va`. Raises GuestFault."""

@@ -55,7 +55,7 @@ def test_code_written_from_outside_runs_after_flush_code(bench: Bench) -> None:
     def rewrite(*_: int) -> tuple[int, list[list[int]]]:
         maddr = bench.v.paging.translate(labels["patch"])
         bench.memory.write(maddr + 1, b"\x22")
-        return 0, [[int(Effect.FLUSH_CODE), maddr >> 12]]
+        return 0, [[int(Effect.FLUSH_CODE), maddr >> 12, 1]]
 
     labels: dict[str, int] = {}
     bench.gate.answers[12] = rewrite
