@@ -57,7 +57,7 @@ class DirectPaging:
         """Forget the translation of one page."""
         self._wheel.tlb_flush_page(va)
 
-    def invalidate_code(self, mfn: int, nr_frames: int) -> None:
+    def invalidate_code(self, mfn: int, nr_frames: int = 1) -> None:
         """The frames were written from outside: what was translated from them goes."""
         self._wheel.invalidate_code(mfn << PAGE_SHIFT, nr_frames * PAGE_SIZE)
 
