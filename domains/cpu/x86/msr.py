@@ -1,6 +1,7 @@
-"""RDMSR and WRMSR of the guest's kernel. What is not here is #GP, as on Xen; nothing reads as zero by accident.
+"""RDMSR and WRMSR of the guest's kernel: what Xen answers a PV guest of an Intel CPU without the features that cpuid.py leaves out.
 
-Source: Xen arch/x86/pv/emul-priv-op.c (read_msr, write_msr), arch/x86/msr.c.
+What is not here is #GP, as on Xen; nothing reads as zero by accident.
+Source: Xen arch/x86/msr.c (guest_rdmsr, guest_wrmsr), arch/x86/pv/emul-priv-op.c (read_msr, write_msr), cpu/mcheck/vmce.c, cpu/vpmu.c.
 """
 
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from domains.cpu.x86.registers import (
     MSR_SHADOW_GS_BASE,
     MSR_TSC,
     MSR_UCODE_REV,
+    U64,
 )
 from domains.cpu.x86.vcpu import X86Vcpu
 from hypervisor.machine.paging import is_canonical
@@ -31,30 +33,80 @@ APIC_BASE_BSP: Final = 1 << 8
 MISC_ENABLE_OF_XEN: Final = 1 | 1 << 11 | 1 << 12 | 1 << 23
 """Fast strings; no branch trace store, no PEBS, xTPR disabled."""
 FEATURE_CONTROL_LOCK: Final = 1
+MSR_P5_MC_ADDR: Final = 0x00
+MSR_P5_MC_TYPE: Final = 0x01
+MSR_PLATFORM_ID: Final = 0x17
 MSR_PLATFORM_INFO: Final = 0xCE
+MSR_MPERF: Final = 0xE7
+MSR_APERF: Final = 0xE8
 MSR_MISC_FEATURES_ENABLES: Final = 0x140
-MSR_DEBUGCTL: Final = 0x1D9
+MSR_MCG_CAP: Final = 0x179
+MSR_MCG_STATUS: Final = 0x17A
+MSR_MCG_CTL: Final = 0x17B
 MSR_PERF_STATUS: Final = 0x198
 MSR_PERF_CTL: Final = 0x199
+MSR_THERM_CONTROL: Final = 0x19A
 MSR_THERM_STATUS: Final = 0x19C
+MSR_ENERGY_PERF_BIAS: Final = 0x1B0
+MSR_DEBUGCTL: Final = 0x1D9
 MSR_PERF_CAPABILITIES: Final = 0x345
+MSR_XEN_HYPERCALL_PAGE: Final = 0x40000000
+
+PERFORMANCE_COUNTERS: Final = (
+    *range(0xC1, 0xC9),  # P6_PERFCTR0 … 7
+    *range(0x186, 0x18A),  # P6_EVNTSEL0 … 3
+    *range(0x309, 0x30C),  # FIXED_CTR0 … 2
+    *range(0x38D, 0x391),  # FIXED_CTR_CTRL, GLOBAL_STATUS, GLOBAL_CTRL, GLOBAL_OVF_CTRL
+)
+"""They read as zero and forget what is written: there is no virtual PMU."""
+MACHINE_CHECK_BANKS: Final = range(0x400, 0x480)
+"""IA32_MCi_CTL, STATUS, ADDR, MISC for 32 banks, of which MCG_BANKS exist. No machine check ever happens, so none keeps a value."""
+MACHINE_CHECK_CTL2: Final = range(0x280, 0x2A0)
+MCG_BANKS: Final = 2
+MCG_CAP: Final = 1 << 24 | 1 << 11 | 1 << 10 | MCG_BANKS
+"""SER_P, TES_P, CMCI_P."""
 
 CONSTANTS: Final[dict[int, int]] = {
     MSR_DEBUGCTL: 0,
     MSR_EFER: EFER_SCE_LME_LMA_NX,
     MSR_FEATURE_CONTROL: FEATURE_CONTROL_LOCK,
+    MSR_MCG_CAP: MCG_CAP,
+    MSR_MCG_CTL: 0,
+    MSR_MCG_STATUS: 0,
     MSR_MISC_ENABLE: MISC_ENABLE_OF_XEN,
     MSR_MISC_FEATURES_ENABLES: 0,
+    MSR_P5_MC_ADDR: 0,
+    MSR_P5_MC_TYPE: 0,
     MSR_PAT: XEN_MSR_PAT,
     MSR_PERF_CAPABILITIES: 0,
     MSR_PERF_CTL: 0,
     MSR_PERF_STATUS: 0,
+    MSR_PLATFORM_ID: 0,
     MSR_PLATFORM_INFO: 0,
     MSR_THERM_STATUS: 0,
     MSR_UCODE_REV: 0,
+    MSR_XEN_HYPERCALL_PAGE: 0,
+    **dict.fromkeys(PERFORMANCE_COUNTERS, 0),
+    **dict.fromkeys(MACHINE_CHECK_CTL2, 0),
+    **dict.fromkeys(MACHINE_CHECK_BANKS, 0),
+    **dict.fromkeys(MACHINE_CHECK_BANKS[: 4 * MCG_BANKS : 4], U64),
 }
-"""Registers that read as one value; only what a write may repeat is in REPEATABLE."""
+"""Registers that read as one value, whatever is written."""
+IGNORED: Final = frozenset(
+    {
+        *(MSR_APERF, MSR_ENERGY_PERF_BIAS, MSR_MISC_ENABLE, MSR_MPERF, MSR_PERF_CTL, MSR_THERM_CONTROL),
+        *(MSR_MCG_CAP, MSR_MCG_CTL, MSR_MCG_STATUS),
+        *PERFORMANCE_COUNTERS,
+        *MACHINE_CHECK_CTL2,
+        *MACHINE_CHECK_BANKS[: 4 * MCG_BANKS : 4],
+        *MACHINE_CHECK_BANKS[4 * MCG_BANKS :],
+    }
+)
+"""Writes of any value are done with."""
+ZERO_ALONE: Final = frozenset({MSR_UCODE_REV, MSR_MISC_FEATURES_ENABLES, *MACHINE_CHECK_BANKS})
+"""Writes of zero are done with."""
 REPEATABLE: Final = frozenset({MSR_EFER})
+"""What was read may be written."""
 
 READ: Final[dict[int, Callable[[X86Vcpu], int]]] = {
     MSR_APIC_BASE: lambda v: APIC_BASE | (0 if v.vcpu_id else APIC_BASE_BSP),
@@ -82,6 +134,6 @@ def write_msr(v: X86Vcpu, number: int, value: int) -> bool:
         else:
             v.cpu.set_base(FS if number == MSR_FS_BASE else GS, value)
         return True
-    if number in (MSR_MISC_ENABLE, MSR_UCODE_REV):
-        return True  # ignored, whatever the value
+    if number in IGNORED or (number in ZERO_ALONE and value == 0):
+        return True
     return number in REPEATABLE and value == CONSTANTS[number]

@@ -82,6 +82,41 @@ class TestMsr:
         assert bench.word(DATA + 8) & 0xFF == 0x55
         assert bench.v.mode.inactive_gs == 0x777
 
+    @pytest.mark.parametrize(
+        ("number", "value"),
+        [
+            (0x17, 0),  # IA32_PLATFORM_ID: Linux asks at boot
+            (0x8B, 0),
+            (0xC1, 0),
+            (0xCE, 0),
+            (0x179, 0x01000C02),
+            (0x186, 0),
+            (0x19C, 0),
+            (0x280, 0),
+            (0x38F, 0),
+            (0x400, 0xFFFFFFFF),
+            (0x401, 0),
+            (0x47F, 0),
+            (0x40000000, 0),
+        ],
+    )
+    def test_what_xen_answers_is_answered(self, bench: Bench, number: int, value: int) -> None:
+        bench.run(f"start: mov ${number:#x}, %ecx; mov $7, %eax; rdmsr; mov %rax, %rbx; done")
+        assert bench.q[RBX] == value
+
+    @pytest.mark.parametrize("number", [0x79, 0x49, 0x4D0, 0x48, 0x802, 0xC0000103, 0x40000001, 0xC0010015])
+    def test_what_xen_refuses_to_read_is_gp(self, bench: Bench, number: int) -> None:
+        assert gp_at(bench, f"mov ${number:#x}, %ecx; fault: rdmsr")
+
+    @pytest.mark.parametrize("number", [0x17, 0x79, 0xCE, 0x198, 0x19C, 0x401])
+    def test_what_xen_refuses_to_write_is_gp(self, bench: Bench, number: int) -> None:
+        assert gp_at(bench, f"mov ${number:#x}, %ecx; mov $1, %eax; xor %edx, %edx; fault: wrmsr")
+
+    @pytest.mark.parametrize("number", [0xE7, 0xC1, 0x199, 0x1B0, 0x17A, 0x400, 0x47F])
+    def test_what_xen_drops_may_be_written(self, bench: Bench, number: int) -> None:
+        bench.run(f"start: mov ${number:#x}, %ecx; mov $1, %eax; xor %edx, %edx; wrmsr; mov $5, %ebx; done")
+        assert bench.q[RBX] == 5
+
     def test_an_msr_there_is_not_is_gp(self, bench: Bench) -> None:
         assert gp_at(bench, "mov $0x12345, %ecx; fault: rdmsr")
 
