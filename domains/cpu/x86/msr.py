@@ -1,7 +1,8 @@
-"""RDMSR and WRMSR of the guest's kernel: what Xen answers a PV guest of an Intel CPU without the features that cpuid.py leaves out.
+"""RDMSR and WRMSR of the guest's kernel: what Xen answers a PV guest of an Intel CPU without the features that cpuid.py lacks.
 
 What is not here is #GP, as on Xen; nothing reads as zero by accident.
-Source: Xen arch/x86/msr.c (guest_rdmsr, guest_wrmsr), arch/x86/pv/emul-priv-op.c (read_msr, write_msr), cpu/mcheck/vmce.c, cpu/vpmu.c.
+Source: Xen arch/x86/msr.c (guest_rdmsr, guest_wrmsr), arch/x86/pv/emul-priv-op.c (read_msr, write_msr),
+arch/x86/cpu/mcheck/vmce.c, arch/x86/cpu/vpmu.c.
 """
 
 from collections.abc import Callable
@@ -60,7 +61,7 @@ PERFORMANCE_COUNTERS: Final = (
 )
 """They read as zero and forget what is written: there is no virtual PMU."""
 MACHINE_CHECK_BANKS: Final = range(0x400, 0x480)
-"""IA32_MCi_CTL, STATUS, ADDR, MISC for 32 banks, of which MCG_BANKS exist. No machine check ever happens, so none keeps a value."""
+"""IA32_MCi_CTL, STATUS, ADDR, MISC for 32 banks, of which MCG_BANKS exist. No machine check ever happens: none keeps a value."""
 MACHINE_CHECK_CTL2: Final = range(0x280, 0x2A0)
 MCG_BANKS: Final = 2
 MCG_CAP: Final = 1 << 24 | 1 << 11 | 1 << 10 | MCG_BANKS

@@ -13,10 +13,11 @@ public/elfnote.h.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Annotated, Final
 
+from domains.dom0.toolstack.builder.notes import TEXTS, XenNotes, enter, notes_in
+from domains.dom0.toolstack.builder.refusals import ONLY_PV64, multiboot_kind, what_it_is
 from domains.dom0.toolstack.errors import ToolstackError
 from hypervisor.builder.pv_image import PvImage, Segment
 from hypervisor.public.elfnote import ElfNote
@@ -35,8 +36,6 @@ SHT_NOTE: Final = 7
 MAX_HEADERS: Final = 4096
 """Program or section headers of one file."""
 MAX_NOTES: Final = 4096
-MAX_NOTE_NAME: Final = 16
-"""Bytes of a note's name that are looked at."""
 U64: Final = (1 << 64) - 1
 
 
@@ -87,27 +86,6 @@ class Elf64_Shdr(Struct, size=64):
     sh_entsize: u64
 
 
-class Elf64_Nhdr(Struct, size=12):
-    """The head of a note; name and descriptor follow, each filled up to a multiple of 4 bytes."""
-
-    n_namesz: u32
-    n_descsz: u32
-    n_type: u32
-
-
-@dataclass
-class XenNotes:
-    """What a kernel asks for; None where it says nothing."""
-
-    numbers: dict[ElfNote, int] = field(default_factory=dict)
-    texts: dict[ElfNote, str] = field(default_factory=dict)
-    old_section: bool = False
-    """They come from __xen_guest, in which physical addresses count from VIRT_BASE."""
-
-    def __bool__(self) -> bool:
-        return bool(self.numbers or self.texts)
-
-
 class ElfFile:
     """Checked access to one file's bytes. Every method raises ToolstackError for what does not fit
     together.
@@ -119,7 +97,7 @@ class ElfFile:
         self.header = Elf64_Ehdr.unpack(self.bytes_at(0, Elf64_Ehdr.sizeof, "header"))
         ident = self.header.e_ident
         if ident[4] != ELFCLASS64:
-            raise self.refused("a 32-bit kernel; only x86-64 PV kernels are supported yet")
+            raise self.refused(f"{what_it_is(data)}; {ONLY_PV64}")
         if ident[5] != ELFDATA2LSB or self.header.e_machine != EM_X86_64:
             raise self.refused("not for x86-64")
         if self.header.e_type not in (ET_EXEC, ET_DYN):
@@ -170,12 +148,22 @@ class ElfFile:
         return (table[i * size : i * size + kind.sizeof] for i in range(count))
 
 
+PV_NOTES: Final = frozenset(
+    {ElfNote.XEN_ELFNOTE_ENTRY, ElfNote.XEN_ELFNOTE_VIRT_BASE, ElfNote.XEN_ELFNOTE_PADDR_OFFSET}
+)
+"""A kernel that can be a PVH guest, and has none of these, cannot be a PV guest."""
+
+
 def load_elf(data: bytes, name: str) -> PvImage:
     """The image in an x86-64 ELF file with Xen notes; `name` is for messages. Raises ToolstackError."""
     elf = ElfFile(data, name)
     notes = find_notes(elf)
+    if not notes and (multiboot := multiboot_kind(data)) is not None:
+        raise elf.refused(f"{multiboot}; {ONLY_PV64}")
     if not notes:
         raise elf.refused("it has no Xen ELF notes, so it is not a Xen PV kernel")
+    if ElfNote.XEN_ELFNOTE_PHYS32_ENTRY in notes.numbers and not PV_NOTES & notes.numbers.keys():
+        raise elf.refused(f"a PVH kernel, which has no entry point for PV; {ONLY_PV64}")
     check_notes(elf, notes)
     base = notes.numbers.get(ElfNote.XEN_ELFNOTE_VIRT_BASE, 0)
     physical = notes.numbers.get(ElfNote.XEN_ELFNOTE_PADDR_OFFSET, base if notes.old_section else 0)
@@ -245,45 +233,6 @@ def collected(elf: ElfFile, places: list[tuple[int, int]]) -> XenNotes:
             if name == b"Xen":
                 enter(notes, kind, bytes(descriptor))
     return notes
-
-
-def notes_in(data: memoryview) -> Iterator[tuple[bytes, int, memoryview]]:
-    """(name, type, descriptor) of each note; what is cut off at the end is left out."""
-    at = 0
-    while at + Elf64_Nhdr.sizeof <= len(data):
-        head = Elf64_Nhdr.unpack(data, at)
-        name_at = at + Elf64_Nhdr.sizeof
-        descriptor_at = name_at + (head.n_namesz + 3 & ~3)
-        end = descriptor_at + head.n_descsz
-        if end > len(data):
-            return
-        name = bytes(data[name_at : name_at + min(head.n_namesz, MAX_NOTE_NAME)]).rstrip(b"\0")
-        yield name, head.n_type, data[descriptor_at:end]
-        at = end + 3 & ~3
-
-
-TEXTS: Final = frozenset(
-    {
-        ElfNote.XEN_ELFNOTE_XEN_VERSION,
-        ElfNote.XEN_ELFNOTE_GUEST_OS,
-        ElfNote.XEN_ELFNOTE_GUEST_VERSION,
-        ElfNote.XEN_ELFNOTE_LOADER,
-        ElfNote.XEN_ELFNOTE_PAE_MODE,
-        ElfNote.XEN_ELFNOTE_FEATURES,
-        ElfNote.XEN_ELFNOTE_BSD_SYMTAB,
-    }
-)
-"""Notes that are text; all others that matter are little-endian numbers."""
-
-
-def enter(notes: XenNotes, kind: int, descriptor: bytes) -> None:
-    if kind not in ElfNote.__members__.values():
-        return
-    note = ElfNote(kind)
-    if note in TEXTS:
-        notes.texts[note] = descriptor.split(b"\0")[0].decode("ascii", "replace")
-    elif len(descriptor) in (1, 2, 4, 8):
-        notes.numbers[note] = int.from_bytes(descriptor, "little")
 
 
 OLD_KEYS: Final = {

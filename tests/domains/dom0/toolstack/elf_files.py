@@ -96,3 +96,29 @@ def elf(
     return (
         Elf64_Ehdr(**(fields | header)).pack() + program + bytes(body) + b"".join(row.pack() for row in table)
     )
+
+
+PVH_LINUX = b"".join(
+    [
+        note(ElfNote.XEN_ELFNOTE_GUEST_OS, "linux"),
+        note(ElfNote.XEN_ELFNOTE_XEN_VERSION, "xen-3.0"),
+        note(ElfNote.XEN_ELFNOTE_HYPERCALL_PAGE, BASE + 0x20_1000),
+        note(ElfNote.XEN_ELFNOTE_PHYS32_ENTRY, 0x100_0000),
+    ]
+)
+"""Linux with CONFIG_XEN_PVHVM, without CONFIG_XEN_PV."""
+
+
+def elf32(notes: bytes, *, in_section: bool = False, e_machine: int = 3, after: bytes = b"") -> bytes:
+    """A 32-bit ELF file with Xen notes in a segment, or in a section; `after` follows them."""
+    header, row = 52, 40 if in_section else 32
+    at = header + row
+    table = (0, header) if in_section else (header, 0)
+    counts = (32, 0, 40, 1) if in_section else (32, 1, 40, 0)
+    ident = b"\x7fELF\1\1\1".ljust(16, b"\0")
+    out = ident + struct.pack("<HHIIIIIH4HH", 2, e_machine, 1, 0x100000, *table, 0, header, *counts, 0)
+    if in_section:
+        out += struct.pack("<10I", 0, SHT_NOTE, 0, 0, at, len(notes), 0, 0, 4, 0)
+    else:
+        out += struct.pack("<8I", PT_NOTE, at, 0, 0, len(notes), len(notes), 0, 4)
+    return out + notes + after
