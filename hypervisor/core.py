@@ -5,7 +5,7 @@
     pidfds (a process ended), pairs (BOUND: its endpoint is there), the supervisor's pidfd
 
 All of them wait in one epoll. Nothing here waits for anybody: forks, connections and deaths are answered when
-they come in, and hypercalls that take long go on in slices between messages (Q4). A process that breaks the
+they come in, and hypercalls that take long go on in portions between messages (Q4). A process that breaks the
 protocol ends, with its domain; the core does not.
 """
 

@@ -111,7 +111,7 @@ class InProcess:
             hv.virqs.default = domain.events
         image = PvImage(segments=[Segment(VIRT_BASE, b"test", 4)], virt_base=VIRT_BASE, entry=VIRT_BASE)
         layout = plan(image, pages)
-        p2m = np.array([hv.mmu.alloc_page(domain.mem) for _ in range(pages)], dtype=np.uint64)
+        p2m = np.array([hv.mmu.allocator.alloc_page(domain.mem) for _ in range(pages)], dtype=np.uint64)
         for pfn, mfn in enumerate(p2m.tolist()):
             hv.mmu.m2p.set(Mfn(mfn), pfn)
         day = StartOfDay(shared_info=MAddr(domain.shared_info << PAGE_SHIFT))

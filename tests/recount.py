@@ -111,7 +111,7 @@ def count_table(mmu: Mmu, mfn: int, count: Count, *, honest: bool) -> None:
     level, parked = frames.type[mfn], bool(frames.flags[mfn] & PARTIAL)
     entries = mmu.tables[mfn].entries
     if honest and not parked:
-        seen = mmu.live.memory.frames[mfn]
+        seen = mmu.contents.memory.frames[mfn]
         assert not ((seen ^ entries) & np.uint64(~A_D & (1 << 64) - 1)).any(), f"P10: {frames.describe(mfn)}"
     held = entries[: frames.nr_validated[mfn]].copy() if parked else entries.copy()
     if level == L4:

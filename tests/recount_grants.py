@@ -2,7 +2,7 @@
 
 The pins of every entry are counted again from all mappers' handles and compared with the active entries, the
 flags in the shared entries, or in the status frames of a version 2 table, with the pins. Nothing may be
-in flight: call it between hypercalls, or between two of their slices.
+in flight: call it between hypercalls, or between two of their portions.
 """
 
 from collections import Counter
@@ -34,6 +34,7 @@ def recount_grants(tables: Iterable[GrantTable], *, honest: Iterable[DomId] | No
     `honest` names the granters that do not scribble over their own GTF_reading and GTF_writing; None: all.
     """
     everybody = list(tables)
+    domids = {table.domid for table in everybody}
     pins: Counter[tuple[DomId, GrantRef]] = Counter()
     users: dict[tuple[DomId, GrantRef], set[DomId]] = {}
     for mapper in everybody:
@@ -41,9 +42,9 @@ def recount_grants(tables: Iterable[GrantTable], *, honest: Iterable[DomId] | No
         assert len(live) == len(mapper.maptrack), f"G6: d{mapper.domid} counts {len(mapper.maptrack)} handles"
         for handle, mapping in live:
             where = f"d{mapper.domid} handle {handle:#x}"
-            assert mapping.granter in everybody, f"K4: {where} leads to a domain that is gone"
+            assert mapping.granter in domids, f"K4: {where} leads to a domain that is gone"
             assert parts(mapping), f"G7: {where} has no part left"
-            entry = mapping.granter.domid, mapping.ref
+            entry = mapping.granter, mapping.ref
             pins[entry] += pin_word(mapping)
             users.setdefault(entry, set()).add(mapper.domid)
     for granter in everybody:

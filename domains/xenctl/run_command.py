@@ -23,11 +23,10 @@ import typer
 from domains.control.protocol import ControlError, Exit
 from domains.xenctl.options import Json
 from domains.xenctl.output import print_json
+from hypervisor.machine.config import MACHINE_OVERHEAD
 
 NAME: Final = "guest"
 """The domain's name in its machine."""
-MACHINE_OVERHEAD: Final = 64
-"""MiB of the machine beside the guest's: Dom0, Xen's own tables, and what a domain takes besides its memory."""
 DEFAULT_MEMORY: Final = 128
 ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 

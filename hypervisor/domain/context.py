@@ -6,10 +6,11 @@ from typing import Final
 
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.vcpu import Vcpu
+from hypervisor.machine.descriptor_window import MAX_LDT_ENTRIES
 from hypervisor.machine.paging import is_canonical
 from hypervisor.mm.budget import Budget
-from hypervisor.mm.layout import NR_GDT_FRAMES, addr_ok
-from hypervisor.public.arch_x86.xen import VGCF_online, vcpu_guest_context
+from hypervisor.mm.layout import addr_ok
+from hypervisor.public.arch_x86.xen import FIRST_RESERVED_GDT_ENTRY, VGCF_online, vcpu_guest_context
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.xen import VMASST_TYPE_m2p_strict
 from hypervisor.wire.messages import Effect
@@ -17,7 +18,6 @@ from hypervisor.wire.messages import Effect
 X86_EFLAGS_IF: Final = 1 << 9
 X86_EFLAGS_IOPL: Final = 3 << 12
 X86_EFLAGS_VM: Final = 1 << 17
-MAX_LDT_ENTRIES: Final = 8192
 
 
 def check_context(raw: bytes) -> vcpu_guest_context:
@@ -38,7 +38,7 @@ def check_context(raw: bytes) -> vcpu_guest_context:
         raise XenError(Errno.EINVAL, "D4: an address of the context is not canonical")
     if context.ldt_ents > MAX_LDT_ENTRIES or (context.ldt_ents and not addr_ok(context.ldt_base)):
         raise XenError(Errno.EINVAL, "X6: LDT outside the guest's range")
-    if context.gdt_ents > NR_GDT_FRAMES * 512:
+    if context.gdt_ents > FIRST_RESERVED_GDT_ENTRY:
         raise XenError(Errno.EINVAL, "D1: GDT reaches into Xen's entries")
     for name in ("cs", "ss"):
         setattr(regs, name, getattr(regs, name) | 3)
@@ -59,7 +59,7 @@ def install_context(hv: Hypervisor, vcpu: Vcpu, context: vcpu_guest_context, bud
     if vcpu.vcpu_id == 0:
         vcpu.domain.mem.m2p_strict = bool(context.vm_assist >> VMASST_TYPE_m2p_strict & 1)
     try:
-        mmu.set_base_pointers(vcpu.mem, context.ctrlreg[3] >> 12, context.ctrlreg[1] >> 12, budget)
+        mmu.bases.set_base_pointers(vcpu.mem, context.ctrlreg[3] >> 12, context.ctrlreg[1] >> 12, budget)
     except XenError:
         mmu.descriptors.set_gdt(vcpu.mem, [], 0)
         raise

@@ -36,7 +36,7 @@ def build_dom0(hv: Hypervisor, config: MachineConfig) -> Domain:
         entry=VIRT_BASE,
     )
     layout = plan(image, config.dom0_frames)
-    p2m = np.array([hv.mmu.alloc_page(domain.mem) for _ in range(layout.nr_pages)], dtype=np.uint64)
+    p2m = np.array([hv.mmu.allocator.alloc_page(domain.mem) for _ in range(layout.nr_pages)], dtype=np.uint64)
     for pfn, mfn in enumerate(p2m.tolist()):
         hv.mmu.m2p.set(Mfn(mfn), pfn)
     day = StartOfDay(

@@ -107,7 +107,7 @@ class Hypervisor:
         self.work: deque[Callable[[], bool]] = deque()
         """What goes on between messages, a bounded step a turn: each returns True when it is done."""
         self.continuations: deque[Pending] = deque()
-        """Hypercalls that used up their slice's budget and go on after the others' requests."""
+        """Hypercalls that used up their portion's budget and go on after the others' requests."""
         self._next_domid = 1
 
     def now(self) -> int:
@@ -204,7 +204,7 @@ class Hypervisor:
     def write_runstate(self, vcpu: Vcpu) -> None:
         """Bring the guest's registered runstate area up to date; an area that went away is left alone, as on Xen."""
         try:
-            self.mmu.copy_to_guest(vcpu.mem, vcpu.runstate_area, pack_runstate(vcpu, self.now()))
+            self.mmu.guest.copy_to_guest(vcpu.mem, vcpu.runstate_area, pack_runstate(vcpu, self.now()))
         except XenError:
             self.log.count("runstate area not writable")
 

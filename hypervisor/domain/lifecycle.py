@@ -91,7 +91,7 @@ def create_domain(
     try:
         domain.grants = _grant_table(hv, domain, limits)
         _add_vcpus(hv, domain, limits.nr_vcpus)
-        domain.shared_info = hv.mmu.alloc_xen_page(mem, writable=True)
+        domain.shared_info = hv.mmu.allocator.alloc_xen_page(mem, writable=True)
         _write_wallclock(hv, domain)
         hv.processes.fork(domain)
     except XenError:
@@ -206,10 +206,10 @@ def _release_areas(hv: Hypervisor, domain: Domain, budget: Budget) -> bool:
     for vcpu in domain.vcpus:
         frame, vcpu.info_frame = vcpu.info_frame, None
         if frame is not None:
-            hv.mmu.put_page_and_type(frame)
+            hv.mmu.types.put_page_and_type(frame)
     frame, domain.shared_info = domain.shared_info, NO_FRAME
     if frame:
-        hv.mmu.free_xen_page(frame)
+        hv.mmu.allocator.free_xen_page(frame)
     return True
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.vcpu import Vcpu
-from hypervisor.mm.budget import Budget, Restart, Slice
+from hypervisor.mm.budget import Budget, Portion, Restart
 from hypervisor.public.arch_x86.xen import vcpu_guest_context
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.wire.messages import ProtocolError, Request
@@ -78,10 +78,10 @@ class ProcessRequests:
         def step() -> bool:
             if vcpu.domain.life is not Life.ALIVE:
                 return True
-            s = Slice(vcpu.mem, Budget())
+            portion = Portion(vcpu.mem, Budget())
             try:
-                self.hv.mmu.types.finish_old_table(s)
-                self.hv.mmu.bases.new_baseptr(vcpu.mem, mfn, s)
+                self.hv.mmu.types.finish_old_table(portion)
+                self.hv.mmu.bases.new_baseptr(vcpu.mem, mfn, portion)
             except Restart:
                 return False
             except XenError as error:
@@ -109,7 +109,9 @@ class ProcessRequests:
             raise ProtocolError("bytes for an address")
         vcpu.waiting_seq = seq
         try:
-            result = self.hv.mmu.emulate_pte_write(vcpu.mem, va, size, value, old if has_old else None)
+            expected = old if has_old else None
+            stored = self.hv.mmu.va_mapping.ptwr_emulated_update(vcpu.mem, va, size, value, expected)
+            result = 0 if stored else 1
         except XenError as error:
             result = -int(error.errno or Errno.EFAULT)
         self.hv.answer(vcpu, result)

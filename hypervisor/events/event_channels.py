@@ -28,7 +28,7 @@ from hypervisor.public.event_channel import EVTCHN_2L_NR_CHANNELS
 from hypervisor.public.types import DomId, Port
 from hypervisor.public.xen import NR_VIRQS
 
-PORTS_PER_SLICE: Final = 64
+PORTS_PER_PORTION: Final = 64
 """How many ports a reset or a death closes before others get their turn (Q4)."""
 NR_PIRQS: Final = 256
 """Physical interrupts that there can be: Dom0's host descriptors."""
@@ -197,7 +197,7 @@ class EventChannels(Delivery):
         elif channel.state is ECS.PIRQ:
             del self._pirq_ports[channel.pirq]
 
-    def reset(self, *, resuming: bool, limit: int = PORTS_PER_SLICE) -> tuple[list[Port], bool]:
+    def reset(self, *, resuming: bool, limit: int = PORTS_PER_PORTION) -> tuple[list[Port], bool]:
         """Close every port that the core does not own, at most `limit` looked at now (E10, XSA-344).
 
         Returns the ports closed in this step and whether it was the last; go on with `resuming=True`. Ports
@@ -224,7 +224,7 @@ class EventChannels(Delivery):
         self._next_reset = 0 if done else 1
         return closed, done
 
-    def close_all(self, *, limit: int = PORTS_PER_SLICE) -> bool:
+    def close_all(self, *, limit: int = PORTS_PER_PORTION) -> bool:
         """The domain dies: close its ports, the core's too, from the top; True once all are gone (K2, K3,
         XSA-344).
 

@@ -90,7 +90,7 @@ def held(
             with writable(owner, mfn):
                 yield active
     finally:
-        owner.mmu.put_page(mfn)
+        owner.mmu.frames.put_page(mfn)
         if by_reference:
             owner.release(ref, increment, readonly=readonly)
 
@@ -98,7 +98,7 @@ def held(
 def own_frame(owner: GrantTable, gmfn: int) -> Mfn:
     """A general reference on a frame of the caller's. GrantRefused(GNTST_bad_page)."""
     try:
-        owner.mmu.get_page(Mfn(gmfn), owner.domid)
+        owner.mmu.frames.get_page(Mfn(gmfn), owner.domid)
     except XenError as error:
         raise GrantRefused(GNTST_bad_page, f"frame {gmfn:#x} of d{owner.domid}: {error}") from None
     return Mfn(gmfn)
@@ -108,10 +108,10 @@ def own_frame(owner: GrantTable, gmfn: int) -> Mfn:
 def writable(owner: GrantTable, mfn: Mfn) -> Iterator[None]:
     """A writable type reference: never is a page table or a descriptor page a destination (F4)."""
     try:
-        owner.mmu.get_page_and_type(mfn, owner.domid, PGT.writable_page)
+        owner.mmu.types.get_page_and_type(mfn, owner.domid, PGT.writable_page)
     except XenError as error:
         raise GrantRefused(GNTST_general_error, f"F4: frame {mfn:#x} of d{owner.domid}: {error}") from None
     try:
         yield
     finally:
-        owner.mmu.put_page_and_type(mfn)
+        owner.mmu.types.put_page_and_type(mfn)

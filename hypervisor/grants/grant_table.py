@@ -124,12 +124,12 @@ class GrantTable:
         if self.shared.version == 2:
             self.populate_status(nr_frames)  # first: no entry is without its status
         while len(self.frames) < nr_frames:
-            self.frames.append(self.mmu.alloc_xen_page(self.d, writable=True))
+            self.frames.append(self.mmu.allocator.alloc_xen_page(self.d, writable=True))
 
     def populate_status(self, nr_frames: int) -> None:
         """Status words for a version 2 table of `nr_frames` frames. XenError(ENOMEM)."""
         while len(self.status_frames) < nr_status_frames(nr_frames):
-            self.status_frames.append(self.mmu.alloc_xen_page(self.d, writable=True))
+            self.status_frames.append(self.mmu.allocator.alloc_xen_page(self.d, writable=True))
 
     def unpopulate_status(self) -> None:
         """Give the status frames back, all or none. XenError(EBUSY): one is still mapped (G15, XSA-255)."""
@@ -137,7 +137,7 @@ class GrantTable:
             if self.mmu.frames.refs[mfn] != 1:
                 raise XenError(Errno.EBUSY, f"G15: status frame {self.mmu.frames.describe(mfn)} is in use")
         while self.status_frames:
-            self.mmu.free_xen_page(self.status_frames.pop())
+            self.mmu.allocator.free_xen_page(self.status_frames.pop())
 
     def require_ref(self, ref: GrantRef) -> None:
         """GrantRefused(GNTST_bad_gntref) for a reference beyond the table (G1)."""
@@ -168,7 +168,7 @@ class GrantTable:
             return False
         for frames in (self.frames, self.status_frames):
             while frames:
-                self.mmu.free_xen_page(frames.pop())
+                self.mmu.allocator.free_xen_page(frames.pop())
         return True
 
     # --- pinning -------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ class GrantTable:
             assert granted is not None
             active = Active(user, granted.frame, 0, granted.start, granted.length, granted.sub_page)
         try:
-            self.mmu.get_page(active.mfn, self.domid)
+            self.mmu.frames.get_page(active.mfn, self.domid)
         except XenError as error:
             self._withdraw(ref, active.pin, readonly=readonly)
             raise GrantRefused(GNTST_bad_page, f"G5: entry {ref:#x} of d{self.domid}: {error}") from None

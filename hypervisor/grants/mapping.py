@@ -38,7 +38,7 @@ DEVICE: Final = int(GNTMAP_device_map)
 HOST: Final = int(GNTMAP_host_map)
 READONLY: Final = int(GNTMAP_readonly)
 PARTS: Final = (DEVICE, HOST)
-MAPS_PER_SLICE: Final = 64
+MAPS_PER_PORTION: Final = 64
 """How many mappings of a dying domain are released before others get their turn (Q4)."""
 
 
@@ -67,8 +67,8 @@ def map_grant_ref(mapper: GrantTable, v: VcpuMemory, op: gnttab_map_grant_ref) -
         granter.release(op.ref, increment, readonly=readonly)
         raise
     finally:
-        granter.mmu.put_page(active.mfn)  # the one that `acquire` took: each part has its own by now
-    op.handle = mapper.maptrack.add(Mapping(granter, op.ref, op.flags))
+        granter.mmu.frames.put_page(active.mfn)  # the one that `acquire` took: each part has its own by now
+    op.handle = mapper.maptrack.add(Mapping(granter.domid, op.ref, op.flags))
     op.dev_bus_addr = active.mfn << PAGE_SHIFT
 
 
@@ -84,7 +84,7 @@ def require_visible(mapper: GrantTable, granter: GrantTable) -> None:
 def create_host_mapping(mapper: GrantTable, v: VcpuMemory, op: gnttab_map_grant_ref, mfn: Mfn) -> None:
     """Write the page-table entry (G9)."""
     try:
-        mapper.mmu.create_grant_mapping(v, op.host_addr, mfn, op.flags)
+        mapper.mmu.grant_entries.create(v, op.host_addr, mfn, op.flags)
     except XenError as error:
         raise GrantRefused(GNTST_general_error, f"G9: at {op.host_addr:#x}: {error}") from None
 
@@ -98,9 +98,9 @@ def take_parts(granter: GrantTable, mfn: Mfn, flags: int) -> None:
         for part in PARTS:
             if flags & part:
                 if flags & READONLY:
-                    granter.mmu.get_page(mfn, granter.domid)
+                    granter.mmu.frames.get_page(mfn, granter.domid)
                 else:
-                    granter.mmu.get_page_and_type(mfn, granter.domid, PGT.writable_page)
+                    granter.mmu.types.get_page_and_type(mfn, granter.domid, PGT.writable_page)
                 taken |= part
     except XenError as error:
         drop_parts(granter, mfn, taken | flags & READONLY)
@@ -112,9 +112,9 @@ def drop_parts(granter: GrantTable, mfn: Mfn, flags: int) -> None:
     for part in PARTS:
         if flags & part:
             if flags & READONLY:
-                granter.mmu.put_page(mfn)
+                granter.mmu.frames.put_page(mfn)
             else:
-                granter.mmu.put_page_and_type(mfn)
+                granter.mmu.types.put_page_and_type(mfn)
 
 
 def unmap(
@@ -133,26 +133,26 @@ def unmap(
     entry is not the grant's any more (G8). The caller flushes the mapper's TLBs before its guest runs again.
     """
     mapping = mapper.maptrack.get(handle)
-    granter, flags = mapping.granter, mapping.flags
+    granter, flags = mapper.find(mapping.granter), mapping.flags
     active = granter.active[mapping.ref]
     parts = flags & ((HOST if host_addr else 0) | (DEVICE if dev_bus_addr else 0))
     if parts & DEVICE and dev_bus_addr != active.mfn << PAGE_SHIFT:
         raise GrantRefused(GNTST_bad_dev_addr, f"G7: handle {handle:#x} is not at {dev_bus_addr:#x}")
-    require_flags_can_change(mapping, parts)
+    require_flags_can_change(granter, mapping, parts)
     if parts & HOST:
         remove_host_mapping(mapper, v, host_addr, active.mfn, new_addr, flags)
-    release_parts(mapping, parts)
+    release_parts(granter, mapping, parts)
     if not mapping.flags & (HOST | DEVICE):
         mapper.maptrack.remove(handle)
 
 
-def require_flags_can_change(mapping: Mapping, parts: int) -> None:
+def require_flags_can_change(granter: GrantTable, mapping: Mapping, parts: int) -> None:
     """The granter is off its CPU if the end of these parts changes its entry's flags.
     GrantRefused(GNTST_eagain).
     """
     readonly = mapping.flags & READONLY
-    left = mapping.granter.active[mapping.ref].pin - pin_increment(parts | readonly)
-    mapping.granter.require_can_withdraw(left, readonly=bool(readonly))
+    left = granter.active[mapping.ref].pin - pin_increment(parts | readonly)
+    granter.require_can_withdraw(left, readonly=bool(readonly))
 
 
 def remove_host_mapping(
@@ -161,16 +161,16 @@ def remove_host_mapping(
     """Clear or replace the page-table entry, which must still be what the grant put there (G8)."""
     try:
         if new_addr:
-            mapper.mmu.replace_grant_mapping(v, host_addr, mfn, new_addr, flags)
+            mapper.mmu.grant_entries.replace(v, host_addr, mfn, new_addr, flags)
         else:
-            mapper.mmu.destroy_grant_mapping(v, host_addr, mfn, flags)
+            mapper.mmu.grant_entries.destroy(v, host_addr, mfn, flags)
     except XenError as error:
         raise GrantRefused(GNTST_general_error, f"G8: at {host_addr:#x}: {error}") from None
 
 
-def release_parts(mapping: Mapping, parts: int) -> None:
+def release_parts(granter: GrantTable, mapping: Mapping, parts: int) -> None:
     """References, pin and flags of these parts go together (G7, G11)."""
-    granter, readonly = mapping.granter, mapping.flags & READONLY
+    readonly = mapping.flags & READONLY
     if not parts:
         return
     mfn = granter.active[mapping.ref].mfn
@@ -187,7 +187,7 @@ def forget_code(granter: GrantTable, mfn: Mfn) -> None:
         vcpu.cpu.flush_code(mfn)
 
 
-def release_maps(mapper: GrantTable, *, limit: int = MAPS_PER_SLICE) -> bool:
+def release_maps(mapper: GrantTable, *, limit: int = MAPS_PER_PORTION) -> bool:
     """The mapper dies: let go of what it mapped, from the highest handle down; True once nothing is left
     (G18, K2).
 
@@ -200,10 +200,11 @@ def release_maps(mapper: GrantTable, *, limit: int = MAPS_PER_SLICE) -> bool:
         if last is None:
             return True
         handle, mapping = last
+        granter = mapper.find(mapping.granter)
         try:
-            require_flags_can_change(mapping, mapping.flags & (HOST | DEVICE))
+            require_flags_can_change(granter, mapping, mapping.flags & (HOST | DEVICE))
         except GrantRefused:
             return False
-        release_parts(mapping, mapping.flags & (HOST | DEVICE))
+        release_parts(granter, mapping, mapping.flags & (HOST | DEVICE))
         mapper.maptrack.remove(handle)
     return False

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from hypervisor.grants.status import GrantRefused
 from hypervisor.public.grant_table import GNTST_bad_handle, GNTST_no_space
-from hypervisor.public.types import GrantRef
-
-if TYPE_CHECKING:
-    from hypervisor.grants.grant_table import GrantTable
+from hypervisor.public.types import DomId, GrantRef
 
 MAPTRACK_PER_PAGE: Final = 256
 
 
 @dataclass(slots=True)
 class Mapping:
-    """One mapping. `flags` are the GNTMAP_* it was made with, less the parts that were unmapped since."""
+    """One mapping of entry `ref` of domain `granter`.
 
-    granter: GrantTable
+    `flags` are the GNTMAP_* it was made with, less the parts that were unmapped since. The granter is there for as
+    long: a mapping holds one of its frames, and a dead domain goes with its last frame (K4).
+    """
+
+    granter: DomId
     ref: GrantRef
     flags: int
 

@@ -37,7 +37,7 @@ def transfer(giver: GrantTable, op: gnttab_transfer) -> None:
     require_accepting(recipient, op.ref, giver)
     recipient.require_stopped()
     try:
-        giver.mmu.steal_page(Mfn(op.mfn), giver.d)
+        giver.mmu.allocator.steal_page(Mfn(op.mfn), giver.d)
     except XenError as error:
         raise GrantRefused(GNTST_bad_page, f"F13: frame {op.mfn:#x} of d{giver.domid}: {error}") from None
     try:
@@ -45,7 +45,7 @@ def transfer(giver: GrantTable, op: gnttab_transfer) -> None:
         pfn = recipient.shared.frame(op.ref)  # the recipient's own number for what it will get
         mfn = move(giver, Mfn(op.mfn), recipient, op.ref)
     except GrantRefused:
-        giver.mmu.unsteal_page(Mfn(op.mfn), giver.d)
+        giver.mmu.allocator.unsteal_page(Mfn(op.mfn), giver.d)
         raise
     recipient.mmu.m2p.set(mfn, pfn)
     recipient.shared.set_frame(op.ref, mfn)
@@ -87,7 +87,7 @@ def move(giver: GrantTable, mfn: Mfn, recipient: GrantTable, ref: GrantRef) -> M
     committed.
     """
     try:
-        return giver.mmu.assign_copy(mfn, giver.d, recipient.d)
+        return giver.mmu.allocator.assign_copy(mfn, giver.d, recipient.d)
     except XenError as error:
         recipient.shared.clear_flags(ref, _COMMITTED)
         raise GrantRefused(GNTST_general_error, f"G14: d{recipient.domid}: {error}") from None

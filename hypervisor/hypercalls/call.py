@@ -73,11 +73,11 @@ class Call:
 
     def copy_from_guest(self, va: int, size: int) -> bytes:
         """`size` bytes of the caller's memory, copied once. XenError(EFAULT)."""
-        return self.hv.mmu.copy_from_guest(self.vcpu.mem, va, size)
+        return self.hv.mmu.guest.copy_from_guest(self.vcpu.mem, va, size)
 
     def copy_to_guest(self, va: int, data: bytes) -> None:
         """XenError(EFAULT): not writable; then nothing was written."""
-        self.hv.mmu.copy_to_guest(self.vcpu.mem, va, data)
+        self.hv.mmu.guest.copy_to_guest(self.vcpu.mem, va, data)
 
     @property
     def abi(self) -> Abi:
@@ -87,13 +87,13 @@ class Call:
     def read(self, va: int, struct: type[S]) -> S:
         """The caller's structure at `va`, whatever its layout there, copied once. XenError(EFAULT)."""
         layout = self.domain.abi.layout(struct)
-        record: S = layout.unpack(self.hv.mmu.copy_from_guest(self.vcpu.mem, va, layout.sizeof))
+        record: S = layout.unpack(self.hv.mmu.guest.copy_from_guest(self.vcpu.mem, va, layout.sizeof))
         return record
 
     def write(self, va: int, record: Struct) -> None:
         """Write a structure in the caller's layout. XenError(EFAULT); then nothing was written."""
         layout = self.domain.abi.layout(type(record))
-        self.hv.mmu.copy_to_guest(self.vcpu.mem, va, layout.pack(record))
+        self.hv.mmu.guest.copy_to_guest(self.vcpu.mem, va, layout.pack(record))
 
     def read_words(self, va: int, count: int) -> list[int]:
         """`count` unsigned longs of the caller (frame numbers, say), copied once; the caller has bounded `count`.

@@ -37,7 +37,7 @@ from hypervisor.public.xen import (
 )
 from hypervisor.wire.messages import Effect
 
-_ENTRIES_PER_SLICE: Final = 512
+_ENTRIES_PER_PORTION: Final = 512
 
 
 def _code_selector(selector: int) -> int:
@@ -53,7 +53,7 @@ def do_set_trap_table(call: Call) -> Result:
         return 0
     entries: list[list[int]] = []
     try:
-        for _ in range(_ENTRIES_PER_SLICE):
+        for _ in range(_ENTRIES_PER_PORTION):
             trap = call.read(va, trap_info)
             if trap.address == 0:
                 return 0

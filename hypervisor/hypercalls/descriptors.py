@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hypervisor.hypercalls.call import Call, Result
-from hypervisor.mm.descriptor_rules import FIRST_RESERVED_GDT_ENTRY
+from hypervisor.public.arch_x86.xen import FIRST_RESERVED_GDT_ENTRY
 from hypervisor.public.errno import Errno, XenError
 
 

@@ -1,7 +1,7 @@
 """From a request to its answer: the table look-up, the one place where an error becomes -errno, and continuations.
 
-A continuation is a call that used up its slice's budget: it waits in `hv.continuations` and goes on after the others' requests.
-Killing its domain between two slices drops it (Q5).
+A continuation is a call that used up its portion's budget: it waits in `hv.continuations` and goes on after the others' requests.
+Killing its domain between two portions drops it (Q5).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Dispatcher:
         return bool(self.hv.continuations)
 
     def go_on(self) -> None:
-        """One slice of the continuation that has waited longest."""
+        """One portion of the continuation that has waited longest."""
         call = self.hv.continuations.popleft()
         assert isinstance(call, Call)
         if call.domain.life is Life.ALIVE and call.vcpu.waiting_seq is not None:
@@ -57,7 +57,7 @@ def hypercall_name(nr: int) -> str:
 
 
 def perform(call: Call) -> Result:
-    """Run one slice of a hypercall. Whatever happens, the hypervisor's state is consistent afterwards (H3)."""
+    """Run one portion of a hypercall. Whatever happens, the hypervisor's state is consistent afterwards (H3)."""
     hv = call.hv
     handler = HYPERCALLS.get(call.nr)
     if handler is None:

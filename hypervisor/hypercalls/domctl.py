@@ -90,7 +90,7 @@ def _limit(asked: int, default: int, most: int) -> int:
 
 
 def do_destroydomain(call: Call, _op: xen_domctl, target: Domain) -> Result:
-    """Goes on in slices until the domain's memory is taken apart; what its process still holds follows (K2, K4)."""
+    """Goes on in portions until the domain's memory is taken apart; what its process still holds follows (K2, K4)."""
     if target is call.domain:
         raise XenError(Errno.EINVAL, "K1: a domain cannot destroy itself")
     begin_destroy(call.hv, target)
@@ -201,11 +201,11 @@ def do_get_address_size(call: Call, op: xen_domctl, target: Domain) -> Result:
 def do_hypercall_init(call: Call, op: xen_domctl, target: Domain) -> Result:
     """Fill a frame of the domain with hypercall stubs: `mov eax, nr; syscall; ret`, 32 bytes each (X5's rule for the frame)."""
     mfn = Mfn(op.u.hypercall_init.gmfn)
-    call.hv.mmu.get_page_and_type(mfn, target.domid, PGT.writable_page)
+    call.hv.mmu.types.get_page_and_type(mfn, target.domid, PGT.writable_page)
     try:
         call.hv.memory.write(mfn << 12, hypercall_page())
     finally:
-        call.hv.mmu.put_page_and_type(mfn)
+        call.hv.mmu.types.put_page_and_type(mfn)
     return 0
 
 

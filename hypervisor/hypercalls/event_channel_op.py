@@ -167,7 +167,7 @@ def do_unmask(call: Call, arg: int) -> int:
 
 
 def do_reset(call: Call, arg: int) -> int | Continue:
-    """Close all ports of oneself, or of a domain paused by its toolstack (E10); in slices (XSA-344)."""
+    """Close all ports of oneself, or of a domain paused by its toolstack (E10); in portions (XSA-344)."""
     target = call.target(call.read(arg, evtchn_reset).dom)
     call.require_privilege_over(target)
     if target is not call.domain and not target.tool_pauses:
@@ -197,8 +197,8 @@ def do_init_control(call: Call, arg: int) -> int:
     if control.offset & 7 or control.offset > PAGE_SIZE - evtchn_fifo_control_block.sizeof:
         raise XenError(Errno.EINVAL, f"a control block at offset {control.offset:#x}")
     mfn = Mfn(control.control_gfn)
-    call.hv.mmu.get_page(mfn, call.domain.domid)
-    call.hv.mmu.put_page(mfn)
+    call.hv.mmu.frames.get_page(mfn, call.domain.domid)
+    call.hv.mmu.frames.put_page(mfn)
     return do_fifo(call, arg)
 
 

@@ -24,6 +24,7 @@ from hypervisor.public.memory import (
 )
 
 MEMOP_EXTENT_SHIFT: Final = 6
+"""Where in memory_op's command its continuation keeps the number of extents done."""
 _CMD_MASK: Final = (1 << MEMOP_EXTENT_SHIFT) - 1
 MAX_EXTENTS: Final = 0xFFFF_FFFF >> MEMOP_EXTENT_SHIFT
 """More could not be encoded in a continuation."""
@@ -128,7 +129,7 @@ def go_through(
     one: Callable[[Extents, int], None],
     many: Callable[[Extents, int], int] = none_at_once,
 ) -> Result:
-    """Do `many` or `one` for the extents from `start` on until one is refused or the slice ends. The extents done."""
+    """Do `many` or `one` for the extents from `start` on until one is refused or the portion ends. The extents done."""
     done = start
     try:
         extents = checked(call, call.read(arg, xen_memory_reservation), start)

@@ -12,6 +12,7 @@ from typing import Final
 
 from hypervisor.hypercalls import memory_exchange, memory_lists, memory_maps
 from hypervisor.hypercalls.call import Call, Result
+from hypervisor.hypercalls.memory_lists import MEMOP_EXTENT_SHIFT
 from hypervisor.hypercalls.memory_subject import subject
 from hypervisor.mm.layout import NR_FRAMES
 from hypervisor.public.errno import Errno, XenError
@@ -48,7 +49,6 @@ from hypervisor.public.memory import (
 )
 from hypervisor.public.xen import shared_info
 
-MEMOP_EXTENT_SHIFT: Final = 6
 _CMD_MASK: Final = (1 << MEMOP_EXTENT_SHIFT) - 1
 
 
@@ -80,7 +80,7 @@ def maximum_gpfn(call: Call, arg: int, start: int) -> Result:
     """The largest PFN, as the guest itself says in its shared_info."""
     domain = subject(call, call.read(arg, xen_memory_domain).domid)
     at = (domain.shared_info << 12) + shared_info.offsetof("arch.max_pfn")
-    return max(call.hv.mmu.live.read_word(at), 1) - 1
+    return max(call.hv.mmu.contents.read_word(at), 1) - 1
 
 
 def add_to_physmap(call: Call, arg: int, start: int) -> Result:

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from typing import Final
 
 from hypervisor.hypercalls.call import Call, Result
-from hypervisor.hypercalls.mmu_batches import run_batch
+from hypervisor.hypercalls.mmu_batches import Batch, begin
 from hypervisor.hypercalls.vcpu_mask import read_vcpu_mask
 from hypervisor.machine.paging import is_canonical
-from hypervisor.mm.budget import COST_OF_UPDATE, Restart, Slice
+from hypervisor.mm.budget import COST_OF_UPDATE, Portion, Restart
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.layout import addr_ok
-from hypervisor.mm.mmu_update import Progress
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import DomId
 from hypervisor.public.xen import (
@@ -40,39 +39,42 @@ from hypervisor.public.xen import (
 )
 
 _SIZE: Final = mmuext_op.sizeof
-Operation = Callable[[Call, mmuext_op, DomainMemory, Slice], None]
+Operation = Callable[[Call, mmuext_op, DomainMemory, Portion], None]
 
 
 def do_mmuext_op(call: Call) -> Result:
     """(ops, count, done, foreigndom): see mmu_batches. XenError: of the first operation refused."""
-    return run_batch(call, _SIZE, perform)
+    batch = begin(call, _SIZE)
+    if not batch.ended:
+        perform_operations(batch)
+    return batch.answer()
 
 
-def perform(call: Call, ops: int, count: int, foreigndom: int, s: Slice) -> Progress:
-    pg_owner = owner_of(call, foreigndom)
-    progress = Progress()
+def perform_operations(batch: Batch) -> None:
+    """Operations in order until one is refused, the budget is used up, or all are done. XenError: see `owner_of`."""
+    call, portion, progress = batch.call, batch.portion, batch.progress
+    pg_owner = owner_of(call, batch.foreigndom)
     try:
-        while progress.done < count:
-            if s.vcpu.old_table is not None or (progress.done and s.budget.exhausted):
+        while progress.done < batch.count:
+            if portion.vcpu.old_table is not None or (progress.done and portion.budget.exhausted):
                 raise Restart
-            op = call.read(ops + progress.done * _SIZE, mmuext_op)
+            op = call.read(batch.requests + progress.done * _SIZE, mmuext_op)
             operation = OPERATIONS.get(op.cmd)
             if operation is None:
                 raise XenError(Errno.ENOSYS, f"X7: mmuext_op {op.cmd}")
-            s.budget.spend(COST_OF_UPDATE)
-            operation(call, op, pg_owner, s)
+            portion.budget.spend(COST_OF_UPDATE)
+            operation(call, op, pg_owner, portion)
             progress.done += 1
     except Restart:
         progress.restart = True
     except XenError as refusal:
         progress.error = refusal
-    return progress
 
 
 def owner_of(call: Call, foreigndom: int) -> DomainMemory:
     """The domain whose frames the operations name. XenError: ESRCH (U1), EINVAL (not a guest), EPERM (U2)."""
     caller = call.domain.mem
-    domid = call.hv.mmu.mmu_update.pg_owner(caller, foreigndom)
+    domid = call.hv.mmu.update_requests.pg_owner(caller, foreigndom)
     pg_owner = call.hv.mmu.domains.get(DomId(domid))
     if pg_owner is None:
         raise XenError(Errno.EINVAL, f"U1: domain {domid} has no page tables")
@@ -87,36 +89,36 @@ def require_self(call: Call, pg_owner: DomainMemory) -> None:
         raise XenError(Errno.EPERM, f"X7: d{call.domain.domid} acts on d{pg_owner.domid}'s vCPU")
 
 
-def pin_table(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
-    call.hv.mmu.pins.pin(op.arg1.mfn, op.cmd - MMUEXT_PIN_L1_TABLE + 1, pg_owner, s)
+def pin_table(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
+    call.hv.mmu.pins.pin(op.arg1.mfn, op.cmd - MMUEXT_PIN_L1_TABLE + 1, pg_owner, portion)
 
 
-def unpin_table(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
-    call.hv.mmu.pins.unpin(op.arg1.mfn, pg_owner, s)
+def unpin_table(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
+    call.hv.mmu.pins.unpin(op.arg1.mfn, pg_owner, portion)
 
 
-def new_baseptr(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+def new_baseptr(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
     require_self(call, pg_owner)
-    call.hv.mmu.bases.new_baseptr(s.vcpu, op.arg1.mfn, s)
+    call.hv.mmu.bases.new_baseptr(portion.vcpu, op.arg1.mfn, portion)
 
 
-def new_user_baseptr(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+def new_user_baseptr(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
     require_self(call, pg_owner)
-    call.hv.mmu.bases.new_user_baseptr(s.vcpu, op.arg1.mfn, s)
+    call.hv.mmu.bases.new_user_baseptr(portion.vcpu, op.arg1.mfn, portion)
 
 
-def tlb_flush_local(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+def tlb_flush_local(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
     require_self(call, pg_owner)
-    s.vcpu.cpu.flush_tlb()
+    portion.vcpu.cpu.flush_tlb()
 
 
-def invlpg_local(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+def invlpg_local(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
     require_self(call, pg_owner)
     if is_canonical(op.arg1.linear_addr):
-        s.vcpu.cpu.invlpg(op.arg1.linear_addr)
+        portion.vcpu.cpu.invlpg(op.arg1.linear_addr)
 
 
-def on_masked_vcpus(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+def on_masked_vcpus(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
     require_self(call, pg_owner)
     try:
         vcpus = read_vcpu_mask(call, op.arg2.vcpumask)
@@ -129,39 +131,39 @@ def on_masked_vcpus(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice)
             v.cpu.invlpg(op.arg1.linear_addr)
 
 
-def tlb_flush_all(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+def tlb_flush_all(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
     require_self(call, pg_owner)
     call.hv.mmu.types.flush(pg_owner)
 
 
-def invlpg_all(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+def invlpg_all(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
     require_self(call, pg_owner)
     if addr_ok(op.arg1.linear_addr):
         for v in pg_owner.vcpus:
             v.cpu.invlpg(op.arg1.linear_addr)
 
 
-def flush_cache(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+def flush_cache(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
     """Caches here are coherent; what counts is who may (X7): those with device memory, that is the control domain."""
     require_self(call, pg_owner)
     if not pg_owner.privileged:
         raise XenError(Errno.EACCES, f"X7: d{pg_owner.domid} may not flush caches")
 
 
-def set_ldt(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+def set_ldt(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
     require_self(call, pg_owner)
-    call.hv.mmu.descriptors.set_ldt(s.vcpu, op.arg1.linear_addr, op.arg2.nr_ents)
+    call.hv.mmu.descriptors.set_ldt(portion.vcpu, op.arg1.linear_addr, op.arg2.nr_ents)
 
 
-def clear_page(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+def clear_page(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
     call.hv.mmu.pins.clear_page(op.arg1.mfn, pg_owner.domid)
 
 
-def copy_page(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+def copy_page(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
     call.hv.mmu.pins.copy_page(op.arg1.mfn, op.arg2.src_mfn, pg_owner.domid)
 
 
-def refuse_superpage(call: Call, op: mmuext_op, pg_owner: DomainMemory, s: Slice) -> None:
+def refuse_superpage(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
     raise XenError(Errno.EOPNOTSUPP, "X7: superpages are not supported")
 
 

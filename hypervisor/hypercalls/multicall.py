@@ -26,14 +26,14 @@ LOCAL_HYPERCALLS: Final = frozenset(
     )
 )
 """Hypercalls on one vCPU's registers alone. iret is one too, and ends the multicall (XSA-213)."""
-ENTRIES_PER_SLICE: Final = 64
+ENTRIES_PER_PORTION: Final = 64
 MAX_EFFECTS: Final = 4096
 """Effects that one multicall may gather. They are sent together at its end, so entries beyond them are refused (E2BIG)."""
 
 
 @dataclass(frozen=True)
 class _Inner:
-    """The continuation of the entry that used up its slice."""
+    """The continuation of the entry that used up its portion."""
 
     args: tuple[int, int, int, int, int]
     state: object
@@ -47,7 +47,7 @@ def do_multicall(call: Call) -> Result:
     layout = call.abi.layout(multicall_entry)
     size = layout.sizeof
     inner = call.state if isinstance(call.state, _Inner) else None
-    for done in range(min(count, ENTRIES_PER_SLICE)):
+    for done in range(min(count, ENTRIES_PER_PORTION)):
         if call.budget.exhausted and done:
             return Continue((va, count - done, 0, 0, 0))
         entry, result_at = call.read(va, multicall_entry), va + layout.offsetof("result")
@@ -68,7 +68,7 @@ def do_multicall(call: Call) -> Result:
         else:
             call.effects.append(_local(entry, result_at))
         va += size
-    left = count - min(count, ENTRIES_PER_SLICE)
+    left = count - min(count, ENTRIES_PER_PORTION)
     return Continue((va, left, 0, 0, 0)) if left else 0
 
 

@@ -26,7 +26,7 @@ def do_update_va_mapping(call: Call) -> Result:
 def do_update_va_mapping_otherdomain(call: Call) -> Result:
     """(va, value, flags, domid): the frame is that domain's, which the caller must control (U8)."""
     va, value, flags, domid = call.args[:4]
-    pg_owner = call.hv.mmu.mmu_update.pg_owner(call.domain.mem, domid & 0xFFFF)
+    pg_owner = call.hv.mmu.update_requests.pg_owner(call.domain.mem, domid & 0xFFFF)
     if not call.domain.mem.controls(pg_owner):
         raise XenError(Errno.EPERM, f"U8: d{call.domain.domid} does not control d{pg_owner}")
     return update(call, va, value, flags, pg_owner)

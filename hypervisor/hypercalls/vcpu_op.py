@@ -101,7 +101,7 @@ def do_register_vcpu_info(call: Call, vcpu: Vcpu, arg: int) -> Result:
     if vcpu is not call.vcpu and vcpu.up:
         raise XenError(Errno.EINVAL, "D7: the vCPU runs")
     mfn = Mfn(info.mfn)
-    call.hv.mmu.get_page_and_type(mfn, call.domain.domid, PGT.writable_page)
+    call.hv.mmu.types.get_page_and_type(mfn, call.domain.domid, PGT.writable_page)
     vcpu.info_frame = mfn
     vcpu.effects.append([Effect.VCPU_INFO, mfn, info.offset])
     return 0

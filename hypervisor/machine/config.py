@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+MACHINE_OVERHEAD: Final = 64
+"""MiB of a machine beside its guests': Dom0, Xen's own tables, and what each domain takes besides its memory."""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ a new frame of the new owner.
 import numpy as np
 import numpy.typing as npt
 
+from hypervisor.mm.contents import Contents
 from hypervisor.mm.domain_memory import DomainMemory, OnExtent
 from hypervisor.mm.extents import MachineSpace
 from hypervisor.mm.frame_table import ALLOCATED, IN_TRANSIT, NO_OWNER, VALIDATED, WRITABLE, XEN, FrameTable
 from hypervisor.mm.layout import EXTENT_FRAMES
-from hypervisor.mm.live import Live
 from hypervisor.mm.m2p import M2P
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import DomId, Mfn
@@ -23,7 +23,7 @@ class Allocator:
     def __init__(
         self,
         frames: FrameTable,
-        live: Live,
+        contents: Contents,
         m2p: M2P,
         space: MachineSpace,
         domains: dict[DomId, DomainMemory],
@@ -31,7 +31,7 @@ class Allocator:
         on_extent: OnExtent,
     ) -> None:
         self.frames = frames
-        self.live = live
+        self.contents = contents
         self.m2p = m2p
         self.space = space
         self.domains = domains
@@ -39,6 +39,11 @@ class Allocator:
         self.used_frames = 0
         self.on_extent = on_extent
         frames.release = self._release
+
+    @property
+    def free_frames(self) -> int:
+        """Frames of the quota that nobody has."""
+        return self.quota_frames - self.used_frames
 
     def alloc_page(self, d: DomainMemory) -> Mfn:
         """A zeroed frame of `d`: refs 1, ALLOCATED, counted in tot_pages. XenError(ENOMEM)."""
@@ -80,7 +85,7 @@ class Allocator:
             assert first is not None  # a whole extent has just become free
         for mfn in range(first, first + nr):
             if extents.clean(mfn):
-                self.live.clear(mfn)
+                self.contents.clear(mfn)
             self.frames.owner[mfn] = IN_TRANSIT
         self.used_frames += nr
         return Mfn(first)
@@ -146,7 +151,7 @@ class Allocator:
     def assign_copy(self, mfn: int, source: DomainMemory, to: DomainMemory) -> Mfn:
         """The content of a stolen frame in a new frame of `to`; the old one is free then. XenError(ENOMEM)."""
         new = self.alloc_page(to)
-        self.live.copy(new, mfn)
+        self.contents.copy(new, mfn)
         self.untake(source, mfn)
         return new
 

@@ -5,11 +5,12 @@ vCPU's old_table. Source: Xen arch/x86/mm.c, new_guest_cr3.
 """
 
 from hypervisor.mm import xen_slots
-from hypervisor.mm.budget import Restart, Slice
+from hypervisor.mm.budget import Budget, Portion, Restart
 from hypervisor.mm.descriptors import Descriptors
 from hypervisor.mm.domain_memory import VcpuMemory
 from hypervisor.mm.frame_table import L4
 from hypervisor.mm.page_types import PageTypes
+from hypervisor.public.errno import XenError
 from hypervisor.public.types import Mfn
 
 
@@ -20,47 +21,63 @@ class BasePointers:
         self.types = types
         self.descriptors = descriptors
 
-    def new_baseptr(self, v: VcpuMemory, mfn: int, s: Slice) -> None:
+    def new_baseptr(self, v: VcpuMemory, mfn: int, portion: Portion) -> None:
         """Run on another L4 (X3). XenError: nothing changed. Restart: ask again; the same value is a no-op then."""
         if v.cr3 != mfn:
-            self.types.get_page_and_type(mfn, v.domain.domid, L4, s)
+            self.types.get_page_and_type(mfn, v.domain.domid, L4, portion)
             self.descriptors.drop_ldt_pages(v)
             if not v.domain.m2p_strict:
-                xen_slots.show_m2p(self.types, mfn, shown=True)
+                xen_slots.show_m2p(self.types.tables, mfn, shown=True)
             old, v.cr3 = v.cr3, Mfn(mfn)
-            self._drop(old, s)
+            self._drop(old, portion)
         v.walks.clear()
         v.cpu.load_cr3(Mfn(mfn))
 
-    def new_user_baseptr(self, v: VcpuMemory, mfn: int, s: Slice) -> None:
+    def new_user_baseptr(self, v: VcpuMemory, mfn: int, portion: Portion) -> None:
         """The L4 for user mode; 0: none (X4). XenError, Restart as in new_baseptr."""
         new = Mfn(mfn) if mfn else None
         if v.user_cr3 == new:
             return
         if new is not None:
-            self.types.get_page_and_type(new, v.domain.domid, L4, s)
+            self.types.get_page_and_type(new, v.domain.domid, L4, portion)
             if v.domain.m2p_strict:
-                xen_slots.show_m2p(self.types, new, shown=False)
+                xen_slots.show_m2p(self.types.tables, new, shown=False)
         old, v.user_cr3 = v.user_cr3, new
         v.cpu.load_user_cr3(new)
-        self._drop(old, s)
+        self._drop(old, portion)
 
-    def drop_both(self, v: VcpuMemory, s: Slice) -> None:
+    def set_base_pointers(self, v: VcpuMemory, l4: int, user_l4: int, budget: Budget) -> None:
+        """The first CR3s of a vCPU that does not run yet; 0: no user table (D6). Restart: ask again.
+
+        XenError: neither is its own. What had been taken goes with the vCPU's next operation, or its end.
+        """
+        portion = Portion(v, budget)
+        self.types.finish_old_table(portion)
+        self.new_baseptr(v, l4, portion)
+        try:
+            self.new_user_baseptr(v, user_l4, portion)
+        except XenError:
+            if v.old_table is None and v.cr3 is not None:
+                self.types.park(v, v.cr3, partial=False)
+                v.cr3 = None
+            raise
+
+    def drop_both(self, v: VcpuMemory, portion: Portion) -> None:
         """The vCPU will not run again (K2). Restart: not yet done."""
-        self.types.finish_old_table(s)
+        self.types.finish_old_table(portion)
         old, v.cr3 = v.cr3, None
-        self._drop(old, s)
-        self.types.finish_old_table(s)
+        self._drop(old, portion)
+        self.types.finish_old_table(portion)
         old, v.user_cr3 = v.user_cr3, None
-        self._drop(old, s)
-        self.types.finish_old_table(s)
+        self._drop(old, portion)
+        self.types.finish_old_table(portion)
 
-    def _drop(self, mfn: Mfn | None, s: Slice) -> None:
+    def _drop(self, mfn: Mfn | None, portion: Portion) -> None:
         """Drop the references of a former base; what is left of it parks, and Restart is raised."""
         if mfn is None:
             return
         try:
-            self.types.put_page_and_type(mfn, s)
+            self.types.put_page_and_type(mfn, portion)
         except Restart:
-            self.types.park(s.vcpu, mfn, partial=True)
+            self.types.park(portion.vcpu, mfn, partial=True)
             raise

@@ -1,15 +1,18 @@
 """How much work one dispatch of a hypercall may do before others get their turn (Q4).
 
-A budget counts work in the unit of what is cheapest: one entry of an L1 table that is checked as a whole, about half
-a microsecond. What is done one by one costs more of them. Whoever runs out leaves its state resumable and raises `Restart`;
-the hypercall layer turns that into a continuation. `Restart` is never seen by a guest.
+Work is done in portions. A portion ends when its budget is used up: whoever notices leaves its state resumable and
+raises `Restart`, which the hypercall layer turns into a continuation; a guest never sees it. Xen calls this
+preemption: hypercall_preempt_check and -ERESTART. (A *slice* is something else: a vCPU's time on a CPU, sched/slices.py.)
+
+A budget counts in the unit of what is cheapest: one entry of an L1 table that is checked as a whole, about half a
+microsecond. What is done one by one costs more of them.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from hypervisor.mm.domain_memory import VcpuMemory
+from hypervisor.mm.domain_memory import VcpuMemory
+from hypervisor.public.errno import XenError
 
 DEFAULT_ENTRIES: Final = 8192
 """Some milliseconds of work."""
@@ -28,7 +31,7 @@ class Restart(Exception):
 
 
 class Budget:
-    """The work that may still be done in this slice."""
+    """The work that may still be done in this portion."""
 
     __slots__ = ("left",)
 
@@ -36,11 +39,12 @@ class Budget:
         self.left = entries
 
     def spend(self, entries: int = 1) -> None:
-        """Account for work already done; never refuses, so that each slice makes progress."""
+        """Account for work already done; never refuses, so that each portion makes progress."""
         self.left -= entries
 
     @property
     def exhausted(self) -> bool:
+        """Nothing is left: stop at the next point where the state is resumable."""
         return self.left <= 0
 
     def check(self) -> None:
@@ -50,8 +54,17 @@ class Budget:
 
 
 @dataclass(slots=True)
-class Slice:
+class Portion:
     """Whose hypercall works on tables, and how much of it may happen now. Unfinished drops park on the vCPU."""
 
-    vcpu: "VcpuMemory"
+    vcpu: VcpuMemory
     budget: Budget
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a list of requests got in one portion: how many are done, the refusal that ended it, whether to ask again."""
+
+    done: int = 0
+    error: XenError | None = None
+    restart: bool = False

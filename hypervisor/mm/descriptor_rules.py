@@ -14,8 +14,9 @@ from typing import Final
 
 import numpy as np
 
-from hypervisor.mm.layout import NR_GDT_FRAMES
-from hypervisor.mm.live import Entries
+from hypervisor.mm.contents import Entries
+from hypervisor.public.arch_x86.xen import FIRST_RESERVED_GDT_ENTRY
+from hypervisor.public.arch_x86.xen_x86_64 import FLAT_KERNEL_CS
 from hypervisor.public.errno import Errno, XenError
 
 _P: Final = 1 << 47
@@ -27,8 +28,6 @@ _GATE_RESERVED: Final = 0xFF << 32
 _GATE_SELECTOR: Final = 0xFFFF << 16
 
 GUEST_KERNEL_RPL: Final = 3
-FLAT_KERNEL_CS: Final = 0xE033
-FIRST_RESERVED_GDT_ENTRY: Final = NR_GDT_FRAMES * 512
 
 
 def checked(descriptor: int) -> int:

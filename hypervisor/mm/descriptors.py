@@ -4,20 +4,18 @@ The GDT's frames are named by the guest and all taken at once; the LDT is named 
 taken when the CPU first touches it. While a frame is in use it is mapped writable nowhere (F4).
 """
 
-from typing import Final
-
+from hypervisor.machine.descriptor_window import LDT_FIRST_PAGE, MAX_LDT_ENTRIES
 from hypervisor.machine.paging import PAGE_PRESENT, pte_mfn
 from hypervisor.mm import xen_slots
-from hypervisor.mm.descriptor_rules import FIRST_RESERVED_GDT_ENTRY, checked
+from hypervisor.mm.descriptor_rules import checked
 from hypervisor.mm.domain_memory import VcpuMemory
 from hypervisor.mm.frame_table import SEG_DESC, WRITABLE
-from hypervisor.mm.layout import LDT_FIRST_PAGE, addr_ok
+from hypervisor.mm.layout import addr_ok
 from hypervisor.mm.page_types import PageTypes
 from hypervisor.mm.walk import Walker
+from hypervisor.public.arch_x86.xen import FIRST_RESERVED_GDT_ENTRY
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import Mfn
-
-MAX_LDT_ENTRIES: Final = 8192
 
 
 class Descriptors:
@@ -52,13 +50,13 @@ class Descriptors:
         window = v.domain.window
         for page, mfn in enumerate(old):
             if window is not None:
-                xen_slots.clear_page(self.types.live, window, v.vcpu_id, page)
+                xen_slots.clear_page(self.types.contents, window, v.vcpu_id, page)
             self.types.put_page_and_type(mfn)
 
     def _show_gdt(self, v: VcpuMemory) -> None:
         if v.domain.window is not None:
             for page, mfn in enumerate(v.gdt_frames):
-                xen_slots.map_page(self.types.live, v.domain.window, v.vcpu_id, page, mfn)
+                xen_slots.map_page(self.types.contents, v.domain.window, v.vcpu_id, page, mfn)
 
     def update_descriptor(self, v: VcpuMemory, maddr: int, descriptor: int) -> None:
         """Write one checked descriptor into a frame of the caller's own (D3). XenError(EINVAL)."""
@@ -69,7 +67,7 @@ class Descriptors:
         types.frames.get_page(mfn, v.domain.domid)
         try:
             types.get_type(mfn, SEG_DESC if types.frames.type[mfn] == SEG_DESC else WRITABLE)
-            types.live.write_word(maddr, descriptor)
+            types.contents.write_word(maddr, descriptor)
             types.put_type(mfn)
         finally:
             types.frames.put_page(mfn)
@@ -92,7 +90,7 @@ class Descriptors:
         old, v.ldt_frames = v.ldt_frames, {}
         for page, mfn in old.items():
             if v.domain.window is not None:
-                xen_slots.clear_page(self.types.live, v.domain.window, v.vcpu_id, LDT_FIRST_PAGE + page)
+                xen_slots.clear_page(self.types.contents, v.domain.window, v.vcpu_id, LDT_FIRST_PAGE + page)
             self.types.put_page_and_type(mfn)
         return bool(old)
 
@@ -118,5 +116,5 @@ class Descriptors:
             return False
         v.ldt_frames[page] = mfn
         if v.domain.window is not None:
-            xen_slots.map_page(self.types.live, v.domain.window, v.vcpu_id, LDT_FIRST_PAGE + page, mfn)
+            xen_slots.map_page(self.types.contents, v.domain.window, v.vcpu_id, LDT_FIRST_PAGE + page, mfn)
         return True

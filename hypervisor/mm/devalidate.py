@@ -3,19 +3,15 @@
 Entries go from the last to the first, so that at each stop [0, n) still hold references (Q1).
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from hypervisor.machine.paging import PAGE_PRESENT, pte_mfn
-from hypervisor.mm.budget import COST_OF_L1, COST_OF_UPPER_ENTRY, Restart, Slice
+from hypervisor.mm.budget import COST_OF_L1, COST_OF_UPPER_ENTRY, Portion, Restart
 from hypervisor.mm.entries import Named, bits_of, named_by
 from hypervisor.mm.frame_table import L1, L4
 from hypervisor.mm.layout import ENTRIES, ROOT_PAGETABLE_FIRST_XEN_SLOT, ROOT_PAGETABLE_LAST_XEN_SLOT
 from hypervisor.mm.tables import Table
-
-if TYPE_CHECKING:
-    from hypervisor.mm.page_types import PageTypes
+from hypervisor.mm.type_references import TypeReferences
 
 
 def present_slots(table: Table, level: int, start: int = 0) -> list[int]:
@@ -27,27 +23,27 @@ def present_slots(table: Table, level: int, start: int = 0) -> list[int]:
     return found
 
 
-def demote(types: "PageTypes", mfn: int, s: Slice | None, *, resumed: bool) -> None:
+def demote(types: TypeReferences, mfn: int, portion: Portion | None, *, resumed: bool) -> None:
     """Drop the references that the table's entries hold. Restart: the rest is recorded as in Q1."""
     frames = types.frames
     if not resumed:
         frames.nr_validated[mfn], frames.partial_set[mfn] = ENTRIES, 0
     if frames.type[mfn] == L1:
         demote_l1(types, mfn)
-        if s is not None:
-            s.budget.spend(COST_OF_L1)
+        if portion is not None:
+            portion.budget.spend(COST_OF_L1)
     else:
-        assert s is not None  # whoever drops L2…L4 can be restarted
-        demote_upper(types, mfn, s)
+        assert portion is not None  # whoever drops L2…L4 can be restarted
+        demote_upper(types, mfn, portion)
 
 
-def demote_l1(types: "PageTypes", mfn: int) -> None:
+def demote_l1(types: TypeReferences, mfn: int) -> None:
     """All of an L1 table's references at once."""
     entries = types.tables[mfn].entries
     drop_l1es(types, named_by(entries, bits_of(entries)))
 
 
-def drop_l1es(types: "PageTypes", named: Named) -> None:
+def drop_l1es(types: TypeReferences, named: Named) -> None:
     """Drop one writable type reference for each of the writable ones, then one general one for each."""
     frames, mfns, writable = types.frames, named.mfns, named.writable
     if len(writable):
@@ -64,7 +60,7 @@ def drop_l1es(types: "PageTypes", named: Named) -> None:
 _ONE = np.uint32(1)
 
 
-def demote_upper(types: "PageTypes", mfn: int, s: Slice) -> None:
+def demote_upper(types: TypeReferences, mfn: int, portion: Portion) -> None:
     frames = types.frames
     table = types.tables[mfn]
     level = frames.type[mfn]
@@ -72,22 +68,22 @@ def demote_upper(types: "PageTypes", mfn: int, s: Slice) -> None:
     last = frames.nr_validated[mfn] - (0 if partial_set else 1)
     slots = [i for i in present_slots(table, level) if i <= last]
     for at, i in enumerate(reversed(slots)):
-        if at and s.budget.exhausted:
+        if at and portion.budget.exhausted:
             frames.nr_validated[mfn], frames.partial_set[mfn] = i + 1, 0
             raise Restart
-        s.budget.spend(COST_OF_UPPER_ENTRY)
+        portion.budget.spend(COST_OF_UPPER_ENTRY)
         try:
-            put_page_from_upper(types, table.words[i], mfn, s, partial_set=partial_set and i == last)
+            put_page_from_upper(types, table.words[i], mfn, portion, partial_set=partial_set and i == last)
         except Restart:
             frames.nr_validated[mfn], frames.partial_set[mfn] = i, 1
             raise
 
 
 def put_page_from_upper(
-    types: "PageTypes", entry: int, parent: int, s: Slice, *, partial_set: bool = False
+    types: TypeReferences, entry: int, parent: int, portion: Portion, *, partial_set: bool = False
 ) -> None:
     """Drop what a recorded L2…L4 entry holds; a self-reference holds nothing (P11). Restart: the general one stays."""
     mfn = pte_mfn(entry)
     if entry & PAGE_PRESENT and mfn != parent:
-        types.put_type(mfn, s, partial_set=partial_set, parent=parent)
+        types.put_type(mfn, portion, partial_set=partial_set, parent=parent)
         types.frames.put_page(mfn)

@@ -1,15 +1,19 @@
-"""What memory management knows of a domain and of each of its vCPUs. Plain state; `Mmu` acts on it."""
+"""What memory management knows of a domain and of each of its vCPUs: plain state, on which the other files act.
+
+DomainMemory ── extents       its frames' places in the machine, and which of them are free
+    │        ── window        page tables of Xen's that show its vCPUs' descriptor tables
+    └ vcpus: VcpuMemory       CR3s, GDT, LDT; a table that is still to be dropped; remembered walks
+                 └ cpu        what is told to the CPU that runs it
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import NamedTuple, Protocol
 
+from hypervisor.mm.extents import Extents
 from hypervisor.public.types import DomId, Mfn
-
-if TYPE_CHECKING:
-    from hypervisor.mm.extents import Extents
-    from hypervisor.mm.walk import Walked
-    from hypervisor.mm.xen_slots import Window
 
 
 class CpuPort(Protocol):
@@ -36,12 +40,34 @@ class NoCpu:
     def flush_code(self, mfn: Mfn) -> None: ...
 
 
+class Walked(NamedTuple):
+    """Where a walk down to L1 ended: the table's number, its recorded entries, and the rights of the levels above."""
+
+    l1: Mfn
+    words: memoryview[int]
+    rights: int
+    """RW and US if all entries above L1 have them."""
+
+
+@dataclass
+class Window:
+    """The page tables of a domain's per-domain window (xen_slots.py): XEN frames of its own memfd."""
+
+    l3: Mfn
+    l2: Mfn
+    l1s: list[Mfn] = field(default_factory=list)
+
+    def frames(self) -> list[Mfn]:
+        """All of them, the L3 first."""
+        return [self.l3, self.l2, *self.l1s]
+
+
 @dataclass(eq=False)
 class VcpuMemory:
     """One vCPU: the frames it holds references on, and its remembered walks."""
 
     vcpu_id: int
-    domain: "DomainMemory"
+    domain: DomainMemory
     cpu: CpuPort = field(default_factory=NoCpu)
     cr3: Mfn | None = None
     user_cr3: Mfn | None = None
@@ -52,11 +78,11 @@ class VcpuMemory:
     ldt_frames: dict[int, Mfn] = field(default_factory=dict)
     """LDT page index -> frame, promoted at first use (X6)."""
     old_table: Mfn | None = None
-    """A table whose last reference could not be dropped in one slice (U9)."""
+    """A table whose last reference could not be dropped in one portion (U9)."""
     old_table_partial: bool = False
     old_table_parent: int | None = None
     """The table whose entry named it (P11)."""
-    walks: dict[int, "Walked"] = field(default_factory=dict)
+    walks: dict[int, Walked] = field(default_factory=dict)
     """Remembered walks down to the L1 table, by va >> 21."""
     walks_generation: int = -1
     """Tables.generation they are good for (T3)."""
@@ -68,13 +94,13 @@ class DomainMemory:
 
     domid: DomId
     max_pages: int
-    extents: "Extents"
+    extents: Extents
     privileged: bool = False
     dying: bool = False
     tot_pages: int = 0
     """Frames with this owner, without XEN frames (M1)."""
     vcpus: list[VcpuMemory] = field(default_factory=list)
-    window: "Window | None" = None
+    window: Window | None = None
     """Page tables of the per-domain window (L4 slot 260)."""
     m2p_strict: bool = False
     """VMASST_TYPE_m2p_strict: user page tables do not show the M2P."""

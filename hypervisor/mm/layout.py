@@ -11,14 +11,19 @@ Machine frames
 
 Virtual addresses (x86-64 PV, Xen arch/x86/include/asm/config.h)
     0xffff800000000000  L4 slot 256: M2P array, guest-readable
-    0xffff820000000000  L4 slot 260: per-domain window: per vCPU 16 GDT pages, then 16 LDT pages
+    0xffff820000000000  L4 slot 260: per-domain window (machine/descriptor_window.py)
     0xffff880000000000  L4 slot 272 and up: the guest's
 """
 
 from typing import Final
 
-PAGE_SHIFT: Final = 12
-PAGE_SIZE: Final = 4096
+from hypervisor.public.arch_x86.xen_x86_64 import (
+    HYPERVISOR_VIRT_END,
+    HYPERVISOR_VIRT_START,
+    MACH2PHYS_VIRT_START,
+)
+from hypervisor.public.types import PAGE_SIZE
+
 ENTRIES: Final = 512
 """Entries in a page table of any level."""
 
@@ -30,7 +35,6 @@ EXTENT_FRAMES: Final = 1024
 M2P_L3_MFN: Final = 1
 M2P_L2_MFN: Final = 2
 XEN_GDT_MFN: Final = 3
-NR_XEN_GDT_FRAMES: Final = 2
 ZERO_MFN: Final = 5
 M2P_MFN: Final = EXTENT_FRAMES
 M2P_FRAMES: Final = NR_FRAMES * 8 // PAGE_SIZE
@@ -40,29 +44,8 @@ INVALID_M2P_ENTRY: Final = (1 << 64) - 1
 
 ROOT_PAGETABLE_FIRST_XEN_SLOT: Final = 256
 ROOT_PAGETABLE_LAST_XEN_SLOT: Final = 271
-HYPERVISOR_VIRT_START: Final = 0xFFFF_8000_0000_0000
-HYPERVISOR_VIRT_END: Final = 0xFFFF_8800_0000_0000
-RO_MPT_VIRT_START: Final = HYPERVISOR_VIRT_START
-PERDOMAIN_VIRT_START: Final = 0xFFFF_8200_0000_0000
+RO_MPT_VIRT_START: Final = MACH2PHYS_VIRT_START
 RO_MPT_SLOT: Final = 256
-PERDOMAIN_SLOT: Final = 260
-
-GDT_LDT_VCPU_PAGES: Final = 32
-"""Pages of the per-domain window that belong to one vCPU: 16 of GDT, 16 of LDT."""
-LDT_FIRST_PAGE: Final = 16
-NR_GDT_FRAMES: Final = 14
-"""Frames of GDT that are the guest's; entry 14 * 512 and up are Xen's."""
-NR_LDT_FRAMES: Final = 16
-
-
-def gdt_virt_start(vcpu_id: int) -> int:
-    """Linear address of a vCPU's GDT."""
-    return PERDOMAIN_VIRT_START + vcpu_id * GDT_LDT_VCPU_PAGES * PAGE_SIZE
-
-
-def ldt_virt_start(vcpu_id: int) -> int:
-    """Linear address of a vCPU's LDT window."""
-    return gdt_virt_start(vcpu_id) + LDT_FIRST_PAGE * PAGE_SIZE
 
 
 def addr_ok(va: int) -> bool:

@@ -5,22 +5,18 @@ counter per table says which: > 0 entries in it, < 0 tables it is used in. A tab
 and takes no reference, or it could never be dropped.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from hypervisor.machine.paging import PAGE_RW, pte_mfn
 from hypervisor.mm.frame_table import VALIDATED, FrameTable
 from hypervisor.public.errno import Errno, XenError
 
-if TYPE_CHECKING:
-    from hypervisor.mm.page_types import PageTypes
-
 MAX_LINEAR: Final = (1 << 15) - 1
 """Limits of the signed counter (F7)."""
 
 
-def get(types: "PageTypes", entry: int, parent: int) -> None:
+def get(frames: FrameTable, entry: int, parent: int) -> None:
     """References for an entry of table `parent` that names a table of the same level. XenError(EINVAL)."""
-    frames = types.frames
     mfn = pte_mfn(entry)
     if entry & PAGE_RW:
         raise XenError(Errno.EINVAL, f"P11: writable linear entry in {frames.describe(parent)} (XSA-182)")

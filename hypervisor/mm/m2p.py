@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from hypervisor.mm.contents import Contents
 from hypervisor.mm.layout import EXTENT_FRAMES, INVALID_M2P_ENTRY, M2P_MFN
-from hypervisor.mm.live import Live
 
 _FIRST_WORD: Final = M2P_MFN << 9
 
@@ -18,24 +18,24 @@ _FIRST_WORD: Final = M2P_MFN << 9
 class M2P:
     """Entries by MFN; the frames of the table are Xen's and mapped writable in the core."""
 
-    def __init__(self, live: Live) -> None:
-        self._live = live
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
 
     def get(self, mfn: int) -> int:
-        return self._live.words[_FIRST_WORD + mfn]
+        return self._contents.words[_FIRST_WORD + mfn]
 
     def set(self, mfn: int, pfn: int) -> None:
-        self._live.words[_FIRST_WORD + mfn] = pfn
+        self._contents.words[_FIRST_WORD + mfn] = pfn
 
     def set_many(self, mfns: npt.NDArray[np.int64], pfns: npt.NDArray[np.uint64]) -> None:
         """`set` for distinct frames."""
-        self._live.memory.frames[M2P_MFN + (mfns >> 9), mfns & 511] = pfns
+        self._contents.memory.frames[M2P_MFN + (mfns >> 9), mfns & 511] = pfns
 
     def invalidate(self, mfn: int) -> None:
-        self._live.words[_FIRST_WORD + mfn] = INVALID_M2P_ENTRY
+        self._contents.words[_FIRST_WORD + mfn] = INVALID_M2P_ENTRY
 
     def invalidate_extent(self, base: int) -> None:
         """All frames of a new extent; its part of the table is two frames, aligned as the extent is."""
         first = M2P_MFN + (base >> 9)
         for frame in range(first, first + EXTENT_FRAMES // 512):
-            self._live.memory.frames[frame] = INVALID_M2P_ENTRY
+            self._contents.memory.frames[frame] = INVALID_M2P_ENTRY

@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hypervisor.mm import devalidate, linear, validate
-from hypervisor.mm.budget import Restart, Slice
+from hypervisor.mm.budget import Portion, Restart
+from hypervisor.mm.contents import Contents
 from hypervisor.mm.domain_memory import DomainMemory, Flush, VcpuMemory
 from hypervisor.mm.frame_table import L1, L4, PARTIAL, PGT, VALIDATED, WRITABLE, FrameTable
-from hypervisor.mm.live import Live
 from hypervisor.mm.tables import Tables
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import DomId, Mfn
@@ -36,23 +36,23 @@ class PageTypes:
     def __init__(
         self,
         frames: FrameTable,
-        live: Live,
+        contents: Contents,
         tables: Tables,
         domains: dict[DomId, DomainMemory],
         flush: Flush,
     ) -> None:
         self.frames = frames
-        self.live = live
+        self.contents = contents
         self.tables = tables
         self.domains = domains
         self._flush = flush
 
     # --- taking -------------------------------------------------------------------------------------
 
-    def get_type(self, mfn: int, pgt: int, s: Slice | None = None) -> None:
+    def get_type(self, mfn: int, pgt: int, portion: Portion | None = None) -> None:
         """A type reference on a frame that the caller holds a general reference on.
 
-        L2…L4 need a slice. XenError: of another type in use, too many uses (F7), or its content is refused.
+        L2…L4 need a portion. XenError: of another type in use, too many uses (F7), or its content is refused.
         Restart: parked PARTIAL, to be asked for again.
         """
         frames = self.frames
@@ -80,21 +80,21 @@ class PageTypes:
             frames.flags[mfn] &= ~PARTIAL
             was_partial = True
         try:
-            self._validate(mfn, pgt, s, resumed=was_partial)
+            self._validate(mfn, pgt, portion, resumed=was_partial)
         finally:
             if was_partial:
                 frames.put_page(mfn)
 
-    def get_page_and_type(self, mfn: int, domid: int, pgt: int, s: Slice | None = None) -> None:
+    def get_page_and_type(self, mfn: int, domid: int, pgt: int, portion: Portion | None = None) -> None:
         """A general and a type reference; neither if refused. XenError, Restart as in get_type.
 
         After a refusal the general reference stays with the vCPU's old_table if the frame was parked there.
         """
         self.frames.get_page(mfn, domid)
         try:
-            self.get_type(mfn, pgt, s)
+            self.get_type(mfn, pgt, portion)
         except (XenError, Restart):
-            if s is None or s.vcpu.old_table != mfn:
+            if portion is None or portion.vcpu.old_table != mfn:
                 self.frames.put_page(mfn)
             raise
 
@@ -112,7 +112,7 @@ class PageTypes:
             if owner is not None and frames.stamp[mfn] >= owner.flush_clock:
                 self.flush(owner)
 
-    def _validate(self, mfn: int, pgt: int, s: Slice | None, *, resumed: bool) -> None:
+    def _validate(self, mfn: int, pgt: int, portion: Portion | None, *, resumed: bool) -> None:
         """Exclusive until VALIDATED or PARTIAL is set, or the type word is 0 again (F8, F9)."""
         frames = self.frames
         if not resumed:
@@ -122,12 +122,12 @@ class PageTypes:
             if pgt <= L4:
                 self.tables.take_copy(mfn)
         try:
-            validate.promote(self, mfn, pgt, s)
+            validate.promote(self, mfn, pgt, portion)
         except Restart:
             self._park(mfn)
             raise
         except XenError:
-            if s is not None and s.vcpu.old_table == mfn:
+            if portion is not None and portion.vcpu.old_table == mfn:
                 self._park(mfn)
             else:
                 frames.type[mfn] = 0
@@ -145,7 +145,12 @@ class PageTypes:
     # --- giving back ----------------------------------------------------------------------------------
 
     def put_type(
-        self, mfn: int, s: Slice | None = None, *, partial_set: bool = False, parent: int | None = None
+        self,
+        mfn: int,
+        portion: Portion | None = None,
+        *,
+        partial_set: bool = False,
+        parent: int | None = None,
     ) -> None:
         """Drop a type reference; the last one of a table de-validates it (F10).
 
@@ -158,7 +163,7 @@ class PageTypes:
             return
         if frames.tcount[mfn] == 1:
             if L1 <= frames.type[mfn] <= L4 and flags & (VALIDATED | PARTIAL):
-                self._put_final(mfn, flags, s, parent)
+                self._put_final(mfn, flags, portion, parent)
                 return
             if parent is None or frames.type[mfn] != frames.type[parent]:
                 self.stamp(mfn)
@@ -166,17 +171,17 @@ class PageTypes:
         if parent is not None and frames.type[mfn] == frames.type[parent]:
             linear.put(frames, mfn, parent)
 
-    def put_page_and_type(self, mfn: int, s: Slice | None = None) -> None:
+    def put_page_and_type(self, mfn: int, portion: Portion | None = None) -> None:
         """Drop a type and a general reference; the general one stays if the former must be restarted."""
-        self.put_type(mfn, s)
+        self.put_type(mfn, portion)
         self.frames.put_page(mfn)
 
-    def _put_final(self, mfn: int, flags: int, s: Slice | None, parent: int | None) -> None:
+    def _put_final(self, mfn: int, flags: int, portion: Portion | None, parent: int | None) -> None:
         frames = self.frames
         is_linear = parent is not None and frames.type[mfn] == frames.type[parent] and flags & VALIDATED
         frames.flags[mfn] = flags & ~(VALIDATED | PARTIAL)
         try:
-            devalidate.demote(self, mfn, s, resumed=bool(flags & PARTIAL))
+            devalidate.demote(self, mfn, portion, resumed=bool(flags & PARTIAL))
         except Restart:
             self._park(mfn)
             raise
@@ -213,14 +218,14 @@ class PageTypes:
         d.flush_clock += 1
         self._flush(d)
 
-    def finish_old_table(self, s: Slice) -> None:
+    def finish_old_table(self, portion: Portion) -> None:
         """Tear down what the vCPU's last operation left (U9). Restart: not yet done."""
-        v = s.vcpu
+        v = portion.vcpu
         mfn = v.old_table
         if mfn is None:
             return
         try:
-            self.put_type(mfn, s, partial_set=v.old_table_partial, parent=v.old_table_parent)
+            self.put_type(mfn, portion, partial_set=v.old_table_partial, parent=v.old_table_parent)
         except Restart:
             v.old_table_partial = True
             v.old_table_parent = None
@@ -237,7 +242,7 @@ class PageTypes:
         v.old_table_parent = parent
 
     def put_later(self, mfn: int, v: VcpuMemory) -> None:
-        """Drop a table's type and general reference in later slices, through old_table."""
+        """Drop a table's type and general reference in later portions, through old_table."""
         self.park(v, mfn, partial=False)
 
     def controls(self, domid: int, target: int) -> bool:

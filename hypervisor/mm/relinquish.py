@@ -15,7 +15,7 @@ import numpy as np
 from hypervisor.mm import devalidate
 from hypervisor.mm.allocator import Allocator
 from hypervisor.mm.base_pointers import BasePointers
-from hypervisor.mm.budget import COST_OF_FRAME, Budget, Restart, Slice
+from hypervisor.mm.budget import COST_OF_FRAME, Budget, Portion, Restart
 from hypervisor.mm.domain_memory import DomainMemory, VcpuMemory
 from hypervisor.mm.frame_table import ALLOCATED, L2, L3, L4, PARTIAL, PINNED, VALIDATED, XEN
 from hypervisor.mm.layout import EXTENT_FRAMES
@@ -51,7 +51,7 @@ class Relinquish:
 
     def _vcpus(self, d: DomainMemory, budget: Budget) -> None:
         for v in d.vcpus:
-            self.bases.drop_both(v, Slice(v, budget))
+            self.bases.drop_both(v, Portion(v, budget))
             self.bases.descriptors.drop_ldt_pages(v)
             self.bases.descriptors.drop_gdt(v)
 
@@ -63,14 +63,14 @@ class Relinquish:
             d.window = None
 
     def _memory(self, d: DomainMemory, level: int, budget: Budget) -> None:
-        s = Slice(d.vcpus[0] if d.vcpus else VcpuMemory(0, d), budget)
+        portion = Portion(d.vcpus[0] if d.vcpus else VcpuMemory(0, d), budget)
         for mfn in self._owned(d, level):
             if self.frames.owner[mfn] == d.domid:
                 self.frames.get_page_light(mfn)
                 try:
-                    self._unpin(mfn, s)
+                    self._unpin(mfn, portion)
                     self.allocator.put_page_alloc_ref(mfn)
-                    self._force(mfn, level, s)
+                    self._force(mfn, level, portion)
                 finally:
                     self.frames.put_page(mfn)
                 budget.spend(COST_OF_FRAME)
@@ -89,17 +89,17 @@ class Relinquish:
             found += (np.flatnonzero(mine) + base).tolist()
         return found
 
-    def _unpin(self, mfn: int, s: Slice) -> None:
+    def _unpin(self, mfn: int, portion: Portion) -> None:
         flags = self.frames.flags[mfn]
         if flags & PINNED:
             self.frames.flags[mfn] = flags & ~PINNED
             try:
-                self.types.put_page_and_type(mfn, s)
+                self.types.put_page_and_type(mfn, portion)
             except Restart:
                 self.frames.put_page(mfn)  # the pin's; PARTIAL holds its own
                 raise
 
-    def _force(self, mfn: int, level: int, s: Slice) -> None:
+    def _force(self, mfn: int, level: int, portion: Portion) -> None:
         """De-validate a table of `level` whatever its count; its remaining type references drop with their holders."""
         frames = self.frames
         flags = frames.flags[mfn]
@@ -107,7 +107,7 @@ class Relinquish:
             return
         frames.flags[mfn] = flags & ~(VALIDATED | PARTIAL)
         try:
-            devalidate.demote(self.types, mfn, s, resumed=bool(flags & PARTIAL))
+            devalidate.demote(self.types, mfn, portion, resumed=bool(flags & PARTIAL))
         except Restart:
             if not flags & PARTIAL:
                 frames.tcount[mfn] += 1

@@ -9,7 +9,7 @@ A copy exists exactly while its frame is L1…L4 and being validated, VALIDATED 
 
 from __future__ import annotations
 
-from hypervisor.mm.live import Entries, Live, Slots
+from hypervisor.mm.contents import Contents, Entries, Slots
 
 
 class Table:
@@ -25,8 +25,8 @@ class Table:
 class Tables:
     """Copies by frame number. `generation` counts changes that can make a remembered walk wrong (T3)."""
 
-    def __init__(self, live: Live) -> None:
-        self._live = live
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
         self._tables: dict[int, Table] = {}
         self.generation = 0
 
@@ -41,7 +41,7 @@ class Tables:
 
     def take_copy(self, mfn: int) -> Table:
         """The copy that is going to be validated; the only read of the guest's frame (P10)."""
-        table = self._tables[mfn] = Table(self._live.copy_of(mfn))
+        table = self._tables[mfn] = Table(self._contents.copy_of(mfn))
         return table
 
     def drop(self, mfn: int) -> None:
@@ -51,17 +51,17 @@ class Tables:
 
     def publish(self, mfn: int) -> None:
         """Show the recorded entries in the guest's frame."""
-        self._live.write_table(mfn, self._tables[mfn].entries)
+        self._contents.write_table(mfn, self._tables[mfn].entries)
 
     def write_entry(self, mfn: int, slot: int, entry: int) -> None:
         """Record one entry and show it, by one aligned store (P9)."""
         self._tables[mfn].words[slot] = entry
-        self._live.write_entry(mfn, slot, entry)
+        self._contents.write_entry(mfn, slot, entry)
 
     def write_entries(self, mfn: int, slots: Slots, entries: Entries) -> None:
         """Record entries of distinct slots and show them."""
         self._tables[mfn].entries[slots] = entries
-        self._live.write_entries(mfn, slots, entries)
+        self._contents.write_entries(mfn, slots, entries)
 
     def walks_changed(self) -> None:
         """An entry above L1 changed: no remembered walk is good any more (T3)."""

@@ -5,7 +5,7 @@ being changed. Source: Xen arch/x86/mm.c, mod_l1_entry … mod_l4_entry, do_mmu_
 """
 
 from hypervisor.machine.paging import PAGE_PRESENT, pte_mfn
-from hypervisor.mm.budget import Slice
+from hypervisor.mm.budget import Portion
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.entries import L1_DISALLOW, NOT_FASTPATH, UPPER_DISALLOW, adjust_l1e, adjust_upper
 from hypervisor.mm.frame_table import L1, L4, PARTIAL, VALIDATED, WRITABLE
@@ -22,10 +22,17 @@ class Updates:
         self.types = types
         self.frames = types.frames
         self.tables = types.tables
-        self.live = types.live
+        self.contents = types.contents
 
     def pt_update(
-        self, maddr: int, value: int, pt_owner: DomainMemory, pg_owner: int, s: Slice, *, preserve_ad: bool
+        self,
+        maddr: int,
+        value: int,
+        pt_owner: DomainMemory,
+        pg_owner: int,
+        portion: Portion,
+        *,
+        preserve_ad: bool,
     ) -> None:
         """One MMU_NORMAL_PT_UPDATE of the 8 bytes at `maddr` (U3). XenError; Restart: nothing changed, ask again.
 
@@ -45,14 +52,14 @@ class Updates:
             elif pg_owner != pt_owner.domid:
                 raise XenError(Errno.EINVAL, f"P4: foreign frame above L1 in {frames.describe(mfn)}")
             else:
-                if self._mod_upper_entry(mfn, slot, value, level, s, preserve_ad=preserve_ad):
+                if self._mod_upper_entry(mfn, slot, value, level, portion, preserve_ad=preserve_ad):
                     self.types.flush(pt_owner)
         finally:
             frames.put_page(mfn)
 
     def _plain_write(self, mfn: int, slot: int, value: int) -> None:
         self.types.get_type(mfn, WRITABLE)
-        self.live.write_entry(mfn, slot, value)
+        self.contents.write_entry(mfn, slot, value)
         self.types.put_type(mfn)
 
     def mod_l1_entry(
@@ -80,7 +87,7 @@ class Updates:
         put_page_from_l1e(self.types, old)
 
     def _mod_upper_entry(
-        self, mfn: int, slot: int, value: int, level: int, s: Slice, *, preserve_ad: bool
+        self, mfn: int, slot: int, value: int, level: int, portion: Portion, *, preserve_ad: bool
     ) -> bool:
         """Put `value` into a validated L2, L3 or L4 (P4, P7, XSA-148). XenError, Restart: unchanged.
 
@@ -100,14 +107,14 @@ class Updates:
                 self._write(mfn, slot, new, preserve_ad=preserve_ad)
                 self.tables.walks_changed()
                 return True
-            get_page_from_upper(self.types, new, mfn, level, s, partial_set=False, retain=False)
+            get_page_from_upper(self.types, new, mfn, level, portion, partial_set=False, retain=False)
         self._write(mfn, slot, new, preserve_ad=preserve_ad)
         self.tables.walks_changed()
         if old & PAGE_PRESENT and pte_mfn(old) != mfn:
-            self.types.park(s.vcpu, pte_mfn(old), partial=False, parent=mfn)
+            self.types.park(portion.vcpu, pte_mfn(old), partial=False, parent=mfn)
         return bool(old & PAGE_PRESENT)
 
     def _write(self, mfn: int, slot: int, entry: int, *, preserve_ad: bool) -> None:
         if preserve_ad:
-            entry |= self.live.accessed_dirty(mfn, slot)
+            entry |= self.contents.accessed_dirty(mfn, slot)
         self.tables.write_entry(mfn, slot, entry)

@@ -42,7 +42,7 @@ class VaMapping:
         if l1 is None:
             raise XenError(Errno.EFAULT, f"P12: {size} bytes at {va:#x} are no entry of an L1 table")
         slot, shift, mask = va >> 3 & 511, (va & 7) * 8, _MASKS[size]
-        now = self.updates.tables[l1].words[slot] | self.updates.live.accessed_dirty(l1, slot)
+        now = self.updates.tables[l1].words[slot] | self.updates.contents.accessed_dirty(l1, slot)
         if old is not None and now >> shift & mask != old & mask:
             return False
         entry = now & ~(mask << shift) | (value & mask) << shift

@@ -1,11 +1,9 @@
 """Where a page table is validated: every present entry is checked and its references taken (P1–P6, P11).
 
 L1 tables are checked by array operations on all 512 entries and cannot be interrupted; L2…L4 go entry by entry,
-each step a point where the budget may end the slice (Q1, Q4). Nothing is taken before it was checked, and what was
+each step a point where the budget may end the portion (Q1, Q4). Nothing is taken before it was checked, and what was
 taken for entries [0, i) is dropped when entry i is refused: at once for an L1, through old_table above (F9, Q3).
 """
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +11,9 @@ from numpy import count_nonzero
 
 from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, pte_mfn
 from hypervisor.mm import descriptor_rules, linear, xen_slots
-from hypervisor.mm.budget import COST_OF_L1, COST_OF_UPPER_ENTRY, Restart, Slice
+from hypervisor.mm.budget import COST_OF_L1, COST_OF_UPPER_ENTRY, Portion, Restart
 from hypervisor.mm.devalidate import present_slots
+from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.entries import (
     INVALID_MFN_FIELD,
     L1_DISALLOW,
@@ -27,33 +26,30 @@ from hypervisor.mm.entries import (
     named_by,
 )
 from hypervisor.mm.frame_table import L1, L4, SEG_DESC, VALIDATED, WRITABLE, FrameTable
+from hypervisor.mm.type_references import TypeReferences
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import DomId
 from hypervisor.public.xen import DOMID_IO
 
-if TYPE_CHECKING:
-    from hypervisor.mm.domain_memory import DomainMemory
-    from hypervisor.mm.page_types import PageTypes
 
-
-def promote(types: "PageTypes", mfn: int, pgt: int, s: Slice | None) -> None:
+def promote(types: TypeReferences, mfn: int, pgt: int, portion: Portion | None) -> None:
     """Check the frame's content as `pgt` and take its references. XenError, Restart; see PageTypes._validate."""
     if pgt == L1:
         promote_l1(types, mfn)
-        if s is not None:
-            s.budget.spend(COST_OF_L1)
+        if portion is not None:
+            portion.budget.spend(COST_OF_L1)
     elif pgt == SEG_DESC:
-        descriptors = types.live.copy_of(mfn)
-        types.live.write_table(mfn, descriptor_rules.checked_page(descriptors))
+        descriptors = types.contents.copy_of(mfn)
+        types.contents.write_table(mfn, descriptor_rules.checked_page(descriptors))
     else:
-        assert s is not None  # whoever takes L2…L4 can be restarted
-        promote_upper(types, mfn, pgt, s)
+        assert portion is not None  # whoever takes L2…L4 can be restarted
+        promote_upper(types, mfn, pgt, portion)
 
 
 # --- L1: a whole table at once ------------------------------------------------------------------------
 
 
-def promote_l1(types: "PageTypes", mfn: int) -> None:
+def promote_l1(types: TypeReferences, mfn: int) -> None:
     """Validate an L1 table's copy and publish it. XenError: the first refused entry's; nothing was taken (F9)."""
     frames = types.frames
     table = types.tables[mfn]
@@ -67,7 +63,7 @@ def promote_l1(types: "PageTypes", mfn: int) -> None:
     types.tables.publish(mfn)
 
 
-def try_take_l1es(types: "PageTypes", owner: "DomainMemory", named: Named) -> bool:
+def try_take_l1es(types: TypeReferences, owner: DomainMemory, named: Named) -> bool:
     """Take the references of all these entries, or none: False.
 
     True if `owner` may have them (P1, P3) and taking them needs no flush and reaches no limit. Their order does
@@ -113,7 +109,7 @@ def add(column: npt.NDArray[np.uint32], mfns: Mfns) -> None:
 _ONE = np.uint32(1)
 
 
-def take_l1es_one_by_one(types: "PageTypes", owner: "DomainMemory", present: npt.NDArray[np.uint64]) -> None:
+def take_l1es_one_by_one(types: TypeReferences, owner: DomainMemory, present: npt.NDArray[np.uint64]) -> None:
     """As take_l1es, in order; at the first refused entry those before it are given back."""
     taken: list[int] = []
     try:
@@ -129,7 +125,7 @@ def take_l1es_one_by_one(types: "PageTypes", owner: "DomainMemory", present: npt
 # --- one entry ----------------------------------------------------------------------------------------
 
 
-def get_page_from_l1e(types: "PageTypes", entry: int, l1e_owner: "DomainMemory", pg_owner: int) -> None:
+def get_page_from_l1e(types: TypeReferences, entry: int, l1e_owner: DomainMemory, pg_owner: int) -> None:
     """References for one present L1 entry in a table of `l1e_owner` naming a frame of `pg_owner` (P1, P3, P5).
 
     XenError: EINVAL for bits, EPERM for frames that do not exist (there is no device memory), EBUSY for others.
@@ -155,7 +151,7 @@ def get_page_from_l1e(types: "PageTypes", entry: int, l1e_owner: "DomainMemory",
             raise XenError(Errno.EBUSY, f"F4: writable L1 entry {entry:#x}: {refusal.reason}") from None
 
 
-def put_page_from_l1e(types: "PageTypes", entry: int) -> None:
+def put_page_from_l1e(types: TypeReferences, entry: int) -> None:
     """Drop what a recorded L1 entry holds; nothing if it is not present."""
     if entry & PAGE_PRESENT:
         mfn = pte_mfn(entry)
@@ -165,7 +161,14 @@ def put_page_from_l1e(types: "PageTypes", entry: int) -> None:
 
 
 def get_page_from_upper(
-    types: "PageTypes", entry: int, parent: int, level: int, s: Slice, *, partial_set: bool, retain: bool
+    types: TypeReferences,
+    entry: int,
+    parent: int,
+    level: int,
+    portion: Portion,
+    *,
+    partial_set: bool,
+    retain: bool,
 ) -> None:
     """References for one present entry of an L2…L4 table `parent`: the next lower table, or a linear one (P4, P11).
 
@@ -180,17 +183,17 @@ def get_page_from_upper(
         if not partial_set:
             frames.get_page(mfn, domid)
         try:
-            types.get_type(mfn, level - 1, s)
+            types.get_type(mfn, level - 1, portion)
         except (XenError, Restart) as stop:
-            keeps = partial_set or s.vcpu.old_table == mfn or (retain and isinstance(stop, Restart))
+            keeps = partial_set or portion.vcpu.old_table == mfn or (retain and isinstance(stop, Restart))
             if not keeps:
                 frames.put_page(mfn)
             raise
     except XenError as refusal:
-        if partial_set or s.vcpu.old_table is not None or refusal.errno is not Errno.EINVAL:
+        if partial_set or portion.vcpu.old_table is not None or refusal.errno is not Errno.EINVAL:
             raise
         try:
-            linear.get(types, entry, parent)
+            linear.get(frames, entry, parent)
         except XenError:
             raise refusal from None
 
@@ -198,38 +201,40 @@ def get_page_from_upper(
 # --- L2…L4: entry by entry --------------------------------------------------------------------------------
 
 
-def promote_upper(types: "PageTypes", mfn: int, level: int, s: Slice) -> None:
+def promote_upper(types: TypeReferences, mfn: int, level: int, portion: Portion) -> None:
     """Validate an L2…L4 table from where it stopped. Restart: parked after at least one more entry (Q1)."""
     frames = types.frames
     table = types.tables[mfn]
     start, partial_set = frames.nr_validated[mfn], bool(frames.partial_set[mfn])
     for at, i in enumerate(present_slots(table, level, start)):
-        if at and s.budget.exhausted:
+        if at and portion.budget.exhausted:
             frames.nr_validated[mfn], frames.partial_set[mfn] = i, 0
             raise Restart
         partial_set = partial_set and i == start
-        s.budget.spend(COST_OF_UPPER_ENTRY)
+        portion.budget.spend(COST_OF_UPPER_ENTRY)
         try:
-            get_page_from_upper(types, table.words[i], mfn, level, s, partial_set=partial_set, retain=True)
+            get_page_from_upper(
+                types, table.words[i], mfn, level, portion, partial_set=partial_set, retain=True
+            )
         except Restart:
             frames.nr_validated[mfn], frames.partial_set[mfn] = i, 1
             raise
         except XenError:
-            give_up(types, mfn, i, s, partial_set=partial_set)
+            give_up(types, mfn, i, portion, partial_set=partial_set)
             raise
         table.words[i] = adjust_upper(table.words[i], level)
     if level == L4:
-        xen_slots.install(types, mfn)
+        xen_slots.install(types.tables, types.domains[DomId(frames.owner[mfn])], mfn)
     types.tables.publish(mfn)
 
 
-def give_up(types: "PageTypes", mfn: int, i: int, s: Slice, *, partial_set: bool) -> None:
+def give_up(types: TypeReferences, mfn: int, i: int, portion: Portion, *, partial_set: bool) -> None:
     """Entry i was refused: hand the table to old_table if earlier entries hold references (Q3).
 
     If the table below is parked there itself, its general reference passes to entry i, so only one is parked.
     """
-    below = s.vcpu.old_table is not None
+    below = portion.vcpu.old_table is not None
     if i or partial_set or below:
         frames = types.frames
         frames.nr_validated[mfn], frames.partial_set[mfn] = i, int(partial_set or below)
-        types.park(s.vcpu, mfn, partial=True)
+        types.park(portion.vcpu, mfn, partial=True)

@@ -10,21 +10,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from hypervisor.machine.paging import PAGE_ACCESSED, PAGE_DIRTY, PAGE_PRESENT, PAGE_RW, PAGE_USER, pte_mfn
-from hypervisor.mm.domain_memory import VcpuMemory
+from hypervisor.mm.contents import Contents
+from hypervisor.mm.domain_memory import VcpuMemory, Walked
 from hypervisor.mm.layout import addr_ok
-from hypervisor.mm.live import Live
 from hypervisor.mm.tables import Tables
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import MAddr, Mfn
-
-
-class Walked(NamedTuple):
-    """Where a walk down to L1 ended: the table's number, its recorded entries, and the rights of the levels above."""
-
-    l1: Mfn
-    words: memoryview[int]
-    rights: int
-    """RW and US if all entries above L1 have them."""
 
 
 class Walk(NamedTuple):
@@ -41,8 +32,8 @@ class Walk(NamedTuple):
 class Walker:
     """Walks for vCPUs."""
 
-    def __init__(self, live: Live, tables: Tables) -> None:
-        self.live = live
+    def __init__(self, contents: Contents, tables: Tables) -> None:
+        self.contents = contents
         self.tables = tables
 
     def to_l1(self, v: VcpuMemory, va: int) -> Walked | None:
@@ -82,7 +73,7 @@ class Walker:
                 marks = PAGE_ACCESSED | PAGE_DIRTY if write else PAGE_ACCESSED
                 if marks & ~entry:
                     walked.words[slot] = entry | marks
-                    self.live.mark(walked.l1, slot, marks)
+                    self.contents.mark(walked.l1, slot, marks)
                 mfn = pte_mfn(entry)
                 return Walk(MAddr(mfn << 12 | va & 4095), Mfn(mfn), walked.l1, entry)
         raise XenError(Errno.EFAULT, f"{'write to' if write else 'read of'} {va:#x} is not mapped")

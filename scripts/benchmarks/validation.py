@@ -45,7 +45,7 @@ class FullTable:
     def __init__(self, machine: InProcess) -> None:
         self.types: PageTypes = machine.hv.mmu.types
         self.owner: DomainMemory = machine.build().domain.mem
-        alloc = machine.hv.mmu.alloc_page
+        alloc = machine.hv.mmu.allocator.alloc_page
         self.l1: Mfn = alloc(self.owner)
         frames = np.array([alloc(self.owner) for _ in range(TABLE_ENTRIES)], np.uint64)
         self.entries: npt.NDArray[np.uint64] = frames << np.uint64(PAGE_SHIFT) | np.uint64(ENTRY)
@@ -54,7 +54,7 @@ class FullTable:
         """Seconds of one validation; what it returns undoes it, and is not counted."""
         total = 0.0
         for _ in range(tables):
-            self.types.live.write_table(self.l1, self.entries)
+            self.types.contents.write_table(self.l1, self.entries)
             start = time.perf_counter()
             undo = validate()
             total += time.perf_counter() - start
@@ -68,12 +68,12 @@ class FullTable:
 
     def entry_by_entry(self) -> Callable[[], object]:
         """The same by the functions that check one entry."""
-        copy = self.types.live.copy_of(self.l1).tolist()
+        copy = self.types.contents.copy_of(self.l1).tolist()
         for i, entry in enumerate(copy):
             if entry & PAGE_PRESENT:
                 get_page_from_l1e(self.types, entry, self.owner, self.owner.domid)
                 copy[i] = adjust_l1e(entry)
-        self.types.live.write_table(self.l1, np.array(copy, np.uint64))
+        self.types.contents.write_table(self.l1, np.array(copy, np.uint64))
 
         def undo() -> None:
             for entry in copy:

@@ -56,7 +56,7 @@ class Arena:
         """
         hv = self.machine.hv
         domain = create_domain(hv, hv.free_domid(), max_pages=MAX_PAGES)
-        pages = [hv.mmu.alloc_page(domain.mem) for _ in range(PAGES)]
+        pages = [hv.mmu.allocator.alloc_page(domain.mem) for _ in range(PAGES)]
         words = self.machine.memory.frames
         for level in range(3):
             words[pages[level], 0] = pages[level + 1] << PAGE_SHIFT | RW
@@ -87,7 +87,7 @@ class Arena:
         vcpu, hv = domain.vcpus[0], self.machine.hv
         for va, data in pokes:
             try:
-                hv.mmu.copy_to_guest(vcpu.mem, va, data)
+                hv.mmu.guest.copy_to_guest(vcpu.mem, va, data)
             except XenError:
                 continue
         result = self.machine.hypercall(vcpu, nr, *args)

@@ -15,7 +15,7 @@ from itertools import product
 import pytest
 
 from hypervisor.hypercalls import memory_exchange
-from hypervisor.mm.layout import HYPERVISOR_VIRT_START
+from hypervisor.public.arch_x86.xen_x86_64 import HYPERVISOR_VIRT_START
 from hypervisor.public.errno import Errno
 from hypervisor.public.memory import XENMEM_exchange, xen_memory_exchange, xen_memory_reservation
 from hypervisor.public.xen import DOMID_SELF

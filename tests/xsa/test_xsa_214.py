@@ -43,7 +43,7 @@ def exchanged(guest: Guest, frame: int) -> int:
 
 def freed_and_given_again(guest: Guest, frame: int) -> int:
     guest.mmu.reservation.remove_page(guest.d, frame)
-    return next(m for m in iter(lambda: guest.mmu.alloc_page(guest.d), None) if m == frame)
+    return next(m for m in iter(lambda: guest.mmu.allocator.alloc_page(guest.d), None) if m == frame)
 
 
 @pytest.mark.parametrize("way", [stolen_and_back, exchanged, freed_and_given_again])
@@ -61,7 +61,7 @@ def test_a_transferred_frame_is_a_fresh_one() -> None:
         giver, taker = machine.domain(4), machine.domain(4)
         frame = Mfn(was_a_descriptor_page(giver))
         giver.mmu.allocator.steal_page(frame, giver.d)
-        new = giver.mmu.assign_copy(frame, giver.d, taker.d)
+        new = giver.mmu.allocator.assign_copy(frame, giver.d, taker.d)
         assert machine.mmu.frames.type[new] == PGT.none
         taker.write(new, 3, TSS)
         with pytest.raises(XenError):

@@ -8,7 +8,7 @@ was dropped although a part was still there. XSA-380: a domain with very many ma
 The probe. Every kind of map, and every order of unmapping it in up to three steps, each step naming host,
 device or both; and a batch that unmaps the same handle several times. After each step the reading and
 writing flags are exactly what the parts that are left require, and no count is off by one. Then a domain
-with 1500 mappings, half of them half-unmapped, dies: in short slices, and nothing is left.
+with 1500 mappings, half of them half-unmapped, dies: in short portions, and nothing is left.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ import pytest
 
 from hypervisor.grants import mapping
 from hypervisor.grants.grant_table import GrantTable
-from hypervisor.grants.mapping import MAPS_PER_SLICE, release_maps
+from hypervisor.grants.mapping import MAPS_PER_PORTION, release_maps
 from hypervisor.public.grant_table import (
     GNTST_bad_handle,
     GNTST_okay,
@@ -84,7 +84,7 @@ def test_a_handle_named_four_times_in_one_batch_is_unmapped_once() -> None:
         assert house.refs(page.mfn) == before
 
 
-def test_a_domain_with_many_mappings_dies_in_short_slices() -> None:
+def test_a_domain_with_many_mappings_dies_in_short_portions() -> None:
     with granting_domains() as house:
         count = 0
         for ref in range(8, 20):
@@ -94,14 +94,14 @@ def test_a_domain_with_many_mappings_dies_in_short_slices() -> None:
             count += sum(record.status == GNTST_okay for record in done)
         assert count == 1500
         grants = house.dom0.grants
-        slices = 0
+        portions = 0
         left = len(grants.maptrack)
         while not release_maps(grants):
-            assert left - len(grants.maptrack) <= MAPS_PER_SLICE
+            assert left - len(grants.maptrack) <= MAPS_PER_PORTION
             left = len(grants.maptrack)
-            slices += 1
-            house.recount(frames=slices % 10 == 0)
-        assert slices >= 1500 // MAPS_PER_SLICE
+            portions += 1
+            house.recount(frames=portions % 10 == 0)
+        assert portions >= 1500 // MAPS_PER_PORTION
         assert not house.dom1.grants.active
 
 

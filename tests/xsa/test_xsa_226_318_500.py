@@ -85,17 +85,17 @@ def test_every_status_of_a_cut_batch_belongs_to_its_own_copy() -> None:
         va = guest.page(0).va
         guest.poke(va, b"".join(op.pack() for op in ops))
         args: tuple[int, int, int, int, int] = (int(GrantTableOp.GNTTABOP_copy), va, count, 0, 0)
-        hv, slices = house.machine.hv, 0
+        hv, portions = house.machine.hv, 0
         while True:
             call = Call(hv, guest.built.domain, guest.built.vcpu, 20, args, perform, budget=Budget(1))
             result = do_grant_table_op(call)
-            slices += 1
+            portions += 1
             house.recount()
             if result == 0:
                 break
             assert isinstance(result, Continue)
             args = result.args
-        assert slices == count
+        assert portions == count
         statuses = [guest.peek(va + i * gnttab_copy.sizeof, gnttab_copy).status for i in range(count)]
         assert statuses == [GNTST_okay if i % 3 else GNTST_bad_gntref for i in range(count)]
 

@@ -77,7 +77,7 @@ def attempt(
     if status != GNTST_okay:
         assert guest.grants.active[GrantRef(8)].mfn == mfn, "the pin is gone"
         route(house, va, 0)
-        guest.grants.mmu.create_grant_mapping(guest.built.vcpu.mem, va, mfn, HOST | readonly)
+        guest.grants.mmu.grant_entries.create(guest.built.vcpu.mem, va, mfn, HOST | readonly)
         assert house.refs(mfn) == held
         assert guest.unmap(op.handle, va) == GNTST_okay
     guest.update_va_mapping(va, guest.page(9).mfn << PAGE_SHIFT | PTE_FLAGS)

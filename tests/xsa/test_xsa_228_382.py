@@ -4,7 +4,7 @@ The flaws. XSA-228: two operations on one table, one growing it, raced. XSA-382:
 caller's array has room for, the hypervisor wrote behind it.
 
 The probe. A table of either version grows, and is asked to change its version, between two operations on pinned
-entries, also between two slices of one batch: no frame of it moves, pins and flags stay. setup_table and
+entries, also between two portions of one batch: no frame of it moves, pins and flags stay. setup_table and
 get_status_frames get every number of frames, with canaries around the array: exactly as many words are written as
 frames are listed.
 

@@ -16,6 +16,7 @@ import pytest
 
 from hypervisor.machine.paging import pte
 from hypervisor.mm import linear
+from hypervisor.mm.frame_table import FrameTable
 from hypervisor.mm.page_types import PageTypes
 from hypervisor.public.errno import XenError
 from tests.hypervisor.mm.small_machine import RO, Guest, SmallMachine, small_machine
@@ -69,7 +70,7 @@ def deepest_tear_down(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> int:
             depth -= 1
 
     monkeypatch.setattr(PageTypes, "_put_final", counted)
-    s = guest.slice()
+    s = guest.portion()
     for mfn in [m for m in range(guest.mmu.frames.top) if m in guest.mmu.tables]:
         if guest.mmu.frames.flags[mfn] & 2:
             guest.mmu.pins.unpin(mfn, guest.d, s)
@@ -86,8 +87,8 @@ def test_tear_down_nests_four_levels_and_one_step_at_most(monkeypatch: pytest.Mo
 
 
 def test_without_the_counters_a_chain_of_any_length_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def get(types: PageTypes, entry: int, parent: int) -> None:
-        frames, mfn = types.frames, entry >> 12 & (1 << 40) - 1
+    def get(frames: FrameTable, entry: int, parent: int) -> None:
+        mfn = entry >> 12 & (1 << 40) - 1
         if mfn != parent:
             frames.get_page(mfn, frames.owner[parent])
             frames.tcount[mfn] += 1

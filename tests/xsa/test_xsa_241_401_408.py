@@ -67,7 +67,7 @@ def use_as_gdt(guest: Guest, frame: int) -> int:
 
 def free_and_pin(guest: Guest, frame: int) -> int:
     guest.mmu.reservation.remove_page(guest.d, frame)
-    again = next(m for m in iter(lambda: guest.mmu.alloc_page(guest.d), None) if m == frame)
+    again = next(m for m in iter(lambda: guest.mmu.allocator.alloc_page(guest.d), None) if m == frame)
     guest.pin(again, 1)
     return int(again)
 

@@ -120,7 +120,7 @@ def becomes_a_table(house: GrantingDomains) -> None:
     domain = guest.built.domain.mem
     taken: list[int] = []
     while not taken or taken[-1] != mfn:
-        taken.append(machine.hv.mmu.alloc_page(domain))
+        taken.append(machine.hv.mmu.allocator.alloc_page(domain))
     clock = domain.flush_clock
     pin = mmuext_op(cmd=int(MMUEXT_PIN_L1_TABLE), arg1=mmuext_op_arg1(mfn=mfn))
     guest.poke(guest.page(400).va, pin.pack())
@@ -139,7 +139,7 @@ def test_negative_control_frames_freed_in_use_are_noticed(monkeypatch: pytest.Mo
 
     def freed(self: GrantTable) -> None:
         while self.status_frames:
-            self.mmu.free_xen_page(self.status_frames.pop())
+            self.mmu.allocator.free_xen_page(self.status_frames.pop())
 
     monkeypatch.setattr(GrantTable, "unpopulate_status", freed)
     with pytest.raises(AssertionError), granting_domains() as house:

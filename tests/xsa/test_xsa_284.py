@@ -19,8 +19,8 @@ from tests.hypervisor.mm.small_machine import Guest, SmallMachine, small_machine
 def transfer(giver: Guest, taker: Guest) -> tuple[int, int]:
     (old,) = giver.take()
     giver.write(old, 7, 4711)
-    giver.mmu.steal_page(old, giver.d)
-    return old, int(giver.mmu.assign_copy(old, giver.d, taker.d))
+    giver.mmu.allocator.steal_page(old, giver.d)
+    return old, int(giver.mmu.allocator.assign_copy(old, giver.d, taker.d))
 
 
 def test_the_new_frame_is_the_recipients_as_any_other() -> None:
@@ -39,7 +39,7 @@ def test_the_new_frame_is_the_recipients_as_any_other() -> None:
         machine.mmu.reservation.remove_page(taker.d, new)
         with pytest.raises(XenError):
             machine.mmu.reservation.remove_page(taker.d, new)
-        again = [giver.mmu.alloc_page(giver.d) for _ in range(1000)]
+        again = [giver.mmu.allocator.alloc_page(giver.d) for _ in range(1000)]
         assert old in again
         assert not machine.memory.frames[old].any()
 
@@ -49,10 +49,10 @@ def test_a_recipient_without_room_gets_nothing_and_nothing_is_lost() -> None:
         giver, taker = machine.domain(2), machine.domain(4)
         taker.d.max_pages = taker.d.tot_pages
         (old,) = giver.take()
-        giver.mmu.steal_page(old, giver.d)
+        giver.mmu.allocator.steal_page(old, giver.d)
         with pytest.raises(XenError):
-            giver.mmu.assign_copy(old, giver.d, taker.d)
-        giver.mmu.unsteal_page(old, giver.d)
+            giver.mmu.allocator.assign_copy(old, giver.d, taker.d)
+        giver.mmu.allocator.unsteal_page(old, giver.d)
         machine.recount()
 
 

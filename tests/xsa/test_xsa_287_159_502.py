@@ -3,7 +3,7 @@
 The flaw. A stolen page was for a moment referenced and nobody's (287); a domain that died in the middle of an exchange
 kept a count of pages it did not have any more, and was never freed (159, 502).
 
-The probe. Every step that an exchange or a transfer takes can fail, and the domain can die between any two slices: each
+The probe. Every step that an exchange or a transfer takes can fail, and the domain can die between any two portions: each
 time the counts hold at the return, and the dead domain ends with no page. Negative control: an exchange that does not
 give its frames back when it fails is noticed.
 """

@@ -4,14 +4,14 @@ The flaw. Validation of an L3 could go on through all tables below it without a 
 guest could arrange tables so that one hypercall kept a CPU for minutes.
 
 The probe. A tree in which every table names many tables of the level below, all shared, so that each level multiplies
-the work; pinned, unpinned and torn down at death in slices. No slice looks at more entries than its budget and one
-table's last step, at each depth. Negative control: with a budget that nobody asks, one slice does it all.
+the work; pinned, unpinned and torn down at death in slices. No portion looks at more entries than its budget and one
+table's last step, at each depth. Negative control: with a budget that nobody asks, one portion does it all.
 """
 
 import pytest
 
 from hypervisor.machine.paging import pte
-from hypervisor.mm.budget import COST_OF_L1, COST_OF_UPPER_ENTRY, Budget, Restart, Slice
+from hypervisor.mm.budget import COST_OF_L1, COST_OF_UPPER_ENTRY, Budget, Portion, Restart
 from tests.hypervisor.mm.small_machine import RW, Guest, SmallMachine, small_machine
 
 BUDGET = 600
@@ -29,11 +29,11 @@ def tree(guest: Guest, width: int) -> int:
     return tables[0]
 
 
-def slices(guest: Guest, operation) -> list[int]:  # type: ignore[no-untyped-def]
-    """Entries that each slice of an operation looked at."""
+def portions(guest: Guest, operation) -> list[int]:  # type: ignore[no-untyped-def]
+    """Entries that each portion of an operation looked at."""
     spent = []
     while True:
-        s = Slice(guest.v, Budget(BUDGET))
+        s = Portion(guest.v, Budget(BUDGET))
         try:
             guest.mmu.types.finish_old_table(s)
             operation(s)
@@ -48,11 +48,11 @@ def test_no_slice_exceeds_its_budget_by_more_than_one_step() -> None:
     with small_machine() as machine:
         guest = machine.domain(200)
         l4 = tree(guest, 4)
-        pinning = slices(guest, lambda s: machine.mmu.pins.pin(l4, 4, guest.d, s))
+        pinning = portions(guest, lambda s: machine.mmu.pins.pin(l4, 4, guest.d, s))
         assert len(pinning) > 20
         assert max(pinning) <= BUDGET + OVERRUN
-        unpinning = slices(guest, lambda s: guest.mmu.pins.unpin(l4, guest.d, s))
-        unpinning += slices(guest, guest.mmu.types.finish_old_table)
+        unpinning = portions(guest, lambda s: guest.mmu.pins.unpin(l4, guest.d, s))
+        unpinning += portions(guest, guest.mmu.types.finish_old_table)
         assert max(unpinning) <= BUDGET + OVERRUN
         guest.pin(l4, 4)
         spent = []
@@ -71,5 +71,5 @@ def test_a_budget_that_never_ends_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
     machine = SmallMachine()
     guest = machine.domain(200)
     l4 = tree(guest, 4)
-    assert max(slices(guest, lambda s: machine.mmu.pins.pin(l4, 4, guest.d, s))) > 10 * (BUDGET + OVERRUN)
+    assert max(portions(guest, lambda s: machine.mmu.pins.pin(l4, 4, guest.d, s))) > 10 * (BUDGET + OVERRUN)
     machine.close()

@@ -3,8 +3,8 @@
 The flaw. Initialising a vCPU takes references on page tables, which can be preempted; the restarted call ran into an
 assertion that the vCPU was still untouched. Any guest could stop the host.
 
-The probe. A vCPU's first page tables are installed in slices of one entry, good ones and bad ones, kernel and user,
-with the domain dying at any stop: the result is what it is in one slice, and the counts hold. And each memory
+The probe. A vCPU's first page tables are installed in portions of one entry, good ones and bad ones, kernel and user,
+with the domain dying at any stop: the result is what it is in one portion, and the counts hold. And each memory
 hypercall is forced to stop wherever it can: no bug of the hypervisor is counted. Negative control: an operation that
 insists on an untouched vCPU fails under the same probe.
 """
@@ -17,7 +17,7 @@ from hypervisor.mm.budget import Budget, Restart
 from hypervisor.public.errno import XenError
 from hypervisor.public.memory import XENMEM_increase_reservation, xen_memory_reservation
 from hypervisor.public.xen import DOMID_SELF, MMUEXT_PIN_L4_TABLE, MMUEXT_UNPIN_TABLE
-from tests.hypervisor.mm.caller import callers, tiny_slices
+from tests.hypervisor.mm.caller import callers, tiny_portions
 from tests.hypervisor.mm.small_machine import RW, Guest, SmallMachine, small_machine
 from tests.hypervisor.mm.test_mmuext_op import l4_like_mine, op
 
@@ -31,10 +31,10 @@ def tables(guest: Guest, *, good: bool = True) -> int:
 
 
 def install(guest: Guest, l4: int, user: int, *, stop_after: int = 10_000) -> int:
-    """The slices it took, or `stop_after`. XenError."""
+    """The portions it took, or `stop_after`. XenError."""
     for n in range(stop_after):
         try:
-            guest.mmu.set_base_pointers(guest.v, l4, user, Budget(1))
+            guest.mmu.bases.set_base_pointers(guest.v, l4, user, Budget(1))
         except Restart:
             guest.machine.recount()
         else:
@@ -58,7 +58,7 @@ def test_restarted_initialisation_ends_as_the_one_in_one_go() -> None:
 
 
 @pytest.mark.parametrize("stop", range(1, 10))
-def test_a_death_between_two_slices_of_it_leaves_nothing(stop: int) -> None:
+def test_a_death_between_two_portions_of_it_leaves_nothing(stop: int) -> None:
     with small_machine() as machine:
         guest = machine.domain(64)
         install(guest, tables(guest), tables(guest), stop_after=stop)
@@ -66,7 +66,7 @@ def test_a_death_between_two_slices_of_it_leaves_nothing(stop: int) -> None:
 
 
 @pytest.mark.parametrize(("kernel_good", "user_good"), [(False, True), (True, False), (False, False)])
-def test_a_bad_table_is_refused_after_any_number_of_slices(kernel_good: bool, user_good: bool) -> None:
+def test_a_bad_table_is_refused_after_any_number_of_portions(kernel_good: bool, user_good: bool) -> None:
     with small_machine() as machine:
         guest = machine.domain(64)
         with pytest.raises(XenError):
@@ -77,7 +77,7 @@ def test_a_bad_table_is_refused_after_any_number_of_slices(kernel_good: bool, us
 
 @pytest.mark.parametrize("entries", [1, 2, 3, 7])
 def test_every_memory_hypercall_stops_wherever_it_can(entries: int) -> None:
-    with callers() as (_, guest), tiny_slices(guest.machine, entries):
+    with callers() as (_, guest), tiny_portions(guest.machine, entries):
         new = l4_like_mine(guest)
         for _ in range(3):
             assert guest.mmuext_op(op(MMUEXT_PIN_L4_TABLE, new), op(MMUEXT_UNPIN_TABLE, new)) == (0, 2)

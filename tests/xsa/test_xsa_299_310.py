@@ -16,7 +16,7 @@ import pytest
 
 from hypervisor.machine.paging import pte
 from hypervisor.mm import validate
-from hypervisor.mm.budget import Budget, Restart, Slice
+from hypervisor.mm.budget import Budget, Portion, Restart
 from hypervisor.mm.page_types import PageTypes
 from hypervisor.public.errno import XenError
 from tests.hypervisor.mm.small_machine import RO, RW, Guest, SmallMachine, small_machine
@@ -40,9 +40,9 @@ def subject(guest: Guest, level: int) -> int:
     return tables[0]
 
 
-def one_slice(guest: Guest, vcpu: int, operation) -> bool:  # type: ignore[no-untyped-def]
+def one_portion(guest: Guest, vcpu: int, operation) -> bool:  # type: ignore[no-untyped-def]
     """True when done or refused."""
-    s = Slice(guest.d.vcpus[vcpu], Budget(1))
+    s = Portion(guest.d.vcpus[vcpu], Budget(1))
     try:
         guest.mmu.types.finish_old_table(s)
         operation(s)
@@ -58,7 +58,7 @@ def one_slice(guest: Guest, vcpu: int, operation) -> bool:  # type: ignore[no-un
 def to_the_end(guest: Guest, vcpu: int, operation) -> None:  # type: ignore[no-untyped-def]
     for step in (operation, lambda s: None):
         for _ in range(5000):
-            if one_slice(guest, vcpu, step):
+            if one_portion(guest, vcpu, step):
                 break
         else:
             raise AssertionError("no end")
@@ -78,12 +78,12 @@ def test_all_pairs_of_stops_on_the_way_up_and_down(level: int, up: int, down: in
         guest = machine.domain(64, nr_vcpus=2)
         table = subject(guest, level)
         for _ in range(up):
-            one_slice(guest, 0, pin(guest, table, level))
+            one_portion(guest, 0, pin(guest, table, level))
         to_the_end(guest, 1, pin(guest, table, level))
         to_the_end(guest, 0, lambda s: None)
-        one_slice(guest, 0, unpin(guest, table))
+        one_portion(guest, 0, unpin(guest, table))
         for _ in range(down):
-            one_slice(guest, 0, lambda s: None)
+            one_portion(guest, 0, lambda s: None)
         to_the_end(guest, 1, pin(guest, table, level))
         to_the_end(guest, 0, lambda s: None)
         to_the_end(guest, 1, unpin(guest, table))
@@ -97,9 +97,9 @@ def test_killed_at_every_stop(level: int, stop: int, down: bool) -> None:
         table = subject(guest, level)
         if down:
             to_the_end(guest, 0, pin(guest, table, level))
-            one_slice(guest, 0, unpin(guest, table))
+            one_portion(guest, 0, unpin(guest, table))
         for _ in range(stop):
-            one_slice(guest, 0, (lambda s: None) if down else pin(guest, table, level))
+            one_portion(guest, 0, (lambda s: None) if down else pin(guest, table, level))
         while not machine.mmu.relinquish(guest.d, Budget(1)):
             machine.recount()
         assert guest.d.tot_pages == 0
@@ -114,7 +114,7 @@ def test_the_table_above_a_parked_one_is_changed_meanwhile(level: int, stop: int
         above = guest.table([])
         guest.pin(above, level)
         for _ in range(stop):
-            one_slice(guest, 0, pin(guest, below, level - 1))
+            one_portion(guest, 0, pin(guest, below, level - 1))
         for value in (pte(below, RW), 0):
             to_the_end(
                 guest,
@@ -132,7 +132,7 @@ def stop_and_resume(machine: SmallMachine) -> None:
     guest = machine.domain(64, nr_vcpus=2)
     table = subject(guest, 4)
     for _ in range(3):
-        one_slice(guest, 0, pin(guest, table, 4))
+        one_portion(guest, 0, pin(guest, table, 4))
     to_the_end(guest, 1, pin(guest, table, 4))
 
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 import pytest
 
 from hypervisor.events.channel import ECS
-from hypervisor.events.event_channels import PORTS_PER_SLICE, EventChannels
+from hypervisor.events.event_channels import PORTS_PER_PORTION, EventChannels
 from hypervisor.public.errno import XenError
 from hypervisor.public.types import DomId, Port
 from hypervisor.public.xen import VIRQ_TIMER
@@ -78,10 +78,10 @@ def probe(house: FewDomains, slices: Callable[[FewDomains], Iterator[list[Port]]
     count = 0
     for closed in slices(house):
         count += 1
-        assert len(closed) <= PORTS_PER_SLICE
+        assert len(closed) <= PORTS_PER_PORTION
         if count % 8 == 1:
             house.recount()
-            meddle(house, count * PORTS_PER_SLICE)
+            meddle(house, count * PORTS_PER_PORTION)
             house.recount()
     house.recount()
     return count
@@ -92,7 +92,7 @@ def test_a_long_close_is_sliced_and_every_slice_ends_consistent(
     slices: Callable[[FewDomains], Iterator[list[Port]]],
 ) -> None:
     house = crowded()
-    assert probe(house, slices) >= 4095 // PORTS_PER_SLICE
+    assert probe(house, slices) >= 4095 // PORTS_PER_PORTION
     for _ in slices(house):  # what was bound behind the last slice
         pass
     assert house[1].active == 0

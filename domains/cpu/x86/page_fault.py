@@ -9,8 +9,8 @@ from domains.cpu.x86.bounce import inject_hw_exception, inject_page_fault
 from domains.cpu.x86.effects import apply_effects
 from domains.cpu.x86.ptwr import emulate_page_table_write
 from domains.cpu.x86.registers import EXC_GP, XEC_EXT, XEC_IDT, XEC_TI
-from domains.cpu.x86.segments import LDT_OFFSET, VCPU_WINDOW
 from domains.cpu.x86.vcpu import X86Vcpu
+from hypervisor.machine.descriptor_window import LDT_OFFSET, VCPU_WINDOW
 from hypervisor.machine.paging import PFEC_FETCH, PFEC_PRESENT, PFEC_USER, PFEC_WRITE, is_canonical
 from hypervisor.public.xen import VMASST_TYPE_writable_pagetables
 

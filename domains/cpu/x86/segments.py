@@ -3,8 +3,7 @@
 The guest's own selector loads run natively: GDTR points at the window in L4 slot 260, whose 14 guest pages and 2 Xen pages
 the core fills, LDTR at the LDT's pages behind them. Here is only what Xen's own code loads.
 
-    0xffff820000000000 + 128 KiB * vcpu   16 pages of GDT: 14 the guest's, 2 Xen's (e023, e02b, e033)
-                        + 64 KiB          16 pages of LDT, filled at the first use of each
+Where these lie: hypervisor/machine/descriptor_window.py.
 Source: Xen arch/x86/include/asm/config.h; Intel SDM vol. 3A §3.4.
 """
 
@@ -21,14 +20,12 @@ from domains.cpu.x86.state import (
     LDTR,
     CpuState,
 )
+from hypervisor.machine.descriptor_window import gdt_virt_start, ldt_virt_start
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.machine.paging import PAGE_PRESENT, PTE_MFN_MASK
 from hypervisor.public.arch_x86.xen import FIRST_RESERVED_GDT_BYTE
 from hypervisor.public.arch_x86.xen_x86_64 import FLAT_KERNEL_CS, FLAT_KERNEL_SS, FLAT_RING3_CS32
 
-PERDOMAIN_VIRT_START: Final = 0xFFFF_8200_0000_0000
-VCPU_WINDOW: Final = 32 << 12
-LDT_OFFSET: Final = 16 << 12
 GDT_LIMIT: Final = 0xFFFF
 
 DESC_L: Final = 1 << 21  # bits of a descriptor's high word
@@ -60,8 +57,8 @@ class Segments:
     def __init__(self, cpu: CpuState, memory: MachineMemory, vcpu_id: int) -> None:
         self._cpu = cpu
         self._words = memory.octets.cast("Q")
-        self.gdt_base = PERDOMAIN_VIRT_START + vcpu_id * VCPU_WINDOW
-        self.ldt_base = self.gdt_base + LDT_OFFSET
+        self.gdt_base = gdt_virt_start(vcpu_id)
+        self.ldt_base = ldt_virt_start(vcpu_id)
         self.guest_ldt_base = 0
         """Where the guest says its LDT lies; the CPU uses the window."""
         self._ldt_entries = 0

@@ -27,12 +27,10 @@ from domains.xenctl.topology.model import (
     Wait,
 )
 from domains.xenctl.topology.source import Document, Path, Problem, one_line, read_yaml
+from hypervisor.machine.config import MACHINE_OVERHEAD
 
 ANYWHERE: Final = FilePath("/nowhere")
 """Stands for the folder of made images while a topology is only looked at."""
-
-MACHINE_OVERHEAD: Final = 64
-"""MiB of a machine that are not its guests'."""
 
 
 class TopologyError(ControlError):

@@ -23,7 +23,7 @@ def test_a_dead_domain_is_unknown_to_memory_management(machine: InProcess) -> No
     machine.destroy(dead.domain)
     assert list(hv.memories) == [guest.domain.domid]
     with pytest.raises(XenError) as refused:
-        hv.mmu.mmu_update.owners(guest.domain.mem, int(dead.domain.domid))
+        hv.mmu.update_requests.owners(guest.domain.mem, int(dead.domain.domid))
     assert refused.value.errno is Errno.ESRCH
 
 

@@ -149,11 +149,11 @@ class Guest:
         return records[0]
 
     def poke(self, va: int, data: bytes) -> None:
-        self.house.machine.hv.mmu.copy_to_guest(self.built.vcpu.mem, va, data)
+        self.house.machine.hv.mmu.guest.copy_to_guest(self.built.vcpu.mem, va, data)
 
     def peek(self, va: int, struct: type[Struct]) -> Any:
         return struct.unpack(
-            self.house.machine.hv.mmu.copy_from_guest(self.built.vcpu.mem, va, struct.sizeof)
+            self.house.machine.hv.mmu.guest.copy_from_guest(self.built.vcpu.mem, va, struct.sizeof)
         )
 
     def map(self, granter: Guest, ref: int, va: int, flags: int = HOST) -> gnttab_map_grant_ref:
@@ -181,11 +181,11 @@ class Guest:
 
     def loads(self, va: int, size: int = 16) -> bytes:
         """What the guest reads there; it must be mapped."""
-        return self.house.machine.hv.mmu.copy_from_guest(self.built.vcpu.mem, va, size)
+        return self.house.machine.hv.mmu.guest.copy_from_guest(self.built.vcpu.mem, va, size)
 
     def may_store(self, va: int) -> bool:
         try:
-            self.house.machine.hv.mmu.copy_to_guest(self.built.vcpu.mem, va, self.loads(va, 1))
+            self.house.machine.hv.mmu.guest.copy_to_guest(self.built.vcpu.mem, va, self.loads(va, 1))
         except XenError:
             return False
         return True
@@ -228,7 +228,7 @@ class GrantingDomains:
 def granting_domains() -> Iterator[GrantingDomains]:
     """At the end everything is recounted, all domains are destroyed, and every frame is back."""
     with hypervisor_in_process(nr_cpus=4) as machine:
-        total = machine.hv.mmu.free_frames
+        total = machine.hv.mmu.allocator.free_frames
         house = GrantingDomains(machine)
         yield house
         house.recount()
@@ -239,7 +239,7 @@ def granting_domains() -> Iterator[GrantingDomains]:
         while machine.hv.domains and time.monotonic() < deadline:
             machine.step()  # a dead granter goes a little after its last mapper (K4)
         assert not machine.hv.domains, "K5: a domain does not go"
-        assert machine.hv.mmu.free_frames == total, "K5: frames are lost"
+        assert machine.hv.mmu.allocator.free_frames == total, "K5: frames are lost"
 
 
 def by_ref(domid: int, ref: int, offset: int = 0) -> gnttab_copy_ptr:

@@ -75,10 +75,10 @@ def test_a_long_batch_is_performed_to_its_end_and_each_operation_once(house: Gra
 
 
 @pytest.mark.parametrize("budget", [1, 8, 9, 24])
-def test_a_slice_ends_with_its_budget_and_the_next_goes_on_behind_it(
+def test_a_portion_ends_with_its_budget_and_the_next_goes_on_behind_it(
     house: GrantingDomains, budget: int
 ) -> None:
-    """Each slice does at least one operation, and hands over exactly the rest (Q4, XSA-318)."""
+    """Each portion does at least one operation, and hands over exactly the rest (Q4, XSA-318)."""
     guest, count = house.dom1, 20
     size = gnttab_swap_grant_ref.sizeof
     va = guest.page(0).va

@@ -425,7 +425,7 @@ def a_copy_keeps_a_reference(patch: pytest.MonkeyPatch) -> None:
     held = copying.writable
 
     def keeps(owner: GrantTable, mfn: Any) -> Any:
-        owner.mmu.get_page(mfn, owner.domid)
+        owner.mmu.frames.get_page(mfn, owner.domid)
         return held(owner, mfn)
 
     patch.setattr(copying, "writable", keeps)
@@ -436,7 +436,7 @@ def status_frames_go_in_use(patch: pytest.MonkeyPatch) -> None:
 
     def freed(self: GrantTable) -> None:
         while self.status_frames:
-            self.mmu.free_xen_page(self.status_frames.pop())
+            self.mmu.allocator.free_xen_page(self.status_frames.pop())
 
     patch.setattr(GrantTable, "unpopulate_status", freed)
 

@@ -21,7 +21,7 @@ DONE = 0xFF0
 
 
 class Caller:
-    """One guest; `slices` bounds the entries of each slice of its hypercalls."""
+    """One guest; `portions` bounds the entries of each portion of its hypercalls."""
 
     def __init__(self, machine: InProcess, built: Built) -> None:
         self.machine = machine
@@ -33,11 +33,11 @@ class Caller:
 
     def put(self, data: bytes, offset: int = 0) -> int:
         """Store bytes in the scratch page; their address."""
-        self.mmu.copy_to_guest(self.v, self.scratch + offset, data)
+        self.mmu.guest.copy_to_guest(self.v, self.scratch + offset, data)
         return self.scratch + offset
 
     def get(self, offset: int, size: int) -> bytes:
-        return self.mmu.copy_from_guest(self.v, self.scratch + offset, size)
+        return self.mmu.guest.copy_from_guest(self.v, self.scratch + offset, size)
 
     def numbers(self, values: list[int], offset: int = 0) -> int:
         return self.put(np.array(values, dtype=np.uint64).tobytes(), offset)
@@ -84,7 +84,7 @@ class Caller:
 
     def spare(self, n: int = 1) -> list[int]:
         """Frames that nothing maps, new ones each time."""
-        return [int(self.mmu.alloc_page(self.d)) for _ in range(n)]
+        return [int(self.mmu.allocator.alloc_page(self.d)) for _ in range(n)]
 
     def write(self, mfn: int, slot: int, value: int) -> None:
         """A plain store, as through a writable mapping."""
@@ -92,7 +92,7 @@ class Caller:
 
     def l1_of(self, va: int) -> tuple[int, int]:
         """(L1 table, slot) that map an address."""
-        walk = self.mmu.walk(self.v, va)
+        walk = self.mmu.walker.walk(self.v, va)
         return int(walk.l1), va >> PAGE_SHIFT & 511
 
 
@@ -105,8 +105,8 @@ def callers(nr_guests: int = 1) -> Iterator[list[Caller]]:
 
 
 @contextmanager
-def tiny_slices(machine: InProcess, entries: int) -> Iterator[None]:
-    """Every slice of every hypercall looks at this many entries at most."""
+def tiny_portions(machine: InProcess, entries: int) -> Iterator[None]:
+    """Every portion of every hypercall looks at this many entries at most."""
     from unittest.mock import patch
 
     init = Budget.__init__

@@ -13,12 +13,11 @@ import numpy as np
 
 from hypervisor.machine.memory import MachineMemory, create_memfd
 from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, PAGE_USER, pte
-from hypervisor.mm.budget import Budget, Restart, Slice
+from hypervisor.mm.budget import Budget, Portion, Progress, Restart
 from hypervisor.mm.domain_memory import DomainMemory, VcpuMemory
 from hypervisor.mm.frame_table import FrameTable
 from hypervisor.mm.layout import XEN_FRAMES
 from hypervisor.mm.mmu import Mmu
-from hypervisor.mm.mmu_update import Progress
 from hypervisor.public.types import DomId, Mfn
 from hypervisor.public.xen import DOMID_SELF
 from tests.recount import recount
@@ -93,7 +92,7 @@ class SmallMachine:
         )
         for v in d.vcpus:
             v.cpu = RecordingCpu()
-        return Guest(self, d, [self.mmu.alloc_page(d) for _ in range(pages)])
+        return Guest(self, d, [self.mmu.allocator.alloc_page(d) for _ in range(pages)])
 
     def recount(self) -> None:
         recount(self.mmu, self.held, honest=self.honest)
@@ -133,8 +132,8 @@ class Guest:
         assert isinstance(self.v.cpu, RecordingCpu)
         return self.v.cpu
 
-    def slice(self, budget: int = PLENTY) -> Slice:
-        return Slice(self.v, Budget(budget))
+    def portion(self, budget: int = PLENTY) -> Portion:
+        return Portion(self.v, Budget(budget))
 
     def take(self, n: int = 1) -> list[Mfn]:
         """Frames nobody uses yet."""
@@ -177,27 +176,27 @@ class Guest:
     def run_on(self, l4: int) -> None:
         self.until_done(lambda s: self.mmu.bases.new_baseptr(self.v, l4, s))
 
-    def until_done(self, operation, budget: int = PLENTY, after_slice=None) -> None:  # type: ignore[no-untyped-def]
-        """One operation in as many slices as it takes, old tables torn down around it (U9)."""
-        after_slice = after_slice or self.machine.recount
+    def until_done(self, operation, budget: int = PLENTY, after_portion=None) -> None:  # type: ignore[no-untyped-def]
+        """One operation in as many portions as it takes, old tables torn down around it (U9)."""
+        after_portion = after_portion or self.machine.recount
         try:
-            self._in_slices(operation, budget, after_slice)
+            self._in_portions(operation, budget, after_portion)
         finally:
-            self._in_slices(self.mmu.types.finish_old_table, budget, after_slice)
+            self._in_portions(self.mmu.types.finish_old_table, budget, after_portion)
 
-    def _in_slices(self, operation, budget: int, after_slice) -> None:  # type: ignore[no-untyped-def]
+    def _in_portions(self, operation, budget: int, after_portion) -> None:  # type: ignore[no-untyped-def]
         while True:
-            s = self.slice(budget)
+            portion = self.portion(budget)
             try:
-                self.mmu.types.finish_old_table(s)
-                operation(s)
+                self.mmu.types.finish_old_table(portion)
+                operation(portion)
             except Restart:
-                after_slice()
+                after_portion()
                 continue
             except Exception:
-                after_slice()
+                after_portion()
                 raise
-            after_slice()
+            after_portion()
             return
 
     def update(
@@ -207,16 +206,17 @@ class Guest:
         total = Progress()
         left = list(requests)
         while True:
-            s = self.slice(budget)
+            portion = self.portion(budget)
             try:
-                self.mmu.types.finish_old_table(s)
+                self.mmu.types.finish_old_table(portion)
             except Restart:
                 self.machine.recount()
                 continue
             if total.error is not None or (requests and not left):
                 return total
-            owners = self.mmu.mmu_update.owners(self.d, foreigndom)
-            part = self.mmu.mmu_update.perform(self.d, owners, np.array(left, dtype=np.uint64).tobytes(), s)
+            owners = self.mmu.update_requests.owners(self.d, foreigndom)
+            part, packed = Progress(), np.array(left, dtype=np.uint64).tobytes()
+            self.mmu.update_requests.run(self.d, owners, packed, portion, part)
             left = left[part.done :]
             total = Progress(total.done + part.done, part.error, False)
             self.machine.recount()

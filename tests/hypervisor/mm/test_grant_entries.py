@@ -52,22 +52,22 @@ def test_an_entry_holds_references_of_its_own_until_it_is_destroyed(
     frame = granter.pages[0]
     addr = 0x5000 if not flags & int(GNTMAP_contains_pte) else l1_of(mapper) << 12 | 5 << 3
     mmu = mapper.mmu
-    mmu.create_grant_mapping(mapper.v, addr, frame, flags)
+    mmu.grant_entries.create(mapper.v, addr, frame, flags)
     mapper.machine.recount()
     assert mmu.frames.refs[frame] == 2
     assert mmu.frames.tcount[frame] == int(not flags & READONLY)
-    assert mmu.walk(mapper.v, 0x5000).mfn == frame
-    mmu.destroy_grant_mapping(mapper.v, addr, frame, flags)
+    assert mmu.walker.walk(mapper.v, 0x5000).mfn == frame
+    mmu.grant_entries.destroy(mapper.v, addr, frame, flags)
     mapper.machine.recount()
     assert mmu.frames.refs[frame] == 1
 
 
 def test_an_entry_is_the_kernels_unless_it_is_for_an_application(granter: Guest, mapper: Guest) -> None:
     frame, memory = granter.pages[0], mapper.machine.memory
-    mapper.mmu.create_grant_mapping(mapper.v, 0x5000, frame, MAP)
+    mapper.mmu.grant_entries.create(mapper.v, 0x5000, frame, MAP)
     entry = int(memory.frames[l1_of(mapper), 5])
     assert entry & (PAGE_GUEST_KERNEL | PAGE_GLOBAL | PAGE_GNTTAB) == PAGE_GUEST_KERNEL | PAGE_GNTTAB
-    mapper.mmu.create_grant_mapping(mapper.v, 0x6000, frame, MAP | int(GNTMAP_application_map) | 3 << 16)
+    mapper.mmu.grant_entries.create(mapper.v, 0x6000, frame, MAP | int(GNTMAP_application_map) | 3 << 16)
     entry = int(memory.frames[l1_of(mapper), 6])
     assert entry & (PAGE_GUEST_KERNEL | PAGE_GLOBAL) == PAGE_GLOBAL
     assert entry >> 9 & 7 == 3
@@ -77,7 +77,7 @@ def test_an_entry_is_the_kernels_unless_it_is_for_an_application(granter: Guest,
 def test_an_unaligned_entry_is_refused(granter: Guest, mapper: Guest, low: int) -> None:
     """G9, XSA-227."""
     with pytest.raises(XenError):
-        mapper.mmu.create_grant_mapping(mapper.v, l1_of(mapper) << 12 | 40 | low, granter.pages[0], BY_PTE)
+        mapper.mmu.grant_entries.create(mapper.v, l1_of(mapper) << 12 | 40 | low, granter.pages[0], BY_PTE)
 
 
 def test_only_the_mappers_own_validated_l1_is_written(granter: Guest, mapper: Guest) -> None:
@@ -88,16 +88,16 @@ def test_only_the_mappers_own_validated_l1_is_written(granter: Guest, mapper: Gu
     upper = mapper.v.cr3
     for mfn in (plain, theirs, upper, 0, 1, 1 << 30):
         with pytest.raises(XenError):
-            mapper.mmu.create_grant_mapping(mapper.v, mfn << 12, granter.pages[0], BY_PTE)  # type: ignore[operator]
+            mapper.mmu.grant_entries.create(mapper.v, mfn << 12, granter.pages[0], BY_PTE)  # type: ignore[operator]
     for va in (1 << 21, 1 << 39, 1 << 47, 0xFFFF_8000_0000_0000):
         with pytest.raises(XenError):
-            mapper.mmu.create_grant_mapping(mapper.v, va, granter.pages[0], MAP)
+            mapper.mmu.grant_entries.create(mapper.v, va, granter.pages[0], MAP)
     mapper.machine.recount()
 
 
 def test_what_was_there_before_is_given_back(granter: Guest, mapper: Guest) -> None:
-    old = mapper.mmu.walk(mapper.v, 0).mfn
-    mapper.mmu.create_grant_mapping(mapper.v, 0, granter.pages[0], MAP)
+    old = mapper.mmu.walker.walk(mapper.v, 0).mfn
+    mapper.mmu.grant_entries.create(mapper.v, 0, granter.pages[0], MAP)
     assert (mapper.mmu.frames.refs[old], mapper.mmu.frames.tcount[old]) == (1, 0)
 
 
@@ -105,7 +105,7 @@ def test_what_was_there_before_is_given_back(granter: Guest, mapper: Guest) -> N
 def test_an_unmap_needs_the_entry_as_it_was_mapped(granter: Guest, mapper: Guest, change: str) -> None:
     """G8, XSA-234; G10: what overwrote it has dropped the entry's references, once."""
     frame, l1 = granter.pages[0], l1_of(mapper)
-    mapper.mmu.create_grant_mapping(mapper.v, 0x5000, frame, MAP)
+    mapper.mmu.grant_entries.create(mapper.v, 0x5000, frame, MAP)
     value = {
         "gone": 0,
         "other frame": pte(mapper.pages[0], RW),
@@ -114,30 +114,30 @@ def test_an_unmap_needs_the_entry_as_it_was_mapped(granter: Guest, mapper: Guest
     if change == "read-only":
         assert mapper.set_entry(l1, 5, value).error is not None, "it is another domain's frame"
         with pytest.raises(XenError):
-            mapper.mmu.destroy_grant_mapping(mapper.v, 0x5000, frame, MAP | READONLY)
+            mapper.mmu.grant_entries.destroy(mapper.v, 0x5000, frame, MAP | READONLY)
         return
     assert mapper.set_entry(l1, 5, value).done == 1
     assert mapper.mmu.frames.refs[frame] == 1
     with pytest.raises(XenError):
-        mapper.mmu.destroy_grant_mapping(mapper.v, 0x5000, frame, MAP)
+        mapper.mmu.grant_entries.destroy(mapper.v, 0x5000, frame, MAP)
     mapper.machine.recount()
 
 
 def test_replace_moves_an_entry_to_where_the_grant_was(granter: Guest, mapper: Guest) -> None:
-    frame, own = granter.pages[0], mapper.mmu.walk(mapper.v, 0).mfn
-    mapper.mmu.create_grant_mapping(mapper.v, 0x5000, frame, MAP)
-    mapper.mmu.replace_grant_mapping(mapper.v, 0x5000, frame, 0, MAP)
+    frame, own = granter.pages[0], mapper.mmu.walker.walk(mapper.v, 0).mfn
+    mapper.mmu.grant_entries.create(mapper.v, 0x5000, frame, MAP)
+    mapper.mmu.grant_entries.replace(mapper.v, 0x5000, frame, 0, MAP)
     mapper.machine.recount()
-    assert mapper.mmu.walk(mapper.v, 0x5000).mfn == own
+    assert mapper.mmu.walker.walk(mapper.v, 0x5000).mfn == own
     with pytest.raises(XenError):
-        mapper.mmu.walk(mapper.v, 0)
+        mapper.mmu.walker.walk(mapper.v, 0)
     assert mapper.mmu.frames.refs[frame] == 1
 
 
 def test_a_failed_replace_drops_what_it_took_as_xen_does(granter: Guest, mapper: Guest) -> None:
-    own = mapper.mmu.walk(mapper.v, 0).mfn
+    own = mapper.mmu.walker.walk(mapper.v, 0).mfn
     with pytest.raises(XenError):
-        mapper.mmu.replace_grant_mapping(mapper.v, 0x5000, granter.pages[0], 0, MAP)
+        mapper.mmu.grant_entries.replace(mapper.v, 0x5000, granter.pages[0], 0, MAP)
     mapper.machine.recount()
     assert mapper.mmu.frames.refs[own] == 1
 
@@ -146,7 +146,7 @@ def test_a_mapper_that_dies_lets_go(granter: Guest, mapper: Guest) -> None:
     """G18, the entry's part of it."""
     from hypervisor.mm.budget import Budget
 
-    mapper.mmu.create_grant_mapping(mapper.v, 0x5000, granter.pages[0], MAP)
+    mapper.mmu.grant_entries.create(mapper.v, 0x5000, granter.pages[0], MAP)
     while not mapper.mmu.relinquish(mapper.d, Budget(3)):
         mapper.machine.recount()
     assert mapper.mmu.frames.refs[granter.pages[0]] == 1
@@ -157,7 +157,7 @@ def test_an_entry_needs_a_frame_that_may_be_written(granter: Guest, mapper: Gues
     table = granter.l1([])
     granter.pin(table, 1)
     with pytest.raises(XenError):
-        mapper.mmu.create_grant_mapping(mapper.v, 0x5000, table, MAP)
-    mapper.mmu.create_grant_mapping(mapper.v, 0x5000, table, MAP | READONLY)
+        mapper.mmu.grant_entries.create(mapper.v, 0x5000, table, MAP)
+    mapper.mmu.grant_entries.create(mapper.v, 0x5000, table, MAP | READONLY)
     mapper.machine.recount()
     assert RO

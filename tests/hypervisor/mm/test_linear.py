@@ -113,14 +113,14 @@ def test_a_guest_sees_its_tables_through_a_linear_entry(guest: Guest) -> None:
     guest.run_on(l4)
     base = 0xFFFF << 48 | 300 << 39
     seen = [
-        guest.mmu.walk(guest.v, base).mfn,
-        guest.mmu.walk(guest.v, base | 300 << 30).mfn,
-        guest.mmu.walk(guest.v, base | 300 << 30 | 300 << 21).mfn,
-        guest.mmu.walk(guest.v, base | 300 << 30 | 300 << 21 | 300 << 12).mfn,
+        guest.mmu.walker.walk(guest.v, base).mfn,
+        guest.mmu.walker.walk(guest.v, base | 300 << 30).mfn,
+        guest.mmu.walker.walk(guest.v, base | 300 << 30 | 300 << 21).mfn,
+        guest.mmu.walker.walk(guest.v, base | 300 << 30 | 300 << 21 | 300 << 12).mfn,
     ]
     assert seen == [l1, l2, l3, l4]
     for va in (base, base | 300 << 30):
         with pytest.raises(XenError):
-            guest.mmu.walk(guest.v, va, write=True)
+            guest.mmu.walker.walk(guest.v, va, write=True)
         with pytest.raises(XenError):
             guest.mmu.va_mapping.update(guest.v, base | 300 << 30 | 300 << 21, 0, guest.d.domid)

@@ -35,7 +35,7 @@ from hypervisor.public.memory import (
     xen_remove_from_physmap,
 )
 from hypervisor.public.xen import DOMID_SELF
-from tests.hypervisor.mm.caller import Caller, callers, tiny_slices
+from tests.hypervisor.mm.caller import Caller, callers, tiny_portions
 
 LIST = 0x100
 """Where in the scratch page lists of frame numbers lie."""
@@ -109,7 +109,7 @@ def test_decrease_gives_back_ones_own_frames_once(everybody: list[Caller], guest
 
 
 def test_a_frame_given_back_stays_while_it_is_mapped(guest: Caller) -> None:
-    mapped = int(guest.mmu.walk(guest.v, guest.scratch).mfn)
+    mapped = int(guest.mmu.walker.walk(guest.v, guest.scratch).mfn)
     before = guest.d.tot_pages
     guest.numbers([mapped], LIST)
     assert guest.memory_op(XENMEM_decrease_reservation, guest.record(reservation(guest, 1))) == 1
@@ -118,9 +118,9 @@ def test_a_frame_given_back_stays_while_it_is_mapped(guest: Caller) -> None:
 
 
 @pytest.mark.parametrize("entries", [1, 5, 40])
-def test_lists_in_tiny_slices_repeat_nothing_and_skip_nothing(guest: Caller, entries: int) -> None:
+def test_lists_in_tiny_portions_repeat_nothing_and_skip_nothing(guest: Caller, entries: int) -> None:
     before = guest.d.tot_pages
-    with tiny_slices(guest.machine, entries):
+    with tiny_portions(guest.machine, entries):
         assert guest.memory_op(XENMEM_increase_reservation, guest.record(reservation(guest, 9))) == 9
         mfns = guest.read_numbers(9, LIST)
         assert len(set(mfns)) == 9
@@ -194,7 +194,7 @@ def test_exchange_gives_single_frames_for_a_run(guest: Caller) -> None:
 @pytest.mark.parametrize("bad", range(4))
 def test_a_failing_chunk_leaves_its_frames_with_their_owner(guest: Caller, bad: int) -> None:
     given, before = guest.spare(4), guest.d.tot_pages
-    mapped = int(guest.mmu.walk(guest.v, guest.scratch).mfn)
+    mapped = int(guest.mmu.walker.walk(guest.v, guest.scratch).mfn)
     frames = [*given[:bad], mapped, *given[bad + 1 :]]
     assert exchange(guest, frames, 0, [1, 2], 1) == -Errno.EINVAL
     assert exchanged(guest) == bad // 2 * 2
@@ -217,9 +217,9 @@ def test_an_exchange_works_when_the_machine_and_the_domain_are_full(guest: Calle
 
 
 @pytest.mark.parametrize("entries", [1, 9])
-def test_an_exchange_in_tiny_slices(guest: Caller, entries: int) -> None:
+def test_an_exchange_in_tiny_portions(guest: Caller, entries: int) -> None:
     given, before = guest.spare(6), guest.d.tot_pages
-    with tiny_slices(guest.machine, entries):
+    with tiny_portions(guest.machine, entries):
         assert exchange(guest, given, 0, [1, 2, 3], 1) == 0
     assert (exchanged(guest), guest.d.tot_pages) == (6, before)
 

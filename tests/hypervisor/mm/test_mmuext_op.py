@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from hypervisor.machine.descriptor_window import PERDOMAIN_VIRT_START
 from hypervisor.machine.paging import pte
 from hypervisor.mm import layout
 from hypervisor.mm.frame_table import PGC, PGT
@@ -39,7 +40,7 @@ from hypervisor.public.xen import (
     mmuext_op_arg2,
 )
 from hypervisor.wire.messages import Effect
-from tests.hypervisor.mm.caller import Caller, callers, tiny_slices
+from tests.hypervisor.mm.caller import Caller, callers, tiny_portions
 from tests.hypervisor.mm.small_machine import RO, RW
 
 ACCESSED_CODE = 0x00AF_FB00_0000_FFFF
@@ -205,22 +206,22 @@ def test_flushes_reach_the_cpu_and_bad_addresses_do_not(guest: Caller) -> None:
 
 
 @pytest.mark.parametrize("entries", [1, 3, 70])
-def test_batches_in_tiny_slices_tell_done_exactly(guest: Caller, entries: int) -> None:
+def test_batches_in_tiny_portions_tell_done_exactly(guest: Caller, entries: int) -> None:
     """U6, Q4, Q5: a tower that is pinned and unpinned again, an error at the end."""
     new = l4_like_mine(guest)
     ops = [op(MMUEXT_PIN_L4_TABLE, new), op(MMUEXT_UNPIN_TABLE, new)] * 3 + [op(99)]
-    with tiny_slices(guest.machine, entries):
+    with tiny_portions(guest.machine, entries):
         assert guest.mmuext_op(*ops) == (-Errno.ENOSYS, 6)
         assert guest.mmu.frames.tcount[new] == 0
         assert guest.v.old_table is None
 
 
 @pytest.mark.parametrize("entries", [1, 3, 70])
-def test_updates_in_tiny_slices_tell_done_exactly(guest: Caller, entries: int) -> None:
+def test_updates_in_tiny_portions_tell_done_exactly(guest: Caller, entries: int) -> None:
     (table, *frames) = guest.spare(5)
     guest.mmuext_op(op(MMUEXT_PIN_L1_TABLE, table))
     requests = [(table << 12 | i << 3, pte(frames[i % 4], RW)) for i in range(30)]
-    with tiny_slices(guest.machine, entries):
+    with tiny_portions(guest.machine, entries):
         assert guest.mmu_update(requests) == (0, 30)
         assert guest.mmu_update([*((ptr, 0) for ptr, _ in requests), (5, 5)]) == (-Errno.ENOSYS, 30)
     assert guest.mmu.frames.tcount[frames[0]] == 0
@@ -228,7 +229,7 @@ def test_updates_in_tiny_slices_tell_done_exactly(guest: Caller, entries: int) -
 
 def test_requests_outside_the_guests_memory_are_efault(guest: Caller) -> None:
     """H2."""
-    for va in (0, 1 << 47, layout.RO_MPT_VIRT_START, layout.PERDOMAIN_VIRT_START, (1 << 64) - 8):
+    for va in (0, 1 << 47, layout.RO_MPT_VIRT_START, PERDOMAIN_VIRT_START, (1 << 64) - 8):
         for nr in (Hypercall.mmu_update, Hypercall.mmuext_op):
             assert guest.call(nr, va, 1, 0, DOMID_SELF) == -Errno.EFAULT
             assert guest.call(nr, va, 0x7FFF_FFFF, 0, DOMID_SELF) == -Errno.EFAULT
@@ -239,14 +240,14 @@ def test_a_fault_in_the_middle_of_the_requests_keeps_what_came_before(guest: Cal
     end = guest.scratch + 4096
     while True:
         try:
-            guest.mmu.walk(guest.v, end)
+            guest.mmu.walker.walk(guest.v, end)
         except XenError:
             break
         end += 4096
     at = end - 32
     for i in range(2):
         request = (table << 12 | i << 3).to_bytes(8, "little") + (i + 7).to_bytes(8, "little")
-        guest.mmu.copy_to_guest(guest.v, at + 16 * i, request)
+        guest.mmu.guest.copy_to_guest(guest.v, at + 16 * i, request)
     done = guest.put(bytes(4), 0xFF0)
     assert guest.call(Hypercall.mmu_update, at, 5, done, DOMID_SELF) == -Errno.EFAULT
     assert int.from_bytes(guest.get(0xFF0, 4), "little") == 2
@@ -262,7 +263,7 @@ class TestUpdateVaMapping:
         va = guest.scratch + 0x1000
         assert self.update(guest, va, pte(frame, RW), int(UVMF_INVLPG)) == 0
         assert effects(guest)[-1] is Effect.INVLPG
-        assert guest.mmu.walk(guest.v, va, write=True).mfn == frame
+        assert guest.mmu.walker.walk(guest.v, va, write=True).mfn == frame
         assert self.update(guest, va, 0, int(UVMF_TLB_FLUSH | UVMF_ALL)) == 0
         assert effects(guest)[-1] is Effect.FLUSH_TLB
         assert self.update(guest, va, 0, int(UVMF_TLB_FLUSH) | 1 << 40) == -Errno.EFAULT
@@ -297,7 +298,7 @@ class TestDescriptors:
         good = guest.spare(14)
         assert self.set_gdt(guest, good, 7168) == 0
         assert guest.v.gdt_frames == good
-        mapped = int(guest.mmu.walk(guest.v, guest.scratch).mfn)
+        mapped = int(guest.mmu.walker.walk(guest.v, guest.scratch).mfn)
         for bad in (mapped, everybody[2].spare()[0], guest.v.cr3 or 0, 1 << 40):
             assert self.set_gdt(guest, [*guest.spare(2), bad], 1025) == -Errno.EINVAL
             assert guest.v.gdt_frames == good
@@ -375,7 +376,7 @@ class TestDescriptors:
     def test_ldt_pages_are_taken_when_touched_and_never_beyond_the_limit(self, guest: Caller) -> None:
         """X6, XSA-298."""
         page = guest.scratch + 0x1000 & ~0xFFF
-        frame = int(guest.mmu.walk(guest.v, page).mfn)
+        frame = int(guest.mmu.walker.walk(guest.v, page).mfn)
         l1, slot = guest.l1_of(page)
         assert guest.mmuext_op(op(MMUEXT_SET_LDT, va=page, entries=3)) == (0, 1)
         assert not guest.mmu.descriptors.map_ldt_page(guest.v, 0), "it is mapped writable"

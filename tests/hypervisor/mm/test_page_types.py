@@ -135,8 +135,8 @@ def test_a_type_reference_is_refused_before_the_counter_wraps(guest: Guest) -> N
 def test_xen_frames_are_mapped_as_they_were_shared_and_no_other_way(guest: Guest) -> None:
     """F12."""
     mmu = guest.mmu
-    shared = mmu.alloc_xen_page(guest.d, writable=True)
-    hidden = mmu.alloc_xen_page(guest.d, writable=False)
+    shared = mmu.allocator.alloc_xen_page(guest.d, writable=True)
+    hidden = mmu.allocator.alloc_xen_page(guest.d, writable=False)
     guest.pin(guest.l1([shared]), 1)
     with pytest.raises(XenError):
         guest.pin(guest.l1([hidden]), 1)
@@ -146,16 +146,16 @@ def test_xen_frames_are_mapped_as_they_were_shared_and_no_other_way(guest: Guest
             with pytest.raises(XenError):
                 guest.pin(frame, level)
         with pytest.raises(XenError):
-            mmu.steal_page(frame, guest.d)
+            mmu.allocator.steal_page(frame, guest.d)
         with pytest.raises(XenError):
             mmu.reservation.remove_page(guest.d, frame)
 
 
 def test_a_freed_xen_frame_stays_while_the_guest_maps_it(guest: Guest) -> None:
-    shared = guest.mmu.alloc_xen_page(guest.d, writable=True)
+    shared = guest.mmu.allocator.alloc_xen_page(guest.d, writable=True)
     l1 = guest.l1([shared])
     guest.pin(l1, 1)
-    guest.mmu.free_xen_page(shared)
+    guest.mmu.allocator.free_xen_page(shared)
     guest.machine.recount()
     assert guest.mmu.frames.refs[shared] == 1
     guest.unpin(l1)
@@ -167,9 +167,9 @@ def test_stealing_needs_a_frame_that_nobody_uses(guest: Guest) -> None:
     mapped, free = guest.take(2)
     guest.pin(guest.l1([mapped], RO), 1)
     with pytest.raises(XenError):
-        guest.mmu.steal_page(mapped, guest.d)
-    guest.mmu.steal_page(free, guest.d)
-    guest.mmu.unsteal_page(free, guest.d)
+        guest.mmu.allocator.steal_page(mapped, guest.d)
+    guest.mmu.allocator.steal_page(free, guest.d)
+    guest.mmu.allocator.unsteal_page(free, guest.d)
 
 
 def test_a_page_is_given_back_once(guest: Guest) -> None:
@@ -223,7 +223,7 @@ def test_a_table_is_an_image_of_what_was_checked(machine: SmallMachine, guest: G
     machine.honest = False
     secret = machine.domain(1).take()[0]
     guest.write(l1, 0, pte(secret, RW))
-    assert guest.mmu.walk(guest.v, 0).mfn == data[0]
+    assert guest.mmu.walker.walk(guest.v, 0).mfn == data[0]
     guest.write(l1, 1, pte(l1, RW))
     assert guest.set_entry(l1, 1, 0).error is None
     assert guest.mmu.frames.tcount[data[1]] == 0

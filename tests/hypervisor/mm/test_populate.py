@@ -11,7 +11,7 @@ from hypervisor.public.memory import (
     xen_memory_reservation,
 )
 from hypervisor.public.xen import DOMID_SELF
-from tests.hypervisor.mm.caller import Caller, callers, tiny_slices
+from tests.hypervisor.mm.caller import Caller, callers, tiny_portions
 
 COUNT = 300
 LIST = 0x100
@@ -48,7 +48,7 @@ def test_at_once_and_one_by_one_lead_to_the_same(
 ) -> None:
     pfns = [9000 + 3 * i for i in range(COUNT)]
     with callers() as (_, at_once):
-        with tiny_slices(at_once.machine, entries) if entries else nullcontext():
+        with tiny_portions(at_once.machine, entries) if entries else nullcontext():
             assert populate(at_once, pfns) == COUNT
         found = state(at_once)
     monkeypatch.setattr(memory_lists, "MIN_RUN", 1 << 30)

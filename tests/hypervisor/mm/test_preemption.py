@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from hypervisor.machine.paging import pte
-from hypervisor.mm.budget import Budget, Restart, Slice
+from hypervisor.mm.budget import Budget, Portion, Restart
 from hypervisor.mm.frame_table import PGC, PGT
 from hypervisor.public.errno import XenError
 from hypervisor.public.types import Mfn
@@ -28,9 +28,9 @@ def tower(guest: Guest) -> tuple[int, list[int]]:
     return l4, [l4, *l3s, *l2s, *l1s]
 
 
-def pin_slice(guest: Guest, vcpu: int, mfn: int, level: int, entries: int = 1) -> bool:
-    """One slice of a pin; True when done. XenError."""
-    s = Slice(guest.d.vcpus[vcpu], Budget(entries))
+def pin_portion(guest: Guest, vcpu: int, mfn: int, level: int, entries: int = 1) -> bool:
+    """One portion of a pin; True when done. XenError."""
+    s = Portion(guest.d.vcpus[vcpu], Budget(entries))
     try:
         guest.mmu.types.finish_old_table(s)
         guest.mmu.pins.pin(mfn, level, guest.d, s)
@@ -43,7 +43,7 @@ def finish(guest: Guest, vcpu: int) -> None:
     """Slices until the vCPU's old table is gone."""
     while True:
         try:
-            guest.mmu.types.finish_old_table(Slice(guest.d.vcpus[vcpu], Budget(1)))
+            guest.mmu.types.finish_old_table(Portion(guest.d.vcpus[vcpu], Budget(1)))
         except Restart:
             guest.machine.recount()
         else:
@@ -52,12 +52,12 @@ def finish(guest: Guest, vcpu: int) -> None:
 
 
 def slices_to_pin(guest: Guest, vcpu: int, mfn: int, level: int) -> int:
-    slices = 1
-    while not pin_slice(guest, vcpu, mfn, level):
+    portions = 1
+    while not pin_portion(guest, vcpu, mfn, level):
         guest.machine.recount()
-        slices += 1
+        portions += 1
     guest.machine.recount()
-    return slices
+    return portions
 
 
 def nothing_is_typed(guest: Guest, tables: list[int]) -> bool:
@@ -65,7 +65,7 @@ def nothing_is_typed(guest: Guest, tables: list[int]) -> bool:
 
 
 def test_each_slice_does_at_least_one_entry_and_at_most_its_budget(machine: SmallMachine) -> None:
-    """Q4: a table of 512 entries takes 512 slices of one entry, and a few of many."""
+    """Q4: a table of 512 entries takes 512 portions of one entry, and a few of many."""
     guest = machine.domain(520)
     l1 = guest.table([])
     l2 = guest.table([pte(l1, RW)] * 512)
@@ -94,7 +94,7 @@ def test_a_death_at_any_stop_leaves_nothing(machine: SmallMachine, stop: int) ->
     guest = machine.domain(64)
     l4, _ = tower(guest)
     for _ in range(stop):
-        if pin_slice(guest, 0, l4, 4):
+        if pin_portion(guest, 0, l4, 4):
             break
     while not machine.mmu.relinquish(guest.d, Budget(1)):
         machine.recount()
@@ -108,11 +108,11 @@ def test_another_vcpu_resumes_a_parked_table(machine: SmallMachine, stop: int) -
     guest = machine.domain(64, nr_vcpus=2)
     l4, tables = tower(guest)
     for _ in range(stop):
-        pin_slice(guest, 0, l4, 4)
+        pin_portion(guest, 0, l4, 4)
     if not machine.mmu.frames.flags[l4] & PGC.PINNED:
         slices_to_pin(guest, 1, l4, 4)
         with pytest.raises(XenError):
-            pin_slice(guest, 0, l4, 4)
+            pin_portion(guest, 0, l4, 4)
         finish(guest, 0)
     guest.unpin(l4)
     assert nothing_is_typed(guest, tables)
@@ -130,7 +130,7 @@ def test_two_vcpus_take_turns_on_a_shared_subtree(machine: SmallMachine, stop: i
         vcpu = turns.pop() if turns and turns[-1] in todo else next(iter(todo))
         if turns and turns[-1] not in todo:
             turns.pop()
-        if pin_slice(guest, vcpu, todo[vcpu], 4):
+        if pin_portion(guest, vcpu, todo[vcpu], 4):
             del todo[vcpu]
         machine.recount()
     for table in (l4, second):
@@ -144,10 +144,10 @@ def test_tear_down_stopped_anywhere_can_be_turned_round(machine: SmallMachine, s
     guest = machine.domain(64, nr_vcpus=2)
     l4, tables = tower(guest)
     guest.pin(l4, 4)
-    machine.mmu.pins.unpin(l4, guest.d, Slice(guest.v, Budget(1)))
+    machine.mmu.pins.unpin(l4, guest.d, Portion(guest.v, Budget(1)))
     for _ in range(stop):
         try:
-            machine.mmu.types.finish_old_table(Slice(guest.v, Budget(1)))
+            machine.mmu.types.finish_old_table(Portion(guest.v, Budget(1)))
             break
         except Restart:
             machine.recount()
@@ -159,7 +159,7 @@ def test_tear_down_stopped_anywhere_can_be_turned_round(machine: SmallMachine, s
 
 
 @pytest.mark.parametrize("bad", range(7))
-def test_a_refusal_late_in_a_preempted_validation_is_undone_in_slices(
+def test_a_refusal_late_in_a_preempted_validation_is_undone_in_portions(
     machine: SmallMachine, bad: int
 ) -> None:
     """Q3, XSA-310: wherever in the tower the bad L1 is met."""
@@ -180,21 +180,21 @@ def test_nobody_uses_or_changes_a_parked_table(machine: SmallMachine) -> None:
     guest = machine.domain(64, nr_vcpus=2)
     l4, tables = tower(guest)
     for _ in range(4):
-        pin_slice(guest, 0, l4, 4)
+        pin_portion(guest, 0, l4, 4)
     parked = [m for m in tables if machine.mmu.frames.flags[m] & PGC.PARTIAL]
     assert l4 in parked
     for mfn in parked:
         progress = guest.set_entry(mfn, 9, 0)
         assert progress.error is not None
         with pytest.raises(XenError):
-            machine.mmu.get_page_and_type(Mfn(mfn), guest.d.domid, PGT.writable_page)
+            machine.mmu.types.get_page_and_type(Mfn(mfn), guest.d.domid, PGT.writable_page)
         with pytest.raises(XenError):
             machine.mmu.pins.clear_page(mfn, guest.d.domid)
 
 
 @pytest.mark.parametrize("budget", [1, 2, 3])
 def test_a_new_base_pointer_survives_preemption(machine: SmallMachine, budget: int) -> None:
-    """X3: the old table goes in slices, the CPU runs on the new one."""
+    """X3: the old table goes in portions, the CPU runs on the new one."""
     guest = machine.domain(64)
     (one, _), (two, _) = tower(guest), tower(guest)
     guest.run_on(one)

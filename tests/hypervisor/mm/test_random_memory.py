@@ -1,9 +1,9 @@
-"""Random work of several vCPUs in tiny slices, with every count checked after every slice (F1-F14, P1-P11, Q1-Q5).
+"""Random work of several vCPUs in tiny portions, with every count checked after every portion (F1-F14, P1-P11, Q1-Q5).
 
-Three domains, one of them in control, two vCPUs each. A vCPU starts an operation and goes on with it in slices of a
+Three domains, one of them in control, two vCPUs each. A vCPU starts an operation and goes on with it in portions of a
 few entries whenever it is its turn, so operations on the same tables interleave at every point at which they can
 stop. Tables have few entries, some in the first slots and one in the last, and mostly name tables of the level that
-would be right. A domain may die at any moment, in slices too, and must leave nothing.
+would be right. A domain may die at any moment, in portions too, and must leave nothing.
 """
 
 import os
@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from hypervisor.machine.paging import pte
-from hypervisor.mm.budget import Budget, Restart, Slice
+from hypervisor.mm.budget import Budget, Portion, Restart
 from hypervisor.mm.domain_memory import VcpuMemory
 from hypervisor.mm.frame_table import ALLOCATED, PARTIAL, PINNED, SEG_DESC
 from hypervisor.public.errno import XenError
@@ -35,9 +35,9 @@ FLAGS = st.sampled_from([RW, RW, RO, RO, 0, RW | 1 << 3, RW | 1 << 7])
 LEVELS = st.integers(1, 4)
 WHO = st.integers(0, 2)
 FRAME = st.integers(0, NR_FRAMES - 1)
-SLICE = st.sampled_from([1, 1, 1, 2, 3, 700])
+PORTION = st.sampled_from([1, 1, 1, 2, 3, 700])
 
-Operation = Callable[[Slice], None]
+Operation = Callable[[Portion], None]
 
 
 class RandomMemory(RuleBasedStateMachine):
@@ -110,9 +110,9 @@ class RandomMemory(RuleBasedStateMachine):
         )
         return likely[pick % len(likely)] if likely and pick % 5 else guest.pages[pick]
 
-    # --- operations in slices -------------------------------------------------------------------------------
+    # --- operations in portions -------------------------------------------------------------------------------
 
-    def start(self, who: int, vcpu: int, operation: Callable[[Guest, Slice], None]) -> None:
+    def start(self, who: int, vcpu: int, operation: Callable[[Guest, Portion], None]) -> None:
         """The vCPU begins an operation, when it has finished the one before."""
         guest = self.guests[who]
         v = guest.d.vcpus[vcpu]
@@ -131,7 +131,7 @@ class RandomMemory(RuleBasedStateMachine):
 
     @rule(who=WHO, vcpu=st.integers(0, 1), frame=FRAME, user=st.booleans())
     def load_base(self, who: int, vcpu: int, frame: int, user: bool) -> None:
-        def operation(g: Guest, s: Slice) -> None:
+        def operation(g: Guest, s: Portion) -> None:
             (g.mmu.bases.new_user_baseptr if user else g.mmu.bases.new_baseptr)(s.vcpu, g.pages[frame], s)
 
         self.start(who, vcpu, operation)
@@ -146,7 +146,7 @@ class RandomMemory(RuleBasedStateMachine):
         command=st.integers(0, 4),
     )
     def update(self, who: int, vcpu: int, frame: int, slot: int, pick: int, flags: int, command: int) -> None:
-        def operation(g: Guest, s: Slice) -> None:
+        def operation(g: Guest, s: Portion) -> None:
             level = g.mmu.frames.type[g.pages[frame]]
             value = pte(self.target(g, level, pick), flags)
             request(g, s, g.pages[frame] << 12 | slot << 3 | command, value, DOMID_SELF)
@@ -155,7 +155,7 @@ class RandomMemory(RuleBasedStateMachine):
 
     @rule(vcpu=st.integers(0, 1), frame=FRAME, slot=SLOTS, whose=WHO, pick=FRAME, flags=FLAGS)
     def map_foreign(self, vcpu: int, frame: int, slot: int, whose: int, pick: int, flags: int) -> None:
-        def operation(g: Guest, s: Slice) -> None:
+        def operation(g: Guest, s: Portion) -> None:
             other = self.guests[whose]
             request(g, s, g.pages[frame] << 12 | slot << 3, pte(other.pages[pick], flags), other.d.domid)
 
@@ -163,7 +163,7 @@ class RandomMemory(RuleBasedStateMachine):
 
     @rule(who=WHO, vcpu=st.integers(0, 1), picks=st.lists(FRAME, min_size=1, max_size=3))
     def exchange(self, who: int, vcpu: int, picks: list[int]) -> None:
-        def operation(g: Guest, s: Slice) -> None:
+        def operation(g: Guest, s: Portion) -> None:
             new = g.mmu.reservation.exchange_chunk(g.d, [g.pages[i] for i in picks], list(picks), 0)
             for i, mfn in zip(picks, new, strict=True):
                 g.pages[i] = mfn
@@ -172,7 +172,7 @@ class RandomMemory(RuleBasedStateMachine):
 
     @rule(who=WHO, vcpu=st.integers(0, 1), frame=FRAME)
     def give_back_and_take(self, who: int, vcpu: int, frame: int) -> None:
-        def operation(g: Guest, s: Slice) -> None:
+        def operation(g: Guest, s: Portion) -> None:
             g.mmu.reservation.remove_page(g.d, g.pages[frame])
             g.pages[frame] = g.mmu.reservation.increase(g.d, 0)
 
@@ -180,7 +180,7 @@ class RandomMemory(RuleBasedStateMachine):
 
     @rule(who=WHO, vcpu=st.integers(0, 1), picks=st.lists(FRAME, max_size=2))
     def set_gdt(self, who: int, vcpu: int, picks: list[int]) -> None:
-        def operation(g: Guest, s: Slice) -> None:
+        def operation(g: Guest, s: Portion) -> None:
             g.mmu.descriptors.set_gdt(s.vcpu, [g.pages[i] for i in picks], 512 * len(picks))
 
         self.start(who, vcpu, operation)
@@ -190,7 +190,7 @@ class RandomMemory(RuleBasedStateMachine):
         self.start(who, vcpu, lambda g, s: g.mmu.pins.copy_page(g.pages[frame], g.pages[source], g.d.domid))
 
     @precondition(lambda self: self.running)
-    @rule(turn=st.integers(0, 5), entries=SLICE, times=st.integers(1, 4))
+    @rule(turn=st.integers(0, 5), entries=PORTION, times=st.integers(1, 4))
     def go_on(self, turn: int, entries: int, times: int) -> None:
         """Some slices of the operations that have begun, if any have."""
         for _ in range(times):
@@ -198,8 +198,8 @@ class RandomMemory(RuleBasedStateMachine):
                 self.turn(list(self.running)[turn % len(self.running)], entries)
 
     def turn(self, v: VcpuMemory, entries: int) -> None:
-        """One slice of the vCPU's operation, as the hypercall layer does it (U9)."""
-        s = Slice(v, Budget(entries))
+        """One portion of the vCPU's operation, as the hypercall layer does it (U9)."""
+        s = Portion(v, Budget(entries))
         try:
             self.machine.mmu.types.finish_old_table(s)
             self.running[v](s)
@@ -213,7 +213,7 @@ class RandomMemory(RuleBasedStateMachine):
 
     # --- death -----------------------------------------------------------------------------------------------
 
-    @rule(who=st.integers(1, 2), entries=SLICE)
+    @rule(who=st.integers(1, 2), entries=PORTION)
     def die_and_be_replaced(self, who: int, entries: int) -> None:
         guest = self.guests[who]
         self.kill(guest, entries)
@@ -223,11 +223,11 @@ class RandomMemory(RuleBasedStateMachine):
         """K2-K5: what is left is what others still map."""
         for v in guest.d.vcpus:
             self.running.pop(v, None)
-        slices = 0
+        portions = 0
         while not guest.mmu.relinquish(guest.d, Budget(entries)):
             self.machine.recount()
-            slices += 1
-            assert slices < 5000, "K3: a death that makes no progress"
+            portions += 1
+            assert portions < 5000, "K3: a death that makes no progress"
         self.machine.recount()
         frames = guest.mmu.frames
         for base in guest.d.extents.bases:
@@ -238,9 +238,9 @@ class RandomMemory(RuleBasedStateMachine):
         guest.mmu.release_extents(guest.d)
 
 
-def request(guest: Guest, s: Slice, ptr: int, value: int, foreigndom: int) -> None:
+def request(guest: Guest, s: Portion, ptr: int, value: int, foreigndom: int) -> None:
     """One mmu_update request; raises as it ended."""
-    guest.mmu.mmu_update._perform_one(
+    guest.mmu.update_requests.perform(
         guest.d,
         guest.d,
         guest.d.domid if foreigndom in (DOMID_SELF, guest.d.domid) else foreigndom,
@@ -250,7 +250,7 @@ def request(guest: Guest, s: Slice, ptr: int, value: int, foreigndom: int) -> No
     )
 
 
-def test_every_count_is_right_whatever_is_done_in_whatever_slices() -> None:
+def test_every_count_is_right_whatever_is_done_in_whatever_portions() -> None:
     """Short runs, which shrink well."""
     quick = settings(
         max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)

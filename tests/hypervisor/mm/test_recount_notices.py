@@ -126,7 +126,7 @@ def death_leaves_the_pins(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_second_pin_counts(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("hypervisor.mm.mmuext.PINNED", 0)
+    patch.setattr("hypervisor.mm.pins.PINNED", 0)
 
 
 def type_references_go_without_de_validation(patch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A domain's end: everything comes back, in any slices, and what others hold stays until they let go (K2-K5)."""
+"""A domain's end: everything comes back, in any portions, and what others hold stays until they let go (K2-K5)."""
 
 import os
 from collections.abc import Iterator
@@ -23,12 +23,12 @@ def machine() -> Iterator[SmallMachine]:
 def end(guest: Guest, entries: int) -> int:
     """Slices that a death took."""
     guest.d.dying = True
-    slices = 1
+    portions = 1
     while not guest.mmu.relinquish(guest.d, Budget(entries)):
         guest.machine.recount()
-        slices += 1
+        portions += 1
     guest.machine.recount()
-    return slices
+    return portions
 
 
 def busy_guest(machine: SmallMachine) -> Guest:
@@ -52,8 +52,8 @@ def busy_guest(machine: SmallMachine) -> Guest:
 def test_nothing_is_left_of_a_busy_domain(machine: SmallMachine, entries: int) -> None:
     used = machine.mmu.allocator.used_frames
     guest = busy_guest(machine)
-    slices = end(guest, entries)
-    assert (slices == 1) == (entries > 1000)
+    portions = end(guest, entries)
+    assert (portions == 1) == (entries > 1000)
     assert guest.d.tot_pages == 0
     assert machine.mmu.release_extents(guest.d)
     assert machine.mmu.allocator.used_frames == used
@@ -137,7 +137,7 @@ class TestExtents:
         machine.recount()
         assert os.fstat(fd).st_blocks < held // 4
         for _ in range(EXTENT_FRAMES):
-            mfn = machine.mmu.alloc_page(guest.d)
+            mfn = machine.mmu.allocator.alloc_page(guest.d)
             assert not machine.memory.frames[mfn].any()
             assert machine.mmu.m2p.get(mfn) == INVALID_M2P_ENTRY
 
@@ -157,7 +157,7 @@ class TestExtents:
             machine.mmu.allocator.quota_frames = 1 << 20
             guest.d.max_pages = 1 << 20
             while len(set(guest.d.extents.free) - set(guest.pages)) and guest.d.tot_pages < EXTENT_FRAMES - 3:
-                machine.mmu.alloc_page(guest.d)
+                machine.mmu.allocator.alloc_page(guest.d)
             with pytest.raises(XenError):
-                machine.mmu.alloc_page(guest.d)
+                machine.mmu.allocator.alloc_page(guest.d)
             machine.recount()

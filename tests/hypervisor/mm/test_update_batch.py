@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from hypervisor.machine.paging import pte
 from hypervisor.mm import update_batch
+from hypervisor.mm.budget import Progress
 from hypervisor.mm.layout import XEN_FRAMES
-from hypervisor.mm.mmu_update import Progress
 from tests.hypervisor.mm.small_machine import RO, RW, Guest, SmallMachine
 
 NR_DATA, NR_L1S = 12, 2

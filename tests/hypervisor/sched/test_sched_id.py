@@ -12,8 +12,8 @@ def test_the_scheduler_that_is_named_is_the_one_that_runs() -> None:
         dom0 = machine.build(privileged=True)
         op = xen_sysctl(cmd=XEN_SYSCTL_sched_id, interface_version=XEN_SYSCTL_INTERFACE_VERSION)
         mmu, mem = machine.hv.mmu, dom0.vcpu.mem
-        mmu.copy_to_guest(mem, dom0.scratch, op.pack())
+        mmu.guest.copy_to_guest(mem, dom0.scratch, op.pack())
         assert machine.hypercall(dom0.vcpu, int(Hypercall.sysctl), dom0.scratch) == 0
-        told = op.unpack(mmu.copy_from_guest(mem, dom0.scratch, op.sizeof))
+        told = op.unpack(mmu.guest.copy_from_guest(mem, dom0.scratch, op.sizeof))
         assert told.u.sched_id.sched_id == XEN_SCHEDULER_CREDIT2
         assert isinstance(machine.hv.slices.scheduler, Credit2)

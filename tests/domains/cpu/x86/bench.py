@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 
 from domains.cpu.x86.engine import X86Cpu
 from domains.cpu.x86.registers import RSP
-from domains.cpu.x86.segments import PERDOMAIN_VIRT_START
 from domains.cpu.x86.state import RIP
+from hypervisor.machine.descriptor_window import PERDOMAIN_VIRT_START
 from hypervisor.machine.memory import MachineMemory, create_memfd
 from hypervisor.machine.paging import PAGE_ACCESSED, PAGE_DIRTY, PAGE_PRESENT, PAGE_RW, PAGE_USER, table_index
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE

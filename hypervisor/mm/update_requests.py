@@ -1,15 +1,13 @@
-"""A batch of mmu_update requests: whose tables, whose frames, with what right, and how far it got (U1–U6).
+"""mmu_update's requests: whose tables, whose frames, with what right, and how far a list of them got (U1–U6).
 
 foreigndom:  bits 0-15 domain that owns the frames (DOMID_SELF for oneself)
              bits 16-31 domain that owns the tables, plus one; 0 for oneself
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from hypervisor.mm import update_batch
-from hypervisor.mm.budget import COST_OF_BATCHED_UPDATE, COST_OF_UPDATE, Restart, Slice
+from hypervisor.mm.budget import COST_OF_BATCHED_UPDATE, COST_OF_UPDATE, Portion, Progress, Restart
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.m2p import M2P
 from hypervisor.mm.update import Updates
@@ -33,16 +31,7 @@ _PRESERVE_AD = int(MMU_PT_UPDATE_PRESERVE_AD)
 _MACHPHYS = int(MMU_MACHPHYS_UPDATE)
 
 
-@dataclass(slots=True)
-class Progress:
-    """Requests completed in this slice, the refusal that ended it, whether the rest is to be asked for again."""
-
-    done: int = 0
-    error: XenError | None = None
-    restart: bool = False
-
-
-class MmuUpdate:
+class UpdateRequests:
     """Performs requests; `domains` finds the owners that foreigndom names."""
 
     def __init__(self, updates: Updates, m2p: M2P, domains: dict[DomId, DomainMemory]) -> None:
@@ -70,42 +59,47 @@ class MmuUpdate:
             return domid
         raise XenError(Errno.ESRCH, f"U1: d{d.domid} named domain {domid}")
 
-    def perform(self, d: DomainMemory, owners: Owners, requests: bytes, s: Slice) -> Progress:
+    def run(
+        self, d: DomainMemory, owners: Owners, requests: bytes, portion: Portion, progress: Progress
+    ) -> None:
         """Requests (struct mmu_update each) in order until one is refused, the budget is out, or all are done (U6).
 
-        A table that a request dropped is torn down before the next one (U9): that is a restart, too.
+        `progress` goes on where earlier lists of the same portion left it. A table that a request dropped is torn
+        down before the next one (U9): that is a restart, too.
         """
         pt_owner, pg_owner = owners
         own = pt_owner is d and pg_owner == d.domid
-        progress = Progress()
+        if progress.done and portion.budget.exhausted:
+            progress.restart = True
+            return
         words = memoryview(requests).cast("Q")
-        if own and s.vcpu.old_table is None and len(words) >= 2 * update_batch.MIN_RUN:
+        if own and portion.vcpu.old_table is None and len(words) >= 2 * update_batch.MIN_RUN:
             array = np.frombuffer(requests, np.uint64)
             if update_batch.try_updates(self.updates.types, d, array[0::2], array[1::2]):
-                progress.done = len(array) // 2
-                s.budget.spend(COST_OF_BATCHED_UPDATE * progress.done)
-                return progress
+                progress.done += len(array) // 2
+                portion.budget.spend(COST_OF_BATCHED_UPDATE * len(array) // 2)
+                return
         try:
             for i in range(0, len(words), 2):
-                if s.vcpu.old_table is not None or (i and s.budget.exhausted):
+                if portion.vcpu.old_table is not None or (progress.done and portion.budget.exhausted):
                     raise Restart
-                s.budget.spend(COST_OF_UPDATE)
-                self._perform_one(d, pt_owner, pg_owner, words[i], words[i + 1], s)
+                portion.budget.spend(COST_OF_UPDATE)
+                self.perform(d, pt_owner, pg_owner, words[i], words[i + 1], portion)
                 progress.done += 1
         except Restart:
             progress.restart = True
         except XenError as refusal:
             progress.error = refusal
-        return progress
 
-    def _perform_one(
-        self, d: DomainMemory, pt_owner: DomainMemory, pg_owner: int, ptr: int, value: int, s: Slice
+    def perform(
+        self, d: DomainMemory, pt_owner: DomainMemory, pg_owner: int, ptr: int, value: int, portion: Portion
     ) -> None:
+        """One request of `d`: put `value` at `ptr`, whose low bits are the command. XenError; Restart: ask again."""
         command = ptr & 7
         if command in _PT_COMMANDS:
             self._check_privilege(d, pt_owner.domid, pg_owner)
             self.updates.pt_update(
-                ptr - command, value, pt_owner, pg_owner, s, preserve_ad=command == _PRESERVE_AD
+                ptr - command, value, pt_owner, pg_owner, portion, preserve_ad=command == _PRESERVE_AD
             )
         elif command == _MACHPHYS:
             self._machphys_update(d, pt_owner, pg_owner, ptr >> 12, value)

@@ -18,7 +18,7 @@ Entries = npt.NDArray[np.uint64]
 Slots = npt.NDArray[np.intp]
 
 
-class Live:
+class Contents:
     """Frames as the guests' CPUs see them."""
 
     def __init__(self, memory: MachineMemory) -> None:
