@@ -164,12 +164,15 @@ class SharedEntriesV1(SharedEntries):
     granter_writes_status = True
 
     def frame(self, ref: GrantRef) -> Mfn:
+        """The 32-bit frame number of the entry."""
         return Mfn(int.from_bytes(self._memory.read(self.maddr(ref) + _V1_FRAME, 4), "little"))
 
     def set_frame(self, ref: GrantRef, mfn: Mfn) -> None:
+        """Write the 32-bit frame number."""
         self._memory.write(self.maddr(ref) + _V1_FRAME, mfn.to_bytes(4, "little"))
 
     def granted(self, ref: GrantRef, head: int) -> Granted:
+        """All of the frame: version 1 grants no parts."""
         return Granted(self.frame(ref))
 
     def announce(self, ref: GrantRef, flags: int, check: Check) -> int:
@@ -184,12 +187,15 @@ class SharedEntriesV1(SharedEntries):
         raise GrantRefused(GNTST_general_error, f"G2: entry {ref:#x} does not hold still")
 
     def set_status(self, ref: GrantRef, flags: int) -> None:
+        """In the entry's own flags."""
         self.set_flags(ref, flags)
 
     def withdraw(self, ref: GrantRef, flags: int) -> None:
+        """From the entry's own flags."""
         self.clear_flags(ref, flags)
 
     def status(self, ref: GrantRef) -> int:
+        """The entry's own flags."""
         return self.head(ref) & 0xFFFF
 
 
@@ -207,12 +213,15 @@ class SharedEntriesV2(SharedEntries):
         self.status_frames = status_frames
 
     def frame(self, ref: GrantRef) -> Mfn:
+        """The 64-bit frame number of the entry."""
         return Mfn(int.from_bytes(self._memory.read(self.maddr(ref) + _V2_FRAME, 8), "little"))
 
     def set_frame(self, ref: GrantRef, mfn: Mfn) -> None:
+        """Write the 64-bit frame number."""
         self._memory.write(self.maddr(ref) + _V2_FRAME, mfn.to_bytes(8, "little"))
 
     def granted(self, ref: GrantRef, head: int) -> Granted:
+        """All of the frame, or the part that a sub-page entry names."""
         if not head & _SUB_PAGE:
             return Granted(self.frame(ref))
         part = grant_entry_v2_sub_page.unpack(self._memory.read(self.maddr(ref), self.entry.sizeof))
@@ -231,15 +240,19 @@ class SharedEntriesV2(SharedEntries):
         return head
 
     def set_status(self, ref: GrantRef, flags: int) -> None:
+        """In the entry's status word, which Xen alone writes."""
         self._set(self._status_maddr(ref), flags)
 
     def withdraw(self, ref: GrantRef, flags: int) -> None:
+        """From the entry's status word."""
         self._clear(self._status_maddr(ref), flags)
 
     def status(self, ref: GrantRef) -> int:
+        """The entry's status word."""
         return self._u16(self._status_maddr(ref))
 
     def swap(self, a: GrantRef, b: GrantRef) -> None:
+        """The entries, and their status words with them."""
         super().swap(a, b)
         self._swap(self._status_maddr(a), self._status_maddr(b), _STATUS)
 

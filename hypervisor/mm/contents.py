@@ -32,9 +32,11 @@ class Contents:
         return copy
 
     def write_table(self, mfn: int, entries: Entries) -> None:
+        """Fill a frame with 512 entries."""
         self.memory.frames[mfn] = entries
 
     def write_entries(self, mfn: int, slots: Slots, entries: Entries) -> None:
+        """Write entries of distinct slots of a frame."""
         self.memory.frames[mfn][slots] = entries
 
     def write_entry(self, mfn: int, slot: int, entry: int) -> None:
@@ -50,19 +52,25 @@ class Contents:
         self.words[mfn << 9 | slot] |= bits
 
     def read(self, maddr: int, size: int) -> bytes:
+        """`size` bytes at a machine address."""
         return bytes(self.octets[maddr : maddr + size])
 
     def write(self, maddr: int, data: bytes | memoryview) -> None:
+        """Store bytes at a machine address."""
         self.octets[maddr : maddr + len(data)] = data
 
     def read_word(self, maddr: int) -> int:
+        """The 8 bytes at an aligned machine address."""
         return self.words[maddr >> 3]
 
     def write_word(self, maddr: int, value: int) -> None:
+        """Store 8 bytes at an aligned machine address, at once."""
         self.words[maddr >> 3] = value
 
     def clear(self, mfn: int) -> None:
+        """Zero a frame."""
         self.memory.frames[mfn] = 0
 
     def copy(self, to: int, source: int) -> None:
+        """Copy frame `source` into frame `to`."""
         self.memory.frames[to] = self.memory.frames[source]

@@ -61,6 +61,7 @@ _ONE = np.uint32(1)
 
 
 def demote_upper(types: TypeReferences, mfn: int, portion: Portion) -> None:
+    """Drop what an L2, L3 or L4 table's entries hold, from the last to the first. Restart: parked (Q1)."""
     frames = types.frames
     table = types.tables[mfn]
     level = frames.type[mfn]

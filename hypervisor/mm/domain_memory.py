@@ -19,25 +19,30 @@ from hypervisor.public.types import DomId, Mfn
 class CpuPort(Protocol):
     """What memory management tells the CPU that runs a vCPU. Ordered; takes effect before its next instruction."""
 
-    def load_cr3(self, l4: Mfn) -> None: ...
-    def load_user_cr3(self, l4: Mfn | None) -> None: ...
-    def flush_tlb(self) -> None: ...
-    def invlpg(self, va: int) -> None: ...
-    def load_gdt(self, entries: int, frames: list[Mfn]) -> None: ...
-    def load_ldt(self, base: int, entries: int) -> None: ...
-    def flush_code(self, mfn: Mfn) -> None: ...
+    def load_cr3(self, l4: Mfn) -> None:
+        """Kernel mode runs on this L4 from now on."""
+
+    def load_user_cr3(self, l4: Mfn | None) -> None:
+        """User mode runs on this L4 from now on; None: there is no user mode."""
+
+    def flush_tlb(self) -> None:
+        """Forget all translations."""
+
+    def invlpg(self, va: int) -> None:
+        """Forget the translation of the page at this linear address."""
+
+    def load_gdt(self, entries: int, frames: list[Mfn]) -> None:
+        """The guest's GDT has that many entries, in these frames."""
+
+    def load_ldt(self, base: int, entries: int) -> None:
+        """The guest's LDT has that many entries, from linear address `base` on."""
+
+    def flush_code(self, mfn: Mfn) -> None:
+        """Somebody else wrote this frame: forget what was translated from the code in it."""
 
 
-class NoCpu:
-    """A vCPU that no CPU runs: tests, and the time before its process is there."""
-
-    def load_cr3(self, l4: Mfn) -> None: ...
-    def load_user_cr3(self, l4: Mfn | None) -> None: ...
-    def flush_tlb(self) -> None: ...
-    def invlpg(self, va: int) -> None: ...
-    def load_gdt(self, entries: int, frames: list[Mfn]) -> None: ...
-    def load_ldt(self, base: int, entries: int) -> None: ...
-    def flush_code(self, mfn: Mfn) -> None: ...
+class NoCpu(CpuPort):
+    """A vCPU that no CPU runs: tests, and the time before its process is there. Nobody is told."""
 
 
 class Walked(NamedTuple):

@@ -82,6 +82,7 @@ class Bits(NamedTuple):
 
 
 def bits_of(entries: Words) -> Bits:
+    """The bits that all these entries have, and those that any of them has."""
     return Bits(int(np.bitwise_and.reduce(entries)), int(np.bitwise_or.reduce(entries)))
 
 
@@ -113,6 +114,7 @@ class Named(NamedTuple):
 
 
 def named_by(entries: Words, bits: Bits) -> Named:
+    """What these entries name; `bits` are theirs (bits_of)."""
     if bits.every & PAGE_PRESENT:
         mfns: Mfns = np.right_shift(entries & _MFN, _PAGE_SHIFT).view(np.int64)
         writable = mfns if bits.every & PAGE_RW else mfns[(entries & _RW) != 0]

@@ -52,6 +52,7 @@ class MachineSpace:
         return base
 
     def give_back(self, base: int) -> None:
+        """The extent that begins at frame `base` is unmapped, and may be taken again."""
         self._returned.append(base)
 
 

@@ -22,9 +22,11 @@ class M2P:
         self._contents = contents
 
     def get(self, mfn: int) -> int:
+        """The guest's own number for frame `mfn`."""
         return self._contents.words[_FIRST_WORD + mfn]
 
     def set(self, mfn: int, pfn: int) -> None:
+        """Frame `mfn` is the guest's frame `pfn`."""
         self._contents.words[_FIRST_WORD + mfn] = pfn
 
     def set_many(self, mfns: npt.NDArray[np.int64], pfns: npt.NDArray[np.uint64]) -> None:
@@ -32,6 +34,7 @@ class M2P:
         self._contents.memory.frames[M2P_MFN + (mfns >> 9), mfns & 511] = pfns
 
     def invalidate(self, mfn: int) -> None:
+        """Nobody has a number for the frame any more."""
         self._contents.words[_FIRST_WORD + mfn] = INVALID_M2P_ENTRY
 
     def invalidate_extent(self, base: int) -> None:

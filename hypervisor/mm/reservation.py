@@ -68,6 +68,7 @@ class Reservation:
         self.allocator.put_page_alloc_ref(mfn)
 
     def is_xen(self, mfn: int) -> bool:
+        """Whether the frame is one of Xen's, which no guest gives away (F12)."""
         return bool(self.frames.flags[mfn] & XEN)
 
     def exchange_chunk(self, d: DomainMemory, given: list[int], pfns: list[int], order: int) -> list[Mfn]:
