@@ -9,13 +9,16 @@
 Source: Xen public/io/xenbus.h and the diagrams in public/io/blkif.h. Invariants: what was opened stays so
 from InitWait to Closed; what was attached is let go before the front is told Closed; when the device's own
 nodes vanish, all of it is. A front's faults (a broken ring, nodes that make no sense) end its own connection,
-and raise nowhere.
+and raise nowhere. A front whose domain Xen finds running, so that its grants cannot be used, costs itself time and nobody
+else: its device is put aside and tried again later (retry.py).
 """
 
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
+from domains.kernel.grants import GranterRuns
 from domains.kernel.kernel import Kernel
+from drivers.retry import Retry, Turn
 from drivers.ring import RingBroken
 from drivers.xenbus import XenbusEnd
 from hypervisor.public.errno import XenError
@@ -58,6 +61,7 @@ class BackDevice:
         self._dirty = dirty
         self._failed = False
         self._broken = ""
+        self._retry = Retry(kernel, self._try_again)
         self.end.watch_peer(dirty)
 
     # --- what a kind of device does --------------------------------------------------------------
@@ -68,7 +72,7 @@ class BackDevice:
 
     def attach(self) -> Nodes:
         """Attach to the front's rings; the properties to publish. Raises XenError or FrontError, holding
-        nothing.
+        nothing; GranterRuns: it is to be tried again.
         """
         raise NotImplementedError
 
@@ -80,9 +84,9 @@ class BackDevice:
         """Close what `open` opened; harmless if it is not open."""
         raise NotImplementedError
 
-    def turn(self, crowd: int) -> bool:
+    def turn(self, crowd: int) -> Turn:
         """One bounded turn of the attached rings, the shorter the more devices want one (`crowd`, this one
-        included); True if there is more to do. Raises RingBroken.
+        included). Raises RingBroken.
         """
         raise NotImplementedError
 
@@ -90,8 +94,8 @@ class BackDevice:
 
     @property
     def can_serve(self) -> bool:
-        """Whether a turn can be taken."""
-        return self.attached and not self.serving and not self._broken
+        """Whether a turn can be taken now."""
+        return self.attached and not self.serving and not self._broken and not self._retry.pending
 
     def serve(self, crowd: int = 1) -> None:
         """One turn; if there is more to do, another is asked for."""
@@ -99,10 +103,25 @@ class BackDevice:
             return
         self.serving = True
         try:
-            if self.attempt(lambda: self.turn(crowd), False):
-                self.ready()
+            self.end_turn(self.attempt(lambda: self.turn(crowd), Turn.DONE))
         finally:
             self.serving = False
+
+    def end_turn(self, turn: Turn) -> None:
+        """Ask for another turn if there is more to do: soon, or later if the front's domain is not at rest."""
+        if turn is Turn.PUT_OFF:
+            self._retry.arrange()
+            return
+        self._retry.progress()
+        if turn is Turn.MORE:
+            self.ready()
+
+    def _try_again(self) -> None:
+        """The device was put aside, in a turn or when it was to be attached."""
+        if self.attached:
+            self.ready()
+        else:
+            self._dirty()
 
     def attempt(self, step: Callable[[], T], otherwise: T) -> T:
         """A step of a turn, unless the ring was found broken in one before; a broken ring ends the connection."""
@@ -154,10 +173,14 @@ class BackDevice:
             return
         try:
             nodes = self.attach()
+        except GranterRuns:
+            self._retry.arrange()
+            return
         except (XenError, FrontError) as error:
             self._give_up(str(error))
             return
         self.attached = True
+        self._retry.progress()
         self.end.switch(XenbusStateConnected, nodes)
         self.ready()  # requests may have come before the channel was bound
 

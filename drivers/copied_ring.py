@@ -13,6 +13,9 @@ requests, two words of the header) is written by nobody else. Invariants: copies
 entry is seen no earlier than the index that covers it, and an answer is there before its index; the core's exchange of the
 grant's flags between two of them is the full barrier that `ring.py` asks for. What was taken is read from `seen` alone: the
 front cannot alter it any more. No pin outlives a copy, so nothing of the front's is held when this domain dies.
+
+While the front's domain runs, Xen cannot copy: the copies that a call needs are put off, and the ring is not `settled`. Until
+`settle` has performed them, `push` shows nothing and nothing new is seen; whoever serves the ring comes back later.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from domains.kernel.grants import GrantError
+from domains.kernel.grants import CopyRows, refusal
 from domains.kernel.kernel import Kernel
 from drivers.ring import (
     HEADER_SIZE,
@@ -46,8 +49,6 @@ from hypervisor.public.layout import Struct
 from hypervisor.public.types import PAGE_SIZE, DomId, GrantRef, Mfn
 from hypervisor.public.xen import DOMID_SELF
 
-PATIENCE: Final = 1_000_000_000
-"""Nanoseconds after which a front is given up whose domain does not come to a stop, so that its grant cannot be used."""
 WORD: Final = 4
 
 
@@ -65,7 +66,7 @@ class CopiedBackRing(BackRing):
     def __init__(
         self, kernel: Kernel, domid: DomId, ref: GrantRef, request: type[Struct], response: type[Struct]
     ) -> None:
-        """Raises GrantError if the page cannot be used, and XenError where there is no memory."""
+        """Raises GrantError if the page cannot be used (GranterRuns: now), and XenError where there is no memory."""
         self._kernel = kernel
         self._pages = [kernel.memory.alloc_page() for _ in range(2)]
         seen, mine = (kernel.cpu.view(page.va, PAGE_SIZE, True) for page in self._pages)
@@ -75,28 +76,60 @@ class CopiedBackRing(BackRing):
         self._my_index = mine[:HEADER_SIZE].cast("I")
         self._asked = False  # final_check was called since the last push
         self._answered = False  # and what it would do now, push has done
+        self._put_off: CopyRows | None = None
+        self._shown_from: int | None = None  # of a push whose copies are not known to be done
+        self._bell = False  # the front wants to hear of a push before this one
         self._rows = templates(domid, ref, *(page.mfn for page in self._pages))
-        status = self._perform(self._new_requests())
+        status = kernel.grants.try_copy_in_order(self._to_copy(self._new_requests())).status
         if status != GNTST_okay:
             self.release()
-            raise GrantError(status, f"copy of grant {ref} of d{domid}")
+            raise refusal(status, f"copy of grant {ref} of d{domid}")
+
+    @property
+    def settled(self) -> bool:
+        """No copy is put off."""
+        return self._put_off is None
+
+    def settle(self) -> bool:
+        rows = self._put_off
+        if rows is None:
+            return True
+        done, status = self._kernel.grants.try_copy_in_order(rows)
+        if status == GNTST_eagain:
+            self._put_off = rows[done:]
+            return False
+        self._put_off = None
+        if status != GNTST_okay:
+            raise RingBroken(f"its page cannot be copied: {GrantStatus(status).name}")
+        if self._shown_from is not None:
+            old, self._shown_from = self._shown_from, None
+            new = self._pushed
+            self._bell |= (new - self._index[RSP_EVENT]) & INDEX_MASK < (new - old) & INDEX_MASK
+        return True
 
     def push(self) -> bool:
-        """Whoever asked after the last push whether more had come will ask again: the answer is fetched along with it."""
-        old, new = self._pushed, self._prod
-        if old == new:
-            return False
+        """Show the front all answers put so far; whether it wants to hear of them, or of those of a push that was put off.
+
+        Whoever asked after the last push whether more had come will ask again: the answer is fetched along with it.
+        """
+        if self.settle() and self._pushed != self._prod:
+            self._show(self._pushed, self._prod)
+        bell, self._bell = self._bell, False
+        return bell
+
+    def _show(self, old: int, new: int) -> None:
         self._my_index[RSP_PROD] = self._pushed = new
+        self._shown_from = old
         ask = self._asked and not self._unconsumed()
         self._asked = False
         last = self._wake_at(1) if ask else ()
-        self._copy(*self._responses(old, new), out(RSP_PROD), Piece(RSP_EVENT * WORD, WORD), *last)
-        self._answered = ask
-        return (new - self._index[RSP_EVENT]) & INDEX_MASK < (new - old) & INDEX_MASK
+        done = self._copy(*self._responses(old, new), out(RSP_PROD), Piece(RSP_EVENT * WORD, WORD), *last)
+        self._answered = ask and done
 
     def final_check(self, wanted: int = 1) -> bool:
+        """As of any ring; False while something is put off."""
         answered, self._answered, self._asked = self._answered, False, wanted == 1
-        if self._unconsumed() < wanted and not (answered and wanted == 1):
+        if self._unconsumed() < wanted and not (answered and wanted == 1) and self.settle():
             self._copy(*self._wake_at(wanted))
         return self._unconsumed() >= wanted
 
@@ -109,7 +142,7 @@ class CopiedBackRing(BackRing):
     def waiting(self) -> int:
         """How many requests are known to wait; looks for new ones if none are. Raises RingBroken."""
         self._answered = False
-        if not self._unconsumed():
+        if not self._unconsumed() and self.settle():
             self._copy(*self._new_requests())
         return self._unconsumed()
 
@@ -134,25 +167,20 @@ class CopiedBackRing(BackRing):
         if count > until_wrap:
             yield Piece(HEADER_SIZE, (count - until_wrap) * self.entry_size, out=True)
 
-    def _copy(self, *pieces: Piece) -> None:
-        """Copy in this order. RingBroken: the front has taken its page back."""
-        status = self._perform(pieces)
-        if status != GNTST_okay:
-            raise RingBroken(f"its page cannot be copied: {GrantStatus(status).name}")
+    def _copy(self, *pieces: Piece) -> bool:
+        """Copy in this order, now or when it is possible; whether it is done. RingBroken: the front took its page back."""
+        self._put_off = self._to_copy(pieces)
+        return self.settle()
 
-    def _perform(self, pieces: Iterable[Piece]) -> int:
+    def _to_copy(self, pieces: Iterable[Piece]) -> CopyRows:
         offsets, sizes, ways = zip(*pieces, strict=True)
         rows = self._rows[list(map(int, ways))]
         rows["source"]["offset"] = rows["dest"]["offset"] = offsets
         rows["len"] = sizes
-        give_up = self._kernel.now() + PATIENCE
-        status = self._kernel.grants.copy_in_order(rows)
-        while status == GNTST_eagain and self._kernel.now() < give_up:
-            status = self._kernel.grants.copy_in_order(rows)
-        return status
+        return rows
 
 
-def templates(domid: DomId, ref: GrantRef, seen: Mfn, mine: Mfn) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+def templates(domid: DomId, ref: GrantRef, seen: Mfn, mine: Mfn) -> CopyRows:
     """A copy from the front's page, and one to it; offset and length are left open."""
     rows = np.zeros(2, gnttab_copy.dtype)
     for row, theirs, own, flag, mfn in (

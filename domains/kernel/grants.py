@@ -9,8 +9,7 @@ compare-and-exchange on the entry's first word. Source: Xen public/grant_table.h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -50,6 +49,9 @@ from hypervisor.public.grant_table import (
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, GrantRef, Mfn, VAddr
 from hypervisor.public.xen import DOMID_SELF
 
+T = TypeVar("T")
+CopyRows = np.ndarray[tuple[int], np.dtype[np.void]]
+"""An array of gnttab_copy.dtype."""
 ENTRIES_PER_FRAME: Final = PAGE_SIZE // grant_entry_v1.sizeof
 BATCH: Final = 256
 """Operations in one hypercall; their structures must fit into the argument area."""
@@ -64,6 +66,18 @@ class GrantError(XenError):
     def __init__(self, status: int, what: str) -> None:
         super().__init__(Errno.EINVAL, f"{what}: {GrantStatus(status).name}")
         self.status = GrantStatus(status)
+
+
+class GranterRuns(GrantError):
+    """Xen cannot do it while the granter's vCPUs run (GNTST_eagain): it has asked them to stop; try again later."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(GNTST_eagain, what)
+
+
+def refusal(status: int, what: str) -> GrantError:
+    """The exception for one status."""
+    return GranterRuns(what) if status == GNTST_eagain else GrantError(status, what)
 
 
 class GrantMapping(NamedTuple):
@@ -89,10 +103,19 @@ class GrantCopy(NamedTuple):
     length: int
 
 
+class InOrder(NamedTuple):
+    """What became of copies in order: how many were done, and the status of the next, GNTST_okay if there is none."""
+
+    done: int
+    status: int
+
+
 class Grants:
     """The grant table and the grants mapped from others.
 
-    `tries()` gives a turn for each time that an operation is worth trying which Xen cannot do while another domain runs.
+    Xen cannot use a grant while its granter's vCPUs run, unless these exchange flags atomically too. The methods whose names
+    begin with `try_` then do nothing and say so, for a kernel that serves others and must not wait for one of them. `map`,
+    `unmap` and `copy` repeat it as often as `tries()` gives a turn, for straight-line code.
     """
 
     def __init__(
@@ -196,7 +219,11 @@ class Grants:
     # --- using others' grants --------------------------------------------------------------------
 
     def map(self, domid: DomId, refs: Sequence[GrantRef], writable: bool = True) -> GrantMapping:
-        """Map frames that `domid` granted, all or none; GrantError (an XenError) with the first status."""
+        """Map frames that `domid` granted, all or none. Raises GrantError (an XenError) with the first status."""
+        return self._patiently(lambda: self.try_map(domid, refs, writable))
+
+    def try_map(self, domid: DomId, refs: Sequence[GrantRef], writable: bool = True) -> GrantMapping:
+        """The same without waiting: raises GranterRuns, too."""
         va = self._memory.area.alloc(len(refs))
         for first in range(va, va + len(refs) * PAGE_SIZE, PAGE_SIZE):
             self._memory.tables.ensure_l1(VAddr(first))
@@ -205,18 +232,20 @@ class Grants:
             gnttab_map_grant_ref(host_addr=va + i * PAGE_SIZE, flags=flags, ref=ref, dom=domid)
             for i, ref in enumerate(refs)
         ]
-        self._repeat(GNTTABOP_map_grant_ref, ops)
+        self._perform(GNTTABOP_map_grant_ref, ops)
         failed = [op for op in ops if op.status != GNTST_okay]
         if failed:
             if not self._unmap([op for op in ops if op.status == GNTST_okay]):
                 self._memory.area.free(va)
-            raise GrantError(failed[0].status, f"map of grant {failed[0].ref} of d{domid}")
+            raise refusal(failed[0].status, f"map of grant {failed[0].ref} of d{domid}")
         return GrantMapping(va, tuple(op.handle for op in ops))
 
     def unmap(self, mapping: GrantMapping) -> None:
-        """Let them go; GrantError if Xen refuses a handle, whose address stays taken.
+        """Let them go; GrantError if Xen refuses a handle, whose address stays taken."""
+        self._patiently(lambda: self.try_unmap(mapping))
 
-        GNTST_eagain: the granter ran all the while. What is still mapped then goes with a later `unmap` of the
+    def try_unmap(self, mapping: GrantMapping) -> None:
+        """The same without waiting: raises GranterRuns, too, and what is still mapped then goes with a later call for the
         same mapping.
         """
         ops = self._unfinished.pop(mapping.va, None) or [
@@ -225,29 +254,33 @@ class Grants:
         ]
         if left := self._unmap(ops):
             self._unfinished[mapping.va] = left
-            raise GrantError(GNTST_eagain, f"unmap of {len(left)} pages")
+            raise GranterRuns(f"unmap of {len(left)} pages")
         self._memory.area.free(mapping.va)
 
     def _unmap(self, mapped: Sequence[gnttab_map_grant_ref]) -> list[gnttab_map_grant_ref]:
         """Those that Xen could not unmap yet."""
         ops = [gnttab_unmap_grant_ref(host_addr=op.host_addr, handle=op.handle) for op in mapped]
-        self._repeat(GNTTABOP_unmap_grant_ref, ops)
+        self._perform(GNTTABOP_unmap_grant_ref, ops)
         for op in ops:
             if op.status not in (GNTST_okay, GNTST_eagain):
                 raise GrantError(op.status, f"unmap of handle {op.handle}")
         return [one for one, op in zip(mapped, ops, strict=True) if op.status == GNTST_eagain]
 
-    def _repeat(self, cmd: int, ops: Sequence[gnttab_map_grant_ref | gnttab_unmap_grant_ref]) -> None:
-        """Perform operations, those again that Xen could not do yet."""
-        for _ in self._tries():
-            for first in range(0, len(ops), BATCH):
-                self._hypercalls.hypercall_grant_table_op(cmd, ops[first : first + BATCH])
-            ops = [op for op in ops if op.status == GNTST_eagain]
-            if not ops:
-                return
+    def _perform(self, cmd: int, ops: Sequence[gnttab_map_grant_ref | gnttab_unmap_grant_ref]) -> None:
+        for first in range(0, len(ops), BATCH):
+            self._hypercalls.hypercall_grant_table_op(cmd, ops[first : first + BATCH])
 
-    def copy(self, ops: Sequence[GrantCopy]) -> list[int]:
-        """Copy without mapping; the GNTST_… status of each."""
+    def _patiently(self, step: Callable[[], T]) -> T:
+        """Repeat a step while the granter runs; GranterRuns if it never comes to rest."""
+        for _ in self._tries():
+            try:
+                return step()
+            except GranterRuns as error:
+                late = error
+        raise late
+
+    def copy(self, ops: Sequence[GrantCopy]) -> None:
+        """Copy without mapping. Raises GrantError for the first that Xen refuses; the others are done all the same."""
         rows = np.zeros(len(ops), gnttab_copy.dtype)
         for row, op in zip(rows, ops, strict=True):
             flags = 0
@@ -260,41 +293,39 @@ class Grants:
                 side["domid"], side["offset"] = end.domid, end.offset
                 flags |= 0 if is_frame else int(gref)
             row["len"], row["flags"] = op.length, flags
-        return self.copy_rows(rows)
+        for op, status in zip(ops, self.copy_rows(rows), strict=True):
+            if status != GNTST_okay:
+                raise refusal(status, f"copy of {op.length} bytes, {op.source} to {op.dest}")
 
-    def copy_rows(
-        self, rows: np.ndarray[tuple[int], np.dtype[np.void]], tries: int | None = None
-    ) -> list[int]:
-        """The same for an array of gnttab_copy.dtype, filled by whoever copies much, and may come back for what
-        is GNTST_eagain after so many tries.
-        """
+    def copy_rows(self, rows: CopyRows) -> list[int]:
+        """The GNTST_… status of each row of an array of gnttab_copy.dtype, for code that copies much."""
         statuses = np.full(len(rows), GNTST_eagain, np.int16)
         again = np.arange(len(rows))
-        for _ in islice(self._tries(), tries):
-            for first in range(0, len(again), BATCH):
-                some = again[first : first + BATCH]
-                statuses[some] = self._hypercalls.hypercall_grant_copy(rows[some])["status"]
+        for _ in self._tries():
+            statuses[again] = self.try_copy_rows(rows[again])
             again = np.flatnonzero(statuses == GNTST_eagain)
             if not len(again):
                 break
         return [int(status) for status in statuses]
 
-    def copy_in_order(self, rows: np.ndarray[tuple[int], np.dtype[np.void]]) -> int:
-        """Copies that count only after those before them; GNTST_okay, or the status of the first that failed.
+    def try_copy_rows(self, rows: CopyRows) -> list[int]:
+        """The same without waiting: GNTST_eagain for what cannot be copied yet."""
+        statuses: list[int] = []
+        for first in range(0, len(rows), BATCH):
+            statuses += self._hypercalls.hypercall_grant_copy(rows[first : first + BATCH])["status"].tolist()
+        return statuses
 
-        At most BATCH, so that Xen performs them in one dispatch: the granter does not come to a stop between two of
-        them, and what was put off (GNTST_eagain, for which nothing but that granter is the reason) is repeated with all
-        behind it.
+    def try_copy_in_order(self, rows: CopyRows) -> InOrder:
+        """Copies that count only after those before them, at most BATCH; without waiting.
+
+        Xen performs them in one dispatch, so the granter does not come to a stop between two of them. What was put off,
+        and all behind it, is to be repeated (rows from `done` on).
         """
-        for _ in self._tries():
-            statuses = self._hypercalls.hypercall_grant_copy(rows)["status"]
-            failed = np.flatnonzero(statuses != GNTST_okay)
-            if not len(failed):
-                return int(GNTST_okay)
-            if statuses[failed[0]] != GNTST_eagain:
-                return int(statuses[failed[0]])
-            rows = rows[failed[0] :]
-        return int(GNTST_eagain)
+        statuses = self._hypercalls.hypercall_grant_copy(rows)["status"]
+        failed = np.flatnonzero(statuses != GNTST_okay)
+        if not len(failed):
+            return InOrder(len(rows), int(GNTST_okay))
+        return InOrder(int(failed[0]), int(statuses[failed[0]]))
 
     # --- giving frames away ----------------------------------------------------------------------
 

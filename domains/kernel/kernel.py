@@ -33,8 +33,9 @@ from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, Mfn, Pfn, Port
 from hypervisor.public.xen import SIF_INITDOMAIN, SIF_PRIVILEGED
 
 ARGUMENT_PAGES: Final = 8
-PATIENCE_NS: Final = 20_000_000
-"""How long an operation is repeated that Xen cannot do while another domain runs (GNTST_eagain)."""
+PATIENCE_NS: Final = 5_000_000_000
+"""How long straight-line code repeats what Xen cannot do while another domain runs (GNTST_eagain). Code that serves others does
+not wait for one of them (drivers/retry.py)."""
 REST_NS: Final = 500_000
 YIELDS: Final = 5
 """How often it is tried at once, before there is a rest after each time."""

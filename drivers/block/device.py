@@ -16,6 +16,7 @@ from drivers.block.protocol import MAX_SEGMENTS, SECTOR_SIZE, Node
 from drivers.block.requests import Counters, Pages, RequestServer
 from drivers.front_rings import FrontRings, reach
 from drivers.mapped_grants import MappedGrants
+from drivers.retry import Turn
 from drivers.xenbus import number
 from hypervisor.public.errno import XenError
 from hypervisor.public.io.blkif import VDISK_READONLY, blkif_request, blkif_response
@@ -45,8 +46,8 @@ class BlockDevice(BackDevice):
         """What was done for the front that is attached."""
         return self._connection.server.counters if self._connection else None
 
-    def turn(self, crowd: int) -> bool:
-        return self._connection is not None and self._connection.server.serve(crowd)
+    def turn(self, crowd: int) -> Turn:
+        return self._connection.server.serve(crowd) if self._connection else Turn.DONE
 
     def open(self) -> Nodes:
         """`params` names the file, with or without a format in front; `mode` is "r" or "w", "!" without

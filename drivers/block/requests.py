@@ -5,8 +5,8 @@ disk, write permission. A bad request gets BLKIF_RSP_ERROR, an unknown operation
 neither touches the image; a bad ring index raises RingBroken. Data moves between the file and the front's
 frames in one system call per request.
 
-A page that Xen cannot map yet, because the front runs all the while, makes its request and all behind it wait for
-the next turn; the front may be as late as its own CPU is, and must not see an error for it.
+A page that Xen cannot map yet, because the front's domain runs, makes its request and all behind it wait for
+the next turn; the domain may be as late as its own CPU is, and must not see an error for it.
 
 A request's list of segments, as bytes, names the same views again as long as the grants are kept; `_plans`
 remembers them, so that a megabyte of 256 pages costs no work per page.
@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
-from domains.kernel.grants import GrantError
+from domains.kernel.grants import GranterRuns
 from drivers.block.image import Image
 from drivers.block.protocol import (
     DIRECT_SEGMENTS,
@@ -27,9 +27,9 @@ from drivers.block.protocol import (
     SECTORS_PER_PAGE,
     SEGMENTS_PER_PAGE,
 )
+from drivers.retry import Turn
 from drivers.ring import BackRing
 from hypervisor.public.errno import XenError
-from hypervisor.public.grant_table import GNTST_eagain
 from hypervisor.public.io.blkif import (
     BLKIF_OP_DISCARD,
     BLKIF_OP_FLUSH_DISKCACHE,
@@ -55,8 +55,6 @@ ANSWER_BYTES: Final = 1 << 20
 GROUP: Final = 8
 """Requests taken out of the ring at once."""
 PLANS: Final = 256
-MOST_TURNS: Final = 100
-"""How many turns a request waits for a front that does not come to rest, before it is an error."""
 
 
 class BadRequest(Exception):
@@ -115,14 +113,24 @@ class RequestServer:
         self._plans: dict[bytes, Plan] = {}
         self._moved = 0  # sectors, in this turn
         self._put_off = b""  # taken and not performed yet
-        self._turns = 0  # how often the first of them was put off
+        self._done = 0  # requests answered
         self._answer = np.zeros(1, blkif_response.dtype)
         self.counters = Counters()
 
-    def serve(self, crowd: int = 1) -> bool:
-        """One turn, bounded and shared with `crowd`; True if there is more to do, else the front notifies.
-        RingBroken.
-        """
+    def serve(self, crowd: int = 1) -> Turn:
+        """One turn, bounded and shared with `crowd`. Raises RingBroken."""
+        if not self._ring.settle():
+            return Turn.PUT_OFF
+        before = self._done
+        left = self._perform(crowd)
+        self._show()
+        if left:
+            return Turn.MORE if self._done != before else Turn.PUT_OFF
+        more = self._ring.final_check()
+        return Turn.MORE if more or not self._ring.settled else Turn.DONE
+
+    def _perform(self, crowd: int) -> bool:
+        """Perform requests up to the bounds of a turn; True if one had to be put off."""
         self._moved = shown = 0
         left = max(TURN_REQUESTS // crowd, 1)
         while left > 0 and self._moved * SECTOR_SIZE < TURN_BYTES // crowd:
@@ -136,13 +144,11 @@ class RequestServer:
                 entry = entries[at * self._ring.entry_size :]
                 if not self._execute(request, entry):
                     self._put_off = entry
-                    self._show()
                     return True
                 if (self._moved - shown) * SECTOR_SIZE >= ANSWER_BYTES:
                     shown = self._moved
                     self._show()
-        self._show()
-        return self._ring.final_check()
+        return False
 
     def _show(self) -> None:
         if self._ring.push():
@@ -159,23 +165,16 @@ class RequestServer:
             status = int(BLKIF_RSP_OKAY)
         except BadRequest as bad:
             status = bad.status
-        except (OSError, XenError) as error:  # the host refused the file, or Xen a grant
-            if self._may_wait(error):
-                return False
+        except GranterRuns:
+            return False
+        except (OSError, XenError):  # the host refused the file, or Xen a grant
             status = int(BLKIF_RSP_ERROR)
         finally:
             self._pages.let_go()
-        self._turns = 0
+        self._done += 1
         self.counters.errors += status != BLKIF_RSP_OKAY
         self._answer[0] = (request["id"], operation, status)
         self._ring.put([self._answer.tobytes()])
-        return True
-
-    def _may_wait(self, error: OSError | XenError) -> bool:
-        """Whether the request that failed so is to be tried again."""
-        if not isinstance(error, GrantError) or error.status != GNTST_eagain or self._turns >= MOST_TURNS:
-            return False
-        self._turns += 1
         return True
 
     def _read(self, request: np.void, entry: bytes) -> int:

@@ -23,6 +23,7 @@ from drivers.back_ends import BackEnds
 from drivers.net.copier import Copier, Filling, Part
 from drivers.net.device import NetDevice
 from drivers.net.switch import Switch
+from drivers.retry import Turn
 
 ROUND: Final = 8
 """Slots taken in a round, slots filled in one, and interfaces that take part. A flood fills every round: with 16 its neighbours'
@@ -55,8 +56,7 @@ class NetBack(BackEnds[NetDevice]):
             self._kernel.events.notify_all(ports)
             for device in devices:
                 device.bell = False
-                if device.attempt(device.more, False):
-                    device.ready()
+                device.end_turn(device.attempt(device.end_round, Turn.DONE))
         finally:
             for device in devices:
                 device.serving = False

@@ -23,8 +23,6 @@ from hypervisor.public.types import PAGE_SIZE, DomId
 from hypervisor.public.xen import DOMID_SELF
 
 PAGES: Final = 64
-TRIES: Final = 8
-"""How often Xen is asked for one batch before what it cannot do yet is put off."""
 
 
 class Part(NamedTuple):
@@ -104,5 +102,5 @@ class Copier:
         return done
 
     def _copy(self, rows: np.ndarray[tuple[int], np.dtype[np.void]]) -> list[Outcome]:
-        statuses = self._kernel.grants.copy_rows(rows, TRIES)
+        statuses = self._kernel.grants.try_copy_rows(rows)
         return [OUTCOMES.get(status, Outcome.REFUSED) for status in statuses]

@@ -17,6 +17,7 @@ from drivers.net.protocol import Node, Packet
 from drivers.net.rx_server import RxServer
 from drivers.net.switch import Observer, Switch
 from drivers.net.tx_server import Limit, TxServer
+from drivers.retry import Turn
 from drivers.xenbus import number
 from hypervisor.public.errno import XenError
 from hypervisor.public.io.netif import (
@@ -88,13 +89,13 @@ class NetDevice(BackDevice):
         if self._connection is not None:
             self.bell |= self._connection.rx.finish(done)
 
-    def more(self) -> bool:
-        """Whether there is more to do in either direction."""
+    def end_round(self) -> Turn:
+        """What came of the round, in either direction."""
         connection = self._connection
         if connection is None:
-            return False
-        to_give = connection.rx.more()
-        return connection.tx.more() or to_give
+            return Turn.DONE
+        ends = (connection.rx.end_round(), connection.tx.end_round())
+        return next((turn for turn in (Turn.MORE, Turn.PUT_OFF) if turn in ends), Turn.DONE)
 
     # --- states ----------------------------------------------------------------------------------
 

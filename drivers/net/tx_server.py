@@ -22,6 +22,7 @@ from drivers.net.copier import Outcome, Part
 from drivers.net.credit import Credit
 from drivers.net.protocol import MAX_PACKET, MAX_SLOTS, MIN_PACKET, Packet
 from drivers.net.segmentation import can_split
+from drivers.retry import Turn
 from drivers.ring import BackRing
 from hypervisor.public.io.netif import (
     NETIF_RSP_ERROR,
@@ -103,6 +104,7 @@ class TxServer:
         self._limit = limit
         self._held: list[Chain] = []
         self._put_off = False  # what is held is to be tried again
+        self._progress = False  # something was answered in this round
         self._taken: list[Chain] = []
         self._chain: Chain | None = None
         self._in_extras = False
@@ -110,6 +112,9 @@ class TxServer:
 
     def take(self, most: int) -> list[Part]:
         """What is to be copied of the packets that end with at most so many new slots. Raises RingBroken."""
+        self._progress = False
+        if not self._ring.settle():
+            return []
         chains = self._held or self._take(most)
         self._taken, self._held = self._within_limit(chains)
         return [part for chain in self._taken if not chain.bad for part in chain.parts]
@@ -122,13 +127,17 @@ class TxServer:
         packets, count = self._join(taken, iter(pieces))
         chains, later = taken[:count], taken[count:]
         self._held, self._put_off = later + self._held, bool(later)
+        self._progress |= bool(chains)
         for chain in chains:
             self._respond(chain)
-        return packets, bool(chains) and self._ring.push()
+        return packets, self._ring.push()
 
-    def more(self) -> bool:
-        """Whether there is something to take; if not, the front will say when there is. Raises RingBroken."""
-        return self._put_off or (not self._held and self._ring.final_check())
+    def end_round(self) -> Turn:
+        """What came of `take` and `finish`; after DONE the front will say when there is more. Raises RingBroken."""
+        more = self._ring.settled and not self._put_off and not self._held and self._ring.final_check()
+        if more or (self._progress and (self._put_off or not self._ring.settled)):
+            return Turn.MORE
+        return Turn.PUT_OFF if self._put_off or not self._ring.settled else Turn.DONE
 
     def _take(self, most: int) -> list[Chain]:
         """The packets that end with at most so many new slots."""

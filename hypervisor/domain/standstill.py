@@ -21,8 +21,9 @@ from hypervisor.sched.timers import Timer
 if TYPE_CHECKING:
     from hypervisor.domain.hypervisor import Hypervisor
 
-HOLD_NS: Final = 5_000_000
-"""How long a granter waits at most for who asked to ask again."""
+HOLD_NS: Final = 100_000_000
+"""How long a granter is held at most, for another domain that asked to ask again. That is longer than a back end lets pass
+between two tries (drivers/retry.py); a granter that stops at once is asked again at once, and held no longer."""
 
 
 class Standstill:

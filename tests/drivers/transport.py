@@ -18,7 +18,7 @@ from typing import Any, cast
 from numpy.typing import NDArray
 
 from domains.dom0.xenstore.server import Xenstored
-from domains.kernel.grants import GrantMapping
+from domains.kernel.grants import GranterRuns, GrantMapping, InOrder
 from domains.kernel.kernel import Kernel
 from domains.kernel.memory import Page
 from hypervisor.public.errno import Errno, XenError
@@ -204,7 +204,10 @@ class Grants:
         self.table: dict[int, Grant] = {}
         self._next = 8
         self._handles: dict[int, list[tuple[Grant, int]]] = {}
+        self._granters: dict[int, int] = {}
         self.copies = 0
+        self.tried = 0
+        """Calls of any kind."""
         self.busy: set[int] = set()
         """Domains that do not come to a standstill."""
 
@@ -219,7 +222,11 @@ class Grants:
         del self.table[ref]
         return True
 
-    def map(self, domid: DomId, refs: Sequence[GrantRef], writable: bool = True) -> GrantMapping:
+    def try_map(self, domid: DomId, refs: Sequence[GrantRef], writable: bool = True) -> GrantMapping:
+        """As Xen does it. Of a domain in `busy` nothing can be mapped or unmapped."""
+        self.tried += 1
+        if domid in self.busy:
+            raise GranterRuns("map")
         if not self._domain.privileged:
             raise XenError(Errno.EINVAL, "GNTST_general_error")
         granter = self._machine.domains.get(domid)
@@ -234,12 +241,14 @@ class Grants:
         for at, grant in enumerate(grants):
             grant.pins += 1
             cpu.mapped[first + at] = (grant.mfn, writable)
+        self._granters[first] = domid
         self._handles[first] = [(grant, first + at) for at, grant in enumerate(grants)]
         return GrantMapping(VAddr(first * PAGE_SIZE), tuple(range(first, first + len(grants))))
 
-    def copy_rows(self, rows: NDArray[Any], tries: int | None = None) -> list[int]:
+    def try_copy_rows(self, rows: NDArray[Any]) -> list[int]:
         """Operations of gnttab_copy.dtype, each with Xen's checks (G13). Of a domain in `busy` nothing can be copied."""
         self.copies += 1
+        self.tried += 1
         return [
             int(GrantStatus.GNTST_eagain)
             if {row["source"]["domid"], row["dest"]["domid"]} & self.busy
@@ -247,9 +256,12 @@ class Grants:
             for row in rows
         ]
 
-    def copy_in_order(self, rows: NDArray[Any]) -> int:
-        """The status of the first that fails; the others are performed all the same."""
-        return next((status for status in self.copy_rows(rows) if status), 0)
+    def try_copy_in_order(self, rows: NDArray[Any]) -> InOrder:
+        """The first that fails; the others are performed all the same."""
+        statuses = self.try_copy_rows(rows)
+        return next(
+            (InOrder(at, status) for at, status in enumerate(statuses) if status), InOrder(len(rows), 0)
+        )
 
     def _copy(self, row: Any) -> int:
         flags, size = int(row["flags"]), int(row["len"])
@@ -273,7 +285,10 @@ class Grants:
             return None
         return self._machine.frame(grant.mfn)
 
-    def unmap(self, mapping: GrantMapping) -> None:
+    def try_unmap(self, mapping: GrantMapping) -> None:
+        self.tried += 1
+        if self._granters[mapping.va // PAGE_SIZE] in self.busy:
+            raise GranterRuns("unmap")
         for grant, page in self._handles.pop(mapping.va // PAGE_SIZE):
             grant.pins -= 1
             del self._domain.cpu.mapped[page]
