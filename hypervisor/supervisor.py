@@ -5,7 +5,10 @@ what the core asks for, reaps,
 and ends the machine: when the core is gone, for whatever reason, nothing of the machine is left within a second.
 
     core ──FORK──► supervisor ──fork──► domain process (dies with the supervisor: PDEATHSIG)
-         ◄─FORKED (pidfd)──
+         ◄─FORKED (pidfd)──  ◄──pipe── its last words, LAST_WORDS bytes at most
+
+What a domain's process prints goes through a pipe into the machine's log, so that no domain can fill the disk with it. Dom0,
+which is trusted, writes there itself.
 """
 
 from __future__ import annotations
@@ -34,6 +37,9 @@ PR_SET_DUMPABLE: Final = 4
 PR_SET_NO_NEW_PRIVS: Final = 38
 PR_SET_NAME: Final = 15
 
+LAST_WORDS: Final = 64 * 1024
+"""Bytes that one domain's process may print into the machine's log, in all."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -51,6 +57,9 @@ class Supervisor:
         self.config = config
         self.entries = entries
         self.children: set[int] = set()
+        self._poll = select.poll()
+        self._words: dict[int, int] = {}
+        """Pipe of a domain's process -> bytes that it may still print."""
         self.core_pid = 0
         self.ending = False
 
@@ -89,13 +98,15 @@ class Supervisor:
         return pid
 
     def _loop(self, wake_read: int) -> None:
-        poll = select.poll()
+        poll = self._poll
         poll.register(wake_read, select.POLLIN)
         poll.register(self.pair.fileno(), select.POLLIN)
         while not self.ending:
             for fd, _events in poll.poll():
                 if fd == wake_read:
                     os.read(wake_read, 4096)
+                elif fd in self._words:
+                    self._on_words(fd)
                 else:
                     self._on_note()
             self._reap()
@@ -111,12 +122,20 @@ class Supervisor:
     def _fork_domain(self, domid: int, path: str, fds: list[int]) -> None:
         pair_fd, mailbox_fd = fds
 
+        words, out = os.pipe2(os.O_CLOEXEC)
+
         def domain() -> None:
             become(f"xeno-dom{domid}", dies_with_parent=True)
+            if domid:
+                os.dup2(out, 1)
+                os.dup2(out, 2)
+            os.close(out)
             self.entries.domain(domid, path, socket.socket(fileno=pair_fd), mailbox_fd)
 
+        self._words[words] = LAST_WORDS
+        self._poll.register(words, select.POLLIN)
         try:
-            pid = self._fork(domain, keep={pair_fd, mailbox_fd})
+            pid = self._fork(domain, keep={pair_fd, mailbox_fd, out})
         except OSError:
             descriptors.send(self.pair, [Note.FORKED, domid, 0])
         else:
@@ -124,8 +143,18 @@ class Supervisor:
             descriptors.send(self.pair, [Note.FORKED, domid, pid], (pidfd,))
             os.close(pidfd)
         finally:
-            os.close(pair_fd)
-            os.close(mailbox_fd)
+            for fd in (pair_fd, mailbox_fd, out):
+                os.close(fd)
+
+    def _on_words(self, fd: int) -> None:
+        """A domain's process printed something, or is gone."""
+        words = os.read(fd, min(4096, self._words[fd]))
+        self._words[fd] -= len(words)
+        os.write(2, words)
+        if not words or not self._words[fd]:
+            self._poll.unregister(fd)
+            del self._words[fd]
+            os.close(fd)
 
     def _fork(self, body: Callable[[], None], keep: set[int]) -> int:
         parent = os.getpid()

@@ -5,6 +5,9 @@ The process has all it needs by then: its memory, its endpoint, its pair to the 
 and no socket is opened, nobody is signalled, traced or looked into, nothing is executed, forked or asked of the kernel anew. So
 whoever escapes from the emulated CPU into this process holds this domain, and the way to the core that it had before.
 
+Nor can it make the host spend more than its domain was given: no file grows, its memfd included, and beyond what the process has
+when its guest starts it gets DATA_SLACK bytes of memory of its own.
+
 Source: Linux Documentation/userspace-api/seccomp_filter.rst; numbers: arch/x86/entry/syscalls/syscall_64.tbl.
 """
 
@@ -12,8 +15,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import struct
 from enum import IntEnum
+from pathlib import Path
 from typing import Final
 
 
@@ -64,6 +69,9 @@ class Syscall(IntEnum):
     rseq = 334
 
 
+DATA_SLACK: Final = 64 << 20
+"""Bytes of private memory that a confined process may add to what it has: for Python, libzmq and the engine's tables."""
+
 SYS_SECCOMP: Final = 317
 SECCOMP_SET_MODE_FILTER: Final = 1
 SECCOMP_FILTER_FLAG_TSYNC: Final = 1
@@ -90,6 +98,7 @@ def confine() -> None:
 
     Needs no right: the process cannot gain any (PR_SET_NO_NEW_PRIVS, hypervisor/supervisor.py).
     """
+    _limit()
     code = _filter()
     program = _Program(len(code) // 8, code)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -97,6 +106,14 @@ def confine() -> None:
     if libc.syscall(*args) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"the domain's process cannot be confined: {os.strerror(error)}")
+
+
+def _limit() -> None:
+    """No file grows (RLIMIT_FSIZE, which a memfd's size counts for), and private memory is bounded (RLIMIT_DATA)."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    data = int(status["VmData"].split()[0]) << 10
+    resource.setrlimit(resource.RLIMIT_DATA, (data + DATA_SLACK,) * 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
 def _filter() -> bytes:

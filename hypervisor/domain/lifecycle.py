@@ -19,7 +19,7 @@ from hypervisor.grants.grant_table import (
     GrantTable,
 )
 from hypervisor.grants.mapping import release_maps
-from hypervisor.machine.memory import create_memfd
+from hypervisor.machine.memory import create_growing_memfd, create_memfd
 from hypervisor.mm.budget import Budget, Restart
 from hypervisor.mm.layout import XEN_FRAMES
 from hypervisor.public.arch_x86.xen import XEN_LEGACY_MAX_VCPUS
@@ -70,7 +70,7 @@ def create_domain(
     if not 0 < limits.nr_vcpus <= MAX_VCPUS:
         raise XenError(Errno.EINVAL, f"a domain has 1 to {MAX_VCPUS} vCPUs, not {limits.nr_vcpus}")
     nr_frames = hv.memory_frames + GRANT_OVERHEAD_FRAMES
-    memfd = create_memfd(f"d{domid}", nr_frames)
+    memfd = create_growing_memfd(f"d{domid}")
     mailbox_fd = create_memfd(f"d{domid} mailbox", 1)
     hv.processes.share_memfd(domid, memfd)
     try:

@@ -112,6 +112,22 @@ class MachineMemory:
             raise ValueError(f"frames {mfn:#x}+{nr_frames:#x} lie outside the machine")
 
 
+def create_growing_memfd(name: str) -> int:
+    """An empty memfd that can grow (`grow`), and that nobody can shrink or seal any further.
+
+    Whoever holds it could make it grow, and the host spend memory: a confined process cannot (domains/cpu/confinement.py).
+    """
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_SEAL)
+    return fd
+
+
+def grow(fd: int, nr_frames: int) -> None:
+    """Make a memfd hold at least `nr_frames` frames."""
+    if os.fstat(fd).st_size < nr_frames * PAGE_SIZE:
+        os.ftruncate(fd, nr_frames * PAGE_SIZE)
+
+
 def create_memfd(name: str, nr_frames: int, *, seal: bool = True) -> int:
     """A sparse memfd of `nr_frames` frames that nobody can shrink, grow or seal any further (unless `seal` is False)."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

@@ -4,6 +4,8 @@ A frame belongs to one domain's memfd for good, so "freed" means free for that d
 a new frame of the new owner.
 """
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,6 +17,10 @@ from hypervisor.mm.layout import EXTENT_FRAMES
 from hypervisor.mm.m2p import M2P
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import DomId, Mfn
+
+RUN_SLACK: Final = 8 * EXTENT_FRAMES
+"""Frames beyond its limit that a domain's extents may have so that a run of frames can be found. A domain that kept one frame of
+each would have extents without end otherwise, and its process can touch all frames of an extent."""
 
 
 class Allocator:
@@ -78,6 +84,8 @@ class Allocator:
         extents = d.extents
         first = extents.pop() if order == 0 else extents.pop_run(order)
         if first is None:
+            if order and extents.nr_frames >= d.max_pages + RUN_SLACK:
+                raise XenError(Errno.ENOMEM, f"no {nr} free frames of d{d.domid} lie in a row")
             base, offset = extents.add()
             self.m2p.invalidate_extent(base)
             self.on_extent(d, Mfn(base), EXTENT_FRAMES, offset)

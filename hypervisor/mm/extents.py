@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from hypervisor.machine.memory import MachineMemory, punch_hole
+from hypervisor.machine.memory import MachineMemory, grow, punch_hole
 from hypervisor.mm.frame_table import NO_OWNER, FrameTable
 from hypervisor.mm.layout import EXTENT_FRAMES, XEN_FRAMES
 from hypervisor.public.errno import Errno, XenError
@@ -57,7 +57,7 @@ class MachineSpace:
 
 
 class Extents:
-    """Extents and free frames of one domain's memfd of `capacity` frames; `fd` stays the creator's."""
+    """Extents and free frames of one domain's memfd, which grows with them up to `capacity` frames; `fd` stays the creator's."""
 
     def __init__(self, space: MachineSpace, fd: int, capacity: int) -> None:
         self.space = space
@@ -69,12 +69,18 @@ class Extents:
         self.dirty: set[int] = set()
         """Free frames that hold old content."""
 
+    @property
+    def nr_frames(self) -> int:
+        """Frames of all extents, free or not: what the domain's process can make the host spend."""
+        return len(self.bases) * EXTENT_FRAMES
+
     def add(self) -> tuple[int, int]:
         """Map one more extent: (first MFN, offset in frames). XenError(ENOMEM)."""
         offset = len(self.bases) * EXTENT_FRAMES
         if offset + EXTENT_FRAMES > self.capacity:
             raise XenError(Errno.ENOMEM, f"the domain's memfd has {self.capacity} frames")
         base = self.space.take()
+        grow(self.fd, offset + EXTENT_FRAMES)
         self.space.memory.map(self.fd, base, EXTENT_FRAMES, offset)
         self.bases[base] = offset
         self.free.extend(base + i * _STRIDE % EXTENT_FRAMES for i in range(EXTENT_FRAMES))

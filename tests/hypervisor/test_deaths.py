@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hypervisor.supervisor import LAST_WORDS
 from tests.machines import Machine, pids_of, wait_until
 
 BUSY_WITH_PAGE_TABLES = """
@@ -120,3 +121,29 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+CHATTERBOX = """
+import os
+
+
+class Probe(Guest):
+    def main(self):
+        os.write(2, b"first words\\n")
+        try:
+            for _ in range(2000):
+                os.write(1 + _ % 2, b"x" * 8192)
+        except OSError:
+            pass
+        print("done")
+"""
+
+
+def test_what_one_domains_process_prints_cannot_fill_the_machines_log(
+    clean_machine: Machine, tmp_path: Path
+) -> None:
+    console = clean_machine.guest(tmp_path, CHATTERBOX, "-c")
+    assert "done" in console.stdout
+    log = clean_machine.folder / "log"
+    wait_until(lambda: "first words" in log.read_text(), what="the words in the log")
+    assert log.stat().st_size < LAST_WORDS + 8192

@@ -61,9 +61,15 @@ EXPORTS: Final = (
 )
 
 
+CODE_BUFFER: Final = 256 << 20
+"""Bytes for translated code: what a guest's code can make the host spend on it. Unicorn's own default is 1 GiB."""
+
+
 def new_instance() -> Any:
     """A fresh 64-bit x86 CPU (unicorn.Uc)."""
-    return _binding.Uc(UC_ARCH_X86, UC_MODE_64)
+    uc = _binding.Uc(UC_ARCH_X86, UC_MODE_64)
+    uc.ctl_set_tcg_buffer_size(CODE_BUFFER)
+    return uc
 
 
 def error_text(error: int) -> str:

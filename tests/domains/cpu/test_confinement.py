@@ -4,6 +4,7 @@ Each attempt is made by a process like a domain's (not dumpable, no new privileg
 succeed there, or it would show nothing; then confined, in its first thread and in one that was there before.
 """
 
+import errno
 import json
 import subprocess
 import sys
@@ -98,3 +99,44 @@ def test_negative_control_the_attempts_succeed_without_the_filter(tmp_path: Path
     for found in attempted("as it is", tmp_path):
         succeeded = {what for what, errno in found.items() if errno == 0}
         assert set(ATTEMPTS) - succeeded <= {"trace a neighbour"}  # a host's policy may refuse that by itself
+
+
+SPENDING = """
+import ctypes, fcntl, json, os, sys
+from domains.cpu.confinement import confine
+from hypervisor.machine.memory import create_growing_memfd, grow
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.prctl(38, 1, 0, 0, 0)
+memfd = create_growing_memfd("memory")
+grow(memfd, 4)
+if sys.argv[1] == "confined":
+    confine()
+
+def error(result):
+    return 0 if result not in (-1, 2**64 - 1) else ctypes.get_errno()
+
+found = {"map what there is": error(libc.mmap(None, 4 * 4096, 3, 1, memfd, 0))}
+os.lseek(memfd, 4 * 4096, 0)
+found["make the memfd grow"] = error(libc.write(memfd, b"x" * 4096, 4096))
+found["a little memory"] = error(libc.mmap(None, 1 << 20, 3, 0x22, -1, 0))
+found["a gigabyte"] = error(libc.mmap(None, 1 << 30, 3, 0x4022, -1, 0))
+print(json.dumps(found))
+"""
+
+
+def spent(how: str) -> dict[str, int]:
+    """The errno of each attempt to make the host spend memory, 0 where it succeeded."""
+    environment = {"PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", SPENDING, how]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    found: dict[str, int] = json.loads(done.stdout)
+    return found
+
+
+def test_a_confined_process_cannot_make_the_host_spend_more_than_its_domain_has() -> None:
+    """Negative control: without the limits every attempt succeeds."""
+    possible = {"map what there is": 0, "a little memory": 0}
+    refused = {"make the memfd grow": errno.EFBIG, "a gigabyte": errno.ENOMEM}
+    assert spent("confined") == possible | refused
+    assert spent("as it is") == possible | dict.fromkeys(refused, 0)
