@@ -1,19 +1,25 @@
 """The toolstack's end of the control protocol: a ROUTER.
 
 The endpoint is a unix socket in a folder that only the machine's owner may enter, so whoever can connect may
-do everything; what arrives is checked for its form all the same. The words are in `protocol.py`.
+do everything; what arrives is checked all the same: a request reaches the toolstack as the typed record that
+`operations.py` declares, or it is refused here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgpack
 import zmq
 
-from domains.control.protocol import MAX_MESSAGE, Exit, endpoint
+from domains.control.address import MachineAddress
+from domains.control.operations import OPERATIONS, Arguments
+from domains.control.protocol import MAX_MESSAGE, Exit
+from domains.control.records import Malformed, decode, encode
+
+MAX_ID: Final = (1 << 63) - 1
+"""The largest number of a request."""
 
 
 class Disconnected(Exception):
@@ -25,19 +31,18 @@ class Congested(Exception):
 
 
 class Request:
-    """One request at the toolstack's end: its operation, its arguments, and the way to answer it."""
+    """One request at the toolstack's end: its arguments, and the way to answer it. `peer` and `id` name it."""
 
-    def __init__(self, server: ControlServer, peer: bytes, message: dict[str, Any]) -> None:
+    def __init__(self, server: ControlServer, peer: bytes, number: int) -> None:
         self._server = server
         self.peer = peer
-        self.id: int = message.pop("id")
-        self.op: str = message.pop("op")
-        self.arguments = message
+        self.id = number
+        self.arguments: Arguments[Any] = Arguments()
         self.answered = False
 
     def answer(self, result: Any = None) -> None:
         """The last reply; a client that went away is nobody's error."""
-        self._finish({"id": self.id, "ok": True, "result": result})
+        self._finish({"id": self.id, "ok": True, "result": encode(result)})
 
     def refuse(self, code: Exit, error: str) -> None:
         """The last reply, of a request that failed."""
@@ -45,7 +50,7 @@ class Request:
 
     def stream(self, result: Any) -> None:
         """One reply with more to follow. Raises Disconnected, Congested."""
-        self._server.send(self.peer, {"id": self.id, "ok": True, "result": result, "more": True})
+        self._server.send(self.peer, {"id": self.id, "ok": True, "result": encode(result), "more": True})
 
     def _finish(self, reply: dict[str, Any]) -> None:
         if self.answered:
@@ -60,8 +65,8 @@ class Request:
 class ControlServer:
     """The toolstack's end, driven by Dom0's loop: never waits."""
 
-    def __init__(self, folder: Path, sent: Callable[[], None]) -> None:
-        """Binds the endpoint in the machine's folder (mode 0700).
+    def __init__(self, address: MachineAddress, sent: Callable[[], None]) -> None:
+        """Binds the address; a folder in it must be its owner's alone (mode 0700).
 
         `sent` is called after each message sent: its descriptor may have been reset, so `receive` is due
         again.
@@ -73,9 +78,10 @@ class ControlServer:
         self._socket.maxmsgsize = MAX_MESSAGE
         self._socket.router_mandatory = True
         self._socket.sndhwm = 64
-        self._socket.bind(endpoint(folder))
+        self._socket.bind(address.endpoint)
 
     def close(self) -> None:
+        """Unbind; replies on their way still go out."""
         self._context.destroy(linger=500)
 
     @property
@@ -84,12 +90,21 @@ class ControlServer:
         return int(self._socket.getsockopt(zmq.FD))
 
     def receive(self) -> Iterator[Request]:
-        """The requests that are there; what has not the form of a request is dropped."""
+        """The requests that are there; one that is not as its operation declares it is refused, and what has no
+        number to refuse it by is dropped.
+        """
         while int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             peer, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
             message = unpacked(frames)
-            if message is not None:
-                yield Request(self, peer, message)
+            if message is None:
+                continue
+            request = Request(self, peer, message.pop("id"))
+            try:
+                request.arguments = arguments_of(message)
+            except Malformed as problem:
+                request.refuse(Exit.USAGE, str(problem))
+            else:
+                yield request
 
     def send(self, peer: bytes, reply: dict[str, Any]) -> None:
         """Raises Disconnected, Congested. A result that is too long for a message is told as an error."""
@@ -111,19 +126,31 @@ class ControlServer:
             raise
 
 
-def unpacked(frames: list[bytes]) -> dict[str, Any] | None:
-    """A request's map, or None for what no client of ours sends."""
+def unpacked(frames: list[bytes]) -> dict[Any, Any] | None:
+    """A map with the number of a request, or None for what no client of ours sends."""
     try:
         (frame,) = frames
         message = msgpack.unpackb(frame)
-    except (ValueError, msgpack.UnpackException, RecursionError):
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError):
         return None
-    if not isinstance(message, dict) or not all(isinstance(key, str) for key in message):
+    if not isinstance(message, dict):
         return None
-    if not isinstance(message.get("op"), str) or not isinstance(message.get("id"), int):
-        return None
-    return message
+    number = message.get("id")
+    return message if type(number) is int and 0 <= number <= MAX_ID else None
+
+
+def arguments_of(message: dict[Any, Any]) -> Arguments[Any]:
+    """The typed arguments of a request's map. Raises Malformed."""
+    name = message.pop("op", None)
+    kind = OPERATIONS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise Malformed(
+            f"unknown operation '{name[:40]}'" if isinstance(name, str) else "a request needs 'op'"
+        )
+    arguments: Arguments[Any] = decode(kind, message, f"'{name}'")
+    return arguments
 
 
 def one_line(text: str) -> str:
-    return " ".join(text.split())
+    """A text without line breaks, that msgpack can carry."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())

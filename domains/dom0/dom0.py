@@ -14,12 +14,14 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from domains.control.address import MachineAddress
 from domains.dom0.console.consoled import Consoled
 from domains.dom0.store_access import GuestRings, LocalWire
 from domains.dom0.store_turns import StoreTurns
 from domains.dom0.toolstack.backends import Backends
 from domains.dom0.toolstack.captures import Captures
 from domains.dom0.toolstack.domains import DOM0_NAME, Domains
+from domains.dom0.toolstack.info import MachineIdentity
 from domains.dom0.toolstack.lifecycle import Lifecycle
 from domains.dom0.toolstack.operations import Operations
 from domains.dom0.toolstack.service import Service
@@ -69,7 +71,7 @@ class Dom0(Guest):
         service = self._start_toolstack(xen, nets, uplinks)
         blocks.start()
         nets.start()
-        service.listen(self._folder)
+        service.listen(MachineAddress.in_folder(self._folder))
         self._serve()
         service.close()
         uplinks.close()
@@ -90,12 +92,9 @@ class Dom0(Guest):
         lifecycle = Lifecycle(kernel, xen, self._xenstored, consoled, domains, backends, operations, print)
         kernel.events.bind_virq(VIRQ_DOM_EXC, lifecycle.domain_exception)
         kernel.xenbus.watch(BACKENDS, lambda _path: operations.poke())
-        machine = {
-            "machine": self._machine,
-            "folder": str(self._folder),
-            "xenstored_path": str(self._folder / STORE_SOCKET),
-            "uplinks": uplinks.describe(),
-        }
+        machine = MachineIdentity(
+            self._machine, self._folder, self._folder / STORE_SOCKET, uplinks.describe()
+        )
         captures = Captures(kernel, nets)
         return Service(kernel, xen, domains, lifecycle, operations, consoled, captures, machine, self._stop)
 

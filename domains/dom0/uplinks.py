@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from domains.control import operations
 from domains.dom0.toolstack.xlcfg.uplink import UplinkSpec
 from domains.kernel.kernel import Kernel
 from drivers.net.back import NetBack
@@ -23,9 +23,9 @@ class Uplinks:
             for spec, fd in zip(specs, self._taps.fds, strict=True)
         ]
 
-    def describe(self) -> list[dict[str, Any]]:
-        """For `info`. `namespace_pid`: whose network the interface is in; None: the host's."""
-        return [{**spec._asdict(), "namespace_pid": self._taps.pid} for spec in self._specs]
+    def describe(self) -> tuple[operations.Uplink, ...]:
+        """For `info`."""
+        return tuple(operations.Uplink(s.bridge, s.ifname, s.address, self._taps.pid) for s in self._specs)
 
     def close(self) -> None:
         for uplink in self._uplinks:

@@ -13,13 +13,12 @@ import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from domains.control.protocol import ControlError, Exit, Op, result_of
+from domains.control.client import ControlClient
+from domains.control.operations import ConsoleDetach, ConsoleInput, Ended
+from domains.control.protocol import ControlError, Exit
 from domains.xenctl.output import print_error, write_bytes
-
-if TYPE_CHECKING:
-    from domains.control.client import ControlClient
 
 ESCAPE: Final = b"\x1d"
 """Ctrl-]"""
@@ -35,7 +34,7 @@ def follow(client: ControlClient, request: int) -> None:
     with raw_terminal(reader):
         ended = exchange(client, request, reader)
     if ended is None:
-        client.post(Op.console_detach)
+        client.post(ConsoleDetach())
         return
     print_error(f"the domain ended: {ended}")
     if ended == "crash":
@@ -50,7 +49,7 @@ def exchange(client: ControlClient, request: int, reader: int | None) -> str | N
         poll.register(reader, select.POLLIN)
     while True:
         while (reply := client.receive(0)) is not None:
-            if reply.get("id") == request and (ended := show(result_of(reply))) is not None:
+            if reply.id == request and (ended := show(reply.result())) is not None:
                 return ended
         for fd, _events in poll.poll():
             if fd != reader:
@@ -62,7 +61,7 @@ def exchange(client: ControlClient, request: int, reader: int | None) -> str | N
                 continue
             before, escape, _ = data.partition(ESCAPE) if os.isatty(reader) else (data, b"", b"")
             if before:
-                client.post(Op.console_input, data=before)
+                client.post(ConsoleInput(before))
             if escape:
                 return None
 
@@ -79,8 +78,7 @@ def show(result: Any) -> str | None:
     """Write output; why the domain ended if the result says so."""
     if isinstance(result, bytes):
         write_bytes(result)
-        return None
-    return str(result["ended"]) if "ended" in result else None
+    return result.ended if isinstance(result, Ended) else None
 
 
 @contextmanager

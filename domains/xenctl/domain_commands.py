@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Final, TypeVar
 
 import typer
 
-from domains.control.protocol import ControlError, Exit, Op
+from domains.control.description import DomainConfig
+from domains.control.operations import (
+    Arguments,
+    Create,
+    CreateWatched,
+    Destroy,
+    Domid,
+    Domname,
+    List,
+    Pause,
+    Reboot,
+    Shutdown,
+    Unpause,
+    name_of,
+)
+from domains.control.protocol import ControlError, Exit
+from domains.control.records import encode
 from domains.xenctl import machine
-from domains.xenctl.attach import follow
-from domains.xenctl.folder import folder_of, supervisor_pid
 from domains.xenctl.options import DEFAULT, Domain, Json, Machine
-from domains.xenctl.output import print_json, print_table
+from domains.xenctl.output import print_json, print_table, printable
 
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait until the domain has ended.")]
 Timeout = Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait; 0: for ever.")]
-CREATE_TIMEOUT = 120.0
+R = TypeVar("R")
+CREATE_TIMEOUT: Final = 120.0
+"""Seconds in which a domain must be made."""
+WISHES: Final = {Shutdown: "poweroff", Reboot: "reboot"}
+"""How a domain ends that does as it was asked."""
 
 
 def create(
@@ -30,88 +49,83 @@ def create(
     json: Json = False,
 ) -> None:
     """Make a domain; starts the machine if it does not run."""
-    text = checked_description(file, overrides or [])
+    from domains.xenctl.attach import follow
+
+    config = described(file, overrides or [])
     machine.ensure_started(name)
-    arguments: dict[str, Any] = {
-        "text": text,
-        "file": str(file),
-        "folder": str(file.absolute().parent),
-        "overrides": overrides or [],
-        "paused": paused,
-    }
     with machine.connect(name) as client:
         if console:
-            follow(client, client.post(Op.create, **arguments, console=True))
+            follow(client, client.post(CreateWatched(config, paused)))
             return
-        made = client.call(Op.create, timeout=CREATE_TIMEOUT, **arguments)
+        made = client.call(Create(config, paused), timeout=CREATE_TIMEOUT)
     if json:
-        print_json(made)
+        print_json(encode(made))
     else:
-        print(f"domain {made['domid']} ({made['name']}) created")
+        print(f"domain {made.domid} ({printable(made.name)}) created")
 
 
-def checked_description(file: Path, overrides: list[str]) -> str:
-    """The text of a description that has no mistakes. Raises ControlError with the place of the first one."""
-    from domains.dom0.toolstack.xlcfg.load import read_config
+def described(file: Path, overrides: list[str]) -> DomainConfig:
+    """What a file describes. Raises ControlError with the place of what is wrong."""
+    from domains.dom0.toolstack.xlcfg.load import load
     from domains.dom0.toolstack.xlcfg.syntax import COMMAND_LINE, ConfigError
 
     try:
-        text = file.read_text(encoding="utf-8", errors="replace")
-        read_config(text, str(file), file.absolute().parent, overrides)
+        return load(file, overrides)
     except OSError as error:
         raise ControlError(Exit.FAILURE, f"cannot read {file}: {error.strerror}") from None
     except ConfigError as error:
         code = Exit.USAGE if error.position.file == COMMAND_LINE else Exit.FAILURE
         raise ControlError(code, str(error)) from None
-    return text
 
 
 def destroy(domain: Domain, name: Machine = DEFAULT, json: Json = False) -> None:
     """End a domain at once."""
-    act(name, json, Op.destroy, domain)
+    act(name, Destroy(domain), json=json)
 
 
 def pause(domain: Domain, name: Machine = DEFAULT, json: Json = False) -> None:
     """Let a domain run no further until unpause."""
-    act(name, json, Op.pause, domain)
+    act(name, Pause(domain), json=json)
 
 
 def unpause(domain: Domain, name: Machine = DEFAULT, json: Json = False) -> None:
     """Let a paused domain go on."""
-    act(name, json, Op.unpause, domain)
+    act(name, Unpause(domain), json=json)
 
 
-def act(name: str, json: bool, op: Op, domain: str) -> None:
-    """An operation that has no result."""
+def act(name: str, wanted: Destroy | Pause | Unpause, *, json: bool) -> None:
+    """An operation on a domain that has no result."""
     with machine.connect(name) as client:
-        client.call(op, domain=domain)
+        client.call(wanted)
     if json:
-        print_json({"domain": domain, "done": str(op)})
+        print_json({"domain": wanted.domain, "done": name_of(type(wanted))})
 
 
 def shutdown(
     domain: Domain, wait: Wait = False, timeout: Timeout = 0.0, name: Machine = DEFAULT, json: Json = False
 ) -> None:
     """Ask a domain to power off."""
-    ask(name, json, Op.shutdown, domain, wait, timeout)
+    ask(name, Shutdown(domain, wait, timeout), json=json)
 
 
 def reboot(
     domain: Domain, wait: Wait = False, timeout: Timeout = 0.0, name: Machine = DEFAULT, json: Json = False
 ) -> None:
     """Ask a domain to reboot."""
-    ask(name, json, Op.reboot, domain, wait, timeout)
+    ask(name, Reboot(domain, wait, timeout), json=json)
 
 
-def ask(name: str, json: bool, op: Op, domain: str, wait: bool, timeout: float) -> None:
+def ask(name: str, wanted: Shutdown | Reboot, *, json: bool) -> None:
     """A request that the domain may take its time for, or not heed at all."""
     with machine.connect(name) as client:
-        answer = client.post(op, domain=domain, wait=wait, timeout=timeout)
-        result = client.answer_to(answer)
+        reason = client.call(wanted, timeout=math.inf).reason
     if json:
-        print_json({"domain": domain, **result})
-    if result["reason"] == "crash":
-        raise ControlError(Exit.CRASHED, f"domain '{domain}' crashed; 'xenctl dmesg' says why")
+        print_json({"domain": wanted.domain, "reason": reason})
+    if reason == "crash":
+        raise ControlError(Exit.CRASHED, f"domain '{wanted.domain}' crashed; 'xenctl dmesg' says why")
+    if wanted.wait and reason != WISHES[type(wanted)]:
+        how = f"ended otherwise ({reason})" if reason is not None else "was destroyed"
+        raise ControlError(Exit.FAILURE, f"domain '{wanted.domain}' {how}")
 
 
 def list_(
@@ -121,27 +135,21 @@ def list_(
     json: Json = False,
 ) -> None:
     """List the domains."""
-    from domains.xenctl.processes import domain_pids
-
     with machine.connect(name) as client:
-        domains = client.call(Op.list_, domain=domain)
-    supervisor = supervisor_pid(folder_of(name))
-    pids = domain_pids(supervisor) if supervisor is not None else {}
-    for about in domains:
-        about["pid"] = pids.get(about["domid"])
+        domains = client.call(List(domain or None))
     if json or long:
-        print_json(domains)
+        print_json(encode(domains))
         return
     header = ("Name", "ID", "Mem", "VCPUs", "State", "Time(s)", "PID")
     rows = [
         (
-            about["name"] or "(null)",
-            about["domid"],
-            about["memory_kib"] // 1024,
-            about["vcpus"],
-            about["state"],
-            f"{about['cpu_time']:.1f}",
-            about["pid"] or "-",
+            printable(about.name or "(null)"),
+            about.domid,
+            about.memory_kib // 1024,
+            about.vcpus,
+            about.state,
+            f"{about.cpu_time:.1f}",
+            about.pid or "-",
         )
         for about in domains
     ]
@@ -150,25 +158,26 @@ def list_(
 
 def domid(domain: Domain, name: Machine = DEFAULT, json: Json = False) -> None:
     """Print the id of a domain."""
-    show(name, json, Op.domid, domain)
+    show(name, Domid(domain), json=json)
 
 
 def domname(domain: Domain, name: Machine = DEFAULT, json: Json = False) -> None:
     """Print the name of a domain."""
-    show(name, json, Op.domname, domain)
+    show(name, Domname(domain), json=json)
 
 
-def show(name: str, json: bool, op: Op, domain: str) -> None:
+def show(name: str, wanted: Arguments[R], *, json: bool) -> None:
     """An operation whose result is one value."""
     with machine.connect(name) as client:
-        value = client.call(op, domain=domain)
+        value = client.call(wanted)
     if json:
-        print_json({str(op): value})
+        print_json({name_of(type(wanted)): value})
     else:
-        print(value)
+        print(printable(str(value)))
 
 
 def register(app: typer.Typer) -> None:
+    """Add this file's commands."""
     for command in (create, destroy, pause, unpause, shutdown, reboot, domid, domname):
         app.command()(command)
     app.command("list")(list_)

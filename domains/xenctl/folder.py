@@ -18,6 +18,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from domains.control.address import ENDPOINT
 from domains.control.protocol import ControlError, Exit
 
 LOCK: Final = "lock"
@@ -89,6 +90,11 @@ def is_running(folder: Path) -> bool:
         return False
     finally:
         os.close(fd)
+
+
+def listens(folder: Path) -> bool:
+    """Whether the toolstack of the machine in `folder` can be asked."""
+    return (folder / ENDPOINT).exists()
 
 
 def supervisor_pid(folder: Path) -> int | None:

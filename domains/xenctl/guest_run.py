@@ -6,11 +6,12 @@ import re
 import select
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from domains.control.client import ControlClient
-from domains.control.protocol import ControlError, Exit, Op, result_of
+from domains.control.description import DomainConfig
+from domains.control.operations import Created, CreateWatched, Dmesg, Ended
+from domains.control.protocol import ControlError, Exit, MachineEnded
 from domains.xenctl.output import write_bytes
 from domains.xenctl.private_machine import PrivateMachine
 
@@ -29,12 +30,14 @@ class Wanted:
 class GuestRun:
     """Runs a guest once. Afterwards `ended` says how, and `log` what the hypervisor said of a crash."""
 
-    def __init__(self, description: str, wanted: Wanted, deadline: float | None, *, collect: bool) -> None:
+    def __init__(
+        self, config: DomainConfig, wanted: Wanted, deadline: float | None, *, collect: bool
+    ) -> None:
         """`deadline` on the monotonic clock. `collect`: keep the console in `console` and show nothing."""
         self.ended: str | None = None
         self.log: list[str] = []
         self.console = bytearray()
-        self._description = description
+        self._config = config
         self._wanted = wanted
         self._deadline = deadline
         self._collect = collect
@@ -49,7 +52,7 @@ class GuestRun:
             while self.ended == "reboot" and self._wanted.restart:
                 self.ended = self._life(client)
             if self.ended in CRASHES:
-                self.log = crash_lines(client.call(Op.dmesg), self._domid)
+                self.log = crash_lines(client.call(Dmesg()), self._domid)
         self._judge()
 
     def about(self, error: ControlError | None) -> dict[str, Any]:
@@ -64,26 +67,28 @@ class GuestRun:
 
     def _life(self, client: ControlClient) -> str:
         """From creation to the end of a domain; how it ended. Raises ControlError."""
-        request = client.post(Op.create, text=self._description, folder=str(Path.cwd()), console=True)
+        request = client.post(CreateWatched(self._config))
         poll = select.poll()
         poll.register(client.fd, select.POLLIN)
-        poll.register(self._machine.ended, select.POLLIN)
         while True:
-            while (reply := client.receive(0)) is not None:
-                if reply.get("id") == request and (ended := self._hear(result_of(reply))) is not None:
-                    return ended
-            if self._machine.has_died():
-                raise ControlError(Exit.FAILURE, f"the machine has died: {self._machine.why()}")
+            try:
+                while (reply := client.receive(0)) is not None:
+                    if reply.id == request and (ended := self._hear(reply.result())) is not None:
+                        return ended
+            except MachineEnded:
+                raise ControlError(Exit.FAILURE, f"the machine has died: {self._machine.why()}") from None
             left = None if self._deadline is None else self._deadline - time.monotonic()
             if left is not None and left <= 0:
                 return "timeout"
             poll.poll(None if left is None else left * 1000 + 1)
 
-    def _hear(self, result: Any) -> str | None:
+    def _hear(self, result: Created | Ended | bytes) -> str | None:
         """One message of the console's stream; how the run ended, if that is decided."""
-        if not isinstance(result, bytes):
-            self._domid = result.get("domid", self._domid)
-            return str(result["ended"]) if "ended" in result else None
+        if isinstance(result, Created):
+            self._domid = result.domid
+            return None
+        if isinstance(result, Ended):
+            return result.ended
         if self._collect:
             self.console += result
         else:

@@ -9,14 +9,24 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from domains.control.protocol import ENDPOINT, ControlError, Exit, Op
-from domains.xenctl.folder import LOCK, LOG, folder_of, is_running, make_folder, supervisor_pid, take_lock
-
-if TYPE_CHECKING:
-    from domains.control.client import ControlClient
+from domains.control.address import MachineAddress
+from domains.control.client import ControlClient
+from domains.control.operations import Info, Stop
+from domains.control.protocol import ControlError, Exit, MachineEnded
+from domains.xenctl.folder import (
+    LOCK,
+    LOG,
+    folder_of,
+    is_running,
+    listens,
+    make_folder,
+    supervisor_pid,
+    take_lock,
+)
 
 DEFAULT: Final = "default"
 START_TIMEOUT: Final = 30.0
@@ -38,21 +48,19 @@ PAGES_PER_MIB: Final = 256
 
 def connect(name: str) -> ControlClient:
     """A client of a running machine. Raises ControlError if there is none."""
-    from domains.control.client import ControlClient
-
     folder = folder_of(name)
     if not is_running(folder):
         start = "xenctl start" if name == DEFAULT else f"xenctl start --machine {name}"
         raise ControlError(Exit.FAILURE, f"machine '{name}' is not running; start it with '{start}'")
-    wait_for(lambda: (folder / ENDPOINT).exists() or not is_running(folder), START_TIMEOUT)
-    return ControlClient(folder)
+    wait_for(lambda: listens(folder) or not is_running(folder), START_TIMEOUT)
+    return ControlClient(MachineAddress.in_folder(folder))
 
 
 def ensure_started(name: str) -> None:
     """Start the machine with default settings unless it runs."""
     folder = folder_of(name)
     if not is_running(folder) and not start_machine(name, DEFAULT_MEMORY, DEFAULT_CPUS):
-        wait_for(lambda: (folder / ENDPOINT).exists() or not is_running(folder), START_TIMEOUT)
+        wait_for(lambda: listens(folder) or not is_running(folder), START_TIMEOUT)
 
 
 def start_machine(name: str, memory: int, cpus: int, uplinks: Sequence[str] = ()) -> bool:
@@ -133,14 +141,13 @@ def await_dom0(name: str, folder: Path, log: int) -> None:
     """Wait until Dom0 answers. Raises ControlError with the last line of the log if the machine dies
     first.
     """
-    from domains.control.client import ControlClient
-
     deadline = time.monotonic() + START_TIMEOUT
-    with ControlClient(folder) as client:
-        client.post(Op.info)
+    with ControlClient(MachineAddress.in_folder(folder)) as client:
+        client.post(Info())
         while is_running(folder):
-            if client.receive(LOOK) is not None:
-                return
+            with suppress(MachineEnded):
+                if client.receive(LOOK) is not None:
+                    return
             if time.monotonic() > deadline:
                 raise ControlError(
                     Exit.TIMED_OUT,
@@ -160,8 +167,9 @@ def stop_machine(name: str) -> None:
     folder = folder_of(name)
     pid = supervisor_pid(folder)
     with connect(name) as client:
-        client.post(Op.stop)
-        client.receive(GRACE)
+        client.post(Stop())
+        with suppress(MachineEnded):
+            client.receive(GRACE)
         if not wait_for(lambda: not is_running(folder), GRACE) and pid is not None:
             os.kill(pid, signal.SIGTERM)
     if not wait_for(lambda: not is_running(folder), STOP_TIMEOUT):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
-from domains.control.protocol import ControlError, Exit, Op
+from domains.control.operations import DebugKeys, Dmesg, Info, Uplink
+from domains.control.protocol import ControlError, Exit
+from domains.control.records import encode
 from domains.xenctl import machine
 from domains.xenctl.folder import folder_of, supervisor_pid
 from domains.xenctl.options import DEFAULT, Json, Machine
@@ -39,7 +41,7 @@ def start(
     print(f"machine {name} started")
     if uplink:
         with machine.connect(name) as client:
-            for one in client.call(Op.info)["uplinks"]:
+            for one in client.call(Info()).uplinks:
                 print(f"uplink {uplink_text(one)}")
 
 
@@ -55,13 +57,13 @@ def checked_uplinks(texts: Sequence[str]) -> list[str]:
         raise ControlError(Exit.USAGE, str(error)) from None
 
 
-def uplink_text(about: Mapping[str, Any]) -> str:
+def uplink_text(uplink: Uplink) -> str:
     """Where an uplink ends, and how to get there."""
-    text = f"{about['bridge']}: interface {about['ifname']}"
-    if about["address"]:
-        text += f" with {about['address']}"
-    if about["namespace_pid"] is not None:
-        text += f", in a namespace: nsenter -t {about['namespace_pid']} --user --net"
+    text = f"{uplink.bridge}: interface {uplink.ifname}"
+    if uplink.address:
+        text += f" with {uplink.address}"
+    if uplink.namespace_pid is not None:
+        text += f", in a namespace: nsenter -t {uplink.namespace_pid} --user --net"
     return text
 
 
@@ -77,15 +79,15 @@ def stop(name: Machine = DEFAULT, json: Json = False) -> None:
 def info(name: Machine = DEFAULT, json: Json = False) -> None:
     """Show a machine's memory, CPUs and paths."""
     with machine.connect(name) as client:
-        about = client.call(Op.info)
-    about["supervisor_pid"] = supervisor_pid(folder_of(name))
+        info = client.call(Info())
+    about = {**encode(info), "supervisor_pid": supervisor_pid(folder_of(name))}
     if json:
         print_json(about)
         return
-    uplinks = about.pop("uplinks")
+    del about["uplinks"]
     for key, value in about.items():
         print(f"{key:<16}: {value}")
-    for one in uplinks:
+    for one in info.uplinks:
         print(f"{'uplink':<16}: {uplink_text(one)}")
 
 
@@ -96,7 +98,7 @@ def dmesg(
 ) -> None:
     """Print the hypervisor's log."""
     with machine.connect(name) as client:
-        text = client.call(Op.dmesg, clear=clear)
+        text = client.call(Dmesg(clear))
     if json:
         print_json(text.decode("utf-8", "replace").splitlines())
     else:
@@ -110,9 +112,9 @@ def debug_keys(
 ) -> None:
     """Have the hypervisor report on its own state in its log, as 'dmesg' shows it."""
     with machine.connect(name) as client:
-        client.call(Op.debug_keys, keys=keys)
+        client.call(DebugKeys(keys))
     if json:
-        print_json({"keys": keys, "done": str(Op.debug_keys)})
+        print_json({"keys": keys, "done": "debug-keys"})
 
 
 def register(app: typer.Typer) -> None:

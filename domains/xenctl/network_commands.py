@@ -10,7 +10,8 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from domains.control.protocol import ControlError, Exit, Op, result_of
+from domains.control.operations import NetworkCapture
+from domains.control.protocol import ControlError, Exit
 from domains.xenctl import machine
 from domains.xenctl.options import DEFAULT, Machine
 from domains.xenctl.output import print_error
@@ -27,14 +28,14 @@ def network_capture(
     if bool(domain) == bool(bridge):
         raise ControlError(Exit.USAGE, "name a domain, or a bridge with --bridge")
     with machine.connect(name) as client, opened(write) as file:
-        request = client.post(Op.network_capture, domain=domain, vif=vif, bridge=bridge)
+        request = client.post(NetworkCapture(domain or None, vif, bridge or None))
         while (reply := client.receive(None)) is not None:
-            if reply.get("id") != request:
+            if reply.id != request:
                 continue
-            result = result_of(reply)
+            result = reply.result()
             if not isinstance(result, bytes):
                 print_error(
-                    f"the interface is gone: {result['packets']} packets captured, {result['dropped']} dropped"
+                    f"the interface is gone: {result.packets} packets captured, {result.dropped} dropped"
                 )
                 return
             file.write(result)

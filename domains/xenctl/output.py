@@ -16,6 +16,16 @@ def print_json(value: Any) -> None:
     print()
 
 
+def printable(text: str) -> str:
+    """A text from elsewhere, safe to print: what a terminal would act upon is written as \\xNN or \\uNNNN."""
+    return "".join(letter if letter.isprintable() else escaped(letter) for letter in text)
+
+
+def escaped(letter: str) -> str:
+    """A character by its number, as Python writes it."""
+    return letter.encode("unicode_escape").decode() if letter != "\ufffd" else letter
+
+
 def as_text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 

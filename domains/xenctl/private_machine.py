@@ -16,14 +16,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn
 
-from domains.control.protocol import ENDPOINT, ControlError, Exit
+from domains.control.address import MachineAddress
+from domains.control.client import ControlClient
+from domains.control.protocol import ControlError, Exit
 from domains.xenctl import machine
-from domains.xenctl.folder import folder_of
-
-if TYPE_CHECKING:
-    from domains.control.client import ControlClient
+from domains.xenctl.folder import folder_of, listens
 
 PR_SET_PDEATHSIG: Final = 1
 
@@ -70,10 +69,8 @@ class PrivateMachine:
 
     def __enter__(self) -> ControlClient:
         """A client of the machine, which is started. Raises ControlError."""
-        from domains.control.client import ControlClient
-
         self.start()
-        self._client = ControlClient(self.folder)
+        self._client = ControlClient(MachineAddress.in_folder(self.folder))
         return self._client
 
     def __exit__(self, *exc: object) -> None:
@@ -84,7 +81,8 @@ class PrivateMachine:
         return bool(select.select([self.ended], [], [], 0)[0])
 
     def why(self) -> str:
-        """The last that the machine's processes said before they died."""
+        """The last that the machine's processes said before they died, once all of them have."""
+        select.select([self.ended], [], [], machine.STOP_TIMEOUT)
         return machine.last_words(self._log)
 
     def end(self) -> None:
@@ -144,11 +142,10 @@ class PrivateMachine:
         os._exit(1)
 
     def _await_endpoint(self) -> None:
-        endpoint = self.folder / ENDPOINT
         limit = machine.START_TIMEOUT
         if self._deadline is not None:
             limit = min(limit, self._deadline - time.monotonic())
-        in_time = machine.wait_for(lambda: endpoint.exists() or self.has_died(), limit)
+        in_time = machine.wait_for(lambda: listens(self.folder) or self.has_died(), limit)
         if self.has_died():
             raise ControlError(Exit.FAILURE, f"the machine did not start: {self.why()}")
         if not in_time:

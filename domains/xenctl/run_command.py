@@ -20,6 +20,7 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
+from domains.control.description import DomainConfig
 from domains.control.protocol import ControlError, Exit
 from domains.xenctl.options import Json
 from domains.xenctl.output import print_json
@@ -52,12 +53,12 @@ def run(
     settings |= {"disk": disk or [], "on_reboot": "destroy"}
     if ramdisk is not None:
         settings["ramdisk"] = str(ramdisk)
-    text = checked(settings)
+    config = checked(settings)
     for number in ENDING_SIGNALS:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, leave)
     deadline = started + timeout if timeout else None
-    guest = GuestRun(text, Wanted(expect.encode(), restart), deadline, collect=json)
+    guest = GuestRun(config, Wanted(expect.encode(), restart), deadline, collect=json)
     try:
         guest.run(memory + MACHINE_OVERHEAD)
         error = None
@@ -70,21 +71,18 @@ def run(
         raise error
 
 
-def checked(settings: dict[str, Any]) -> str:
+def checked(settings: dict[str, Any]) -> DomainConfig:
     """The description of the guest, free of mistakes. Raises ControlError."""
-    from domains.dom0.toolstack.xlcfg.load import read_config
+    from domains.dom0.toolstack.xlcfg.load import config_of
     from domains.dom0.toolstack.xlcfg.syntax import ConfigError
-    from domains.dom0.toolstack.xlcfg.write import write_config
 
-    text = write_config(settings)
     try:
-        text.encode()
-        read_config(text, "command line", Path.cwd())
+        str(settings).encode()
+        return config_of(settings, "command line", Path.cwd())
     except UnicodeEncodeError:
         raise ControlError(Exit.USAGE, "arguments must be UTF-8") from None
     except ConfigError as error:
         raise ControlError(Exit.USAGE, error.message) from None
-    return text
 
 
 def report(log: list[str], json: bool) -> None:

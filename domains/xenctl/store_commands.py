@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from domains.control.protocol import Op
+from domains.control.operations import XenstoreLs
+from domains.control.records import encode
 from domains.xenctl import machine
 from domains.xenctl.options import DEFAULT, Json, Machine
 from domains.xenctl.output import print_json
@@ -21,17 +22,17 @@ def xenstore_ls(
 ) -> None:
     """Print what is in xenstore, as Xen's xenstore-ls does."""
     with machine.connect(name) as client:
-        nodes = client.call(Op.xenstore_ls, path=path)
+        nodes = client.call(XenstoreLs(path))
     if json:
-        rows = [{"path": node, "value": printable(value), "permissions": who} for node, value, who in nodes]
-        print_json(rows)
+        print_json([{**encode(node), "value": printable(node.value)} for node in nodes])
         return
     top = path.rstrip("/").count("/") + 1
-    for node, value, who in nodes:
-        if node == (path.rstrip("/") or "/") and not full:
+    for node in nodes:
+        if node.path == (path.rstrip("/") or "/") and not full:
             continue
-        label = node if full else " " * (node.count("/") - top) + node.rpartition("/")[2]
-        print(f'{label} = "{printable(value)}"' + (f"   ({','.join(who)})" if permissions else ""))
+        label = node.path if full else " " * (node.path.count("/") - top) + node.path.rpartition("/")[2]
+        who = f"   ({','.join(node.permissions)})" if permissions else ""
+        print(f'{label} = "{printable(node.value)}"{who}')
 
 
 def printable(value: bytes) -> str:

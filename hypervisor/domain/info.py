@@ -48,4 +48,5 @@ def domain_info(hv: Hypervisor, domain: Domain) -> xen_domctl_getdomaininfo:
         ssidref=domain.ssidref,
         handle=domain.handle,
         gpaddr_bits=36,
+        pad2=max(domain.pid, 0).to_bytes(7, "little"),
     )

@@ -99,7 +99,7 @@ class xen_domctl_getdomaininfo(Struct, size=112):
     handle: xen_domain_handle_t
     cpupool: u32
     gpaddr_bits: u8
-    pad2: Annotated[bytes, 7]
+    pad2: Annotated[bytes, 7]  # Xen's padding; this project puts the pid of the domain's host process there
     arch_config: xen_arch_domainconfig
 
 

@@ -97,7 +97,7 @@ def domains_alive(sizes: Sizes) -> Iterator[Figure]:
         created = time.perf_counter() - start
         alive, deadline = 0, time.monotonic() + BOOT
         while alive < len(ids) and time.monotonic() < deadline:  # the last one has hardly begun
-            alive = sum(about["state"] == "-b----" for about in machine.domains() if about["domid"] in ids)
+            alive = sum(about.state == "-b----" for about in machine.domains() if about.domid in ids)
         start = time.perf_counter()
         for domid in ids:
             machine.destroy(domid)

@@ -18,8 +18,11 @@ import uuid
 from pathlib import Path
 from typing import Any, Final
 
-from domains.control.client import ControlClient
-from domains.control.protocol import Op, result_of
+from domains.control.address import MachineAddress
+from domains.control.client import ControlClient, Reply
+from domains.control.description import DomainConfig
+from domains.control.operations import ConsoleInput, Create, Created, CreateWatched, Destroy, List, Listed
+from domains.dom0.toolstack.xlcfg.load import read_config
 from domains.xenctl.folder import folder_of
 
 GUESTS: Final = Path(__file__).with_name("guests.py")
@@ -61,7 +64,7 @@ class Machine:
 
     def client(self) -> ControlClient:
         """One more connection to the toolstack, closed with the machine."""
-        client = ControlClient(self.folder, TIMEOUT)
+        client = ControlClient(MachineAddress.in_folder(self.folder), TIMEOUT)
         self._clients.append(client)
         return client
 
@@ -71,16 +74,14 @@ class Machine:
 
     def create(self, text: str) -> int:
         """Make a domain and wait for the toolstack's answer; its id."""
-        made = self.control.call(Op.create, timeout=TIMEOUT, text=text, file="bench.cfg", folder="/")
-        return int(made["domid"])
+        return self.control.call(Create(described(text)), timeout=TIMEOUT).domid
 
     def destroy(self, domid: int) -> None:
-        self.control.call(Op.destroy, timeout=TIMEOUT, domain=str(domid))
+        self.control.call(Destroy(str(domid)), timeout=TIMEOUT)
 
-    def domains(self) -> list[dict[str, Any]]:
+    def domains(self) -> tuple[Listed, ...]:
         """What `xenctl list` shows."""
-        listed: list[dict[str, Any]] = self.control.call(Op.list_, domain="")
-        return listed
+        return self.control.call(List())
 
 
 class Guest:
@@ -90,14 +91,16 @@ class Guest:
         self._machine = machine
         self._client = machine.client()
         self._output = b""
-        self._request = self._client.post(Op.create, text=text, file="bench.cfg", folder="/", console=True)
-        self.domid = int(result_of(self._receive())["domid"])
+        self._request = self._client.post(CreateWatched(described(text)))
+        made = self._receive().result()
+        assert isinstance(made, Created)
+        self.domid = made.domid
         self.first_line = self._line()
 
     def ask(self, command: str, *arguments: int | str) -> Any:
         """Have the guest do something; what it answers. RuntimeError if it ends instead."""
         line = json.dumps([command, *arguments]) + "\n"
-        self._client.post(Op.console_input, data=line.encode())
+        self._client.post(ConsoleInput(line.encode()))
         return json.loads(self._line())
 
     def destroy(self) -> None:
@@ -105,14 +108,14 @@ class Guest:
 
     def _line(self) -> str:
         while b"\n" not in self._output:
-            result = result_of(self._receive())
+            result = self._receive().result()
             if not isinstance(result, bytes):
                 raise RuntimeError(f"the guest ended: {result}\n{self._output.decode(errors='replace')}")
             self._output += result
         line, _, self._output = self._output.partition(b"\n")
         return line.decode().strip()
 
-    def _receive(self) -> dict[str, Any]:
+    def _receive(self) -> Reply:
         reply = self._client.receive(TIMEOUT)
         if reply is None:
             raise TimeoutError(f"no answer within {TIMEOUT:g} s")
@@ -125,6 +128,11 @@ def description(kind: str, memory: int = 16, extra: str = "", name: str = "") ->
     name = name or f"{class_name.lower()}-{uuid.uuid4().hex[:8]}"
     kernel = f"python:{module or GUESTS}:{class_name}"
     return f'name = "{name}"\nkernel = "{kernel}"\nmemory = {memory}\n{extra}\n'
+
+
+def described(text: str) -> DomainConfig:
+    """What a configuration given as text describes; relative paths start at the root."""
+    return read_config(text, "bench.cfg", Path("/"))
 
 
 def memory_mib(rollup: str) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Final
 
-from domains.control.protocol import Op
+from domains.control.operations import Pause, Unpause
 from domains.guests import netattack
 from scripts.benchmarks.figure import Figure, Sizes, compare
 from scripts.benchmarks.linux_network import LinuxNetwork
@@ -94,9 +94,9 @@ def net_fairness(sizes: Sizes) -> Iterator[Figure]:
             attacker = machine.guest(f"{netattack.__name__}:NetAttack", 16, f"vif = ['']\nextra = '{attack}'")
             for _ in range(rounds):
                 attacked = float(here.ask("ping", "10.0.0.2", sizes.calls))
-                machine.control.call(Op.pause, domain=str(attacker.domid))
+                machine.control.call(Pause(str(attacker.domid)))
                 idle = float(here.ask("ping", "10.0.0.2", sizes.calls))
-                machine.control.call(Op.unpause, domain=str(attacker.domid))
+                machine.control.call(Unpause(str(attacker.domid)))
                 found.setdefault(attack, []).append((attacked, idle))
             attacker.destroy()
     ratios = {attack: median(a / b for a, b in pairs) for attack, pairs in found.items()}

@@ -6,7 +6,7 @@ import zlib
 from pathlib import Path
 from typing import Final
 
-from domains.control.protocol import Op
+from domains.control.operations import List
 from scripts.demonstration.stage import REPOSITORY, Failed, Machine, await_true, require, say
 
 GUESTS: Final = REPOSITORY / "domains" / "guests"
@@ -71,9 +71,7 @@ def watch(machine: Machine, name: str, promise: str) -> None:
                 break
         else:
             raise Failed(f"{name} ended before it said '{promise}'")
-        await_true(
-            lambda: machine.ask(Op.list_, domain=name)[0]["shutdown"] == "poweroff", f"the end of {name}"
-        )
+        await_true(lambda: machine.ask(List(name))[0].shutdown == "poweroff", f"the end of {name}")
     finally:
         console.kill()
         console.communicate()

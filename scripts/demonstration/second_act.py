@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import yaml
 
-from domains.control.protocol import Op
+from domains.control.operations import List
 from scripts.demonstration.stage import REPOSITORY, Machine, require, say
 
 EXAMPLE: Final = REPOSITORY / "docs" / "examples" / "street.yaml"
@@ -29,7 +29,7 @@ def street(machine: Machine, folder: Path) -> None:
     topology, clients = description(folder)
     began = time.monotonic()
     machine.show_progress("up", topology)
-    domains = machine.ask(Op.list_)
+    domains = machine.ask(List())
     print(f"     {len(domains) - 1} domains in {time.monotonic() - began:.1f} s; they stand so:")
     machine.show("ps", topology)
     pages = sum(fetched(machine, name, count) for name, count in clients.items())

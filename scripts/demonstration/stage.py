@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from domains.control.protocol import Op
+from domains.control.operations import Arguments, Console, DebugKeys, Dmesg, Info, XenstoreLs
 from domains.xenctl.folder import folder_of, supervisor_pid
 from domains.xenctl.machine import connect
 
@@ -27,6 +27,9 @@ QUIET: Final = 0.3
 
 POLL: Final = 0.05
 """Seconds between two looks."""
+
+
+R = TypeVar("R")
 
 
 class Failed(Exception):
@@ -87,16 +90,16 @@ class Machine:
         """What a domain has said, until that is `enough`, or all that it has."""
         said = ""
         with connect(self.name) as client:
-            request = client.post(Op.console, domain=domain)
+            request = client.post(Console(domain))
             while not enough(said) and (reply := client.receive(QUIET)) is not None:
-                if reply.get("id") == request and isinstance(reply.get("result"), bytes):
-                    said += reply["result"].decode(errors="replace").replace("\r", "")
+                if reply.id == request and isinstance(piece := reply.result(), bytes):
+                    said += piece.decode(errors="replace").replace("\r", "")
         return said
 
-    def ask(self, op: Op, **arguments: Any) -> Any:
+    def ask(self, wanted: Arguments[R]) -> R:
         """What xenctl would ask Dom0's toolstack, unseen. Raises ControlError."""
         with connect(self.name) as client:
-            return client.call(op, **arguments)
+            return client.call(wanted)
 
     @property
     def supervisor(self) -> int:
@@ -118,19 +121,17 @@ class Machine:
 
     def census(self) -> Census:
         """Frames by sysctl, ports and grants by Xen's debug keys, processes by the host."""
-        info = self.ask(Op.info)
-        self.ask(Op.dmesg, clear=True)
-        self.ask(Op.debug_keys, keys="eg")
-        log = self.ask(Op.dmesg, clear=True).decode()
+        info = self.ask(Info())
+        self.ask(Dmesg(clear=True))
+        self.ask(DebugKeys("eg"))
+        log = self.ask(Dmesg(clear=True)).decode()
         grants = re.findall(r"domain \d+: (\d+) active entries, (\d+) maps", log)
         reported = log.count("Event channel information")
-        require(
-            reported == len(grants) == info["domains"], "not every domain's ports and grants are reported"
-        )
-        nodes = [path for path, *_ in self.ask(Op.xenstore_ls, path="/")]
+        require(reported == len(grants) == info.domains, "not every domain's ports and grants are reported")
+        nodes = [node.path for node in self.ask(XenstoreLs())]
         return Census(
-            domains=info["domains"],
-            frames_in_use=info["total_frames"] - info["free_frames"],
+            domains=info.domains,
+            frames_in_use=info.total_frames - info.free_frames,
             event_channels=len(re.findall(r"s=(?:UNBOUND|INTERDOMAIN) ", log)),
             grants=sum(int(count) for counts in grants for count in counts),
             processes=len(processes_of(self.supervisor)),
@@ -184,6 +185,6 @@ def take_census(machine: Machine, before: Census) -> None:
     for (what, then), count in zip(asdict(before).items(), asdict(now).values(), strict=True):
         print(f"     {what.replace('_', ' '):<16}{then:>8}{count:>8}{count - then:>12}")
     if now != before:
-        machine.ask(Op.debug_keys, keys="eqg")
-        print(machine.ask(Op.dmesg).decode())
+        machine.ask(DebugKeys("eqg"))
+        print(machine.ask(Dmesg()).decode())
     require(now == before, "something of the guests is left over")

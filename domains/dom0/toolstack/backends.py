@@ -17,12 +17,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
 
+from domains.control.description import DomainConfig
 from domains.dom0.toolstack import devices
 from domains.dom0.toolstack.domains import Domains, Record
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.operations import Operation, Operations, Until
 from domains.dom0.toolstack.store_tree import home
-from domains.dom0.toolstack.xlcfg.model import DomainConfig
 from domains.kernel.store_calls import StoreCalls
 from domains.kernel.xenbus import Xenbus
 from hypervisor.public.io.xenbus import XenbusStateConnected

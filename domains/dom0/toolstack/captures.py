@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from domains.control.operations import Captured
 from domains.control.server import Congested, Disconnected, Request
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.kernel.kernel import Kernel
@@ -108,4 +109,4 @@ class Capture:
                 self._observed.observers.remove(self)
             return
         if self._ended:
-            self._end({"packets": self._packets, "dropped": self._dropped + self._writer.dropped})
+            self._end(Captured(self._packets, self._dropped + self._writer.dropped))

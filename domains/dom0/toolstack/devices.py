@@ -11,9 +11,8 @@ from __future__ import annotations
 import secrets
 from typing import Final
 
+from domains.control.description import Disk, Vif
 from domains.dom0.toolstack.store_tree import children, home, read_or_none, remove, write_all
-from domains.dom0.toolstack.xlcfg.disk import Disk
-from domains.dom0.toolstack.xlcfg.vif import Vif
 from domains.kernel.store_calls import StoreCalls
 from hypervisor.public.io.protocols import XEN_IO_PROTO_ABI_X86_64
 from hypervisor.public.io.xenbus import (
@@ -76,7 +75,7 @@ def add_vif(nodes: StoreCalls, domid: DomId, backend: DomId, devid: int, vif: Vi
     """
     if vif.mac is None:
         raise ValueError("a vif without a MAC address")
-    optional = {"vifname": vif.name, "ip": vif.ip, "rate": vif.rate and str(vif.rate), "mtu": vif.mtu}
+    optional = {"vifname": vif.name, "ip": vif.ip, "rate": str(vif.rate or "") or None, "mtu": vif.mtu}
     back: dict[str, str | int] = {
         "frontend-id": domid,
         "online": 1,

@@ -7,12 +7,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
+from domains.control.description import DomainConfig
 from domains.control.protocol import Exit
 from domains.dom0.console.terminal import Terminal
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.store_tree import home, read_or_none
 from domains.dom0.toolstack.xenctrl import DomainInfo, XenCtrl
-from domains.dom0.toolstack.xlcfg.model import DomainConfig
 from domains.kernel.xenbus import Xenbus
 from hypervisor.public.sched import ShutdownReason
 from hypervisor.public.types import DomId

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Final
 from uuid import UUID, uuid4
 
+from domains.control.description import Action, DomainConfig
 from domains.control.protocol import Exit
 from domains.dom0.console.consoled import Consoled
 from domains.dom0.toolstack import devices, store_tree
@@ -25,7 +26,6 @@ from domains.dom0.toolstack.domains import Domains, Record
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.operations import Operation, Operations, Until
 from domains.dom0.toolstack.xenctrl import XenCtrl
-from domains.dom0.toolstack.xlcfg.model import Action, DomainConfig
 from domains.dom0.xenstore.server import Xenstored
 from domains.kernel.kernel import Kernel
 from hypervisor.public.errno import XenError
@@ -189,18 +189,18 @@ class Lifecycle:
         """Its process is gone: there is nothing left to preserve, under whatever name."""
         self._log(f"domain {record.domid} ({record.config.name}) has died")
         record.shutdown = SHUTDOWN_crash
-        action = record.config.actions.on_crash
+        action = record.config.on_crash
         self._start(
             self._after(record, SHUTDOWN_crash, Action.DESTROY if action is Action.PRESERVE else action)
         )
 
     def _shut_down(self, record: Record, reason: ShutdownReason) -> None:
-        actions = record.config.actions
+        config = record.config
         action = {
-            SHUTDOWN_poweroff: actions.on_poweroff,
-            SHUTDOWN_reboot: actions.on_reboot,
-            SHUTDOWN_crash: actions.on_crash,
-            SHUTDOWN_watchdog: actions.on_watchdog,
+            SHUTDOWN_poweroff: config.on_poweroff,
+            SHUTDOWN_reboot: config.on_reboot,
+            SHUTDOWN_crash: config.on_crash,
+            SHUTDOWN_watchdog: config.on_watchdog,
         }.get(reason, Action.PRESERVE)
         record.shutdown = reason
         self._log(f"domain {record.domid} ({record.config.name}) shut down: {name_of(reason)}, {action}")

@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
+from domains.control.description import DomainConfig
 from domains.dom0.toolstack.builder.build import Built
-from domains.dom0.toolstack.xlcfg.model import DomainConfig
 from domains.kernel.store_calls import StoreCalls
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import DomId

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from domains.control.operations import Ended
 from domains.control.server import Congested, Disconnected, Request
 from domains.dom0.console.consoled import Consoled
 from domains.dom0.console.terminal import Terminal, Viewer
@@ -50,9 +51,9 @@ class Viewers:
         return (request.peer, request.id) in self._following
 
     def end(self, request: Request, reason: str) -> None:
-        """The stream's last answer: {ended: reason}."""
+        """The stream's last answer."""
         self._following.pop((request.peer, request.id), None)
-        request.answer({"ended": reason})
+        request.answer(Ended(reason))
 
     def type(self, peer: bytes, data: bytes) -> None:
         """Input for the console that the client has followed last; dropped if it follows none."""

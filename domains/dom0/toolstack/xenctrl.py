@@ -80,6 +80,8 @@ class DomainInfo:
     cpu_time: int
     vcpus: int
     max_vcpus: int
+    pid: int
+    """The host's process behind it; 0: there is none."""
 
     @property
     def shutdown(self) -> ShutdownReason | None:
@@ -297,4 +299,5 @@ def domain_info(info: xen_domctl_getdomaininfo) -> DomainInfo:
         cpu_time=info.cpu_time,
         vcpus=info.nr_online_vcpus,
         max_vcpus=info.max_vcpu_id + 1 & 0xFFFF_FFFF,
+        pid=int.from_bytes(info.pad2, "little"),
     )

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from domains.control.client import ControlClient
-from domains.control.protocol import ControlError, Exit, Op
+from domains.control.operations import Console, Create, Destroy, Ended, List, Listed, Unpause, Wait
+from domains.control.protocol import ControlError, Exit
+from domains.dom0.toolstack.xlcfg.load import config_of
 from domains.xenctl.topology.conversation import Ask, Conversations, More, Talk
 from domains.xenctl.topology.expand import Plan, Planned
 from domains.xenctl.topology.images import make_image
@@ -39,16 +42,15 @@ class BringUp:
         plan: Plan,
         state: State,
         folder: Path,
-        alive: Callable[[], bool],
         tell: Tell,
     ) -> None:
         """`folder`: where relative paths of descriptions start."""
-        self._conversations = Conversations(client, alive)
+        self._conversations = Conversations(client)
         self._plan = plan
         self._state = state
         self._folder = folder
         self._tell = tell
-        self._there: dict[str, dict[str, Any]] = {about["name"]: about for about in client.call(Op.list_)}
+        self._there: dict[str | None, Listed] = {about.name: about for about in client.call(List())}
         self._waiting: dict[str, set[str]] = {}
         self.failures: dict[str, ControlError] = {}
 
@@ -100,10 +102,10 @@ class BringUp:
         if about is not None and not self._is_same(planned, about):
             if not self._state.owns(about):
                 raise ControlError(
-                    Exit.FAILURE, f"domain {about['domid']} has that name, and is not of this topology"
+                    Exit.FAILURE, f"domain {about.domid} has that name, and is not of this topology"
                 )
             self._tell(planned.name, "is made anew")
-            yield Ask(Op.destroy, {"domain": str(about["domid"])}, in_time(CREATE_TIMEOUT))
+            yield Ask(Destroy(str(about.domid)), in_time(CREATE_TIMEOUT))
             about = None
         if about is not None and self._is_settled(planned, about):
             self._tell(planned.name, "unchanged")
@@ -113,8 +115,10 @@ class BringUp:
         if about is None:
             for image in planned.images:
                 make_image(image)
-            about = yield Ask(Op.create, self._creation(planned, paused=waits), deadline)
-        made = int(about["domid"])
+            about = yield Ask(self._creation(planned, paused=waits), deadline)
+            made = about.domid
+        else:
+            made = about.domid
         domid = (yield from self._readiness(planned, made)) if waits else made
         self._state.note_ready(planned, domid)
         done = domid is None
@@ -122,28 +126,23 @@ class BringUp:
 
     def _present_id(self, planned: Planned, former: int) -> Generator[Ask, Any, int]:
         """The domain's id after the reboots that it may have gone through."""
-        listed = yield Ask(Op.list_, {}, in_time(CREATE_TIMEOUT))
-        return next((int(about["domid"]) for about in listed if about["name"] == planned.name), former)
+        listed = yield Ask(List(), in_time(CREATE_TIMEOUT))
+        return next((about.domid for about in listed if about.name == planned.name), former)
 
-    def _is_same(self, planned: Planned, about: dict[str, Any]) -> bool:
+    def _is_same(self, planned: Planned, about: Listed) -> bool:
         """Whether a domain that is there is the one wanted, and has not ended in another way than it should."""
-        ended = about["shutdown"]
+        ended = about.shutdown
         as_wanted = ended is None or (ended == "poweroff" and planned.wait.until == "shutdown")
         return mark_of(about) == self._state.mark(planned) and as_wanted
 
-    def _is_settled(self, planned: Planned, about: dict[str, Any]) -> bool:
+    def _is_settled(self, planned: Planned, about: Listed) -> bool:
         """Whether it was ready before, or has nothing to wait for."""
-        ready = self._state.was_ready(planned, about["domid"])
-        return ready or about["shutdown"] is not None or planned.wait.until == "running"
+        ready = self._state.was_ready(planned, about.domid)
+        return ready or about.shutdown is not None or planned.wait.until == "running"
 
-    def _creation(self, planned: Planned, paused: bool) -> dict[str, Any]:
-        return {
-            "text": planned.text,
-            "file": planned.name,
-            "folder": str(self._folder),
-            "mark": self._state.mark(planned),
-            "paused": paused,
-        }
+    def _creation(self, planned: Planned, *, paused: bool) -> Create:
+        config = config_of(planned.settings, planned.name, self._folder)
+        return Create(replace(config, mark=self._state.mark(planned)), paused)
 
     def _readiness(self, planned: Planned, domid: int) -> Generator[Ask | More, Any, int | None]:
         """Until a domain that was made paused, or found not ready, is ready, over all its reboots; its id then, None
@@ -161,31 +160,31 @@ class BringUp:
         """Until its console has shown the text; why it ended, if it did before."""
         text = (planned.wait.console or "").encode()
         late = f"its console did not show '{planned.wait.console}' within {planned.wait.timeout:g} s"
-        message = yield self._listen(Op.console, domid, deadline, late, also=Op.wait)
+        domain = str(domid)
+        wanted, end = Console(domain, reboots=True), Wait(domain, reboots=True)
+        message = yield Ask(wanted, deadline, late, also=end, then=Unpause(domain))
         seen, ended = b"", None
-        while isinstance(message, bytes) or "reason" in message:
+        while not isinstance(message, Ended):
             if isinstance(message, bytes):
                 seen = seen[max(len(seen) - len(text) + 1, 0) :] + message
                 if text in seen:
                     return None
             else:  # its last words may still be on their way
-                ended, deadline = str(message["reason"] or "destroyed"), in_time(LAST_WORDS)
+                ended, deadline = message.reason or "destroyed", in_time(LAST_WORDS)
             try:
                 message = yield More(deadline, late)
             except ControlError:
                 if ended is None:
                     raise
                 return ended
-        return str(message["ended"])
+        return message.ended
 
     def _end(self, planned: Planned, domid: int, deadline: float) -> Generator[Ask | More, Any, str | None]:
         """Until it has powered off; why it ended, if that was otherwise."""
         late = f"did not power off within {planned.wait.timeout:g} s"
-        result = yield self._listen(Op.wait, domid, deadline, late)
-        return None if result["reason"] == "poweroff" else str(result["reason"] or "destroyed")
-
-    def _listen(self, op: Op, domid: int, deadline: float, late: str, also: Op | None = None) -> Ask:
-        return Ask(op, {"domain": str(domid), "reboots": True}, deadline, late, also, then=Op.unpause)
+        domain = str(domid)
+        result = yield Ask(Wait(domain, reboots=True), deadline, late, then=Unpause(domain))
+        return None if result.reason == "poweroff" else result.reason or "destroyed"
 
 
 def in_time(seconds: float) -> float:

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
+from domains.control.description import DomainConfig
 from domains.control.protocol import ControlError, Exit
-from domains.dom0.toolstack.xlcfg.load import read_config
-from domains.dom0.toolstack.xlcfg.model import DomainConfig
+from domains.dom0.toolstack.xlcfg.load import config_of
 from domains.dom0.toolstack.xlcfg.syntax import ConfigError
 from domains.xenctl.topology.expand import Plan, Planned, expand
 from domains.xenctl.topology.model import (
@@ -168,7 +168,7 @@ def check_domain(project: Project, planned: Planned) -> list[Problem]:
     """What its description says is read as xl.cfg is; files that it names must be there."""
     path: Path = ("domains", planned.of)
     try:
-        config = read_config(planned.text, planned.name, project.folder)
+        config = config_of(planned.settings, planned.name, project.folder)
     except ConfigError as error:
         return [Problem(planned.origins[error.position.line - 1], error.message)]
     problems = []

@@ -11,13 +11,11 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
-from domains.control.client import ControlClient
-from domains.control.protocol import ControlError, Exit, Op, result_of
-
-LOOK_AROUND: Final = 0.5
-"""Seconds after which it is looked whether the machine still lives."""
+from domains.control.client import ControlClient, Reply
+from domains.control.operations import Arguments, ConsoleDetach
+from domains.control.protocol import ControlError, Exit
 
 
 @dataclass(frozen=True)
@@ -27,12 +25,11 @@ class Ask:
     `also`: sent with it, and its answers come to the talk too. `then`: sent behind both, its answer is nobody's.
     """
 
-    op: Op
-    arguments: dict[str, Any]
+    arguments: Arguments[Any]
     deadline: float
     late: str = "Dom0 does not answer"
-    also: Op | None = None
-    then: Op | None = None
+    also: Arguments[Any] | None = None
+    then: Arguments[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,15 +51,14 @@ class Talking:
     ended: Callable[[ControlError | None], None]
     requests: set[int] = field(default_factory=set)
     step: Ask | More | None = None
-    inbox: list[dict[str, Any]] = field(default_factory=list)
+    inbox: list[Reply] = field(default_factory=list)
 
 
 class Conversations:
-    """All talks over one client. `alive` tells whether the machine is there."""
+    """All talks over one client."""
 
-    def __init__(self, client: ControlClient, alive: Callable[[], bool]) -> None:
+    def __init__(self, client: ControlClient) -> None:
         self._client = client
-        self._alive = alive
         self._talks: list[Talking] = []
 
     def start(self, talk: Talk, ended: Callable[[ControlError | None], None]) -> None:
@@ -80,14 +76,13 @@ class Conversations:
             self._end_waits()
             if self._talks:
                 left = min(t.step.deadline for t in self._talks if t.step is not None) - time.monotonic()
-                if not poll.poll(max(min(left, LOOK_AROUND), 0) * 1000 + 1) and not self._alive():
-                    raise ControlError(Exit.FAILURE, "the machine has ended")
+                poll.poll(max(left, 0) * 1000 + 1)
 
     def _hear(self) -> None:
         """Give every reply that is there to the talk that it belongs to."""
         while (reply := self._client.receive(0)) is not None:
             for talking in list(self._talks):
-                if reply.get("id") in talking.requests:
+                if reply.id in talking.requests:
                     talking.inbox.append(reply)
                     self._serve(talking)
 
@@ -96,7 +91,7 @@ class Conversations:
         while talking.inbox and talking.step is not None:
             reply = talking.inbox.pop(0)
             try:
-                result = result_of(reply)
+                result = reply.result()
             except ControlError as error:
                 self._throw(talking, error)
             else:
@@ -130,17 +125,17 @@ class Conversations:
 
     def _ask(self, talking: Talking, wanted: Ask) -> None:
         self._hang_up(talking)
-        for op in (wanted.op, wanted.also):
-            if op is not None:
-                talking.requests.add(self._client.post(op, **wanted.arguments))
+        for arguments in (wanted.arguments, wanted.also):
+            if arguments is not None:
+                talking.requests.add(self._client.post(arguments))
         if wanted.then is not None:
-            self._client.post(wanted.then, **wanted.arguments)
+            self._client.post(wanted.then)
 
     def _hang_up(self, talking: Talking) -> None:
         """Hear no more of what was asked before."""
         talking.inbox.clear()
         for request in talking.requests:
-            self._client.post(Op.console_detach, request=request)
+            self._client.post(ConsoleDetach(request))
         talking.requests.clear()
 
     def _end(self, talking: Talking, error: ControlError | None) -> None:

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from domains.control.client import ControlClient
-from domains.control.protocol import ControlError, Exit, Op, result_of
+from domains.control.operations import Console, Destroy, Info, List, Listed
+from domains.control.protocol import ControlError, Exit
 from domains.xenctl import machine as machines
 from domains.xenctl.folder import folder_of, is_running
 from domains.xenctl.private_machine import PrivateMachine
@@ -93,7 +94,7 @@ class Deployment:
                 state.note_machine()
             self._check_machine(client, plan)
             folder = self.project.folder
-            BringUp(client, plan, state, folder, lambda: is_running(self._folder), self._tell).run(names)
+            BringUp(client, plan, state, folder, self._tell).run(names)
 
     def down(self) -> None:
         """Take away every domain that bears the topology's mark, the images made for it, and the machine if it
@@ -103,9 +104,9 @@ class Deployment:
             return
         with self._state.locked() as state, self._client() as client:
             started = state.started_machine
-            while own := [about for about in client.call(Op.list_) if state.owns(about)]:
+            while own := [about for about in client.call(List()) if state.owns(about)]:
                 self._destroy(client, own)
-            others = [about for about in client.call(Op.list_) if about["domid"] != 0]
+            others = [about for about in client.call(List()) if about.domid != 0]
             state.remove()
         if started and not others:
             machines.stop_machine(self.machine)
@@ -117,14 +118,14 @@ class Deployment:
             return [standing(planned, None, "absent") for planned in plan.domains.values()]
         state = self._state.read()
         with self._client() as client:
-            there = {about["name"]: about for about in client.call(Op.list_)}
+            there = {about.name: about for about in client.call(List())}
         rows = [
             standing(planned, there.get(planned.name), state_of(state, planned, there.get(planned.name)))
             for planned in plan.domains.values()
         ]
         surplus = [about for name, about in there.items() if state.owns(about) and name not in plan.domains]
         return rows + [
-            Standing(about["name"], "surplus", about["domid"], about["memory_kib"] // 1024, ())
+            Standing(about.name or "", "surplus", about.domid, about.memory_kib // 1024, ())
             for about in surplus
         ]
 
@@ -136,7 +137,7 @@ class Deployment:
         deadline = in_time(timeout)
         shown = b""
         with self._client() as client:
-            request = client.post(Op.console, domain=domain)
+            request = client.post(Console(domain))
             while text.encode() not in shown:
                 reply = client.receive(max(deadline - time.monotonic(), 0))
                 if reply is None:
@@ -144,12 +145,12 @@ class Deployment:
                         Exit.TIMED_OUT,
                         f"{domain} did not show '{text}' within {timeout:g} s, but {last(shown)}",
                     )
-                if reply.get("id") != request:
+                if reply.id != request:
                     continue
-                result = result_of(reply)
+                result = reply.result()
                 if not isinstance(result, bytes):
                     raise ControlError(
-                        Exit.FAILURE, f"{domain} ended ({result['ended']}) without showing '{text}'"
+                        Exit.FAILURE, f"{domain} ended ({result.ended}) without showing '{text}'"
                     )
                 shown += result
         return shown.decode("utf-8", "replace")
@@ -176,19 +177,19 @@ class Deployment:
     def _check_machine(self, client: ControlClient, plan: Plan) -> None:
         """Refuse a machine that runs with less than the topology asks for."""
         wanted = self.project.topology.machine
-        about = client.call(Op.info)
-        has = about["total_frames"] // PAGES_PER_MIB
+        about = client.call(Info())
+        has = about.total_frames // PAGES_PER_MIB
         if wanted.memory is not None and has < wanted.memory:
             raise ControlError(
                 Exit.FAILURE,
                 f"machine '{self.machine}' has {has} MiB, the topology wants {wanted.memory}; stop it",
             )
-        if "cpus" in wanted.model_fields_set and about["nr_cpus"] < wanted.cpus:
+        if "cpus" in wanted.model_fields_set and about.nr_cpus < wanted.cpus:
             raise ControlError(
                 Exit.FAILURE,
-                f"machine '{self.machine}' has {about['nr_cpus']} CPUs, the topology wants {wanted.cpus}; stop it",
+                f"machine '{self.machine}' has {about.nr_cpus} CPUs, the topology wants {wanted.cpus}; stop it",
             )
-        has_uplinks = {one["bridge"] for one in about["uplinks"]}
+        has_uplinks = {one.bridge for one in about.uplinks}
         for uplink in plan.uplinks:
             if uplink.bridge not in has_uplinks:
                 raise ControlError(
@@ -196,17 +197,17 @@ class Deployment:
                     f"machine '{self.machine}' has no uplink of {uplink.bridge}, the topology wants one; stop it",
                 )
 
-    def _destroy(self, client: ControlClient, own: list[dict[str, Any]]) -> None:
+    def _destroy(self, client: ControlClient, own: list[Listed]) -> None:
         """End these domains, all at once. One that has just ended by itself is nobody's error."""
-        requests = {client.post(Op.destroy, domain=str(about["domid"])): about["name"] for about in own}
+        requests = {client.post(Destroy(str(about.domid))): about.name or "" for about in own}
         deadline = in_time(DESTROY_TIMEOUT)
         while requests:
             reply = client.receive(max(deadline - time.monotonic(), 0))
             if reply is None:
                 raise ControlError(Exit.TIMED_OUT, f"{', '.join(requests.values())} did not end")
-            name = requests.pop(reply["id"], None)
+            name = requests.pop(reply.id, None)
             try:
-                result_of(reply)
+                reply.result()
             except ControlError as error:
                 if error.code != Exit.NO_SUCH_DOMAIN:
                     raise
@@ -233,7 +234,7 @@ def chosen(plan: Plan, only: list[str]) -> list[str]:
     return [name for name in plan.domains if name in names]
 
 
-def state_of(state: State, planned: Planned, about: dict[str, Any] | None) -> str:
+def state_of(state: State, planned: Planned, about: Listed | None) -> str:
     """One word for how a domain stands."""
     if about is None:
         return "done" if state.was_ready(planned, None) else "absent"
@@ -241,16 +242,16 @@ def state_of(state: State, planned: Planned, about: dict[str, Any] | None) -> st
         return "foreign"
     if mark_of(about) != state.mark(planned):
         return "changed"
-    if about["shutdown"] is not None:
+    if about.shutdown is not None:
         return "done" if state.was_ready(planned, None) else "ended"
-    return "ready" if state.was_ready(planned, about["domid"]) else "starting"
+    return "ready" if state.was_ready(planned, about.domid) else "starting"
 
 
-def standing(planned: Planned, about: dict[str, Any] | None, state: str) -> Standing:
+def standing(planned: Planned, about: Listed | None, state: str) -> Standing:
     addresses = tuple(plug.ip.partition("/")[0] for plug in planned.plugs if plug.ip is not None)
     if about is None:
         return Standing(planned.name, state, None, None, addresses)
-    return Standing(planned.name, state, about["domid"], about["memory_kib"] // 1024, addresses)
+    return Standing(planned.name, state, about.domid, about.memory_kib // 1024, addresses)
 
 
 def last(shown: bytes) -> str:

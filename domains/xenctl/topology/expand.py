@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, Final
 
+from domains.dom0.toolstack.xlcfg.load import Plain
 from domains.dom0.toolstack.xlcfg.uplink import UplinkSpec, parse_uplink
-from domains.dom0.toolstack.xlcfg.write import write_config
 from domains.xenctl.topology.addresses import Subnet, mac_of
 from domains.xenctl.topology.model import (
     OWN_KEYS,
@@ -80,11 +81,11 @@ class Plug:
 
 @dataclass(frozen=True)
 class Planned:
-    """One domain as it is to be. `origins` tells for each line of `text` where in the topology it comes from."""
+    """One domain as it is to be. `origins` tells for each of `settings` where in the topology it comes from."""
 
     name: str
     of: str
-    text: str
+    settings: Mapping[str, Plain | Sequence[Plain]]
     origins: tuple[Path, ...]
     after: tuple[str, ...]
     wait: Wait
@@ -97,7 +98,7 @@ class Planned:
     def fingerprint(self) -> str:
         """Changes with everything that the domain is made from."""
         made = [(str(i.path), i.size, str(i.copy_of), i.filesystem) for i in self.images]
-        return hashlib.sha256(f"{self.text}{made}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{self.settings}{made}".encode()).hexdigest()[:16]
 
 
 @dataclass
@@ -316,7 +317,7 @@ class Expansion:
         return Planned(
             name=instance.name,
             of=instance.key,
-            text=write_config(settings),
+            settings=settings,
             origins=tuple(origins),
             after=self._after(instance),
             wait=domain.wait,

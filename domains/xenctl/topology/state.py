@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from domains.control.operations import Listed
 from domains.control.protocol import ControlError, Exit
 from domains.xenctl.topology.expand import Planned
 
@@ -84,7 +85,7 @@ class State:
         """What the toolstack is to keep with a domain."""
         return f"{self.name}:{planned.fingerprint}"
 
-    def owns(self, about: dict[str, Any]) -> bool:
+    def owns(self, about: Listed) -> bool:
         """Whether a domain, as the toolstack lists it, was made by this topology."""
         return mark_of(about).startswith(f"{self.name}:")
 
@@ -100,6 +101,6 @@ class State:
         unfinished.rename(self.folder / NOTES)
 
 
-def mark_of(about: dict[str, Any]) -> str:
+def mark_of(about: Listed) -> str:
     """The mark of a domain as the toolstack lists it."""
-    return str(about.get("config", {}).get("mark") or "")
+    return (about.config.mark or "") if about.config is not None else ""

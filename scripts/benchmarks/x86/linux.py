@@ -17,9 +17,9 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from domains.control.protocol import Op, result_of
+from domains.control.operations import Created, CreateWatched
 from scripts.benchmarks.figure import Figure, Sizes, Unavailable
-from scripts.benchmarks.machine import Machine
+from scripts.benchmarks.machine import Machine, described
 
 GUESTS: Final = Path(os.environ.get("XENOSCOPE_CACHE") or Path.home() / ".cache" / "xenoscope") / "guests"
 UNPATCHED: Final = "noreplace-smp"
@@ -62,17 +62,17 @@ def boot(machine: Machine, parameters: str = "") -> float:
     )
     start = time.perf_counter()
     client = machine.client()
-    client.post(Op.create, text=text, file="bench.cfg", folder="/", console=True)
+    client.post(CreateWatched(described(text)))
     domid, said = None, b""
     while AT_INIT not in said:
         reply = client.receive(TIMEOUT)
         if reply is None:
             raise TimeoutError(f"Linux said nothing for {TIMEOUT:g} s after\n{said.decode(errors='replace')}")
-        result = result_of(reply)
+        result = reply.result()
         if isinstance(result, bytes):
             said += result
-        elif domid is None:
-            domid = int(result["domid"])
+        elif isinstance(result, Created):
+            domid = result.domid
         else:
             raise RuntimeError(f"Linux ended: {result}\n{said.decode(errors='replace')}")
     seconds = time.perf_counter() - start

@@ -14,10 +14,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from domains.control.description import DomainConfig
 from domains.dom0.toolstack.builder.image import load_kernel, load_ramdisk
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.xenctrl import XenCtrl
-from domains.dom0.toolstack.xlcfg.model import DomainConfig
 from domains.kernel.kernel import Kernel
 from hypervisor.builder.pv_contents import Content, StartOfDay, contents, vcpu_context
 from hypervisor.builder.pv_image import LayoutError

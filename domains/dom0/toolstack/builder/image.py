@@ -7,10 +7,10 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from domains.control.description import DomainConfig
 from domains.dom0.toolstack.builder.bzimage import is_bzimage, packed_as, payload_of, unpack
 from domains.dom0.toolstack.builder.elf import load_elf
 from domains.dom0.toolstack.errors import ToolstackError
-from domains.dom0.toolstack.xlcfg.model import DomainConfig
 from domains.kernel.image import make_image
 from hypervisor.builder.pv_image import PvImage, Segment
 from hypervisor.public.types import PAGE_SIZE, VAddr

@@ -1,11 +1,18 @@
 """From the text of a description, and KEY=VALUE arguments that override it, to a DomainConfig."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from domains.dom0.toolstack.xlcfg.model import Actions, DomainConfig
+from domains.control.description import (
+    MAX_GRANT_VERSION,
+    MAX_GUEST_CMDLINE,
+    MAX_MEMORY,
+    MAX_VCPUS,
+    MAX_WEIGHT,
+    DomainConfig,
+)
 from domains.dom0.toolstack.xlcfg.schema import IGNORED, Reader, unknown_key
 from domains.dom0.toolstack.xlcfg.syntax import (
     Atom,
@@ -17,15 +24,6 @@ from domains.dom0.toolstack.xlcfg.syntax import (
     parse,
     parse_override,
 )
-
-MAX_VCPUS: Final = 128
-MAX_MEMORY: Final = 1 << 20
-"""MiB; what the machine has is checked when the domain is made."""
-
-MAX_GRANT_VERSION: Final = 2
-
-MAX_GUEST_CMDLINE: Final = 1024
-"""Bytes of a command line with its NUL; Xen public/xen.h."""
 
 MAX_TEXT: Final = 1 << 20
 """Characters of a description."""
@@ -50,7 +48,7 @@ KEYS: Final[dict[str, Callable[[Reader], Any]]] = {
     "on_reboot": Reader.action,
     "on_crash": Reader.action,
     "on_watchdog": Reader.action,
-    "cpu_weight": lambda value: value.number(1, 65535),
+    "cpu_weight": lambda value: value.number(1, MAX_WEIGHT),
     "cap": lambda value: value.number(0, 100 * MAX_VCPUS),
     "max_grant_frames": lambda value: value.number(1),
     "max_maptrack_frames": lambda value: value.number(0),
@@ -74,6 +72,10 @@ PLAIN: Final = (
 """Keys that are fields of DomainConfig as they are."""
 
 
+Plain = str | int
+"""What a setting that was never text, or an entry of its list, may be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """The last value of one key."""
@@ -95,7 +97,26 @@ def read_config(text: str, file: str, folder: Path, overrides: Sequence[str] = (
     start = Position(file, 1, 1)
     if len(text) > MAX_TEXT:
         raise ConfigError(start, f"longer than {MAX_TEXT} characters; this is no domain description")
-    settings = [*parse(text, file), *map(parse_override, overrides)]
+    return described([*parse(text, file), *map(parse_override, overrides)], start, folder)
+
+
+def config_of(settings: Mapping[str, Plain | Sequence[Plain]], source: str, folder: Path) -> DomainConfig:
+    """The domain that settings describe which were never text; in messages each stands in a line of its own of
+    `source`, from 1 on, in the order given. Raises ConfigError.
+    """
+
+    def value_at(plain: Plain | Sequence[Plain], position: Position) -> Value:
+        if isinstance(plain, str | int):
+            return Atom(str(plain), position)
+        return ListValue(tuple(Atom(str(item), position) for item in plain), position)
+
+    places = {key: Position(source, line, 1) for line, key in enumerate(settings, 1)}
+    typed = [Setting(key, value_at(plain, places[key]), places[key]) for key, plain in settings.items()]
+    return described(typed, Position(source, 1, 1), folder)
+
+
+def described(settings: Iterable[Setting], start: Position, folder: Path) -> DomainConfig:
+    """The domain that settings describe; `start` is where a missing one is told. Raises ConfigError."""
     given = {
         setting.key: Given(KEYS[setting.key](Reader(setting.key, setting.value, folder)), setting.position)
         for setting in merged(settings)
@@ -158,7 +179,7 @@ def assembled(given: dict[str, Given]) -> DomainConfig:
         vifs=value("vif", ()),
         max_grant_version=value("max_grant_version", DomainConfig.max_grant_version),
         driver_domain=value("driver_domain", False),
-        actions=Actions(**{key: given[key].value for key in ACTIONS if key in given}),
+        **{key: given[key].value for key in ACTIONS if key in given},
         **{key: value(key) for key in PLAIN},
     )
 

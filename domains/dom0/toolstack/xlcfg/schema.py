@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from domains.dom0.toolstack.xlcfg.disk import Disk, parse_disk
-from domains.dom0.toolstack.xlcfg.model import PYTHON_PREFIX, Action
+from domains.control.description import MAX_NUMBER, PYTHON_PREFIX, Action, Disk, Vif, bad_name
+from domains.dom0.toolstack.xlcfg.disk import parse_disk
 from domains.dom0.toolstack.xlcfg.syntax import Atom, ConfigError, ListValue, Value
-from domains.dom0.toolstack.xlcfg.vif import Vif, parse_vif
-
-MAX_NAME: Final = 80
-"""Characters of a domain's name."""
+from domains.dom0.toolstack.xlcfg.vif import parse_vif
 
 IGNORED: Final = frozenset(
     {"xend_suspend_evtchn_compat", "localtime", "rtc_timeoffset", "nographic", "vnc", "sdl", "loader"}
@@ -63,18 +60,11 @@ class Reader:
 
     def name(self) -> str:
         name = self.text()
-        if (
-            not name
-            or len(name) > MAX_NAME
-            or "/" in name
-            or any(c.isspace() or not c.isprintable() for c in name)
-        ):
-            raise self.refused(f"must have 1-{MAX_NAME} printable characters without blanks and '/'")
-        if name.isdecimal():
-            raise self.refused("must not be a number, which would be taken for a domain id")
+        if (why := bad_name(name)) is not None:
+            raise self.refused(why)
         return name
 
-    def number(self, minimum: int = 0, maximum: int = (1 << 31) - 1) -> int:
+    def number(self, minimum: int = 0, maximum: int = MAX_NUMBER) -> int:
         text = self.text()
         try:
             number = int(text, 8 if text.isdecimal() and text[0] == "0" else 0)

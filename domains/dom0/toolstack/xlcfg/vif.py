@@ -4,10 +4,10 @@ optional.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Interface, NetmaskValueError
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from domains.control.description import INTERFACE_NAME, MAC_ADDRESS, MAX_U32, Rate, Vif
 from domains.dom0.toolstack.xlcfg.backend import parse_backend
 
 IGNORED: Final = ("model", "type")
@@ -20,33 +20,6 @@ INTERVAL: Final = 50_000
 """Microseconds between two replenishments where none are named."""
 MTU_RANGE: Final = range(68, 65522)
 """RFC 791's smallest, and what fits into netif's largest packet behind an Ethernet header."""
-MAX_U32: Final = 0xFFFF_FFFF
-
-
-class Rate(NamedTuple):
-    """What an interface may send: so many bytes in each interval of so many microseconds."""
-
-    bytes_per_interval: int
-    interval_usecs: int
-
-    def __str__(self) -> str:
-        return f"{self.bytes_per_interval},{self.interval_usecs}"
-
-
-@dataclass(frozen=True, slots=True)
-class Vif:
-    """One virtual network interface; what is None is chosen at creation, or not limited."""
-
-    mac: str | None = None
-    bridge: str = "xenbr0"
-    name: str | None = None
-    ip: str | None = None
-    rate: Rate | None = None
-    mtu: int | None = None
-    script: str = f"{SCRIPTS}/vif-bridge"
-    """Stands in the store, as libxl writes it; nobody runs it here."""
-    backend: str | None = None
-    """The driver domain that serves it, by name or id; None is Dom0."""
 
 
 def parse_vif(text: str) -> Vif:
@@ -69,16 +42,17 @@ def parse_vif(text: str) -> Vif:
 
 def parse_mac(text: str) -> str:
     """Six bytes in hexadecimal, in lower case."""
-    if not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", text):
+    mac = text.lower()
+    if not re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", mac):
         raise ValueError(f"'{text}' is no MAC address")
-    if int(text[:2], 16) & 1:
+    if not MAC_ADDRESS.fullmatch(mac):
         raise ValueError(f"'{text}' is a group address; the first byte of a MAC must be even")
-    return text.lower()
+    return mac
 
 
 def parse_name(text: str) -> str:
     """Of a bridge or an interface: as Linux bounds them."""
-    if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,15}", text):
+    if not INTERFACE_NAME.fullmatch(text):
         raise ValueError(f"'{text}' is no name of a bridge or interface: 1 to 15 of A-Z a-z 0-9 _ . : -")
     return text
 

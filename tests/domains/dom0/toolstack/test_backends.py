@@ -6,13 +6,12 @@ from uuid import uuid4
 
 import pytest
 
+from domains.control.description import DomainConfig, Vif
 from domains.dom0.toolstack.backends import Backends
 from domains.dom0.toolstack.domains import Domains, Record
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.operations import Operations
 from domains.dom0.toolstack.xenctrl import XenCtrl
-from domains.dom0.toolstack.xlcfg.model import DomainConfig
-from domains.dom0.toolstack.xlcfg.vif import Vif
 from hypervisor.public.errno import XenError
 from hypervisor.public.types import DomId
 from tests.domains.kernel.one_process import PythonDomain

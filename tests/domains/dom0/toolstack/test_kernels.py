@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lz4.block import compress  # type: ignore[attr-defined]  # it is lz4.block's, by a star import
 
+from domains.control.description import DomainConfig
 from domains.dom0.toolstack.builder.elf import load_elf
 from domains.dom0.toolstack.builder.image import load_kernel, load_ramdisk
 from domains.dom0.toolstack.errors import ToolstackError
-from domains.dom0.toolstack.xlcfg.model import DomainConfig
 from hypervisor.builder.pv_image import LayoutError
 from hypervisor.builder.pv_layout import plan
 from hypervisor.public.elfnote import ElfNote

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domains.control.description import Action, DomainConfig
 from domains.dom0.toolstack.xlcfg.load import KEYS, read_config
-from domains.dom0.toolstack.xlcfg.model import Action, DomainConfig
 from domains.dom0.toolstack.xlcfg.schema import IGNORED, UNSUPPORTED
 from domains.dom0.toolstack.xlcfg.syntax import Atom, ConfigError, ListValue, parse, parse_override
 
@@ -59,9 +59,9 @@ def test_a_whole_description_is_read() -> None:
     assert (first.target, first.vdev, first.writable) == ("/dev/vg/web", "xvda", True)
     assert (second.target, second.vdev, second.writable) == ("/srv/a,b.img", "xvdb", False)
     assert [vif.mac for vif in config.vifs] == ["00:16:3e:01:02:03", None]
-    assert config.actions.on_crash is Action.PRESERVE
-    assert config.actions.on_watchdog is Action.RENAME_RESTART
-    assert config.actions.on_reboot is Action.RESTART
+    assert config.on_crash is Action.PRESERVE
+    assert config.on_watchdog is Action.RENAME_RESTART
+    assert config.on_reboot is Action.RESTART
 
 
 def test_a_driver_domain_is_told_and_named() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domains.control.protocol import ControlError
-from domains.dom0.toolstack.xlcfg.load import KEYS, read_config
+from domains.dom0.toolstack.xlcfg.load import KEYS, config_of
 from domains.xenctl.topology import Domain, Topology, TopologyError, load
 from domains.xenctl.topology.check import Project
 from domains.xenctl.topology.expand import XL_KEYS
@@ -60,7 +60,7 @@ def problems(folder: Path, text: str) -> list[str]:
 def settings(folder: Path, text: str) -> dict[str, dict[str, Any]]:
     """The descriptions of all domains, read back."""
     plan = load(write(folder, text)).plan()
-    return {name: vars(read_config(p.text, name, folder)) for name, p in plan.domains.items()}
+    return {name: vars(config_of(p.settings, name, folder)) for name, p in plan.domains.items()}
 
 
 def test_replicas_addresses_and_placeholders_are_counted_out(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_replicas_addresses_and_placeholders_are_counted_out(tmp_path: Path) -> 
     assert found["web-1"]["cmdline"] == "web-1 1 10.0.0.2 of $2"
     assert found["web-2"]["cmdline"] == "web-2 2 10.0.0.3 of $2"
     assert found["client"]["cmdline"] == "http://10.0.0.2/"
-    assert found["client"]["actions"].on_crash == "preserve"
+    assert found["client"]["on_crash"] == "preserve"
     lan, dark = found["web-2"]["vifs"]
     assert (lan.bridge, lan.ip, dark.bridge, dark.ip) == ("lan", "10.0.0.3/29", "dark", None)
     assert [disk.vdev for disk in found["client"]["disks"]] == ["xvda", "xvdq"]

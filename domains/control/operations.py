@@ -1,0 +1,324 @@
+"""What Dom0's toolstack can be asked: one record an operation, and one table with the name of each on the wire.
+
+A record's fields are the operation's arguments. `Arguments[R]` is answered once, by an R. `Stream[P, R]` is answered by
+any number of P, then by an R. Who asks has `client.py`; `domains/dom0/toolstack/service.py` has what each one does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Generic, TypeVar, get_args
+from uuid import UUID
+
+from domains.control.description import DomainConfig, DomainText, InterfaceText
+from domains.control.records import Length, Range
+
+R = TypeVar("R")
+P = TypeVar("P")
+
+MAX_KEYS: Final = 64
+"""Debug keys pressed at once."""
+LONGEST_WAIT: Final = 10 * 365 * 86400
+"""Seconds of the longest time-out."""
+MAX_INPUT: Final = 1 << 16
+"""Bytes of a console's input in one request."""
+ANY_NUMBER: Final = Range(0, (1 << 64) - 1)
+
+Count = Annotated[int, ANY_NUMBER]
+DomIdNumber = Annotated[int, Range(0, 0x7FFF)]
+Timeout = Annotated[float, Range(0, LONGEST_WAIT)]
+"""Seconds; 0: as long as it takes."""
+RequestId = Annotated[int, Range(0, (1 << 63) - 1)]
+
+
+class Arguments(Generic[R]):
+    """The arguments of an operation whose result is an R."""
+
+
+class Stream(Arguments[R], Generic[P, R]):
+    """The arguments of an operation that is answered by any number of P, and in the end by an R."""
+
+
+# --- results -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A domain that was made."""
+
+    domid: DomIdNumber
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """How a domain has ended: `poweroff`, `reboot`, `crash` …; None if it was destroyed, or not waited for."""
+
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of a console's stream: why its domain has ended."""
+
+    ended: str
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """The end of a capture: the packets in it, and those that were left out because they came too fast."""
+
+    packets: Count
+    dropped: Count
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """A bridge's connection with the host: the host's interface, its address or "", and the process in whose
+    network namespace it is, or None for the host's own.
+    """
+
+    bridge: str
+    ifname: str
+    address: str
+    namespace_pid: Annotated[int, ANY_NUMBER] | None
+
+
+@dataclass(frozen=True, slots=True)
+class MachineInfo:
+    """A machine: its name and paths, memory in frames of 4 KiB, CPUs, the number of its domains."""
+
+    machine: str
+    folder: str
+    xenstored_path: str
+    nr_cpus: Count
+    total_frames: Count
+    free_frames: Count
+    domains: Count
+    uplinks: tuple[Uplink, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A domain as `list` shows it. Memory in KiB, CPU time in seconds; `state`: xl's six letters; `pid`: the host's
+    process behind it; `config`: how it was made, if this toolstack made it.
+    """
+
+    domid: DomIdNumber
+    name: str | None
+    uuid: UUID
+    state: str
+    shutdown: str | None
+    memory_kib: Count
+    max_memory_kib: Count
+    vcpus: Count
+    cpu_time: Annotated[float, Range(0, float("inf"))]
+    pid: Count | None
+    config: DomainConfig | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreNode:
+    """A node of xenstore; `permissions` as xenstore-ls writes them: `n0`, `r5` …"""
+
+    path: str
+    value: bytes
+    permissions: tuple[str, ...]
+
+
+# --- the machine -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Info(Arguments[MachineInfo]):
+    """Tell about the machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop(Arguments[None]):
+    """End the machine, with every domain; answered just before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dmesg(Arguments[bytes]):
+    """Read the hypervisor's log, and empty it with `clear`."""
+
+    clear: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DebugKeys(Arguments[None]):
+    """Have the hypervisor report on itself in its log, once for each key."""
+
+    keys: Annotated[str, Length(MAX_KEYS)]
+
+
+@dataclass(frozen=True, slots=True)
+class XenstoreLs(Arguments[tuple[StoreNode, ...]]):
+    """A node and all below it, depth first, children by name."""
+
+    path: Annotated[str, Length(4096)] = "/"
+
+
+# --- domains -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Create(Arguments[Created]):
+    """Make a domain; with `paused` it does not run yet. Answered when its devices are there."""
+
+    config: DomainConfig
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CreateWatched(Stream[Created | bytes, Ended]):
+    """As Create, and go on with the domain's console from its first byte."""
+
+    config: DomainConfig
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Destroy(Arguments[None]):
+    """End a domain at once; answered when its id is free."""
+
+    domain: DomainText
+
+
+@dataclass(frozen=True, slots=True)
+class List(Arguments[tuple[Listed, ...]]):
+    """All domains in the order of their ids, or one."""
+
+    domain: DomainText | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause(Arguments[None]):
+    """Let a domain run no further."""
+
+    domain: DomainText
+
+
+@dataclass(frozen=True, slots=True)
+class Unpause(Arguments[None]):
+    """Let a paused domain go on."""
+
+    domain: DomainText
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown(Arguments[Reason]):
+    """Ask a domain to power off; with `wait` answered when it has ended, or after `timeout`."""
+
+    domain: DomainText
+    wait: bool = False
+    timeout: Timeout = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reboot(Arguments[Reason]):
+    """Ask a domain to reboot; `wait`, `timeout` as in Shutdown."""
+
+    domain: DomainText
+    wait: bool = False
+    timeout: Timeout = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wait(Arguments[Reason]):
+    """Wait until a domain has ended. With `reboots` a reboot that it comes back from is no end."""
+
+    domain: DomainText
+    reboots: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Domid(Arguments[DomIdNumber]):
+    """The id of a domain."""
+
+    domain: DomainText
+
+
+@dataclass(frozen=True, slots=True)
+class Domname(Arguments[str | None]):
+    """The name of a domain."""
+
+    domain: DomainText
+
+
+# --- streams -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Console(Stream[bytes, Ended]):
+    """A domain's console from the oldest byte kept on. With `reboots` it goes on with the domain that follows after
+    a reboot.
+    """
+
+    domain: DomainText
+    reboots: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleInput(Arguments[None]):
+    """Type into the console that this client has followed last. Never answered."""
+
+    data: Annotated[bytes, Length(MAX_INPUT)]
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleDetach(Arguments[None]):
+    """Follow no longer what `request` began, or anything. Never answered."""
+
+    request: RequestId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkCapture(Stream[bytes, Captured]):
+    """What passes interface `vif` of a domain, or a bridge of Dom0, as pcap."""
+
+    domain: DomainText | None = None
+    vif: Annotated[int, Range(0, 0xFFFF)] = 0
+    bridge: InterfaceText | None = None
+
+    def __post_init__(self) -> None:
+        if (self.domain is None) == (self.bridge is None):
+            raise ValueError("name a domain, or a bridge")
+
+
+OPERATIONS: Final[dict[str, type[Arguments[Any]]]] = {
+    "info": Info,
+    "stop": Stop,
+    "dmesg": Dmesg,
+    "debug-keys": DebugKeys,
+    "xenstore-ls": XenstoreLs,
+    "create": Create,
+    "create-watched": CreateWatched,
+    "destroy": Destroy,
+    "list": List,
+    "pause": Pause,
+    "unpause": Unpause,
+    "shutdown": Shutdown,
+    "reboot": Reboot,
+    "wait": Wait,
+    "domid": Domid,
+    "domname": Domname,
+    "console": Console,
+    "console-input": ConsoleInput,
+    "console-detach": ConsoleDetach,
+    "network-capture": NetworkCapture,
+}
+"""Every operation by its name."""
+
+
+def name_of(kind: type[Arguments[Any]]) -> str:
+    """An operation's name on the wire."""
+    return next(name for name, arguments in OPERATIONS.items() if arguments is kind)
+
+
+def answers_of(kind: type[Arguments[Any]]) -> tuple[Any, Any]:
+    """The types of an operation's answers: of those with more to follow (None: there are none), and of the last one."""
+    (base,) = kind.__orig_bases__  # type: ignore[attr-defined]
+    *pieces, result = get_args(base)
+    return (pieces[0] if pieces else None), result
