@@ -76,7 +76,7 @@ def test_where_there_is_no_linux_the_topology_is_whole_without(tmp_path: Path) -
     file.write_text(without_linux(EXAMPLE.read_text()))
     plan = load(file).plan()
     assert len(plan.domains) == 20
-    assert all("python:" in planned.text for planned in plan.domains.values())
+    assert all("python:" in str(planned.settings["kernel"]) for planned in plan.domains.values())
 
 
 def test_it_leaves_no_file_and_no_process(told: tuple[subprocess.CompletedProcess[str], Path]) -> None:

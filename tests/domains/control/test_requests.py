@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgpack
@@ -127,7 +127,7 @@ class Noise:
     def value(self, depth: int = 0) -> Any:
         """Anything."""
         pick = self._chance.choice
-        simple = [
+        simple: list[Callable[[], Any]] = [
             lambda: pick([None, True, False, 0, -1, 1, 1 << 31, -(1 << 31), (1 << 64) - 1, -(1 << 63)]),
             lambda: pick([0.0, -0.0, 1e308, float("inf"), float("-inf"), float("nan"), 0.5]),
             lambda: pick(
@@ -136,7 +136,7 @@ class Noise:
             lambda: self._chance.randbytes(self._chance.randrange(40)),
             lambda: dict(encode(CONFIG)),
         ]
-        nested = [
+        nested: list[Callable[[], Any]] = [
             lambda: [self.value(depth + 1) for _ in range(self._chance.randrange(4))],
             lambda: {self.name(): self.value(depth + 1) for _ in range(self._chance.randrange(4))},
         ]
