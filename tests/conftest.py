@@ -37,6 +37,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--steps", type=int, default=None, help="steps of each random test (default: bounded)")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what takes long by what it uses, so that `scripts/test --fast` can leave it out."""
+    for item in items:
+        if getattr(getattr(item, "module", None), "Machine", None) is Machine:
+            item.add_marker("real_machine")
+        if "steps" in getattr(item, "fixturenames", ()) or "random" in item.path.name:
+            item.add_marker("random")
+
+
 @pytest.fixture
 def steps(request: pytest.FixtureRequest) -> int | None:
     """How many steps a random test takes, if the command line says so."""
