@@ -48,7 +48,7 @@ class PageAllocator:
         self._p2m = day.info.mfn_list
         self.nr_pages = int(day.info.nr_pages)
         self._next = int(next_free)
-        self._freed: list[int] = []
+        self._freed: dict[int, None] = {}  # their numbers; the one given back last is used first
         self._growing = False
         self.area = MapArea()
         l4 = self.phys_to_machine(Pfn((day.info.pt_base - self._base) >> PAGE_SHIFT))
@@ -60,7 +60,7 @@ class PageAllocator:
     def alloc_page(self) -> Page:
         """A zeroed page, mapped writable; XenError(ENOMEM) when none is left."""
         if self._freed:
-            return self._page(self._freed.pop())
+            return self._page(self._freed.popitem()[0])
         if self._next + RESERVE >= self._mapped_end and not self._growing:
             self._grow()
         if self._next >= self._mapped_end:
@@ -69,9 +69,11 @@ class PageAllocator:
         return self._page(self._next - 1)
 
     def free_page(self, page: Page) -> None:
-        """Give a page back; nobody else may still have it mapped or granted."""
+        """Give a page back; nobody else may still have it mapped or granted. Raises ValueError for one that is free."""
+        if page.pfn in self._freed or page.pfn >= self._next:
+            raise ValueError(f"page {page.pfn:#x} is free already")
         self._cpu.store(page.va, bytes(PAGE_SIZE))
-        self._freed.append(page.pfn)
+        self._freed[page.pfn] = None
 
     @property
     def free_pages(self) -> int:

@@ -107,7 +107,8 @@ class XenbusTasks(StoreTasks):
         answered, answer = reply.answer
         if answered == XS_ERROR:
             name = answer.rstrip(b"\0").decode("ascii", "replace")
-            raise XenError(Errno.__members__.get(name, Errno.EINVAL), f"xenstore {kind!r} {parts[:1]!r}")
+            subject = parts[0] if parts and isinstance(parts[0], str) else ""
+            raise XenError(Errno.__members__.get(name, Errno.EINVAL), f"{kind.name} {subject}".rstrip())
         return answer
 
     def receive(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from domains.dom0.toolstack.xlcfg.load import load
 from domains.xenctl.main import app
-from tests.machines import REPOSITORY, XENCTL
+from tests.machines import REPOSITORY, XENCTL, Machine
 
 README = (REPOSITORY / "README.md").read_text()
 PAGES = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -77,6 +77,35 @@ def test_the_guests_of_the_guide_run(name: str, tmp_path: Path, runtime: dict[st
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(done.stdout.split("\n")) == sorted([*SHOWN[name], ""])
+
+
+def test_the_two_guests_of_the_guide_share_a_page(tmp_path: Path) -> None:
+    """Each says on its console what the other has written into the page."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+    (source,) = [text for text in blocks if "class Giver(" in text]
+    (tmp_path / "sharing.py").write_text(source)
+    machine = Machine()  # one of its own: the guests are told each other's numbers, 1 and 2
+    try:
+        for name, peer in (("Giver", 2), ("Taker", 1)):
+            text = f"name = '{name}'\nkernel = 'python:sharing.py:{name}'\nmemory = 16\nextra = '{peer}'\n"
+            assert machine.create(tmp_path, text, "--paused").returncode == 0
+        consoles = [
+            subprocess.Popen(
+                [*XENCTL, "console", name],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=machine.environment,
+            )
+            for name in ("Giver", "Taker")
+        ]
+        for name in ("Giver", "Taker"):
+            machine.xenctl("unpause", name)
+        said = "".join(console.communicate(timeout=60)[0] for console in consoles)
+    finally:
+        machine.stop()
+    assert "the giver wrote: for you alone" in said
+    assert "the taker wrote: thanks" in said
 
 
 def without_numbers(text: str) -> str:

@@ -57,6 +57,15 @@ def test_a_page_that_was_given_back_comes_again_and_is_zero(kernel: Kernel) -> N
     assert not any(kernel.cpu.load(again.va, PAGE_SIZE))
 
 
+def test_a_page_is_not_given_back_twice(kernel: Kernel) -> None:
+    """It would be handed out to two users."""
+    page = kernel.memory.alloc_page()
+    kernel.memory.free_page(page)
+    with pytest.raises(ValueError, match="free already"):
+        kernel.memory.free_page(page)
+    assert kernel.memory.alloc_page().pfn != kernel.memory.alloc_page().pfn
+
+
 def test_growing_by_two_mib_costs_two_hypercalls(machine: InProcess) -> None:
     domain = PythonDomain(machine, pages=4096)
     kernel = domain.boot()

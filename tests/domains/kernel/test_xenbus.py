@@ -83,6 +83,12 @@ def test_a_transaction_is_seen_as_a_whole_or_not_at_all(two: TwoDomains, guest: 
     assert guest.xenbus.read("data/a") == "1"
 
 
+def test_a_refusal_names_the_operation_and_the_node(guest: Kernel) -> None:
+    with pytest.raises(XenError) as refused:
+        guest.xenbus.read("data/missing")
+    assert str(refused.value) == "ENOENT: XS_READ data/missing"
+
+
 def test_a_conflict_is_eagain_and_is_tried_again(two: TwoDomains, guest: Kernel) -> None:
     path = f"/local/domain/{two.domid}/data/counter"
     guest.xenbus.write("data/counter", "0")
