@@ -52,6 +52,7 @@ def do_initialise(call: Call, vcpu: Vcpu, arg: int) -> Result:
 
 
 def do_up(call: Call, vcpu: Vcpu, _arg: int) -> Result:
+    """Only vCPU 0 can run: EOPNOTSUPP for any other. The toolstack builds domains with one vCPU."""
     if not vcpu.initialised:
         raise XenError(Errno.EINVAL, f"vCPU {vcpu.vcpu_id} is not initialised")
     if vcpu.vcpu_id != 0:

@@ -25,15 +25,16 @@ DOM0_NAME = "Domain-0"
 class Record:
     """A domain made by this toolstack.
 
-    `created`: system time in ns; `shutdown`: the reason that was acted upon; `restarting`: until it is known
-    whether the domain is made again; `successor`: the domain that was made of it. Ids change over a restart, and the
-    successor can be gone as soon as it is there: who waits for it finds it here.
+    `created`: system time in ns; `warnings`: what its maker should know; `shutdown`: the reason that was acted upon;
+    `restarting`: until it is known whether the domain is made again; `successor`: the domain that was made of it. Ids
+    change over a restart, and the successor can be gone as soon as it is there: who waits for it finds it here.
     """
 
     domid: DomId
     config: DomainConfig
     uuid: UUID
     created: int
+    warnings: tuple[str, ...] = ()
     console: Terminal | None = None
     shutdown: ShutdownReason | None = None
     destroying: bool = False

@@ -85,11 +85,11 @@ class Lifecycle:
     def _create(self, config: DomainConfig, built: Callable[[DomId], None], paused: bool) -> Operation:
         self._domains.check_name_free(config.name)
         uuid = config.uuid or uuid4()
-        config = replace(with_macs(config), uuid=uuid)
+        config, warnings = with_one_vcpu(replace(with_macs(config), uuid=uuid))
         prepared = prepare(config)
         self._check_memory(config)
         domid = self._createdomain(config, uuid)
-        record = Record(domid, config, uuid, self._kernel.now())
+        record = Record(domid, config, uuid, self._kernel.now(), warnings)
         self._domains.records[domid] = record
         try:
             self._furnish(record, prepared)
@@ -108,6 +108,8 @@ class Lifecycle:
             yield from self.destroy(domid, "creation failed")
             raise self._explained(config, error) from None
         self._log(f"domain {domid} ({config.name}) created")
+        for warning in warnings:
+            self._log(warning)
         return record
 
     def destroy(self, domid: DomId, reason: str = "destroyed") -> Operation:
@@ -304,6 +306,17 @@ def with_macs(config: DomainConfig) -> DomainConfig:
     return replace(
         config, vifs=tuple(replace(vif, mac=vif.mac or devices.random_mac()) for vif in config.vifs)
     )
+
+
+def with_one_vcpu(config: DomainConfig) -> tuple[DomainConfig, tuple[str, ...]]:
+    """The description with a single vCPU, and what there is to say about that.
+
+    The hypervisor runs vCPU 0 alone. A kernel that is told of others brings them up at boot, and gives up when they do not come.
+    """
+    if config.maxvcpus == 1:
+        return config, ()
+    warning = f"{config.name} has 1 vCPU, not {config.vcpus}: a domain's further vCPUs do not run yet"
+    return replace(config, vcpus=1, maxvcpus=1), (warning,)
 
 
 def name_of(reason: ShutdownReason) -> str:

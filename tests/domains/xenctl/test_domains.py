@@ -241,3 +241,12 @@ def test_max_grant_version_is_the_highest_a_domain_may_choose(
     made = shared_machine.guest(tmp_path, CHOOSING_VERSION_2, "--console", name="chooser", extra=limit)
     assert made.returncode == 0, made.stderr
     assert made.stdout.splitlines()[-len(said) :] == said
+
+
+def test_a_domain_of_several_vcpus_is_built_with_one_and_a_warning(machine: Machine, tmp_path: Path) -> None:
+    """Only vCPU 0 runs. Linux, told of a second one that does not come up when it is asked to, dies of a kernel BUG at boot."""
+    done = machine.guest(tmp_path, STUBBORN, name="two", extra="vcpus = 2\nmaxvcpus = 4")
+    assert done.returncode == 0, done.stderr
+    assert machine.domains()["two"]["vcpus"] == 1
+    assert "two has 1 vCPU, not 2" in machine.xenctl("dmesg").stdout
+    assert machine.xenctl("destroy", "two").returncode == 0
