@@ -136,7 +136,7 @@ class Core:
 
     def _drain(self) -> bool:
         """Serve the messages that are there; True if the turn ended before the last one."""
-        receive, readable = self._endpoint.receive, self._endpoint.readable
+        receive, readable, lap = self._endpoint.receive, self._endpoint.readable, self.hv.busiest.lap
         for _ in range(MESSAGES_PER_TURN):
             received = receive()
             if received is None:
@@ -150,8 +150,9 @@ class Core:
                     self._break(link, str(error))
                 except Exception:  # noqa: BLE001 - H3: a bug of the hypervisor ends nobody but the caller
                     self.hv.log.line(f"hypervisor bug in a message of d{domid}\n{traceback.format_exc()}")
-                    self.hv.counters["hypervisor bugs"] += 1
+                    self.hv.counters.add("hypervisor bugs")
                     self._break(link, "hypervisor bug")
+            lap("a message of", domid)
             if not readable():
                 return False
         return True
@@ -184,7 +185,7 @@ class Core:
 
     def _break(self, link: Link, reason: str) -> None:
         self.hv.log.line(f"d{link.domain.domid}: protocol error: {reason}")
-        self.hv.counters["protocol errors"] += 1
+        self.hv.counters.add("protocol errors")
         self.hv.crash(link.domain, "its process broke the protocol")
         begin_destroy(self.hv, link.domain)
 

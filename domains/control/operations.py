@@ -86,7 +86,9 @@ class Uplink:
 
 @dataclass(frozen=True, slots=True)
 class MachineInfo:
-    """A machine: its name and paths, memory in frames of 4 KiB, CPUs, the number of its domains."""
+    """A machine: its name and paths, memory in frames of 4 KiB, CPUs, the number of its domains; what held the core longest at a
+    time, and for how many ms of CPU time.
+    """
 
     machine: str
     folder: str
@@ -96,6 +98,8 @@ class MachineInfo:
     free_frames: Count
     domains: Count
     uplinks: tuple[Uplink, ...]
+    core_longest_busy_ms: float
+    core_longest_busy_with: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.events.channel import ECS, Channel
 from hypervisor.mm.frame_table import PGT, XEN
 from hypervisor.public.types import PAGE_SHIFT, GrantRef
-from hypervisor.public.xen import DOMID_FIRST_RESERVED, shared_info
+from hypervisor.public.xen import DOMID_FIRST_RESERVED, Hypercall, shared_info
 
 Report = Iterator[str]
 
@@ -162,11 +162,27 @@ def general_information(hv: Hypervisor, domain: Domain) -> Report:
         )
 
 
+# --- 'p' -------------------------------------------------------------------------------------------
+
+
+def perfc_printall(hv: Hypervisor) -> Report:
+    """What was counted: the machine's, then each domain's, and the hypercalls by name."""
+    yield f"  longest busy: {hv.busiest.what}, {hv.busiest.us} us of CPU time"
+    for name, count in list(hv.counters.by_name()):
+        yield f"    {name}: {count}"
+    names = {int(hypercall): hypercall.name for hypercall in Hypercall}
+    for nr, count in enumerate(list(hv.counters.hypercalls)):
+        if count:
+            yield f"    hypercall {names.get(nr, nr)}: {count}"
+    yield f"  {sum(hv.counters.hypercalls)} hypercalls"
+
+
 KEYS: Final[dict[str, tuple[str, Callable[[Hypervisor], Report]]]] = {
     "e": ("dump evtchn info", dump_evtchn_info),
     "g": ("print grant table usage", gnttab_usage),
     "h": ("show this message", show_handlers),
     "m": ("memory info", pagealloc_info),
+    "p": ("print performance counters", perfc_printall),
     "q": ("dump domain info", dump_domains),
 }
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
+from hypervisor.domain.guest_console import GuestConsole
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.events.event_channels import EventChannels
 from hypervisor.grants.grant_table import GrantTable
@@ -60,7 +61,7 @@ class Domain:
     pid: int = 0
     death_step: int = 0
     retry_ns: int = 0
-    console_line: bytearray = field(default_factory=bytearray)
+    console: GuestConsole = field(default_factory=GuestConsole)
     permissions: set[tuple[str, int, int]] = field(default_factory=set)
     """("iomem", first, count), ("irq", …), ("ioport", …) that the control domain granted."""
     events: EventChannels = field(init=False)

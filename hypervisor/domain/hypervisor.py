@@ -6,7 +6,7 @@ What must reach a process leaves through `Processes`, which the core implements 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -17,6 +17,8 @@ from hypervisor.domain.standstill import Standstill
 from hypervisor.domain.vcpu import Pending, Reply, Vcpu
 from hypervisor.events.virq import GlobalVirqs
 from hypervisor.machine.atomic import find_atomics
+from hypervisor.machine.busiest import Busiest
+from hypervisor.machine.counters import Counters
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.frame_table import FrameTable
@@ -84,8 +86,9 @@ class Hypervisor:
         self.processes = processes
         self.memory_frames = memory_frames
         self.nr_cpus = nr_cpus
-        self.log = Log()
-        self.counters: Counter[str] = Counter()
+        self.counters = Counters()
+        self.busiest = Busiest()
+        self.log = Log(self.counters)
         self.domains: dict[DomId, Domain] = {}
         self.memories: dict[DomId, DomainMemory] = {}
         self.frames = FrameTable()
@@ -206,7 +209,7 @@ class Hypervisor:
         try:
             self.mmu.guest.copy_to_guest(vcpu.mem, vcpu.runstate_area, pack_runstate(vcpu, self.now()))
         except XenError:
-            self.log.count("runstate area not writable")
+            self.counters.add("runstate area not writable", vcpu.domain.domid)
 
     def _preempt(self, unit: SchedUnit) -> None:
         vcpu = self.units[unit]
@@ -214,7 +217,7 @@ class Hypervisor:
         self.processes.interrupt(vcpu)
 
     def _freeze(self, unit: SchedUnit) -> None:
-        self.counters["slices overrun"] += 1
+        self.counters.add("slices overrun")
         self.processes.freeze(self.units[unit].domain, frozen=True)
 
     def _thaw(self, unit: SchedUnit) -> None:
@@ -324,6 +327,6 @@ class Hypervisor:
     def crash(self, domain: Domain, reason: str) -> None:
         """The guest broke the contract: its domain is stopped as crashed, everybody else goes on."""
         self.log.line(f"d{domain.domid} crashed: {reason}")
-        self.counters["domain crashes"] += 1
+        self.counters.add("domain crashes")
         if domain.life is Life.ALIVE:
             self.shutdown(domain, int(SHUTDOWN_crash))

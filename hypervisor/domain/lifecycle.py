@@ -235,6 +235,7 @@ def complete_destroy(hv: Hypervisor, domain: Domain) -> None:
         hv.slices.forget(vcpu.unit)
         del hv.units[vcpu.unit]
     del hv.domains[domain.domid]
+    hv.counters.forget(domain.domid)
     hv.processes.gone(domain)
     domain.mailbox.close()
     os.close(domain.memfd)

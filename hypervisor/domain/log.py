@@ -1,32 +1,35 @@
-"""The hypervisor's log and its counters: a bounded ring of text, as `xenctl dmesg` shows it.
+"""The hypervisor's log: a bounded ring of text, as `xenctl dmesg` shows it.
 
 Source: Xen drivers/char/console.c, conring.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from typing import Final
+
+from hypervisor.machine.counters import Counters
 
 CONRING_SIZE: Final = 64 * 1024
 MAX_LINE: Final = 1024
-MAX_KINDS: Final = 4096
-OTHER_KINDS: Final = "of other kinds"
 
 
 class Log:
-    """Lines end in a newline; the oldest bytes go first. `counters` says how often what happened, of MAX_KINDS kinds at most:
-    no guest can make it grow.
+    """Lines end in a newline; the oldest bytes go first. Nothing in it is more than text to a terminal: what guests and their
+    processes say comes here, too.
     """
 
-    def __init__(self, size: int = CONRING_SIZE) -> None:
+    def __init__(self, counters: Counters, size: int = CONRING_SIZE) -> None:
+        self._counters = counters
         self._size = size
         self._lines: deque[bytes] = deque()
         self._held = 0
         self.written = 0
-        self.counters: Counter[str] = Counter()
 
     def line(self, text: str) -> None:
+        """Add one line; further lines of it are indented, and what is not printable becomes a question mark."""
+        if not text.isprintable():
+            text = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
         data = text.replace("\n", "\n    ").encode("utf-8", "replace")[: 16 * MAX_LINE] + b"\n"
         self._lines.append(data)
         self._held += len(data)
@@ -34,20 +37,13 @@ class Log:
         while self._held > self._size:
             self._held -= len(self._lines.popleft())
 
-    def once(self, key: str, text: str) -> None:
-        """Log `text` only the first time `key` is seen; count it each time."""
-        if self.count(key) == 1:
-            self.line(text)
-
-    def count(self, key: str) -> int:
-        """Count one more of `key`, and say the how manieth it was; 0 when there are too many kinds already."""
-        if key not in self.counters and len(self.counters) >= MAX_KINDS:
-            self.counters[OTHER_KINDS] += 1
-            return 0
-        self.counters[key] += 1
-        return self.counters[key]
+    def once(self, domid: int, kind: str, text: str) -> None:
+        """Log `text` of a domain only the first time that this domain does something of `kind`; count it each time."""
+        if self._counters.add(kind, domid) == 1:
+            self.line(f"d{domid}: {text}")
 
     def read(self) -> bytes:
+        """All lines that are held."""
         return b"".join(self._lines)
 
     @property
@@ -56,5 +52,6 @@ class Log:
         return self.written - self._held
 
     def clear(self) -> None:
+        """Forget all lines."""
         self._lines.clear()
         self._held = 0

@@ -63,4 +63,3 @@ class Vcpu:
     singleshot: Timer | None = None
     set_timer: Timer | None = None
     periodic: Timer | None = None
-    counters: dict[str, int] = field(default_factory=dict)

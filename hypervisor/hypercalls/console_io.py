@@ -1,6 +1,6 @@
 """console_io: text into the hypervisor's log (Xen drivers/char/console.c). There is no host console to read from.
 
-A guest's text is gathered into lines and marked with its domain; what it writes is bounded by the log's ring.
+A guest's text is gathered into lines, made harmless and limited (hypervisor/domain/guest_console.py), and marked with its domain.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.xen import CONSOLEIO_read, CONSOLEIO_write
 
 _CHUNK: Final = 4096
-MAX_LINE: Final = 1024
 
 
 def _write(call: Call) -> Result:
@@ -22,17 +21,9 @@ def _write(call: Call) -> Result:
     if count == 0:
         return 0
     part = min(count, _CHUNK)
-    _gather(call, call.copy_from_guest(va, part))
+    for line in call.domain.console.write(call.copy_from_guest(va, part), call.hv.now()):
+        call.hv.log.line(f"(d{call.domain.domid}) {line}")
     return Continue((CONSOLEIO_write, count - part, va + part, 0, 0)) if count > part else 0
-
-
-def _gather(call: Call, text: bytes) -> None:
-    line = call.domain.console_line
-    for piece in text.replace(b"\r", b"").replace(b"\0", b"").splitlines(keepends=True):
-        line += piece
-        if piece.endswith(b"\n") or len(line) >= MAX_LINE:
-            call.hv.log.line(f"(d{call.domain.domid}) " + line.decode("utf-8", "replace").rstrip("\n"))
-            line.clear()
 
 
 def _read(call: Call) -> Result:

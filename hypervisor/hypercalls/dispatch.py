@@ -15,6 +15,7 @@ from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.hypercalls.call import Blocked, Call, Continue, DomainCrash, Result
 from hypervisor.hypercalls.table import HYPERCALLS
+from hypervisor.machine.counters import NR_HYPERCALLS
 from hypervisor.mm.budget import Budget, Restart
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.xen import Hypercall
@@ -31,6 +32,8 @@ class Dispatcher:
 
     def hypercall(self, vcpu: Vcpu, nr: int, args: Args, events_seen: int) -> None:
         """Perform one hypercall of `vcpu`, whose request is outstanding; its answer goes through `hv.answer`."""
+        if nr < NR_HYPERCALLS:
+            self.hv.counters.hypercalls[nr] += 1
         self._perform(Call(self.hv, vcpu.domain, vcpu, nr, args, perform, events_seen))
 
     def pending(self) -> bool:
@@ -61,16 +64,14 @@ def perform(call: Call) -> Result:
     hv = call.hv
     handler = HYPERCALLS.get(call.nr)
     if handler is None:
-        hv.log.once(
-            f"{hypercall_name(call.nr)}: ENOSYS",
-            f"d{call.domain.domid}: {hypercall_name(call.nr)} is not implemented",
-        )
+        name = hypercall_name(call.nr)
+        hv.log.once(call.domain.domid, f"{name}: ENOSYS", f"{name} is not implemented")
         return -Errno.ENOSYS
     try:
         return handler(call)
     except XenError as error:
-        refusal = f"d{call.domain.domid}: {hypercall_name(call.nr)}"
-        hv.log.once(f"{refusal}: {error.errno.name}", f"{refusal}: {error}")
+        name = hypercall_name(call.nr)
+        hv.log.once(call.domain.domid, f"{name}: {error.errno.name}", f"{name}: {error}")
         return -error.errno
     except Restart:
         return Continue(call.args, call.state)
@@ -80,6 +81,6 @@ def perform(call: Call) -> Result:
         hv.log.line(
             f"hypervisor bug in hypercall {call.nr} of d{call.domain.domid}\n{traceback.format_exc()}"
         )
-        hv.counters["hypervisor bugs"] += 1
+        hv.counters.add("hypervisor bugs")
         hv.crash(call.domain, f"hypervisor bug in hypercall {call.nr}")
     return Blocked()

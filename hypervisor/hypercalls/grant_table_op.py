@@ -108,7 +108,7 @@ def perform_one(call: Call, op: Batched, va: int) -> None:
     except GrantRefused as refused:
         status = refused.status
         kind = f"{op.struct.__name__} {status.name}"
-        call.hv.log.once(kind, f"d{call.domain.domid}: {kind}: {refused.reason}")
+        call.hv.log.once(call.domain.domid, kind, f"{kind}: {refused.reason}")
     if op.outputs:
         record.status = int(status)
     write_outputs(call, va, record, *op.outputs)
@@ -198,7 +198,7 @@ def do_setup_table(call: Call, uop: int, count: int) -> int:
             target.grants.grow(op.nr_frames)
             op.status = list_frames(call, op.frame_list, target.grants.shared.frames[: op.nr_frames])
         except XenError as error:
-            call.hv.log.once("setup_table", f"d{call.domain.domid}: {error}")
+            call.hv.log.once(call.domain.domid, "setup_table", str(error))
             op.status = int(GNTST_general_error)
     write_outputs(call, uop, op, "status")
     return 0

@@ -143,7 +143,7 @@ def go_through(
                 done += 1
                 call.budget.spend(COST_OF_FRAME << extents.order)
     except XenError as refusal:
-        call.hv.log.count(f"memory_op stopped: {refusal.errno.name}")
+        call.hv.counters.add(f"memory_op stopped: {refusal.errno.name}", call.domain.domid)
     return done
 
 

@@ -71,7 +71,7 @@ class Batch:
             try:
                 self.call.copy_to_guest(self.done_at, done.to_bytes(4, "little"))
             except XenError:
-                self.call.hv.log.count("done not writable")
+                self.call.hv.counters.add("done not writable", self.call.domain.domid)
 
 
 def begin(call: Call, record_size: int) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Generator
 from itertools import islice
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 from hypervisor.domain.debug_keys import press
 from hypervisor.domain.info import domain_info
 from hypervisor.hypercalls.call import Call, Continue, Result
+from hypervisor.machine.counters import MACHINE_COUNTERS
 from hypervisor.public.domctl import XEN_SCHEDULER_CREDIT2, xen_domctl_getdomaininfo
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.sysctl import (
@@ -17,6 +19,9 @@ from hypervisor.public.sysctl import (
     XEN_SYSCTL_cputopoinfo,
     XEN_SYSCTL_debug_keys,
     XEN_SYSCTL_getdomaininfolist,
+    XEN_SYSCTL_perfc_op,
+    XEN_SYSCTL_PERFCOP_query,
+    XEN_SYSCTL_PERFCOP_reset,
     XEN_SYSCTL_PHYSCAP_gnttab_v1,
     XEN_SYSCTL_PHYSCAP_gnttab_v2,
     XEN_SYSCTL_PHYSCAP_pv,
@@ -25,12 +30,14 @@ from hypervisor.public.sysctl import (
     XEN_SYSCTL_sched_id,
     xen_sysctl,
     xen_sysctl_cputopo,
+    xen_sysctl_perfc_desc,
     xen_sysctl_physinfo,
 )
 from hypervisor.public.types import PAGE_SIZE
 
 MAX_DOMAINS_A_CALL: Final = 256
 MAX_KEYS_A_CALL: Final = 64
+U32: Final = 0xFFFF_FFFF
 LINES_A_SLICE: Final = 512
 CPU_KHZ: Final = 1_000_000
 """The emulated CPUs' clock: their TSC counts nanoseconds."""
@@ -115,6 +122,31 @@ def do_cputopoinfo(call: Call, op: xen_sysctl) -> Result:
     return 0
 
 
+def do_perfc_op(call: Call, op: xen_sysctl) -> Result:
+    """The machine's counters: the hypercalls by number, those of MACHINE_COUNTERS, and for how many µs of CPU time the core was
+    busy with one thing at most, which the counter's name tells. Buffers hold as many as a query without buffers has told.
+    """
+    perfc, counters, busiest = op.u.perfc_op, call.hv.counters, call.hv.busiest
+    if perfc.cmd == XEN_SYSCTL_PERFCOP_reset:
+        counters.reset()
+        busiest.reset()
+    elif perfc.cmd != XEN_SYSCTL_PERFCOP_query:
+        raise XenError(Errno.EINVAL, f"perfc_op {perfc.cmd}")
+    rows = [("hypercalls", counters.hypercalls)]
+    rows += [(name, [counters[name]]) for name in MACHINE_COUNTERS]
+    rows += [(f"longest busy, us: {busiest.what}", [busiest.us])]
+    values = [value & U32 for _, row in rows for value in row]
+    if perfc.desc:
+        descs = (xen_sysctl_perfc_desc(name=name.encode()[:79], nr_vals=len(row)) for name, row in rows)
+        call.copy_to_guest(perfc.desc, b"".join(desc.pack() for desc in descs))
+    if perfc.val:
+        call.copy_to_guest(perfc.val, struct.pack(f"<{len(values)}I", *values))
+    perfc.nr_counters, perfc.nr_vals = len(rows), len(values)
+    op.u.perfc_op = perfc
+    call.write(call.args[0], op)
+    return 0
+
+
 def do_debug_keys(call: Call, op: xen_sysctl) -> Result:
     """Each key's report goes into the log, LINES_A_SLICE lines at a time."""
     report = call.state
@@ -135,6 +167,7 @@ SYSCTL_OPS: Final[dict[int, Callable[[Call, xen_sysctl], Result]]] = {
     XEN_SYSCTL_readconsole: do_readconsole,
     XEN_SYSCTL_physinfo: do_physinfo,
     XEN_SYSCTL_debug_keys: do_debug_keys,
+    XEN_SYSCTL_perfc_op: do_perfc_op,
     XEN_SYSCTL_getdomaininfolist: do_getdomaininfolist,
     XEN_SYSCTL_sched_id: do_sched_id,
     XEN_SYSCTL_availheap: do_availheap,

@@ -1,7 +1,7 @@
 """Control of the machine as a whole by a privileged domain.
 
 Left out is what needs hardware under Xen or concerns its own build: power management, CPU hotplug, page
-offlining, cache allocation, performance counters, lock profiling, coverage, live patching. Those have their
+offlining, cache allocation, lock profiling, coverage, live patching. Those have their
 number only. Source: Xen public/sysctl.h.
 """
 
@@ -153,6 +153,27 @@ class xen_sysctl_getdomaininfolist(Struct, size=24):
     max_domains: u32  # IN
     buffer: XEN_GUEST_HANDLE  # OUT: array of xen_domctl_getdomaininfo
     num_domains: u32  # OUT
+
+
+XEN_SYSCTL_PERFCOP_reset: Final = 1
+XEN_SYSCTL_PERFCOP_query: Final = 2
+
+
+class xen_sysctl_perfc_desc(Struct, size=84):
+    """One performance counter: its name, and how many values it has."""
+
+    name: Annotated[bytes, 80]
+    nr_vals: u32
+
+
+class xen_sysctl_perfc_op(Struct, size=32):
+    """The performance counters: how many there are, and with buffers, what they are."""
+
+    cmd: u32  # IN: XEN_SYSCTL_PERFCOP_*
+    nr_counters: u32  # OUT
+    nr_vals: u32  # OUT
+    desc: XEN_GUEST_HANDLE  # IN: xen_sysctl_perfc_desc each, or null
+    val: XEN_GUEST_HANDLE  # IN: u32 each, or null
 
 
 class xen_sysctl_debug_keys(Struct, size=16):
@@ -366,6 +387,7 @@ class xen_sysctl_u(Union, size=128):
     sched_id: xen_sysctl_sched_id
     getdomaininfolist: xen_sysctl_getdomaininfolist
     debug_keys: xen_sysctl_debug_keys
+    perfc_op: xen_sysctl_perfc_op
     getcpuinfo: xen_sysctl_getcpuinfo
     availheap: xen_sysctl_availheap
     cpupool_op: xen_sysctl_cpupool_op

@@ -16,6 +16,8 @@ from domains.kernel.xenbus import Xenbus
 from hypervisor.public.errno import Errno, XenError
 
 KIB_PER_PAGE: Final = 4
+LONGEST_BUSY: Final = "longest busy, us: "
+"""How the counter begins whose name goes on to tell what it was."""
 MAX_NODES: Final = 50_000
 """Nodes shown of the store."""
 
@@ -51,6 +53,7 @@ def describe(info: DomainInfo, domains: Domains) -> Listed:
 def describe_machine(xen: XenCtrl, identity: MachineIdentity) -> MachineInfo:
     """The machine as `info` shows it."""
     physical = xen.physinfo()
+    what, longest = longest_busy(xen.perfc_query())
     return MachineInfo(
         machine=identity.name,
         folder=str(identity.folder),
@@ -60,7 +63,17 @@ def describe_machine(xen: XenCtrl, identity: MachineIdentity) -> MachineInfo:
         free_frames=physical.free_pages,
         domains=len(xen.domains()),
         uplinks=identity.uplinks,
+        core_longest_busy_ms=longest,
+        core_longest_busy_with=what,
     )
+
+
+def longest_busy(counters: dict[str, list[int]]) -> tuple[str, float]:
+    """What held the core longest at a time, and for how many ms of CPU time."""
+    for name, values in counters.items():
+        if name.startswith(LONGEST_BUSY):
+            return name.removeprefix(LONGEST_BUSY), values[0] / 1000
+    return "", 0.0
 
 
 def walk_store(xenbus: Xenbus, path: str) -> tuple[StoreNode, ...]:

@@ -6,6 +6,7 @@ Errors are XenError with Xen's number. Domains other than the caller need privil
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,9 +46,12 @@ from hypervisor.public.sched import ShutdownReason
 from hypervisor.public.sysctl import (
     XEN_SYSCTL_INTERFACE_VERSION,
     Sysctl,
+    XEN_SYSCTL_PERFCOP_query,
     xen_sysctl,
     xen_sysctl_debug_keys,
     xen_sysctl_getdomaininfolist,
+    xen_sysctl_perfc_desc,
+    xen_sysctl_perfc_op,
     xen_sysctl_physinfo,
     xen_sysctl_readconsole,
     xen_sysctl_u,
@@ -255,6 +259,31 @@ class XenCtrl:
         with self._hypercalls.arguments as area:
             pressed = xen_sysctl_debug_keys(keys=area.push(keys), nr_keys=len(keys))
             self._sysctl(Sysctl.XEN_SYSCTL_debug_keys, xen_sysctl_u(debug_keys=pressed))
+
+    def perfc_query(self) -> dict[str, list[int]]:
+        """The core's counters, by name; what they are: hypervisor/hypercalls/sysctl.py, do_perfc_op."""
+        query = int(XEN_SYSCTL_PERFCOP_query)
+
+        def ask(desc: int, val: int) -> xen_sysctl_perfc_op:
+            perfc = xen_sysctl_perfc_op(cmd=query, desc=desc, val=val)
+            answer: xen_sysctl_perfc_op = self._sysctl(
+                Sysctl.XEN_SYSCTL_perfc_op, xen_sysctl_u(perfc_op=perfc)
+            ).u.perfc_op
+            return answer
+
+        wanted = ask(0, 0)
+        with self._hypercalls.arguments as area:
+            descs = area.push(bytes(wanted.nr_counters * xen_sysctl_perfc_desc.sizeof))
+            vals = area.push(bytes(wanted.nr_vals * 4))
+            ask(descs, vals)
+            values = iter(struct.unpack(f"<{wanted.nr_vals}I", self._load(vals, wanted.nr_vals * 4)))
+            found = {}
+            for i in range(wanted.nr_counters):
+                size = xen_sysctl_perfc_desc.sizeof
+                desc = xen_sysctl_perfc_desc.unpack(self._load(descs + i * size, size))
+                name = desc.name.rstrip(b"\0").decode("utf-8", "replace")
+                found[name] = [next(values) for _ in range(desc.nr_vals)]
+            return found
 
     def readconsole(self, clear: bool = False) -> bytes:
         """Everything the hypervisor's console ring holds."""
