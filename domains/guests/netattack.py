@@ -39,7 +39,7 @@ class HostileFront(NetFront):
         connection = self._connection
         if connection is None:
             return
-        tx = connection.tx
+        tx = connection.tx.ring
         tx.take()
         for slot in slots[: tx.free]:
             tx.put(slot.pack())
@@ -51,7 +51,7 @@ class HostileFront(NetFront):
         connection = self._connection
         if connection is not None:
             index = connection.rings[0].view[:PAGE_SIZE].cast("I")
-            index[REQ_PROD] = (index[REQ_PROD] + 10 * connection.tx.size) & INDEX_MASK
+            index[REQ_PROD] = (index[REQ_PROD] + 10 * connection.tx.ring.size) & INDEX_MASK
             index.release()
             self.kernel.events.notify(connection.port)
 
@@ -61,7 +61,7 @@ class HostileFront(NetFront):
         """A slot with one of the granted pages, unless it names another `ref`."""
         connection = self._connection
         assert connection is not None
-        pages = connection.tx_pages
+        pages = connection.tx.pages
         mine = pages[number % len(pages)].ref
         return netif_tx_request(
             gref=mine if ref is None else ref, flags=flags, id=number % len(pages), size=size
@@ -70,7 +70,7 @@ class HostileFront(NetFront):
     def write(self, number: int, frame: bytes) -> None:
         """What the page of slot `number` holds."""
         assert self._connection is not None
-        self._connection.tx_pages[number].view[: len(frame)] = frame
+        self._connection.tx.pages[number].view[: len(frame)] = frame
 
 
 def flood(front: HostileFront) -> list[netif_tx_request]:

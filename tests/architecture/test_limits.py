@@ -21,7 +21,6 @@ LARGE_CLASSES = {
     "Core",
     "EventChannels",
     "Hypervisor",
-    "NetFront",
     "PythonCpu",
     "RandomGrants",
 }

@@ -312,7 +312,7 @@ def test_any_slots_are_answered_once_in_order_and_only_whole_packets_pass(
     liar, other = Station(network, 1), Station(network, 2)
     connection = liar.nic._connection
     assert connection is not None
-    good = connection.tx_pages[0]
+    good = connection.tx.pages[0]
     secret = liar.guest.memory.alloc_page()
     network.machine.frame(secret.mfn)[:] = b"secret" * 682 + b"key!"
     for_another = liar.guest.grants.grant_access(other.guest.domid, secret.mfn)

@@ -23,8 +23,8 @@ class Attacker(Station):
         """Fill the ring with good frames for everybody; how many."""
         connection = self.nic._connection
         assert connection is not None
-        slots = connection.tx.free
-        for number in range(len(connection.tx_pages)):
+        slots = connection.tx.ring.free
+        for number in range(len(connection.tx.pages)):
             self.nic.write(number, frame(BROADCAST, self.mac, b"flood", 1400))
         self.nic.shoot([self.nic.slot(number) for number in range(slots)])
         return slots
@@ -94,4 +94,6 @@ def test_slots_of_a_bad_kind_are_answered_and_reach_nobody(attack: str) -> None:
     connection = attacker.nic._connection
     assert connection is not None
     assert far.received == []
-    assert connection.tx.waiting >= len(slots) - MAX_SLOTS  # of a packet without an end the rest is awaited
+    assert (
+        connection.tx.ring.waiting >= len(slots) - MAX_SLOTS
+    )  # of a packet without an end the rest is awaited
