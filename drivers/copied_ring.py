@@ -91,6 +91,7 @@ class CopiedBackRing(BackRing):
         return self._put_off is None
 
     def settle(self) -> bool:
+        """Perform the copies that were put off, from the first that was; whether none is left. Raises RingBroken."""
         rows = self._put_off
         if rows is None:
             return True

@@ -17,7 +17,6 @@ MAX_FUNCTION = 45
 MAX_FILE = 400
 MAX_CLASS = 250
 LARGE_CLASSES = {
-    "Connection",
     "Core",
     "EventChannels",
     "Hypervisor",

@@ -20,8 +20,9 @@ from domains.kernel.kernel import Kernel
 from drivers.net.front import NetFront
 from drivers.net.ip.ipv4 import address_of
 from drivers.net.ip.stack import Stack
-from drivers.net.ip.tcp.connection import Connection, State
+from drivers.net.ip.tcp.connection import Connection
 from drivers.net.ip.tcp.ports import Listener
+from drivers.net.ip.tcp.states import State
 from drivers.net.protocol import Node, Packet
 from drivers.xenbus import number
 

@@ -11,8 +11,9 @@ from typing import Final
 
 from drivers.net.ip.clock import Clock
 from drivers.net.ip.ipv4 import TCP, Datagram
-from drivers.net.ip.tcp.connection import Connection, State
+from drivers.net.ip.tcp.connection import Connection
 from drivers.net.ip.tcp.segment import ACK, RST, SYN, Segment, build, parse
+from drivers.net.ip.tcp.states import State
 from drivers.net.ip.udp import FIRST_EPHEMERAL, PortInUse
 
 HALF_OPEN: Final = 64

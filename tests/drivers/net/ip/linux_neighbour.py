@@ -26,7 +26,8 @@ from typing import Any
 
 from domains.kernel.loop import Loop, Timer
 from drivers.net.ip.stack import Stack
-from drivers.net.ip.tcp.connection import Connection, State
+from drivers.net.ip.tcp.connection import Connection
+from drivers.net.ip.tcp.states import State
 from drivers.net.protocol import Packet
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from drivers.net.ip.tcp.connection import BUFFER, Connection, State
+from drivers.net.ip.tcp.connection import Connection
+from drivers.net.ip.tcp.outgoing import BUFFER
+from drivers.net.ip.tcp.states import State
 from drivers.net.protocol import MAX_PACKET, Packet
 from tests.drivers.net.ip.link import SECOND, Device, Link, Talker, fair, talk
 
