@@ -13,8 +13,6 @@ import socket
 from collections.abc import Callable
 from typing import NoReturn
 
-import zmq
-
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.wire import descriptors
 from hypervisor.wire.descriptors import Note
@@ -174,14 +172,13 @@ class Gate:
 
         The socket's own descriptor is edge-triggered, so the socket is always tried before the epoll is.
         """
-        sock, epoll = self._endpoint.socket, self._epoll
+        endpoint, epoll = self._endpoint, self._epoll
         assert epoll is not None
         while True:
-            try:
-                return sock.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                pass
-            if self._endpoint.readable():
+            reply = endpoint.receive()
+            if reply is not None:
+                return reply
+            if endpoint.readable():
                 continue
             irqs = set()
             for fd, events in epoll.poll():
@@ -189,4 +186,4 @@ class Gate:
                     irqs.add(self._irqs[fd][0])
                     self.ready_fds[fd] = self.ready_fds.get(fd, 0) | events
             for irq in irqs:
-                sock.send(pack([irq]))
+                endpoint.send(pack([irq]))

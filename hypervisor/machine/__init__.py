@@ -1,1 +1,3 @@
-"""The emulated hardware: machine frames, page-table format, clock, trace."""
+"""What the machine is made of, and what is known of it: its memory, its barriers and atomics, the format of a page-table entry,
+the configuration it was started with, and how busy it was (counters, the longest that a loop was busy with one thing).
+"""

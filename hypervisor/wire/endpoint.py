@@ -157,6 +157,13 @@ class ProcessEndpoint:
         self.send = self.socket.send
         self.recv = self.socket.recv
 
+    def receive(self) -> bytes | None:
+        """What the core has said, without waiting, or None."""
+        try:
+            return self.socket.recv(_NOBLOCK)
+        except zmq.Again:
+            return None
+
     @property
     def fd(self) -> int:
         """Edge-triggered: readable when `readable` may have changed."""
