@@ -16,16 +16,18 @@ import select
 import shutil
 import signal
 import socket
-import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from hypervisor.domain.dom0_build import build_dom0
 from hypervisor.domain.domain import Domain
 from hypervisor.domain.hypervisor import HARDWARE_DOMID, Hypervisor
 from hypervisor.domain.lifecycle import begin_destroy, process_gone
 from hypervisor.domain.requests import ProcessRequests
+from hypervisor.domain.timer_actions import fire
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.hypercalls.dispatch import Dispatcher
 from hypervisor.machine.config import MachineConfig
@@ -40,8 +42,13 @@ from hypervisor.wire.messages import M2P_MEMFD, Effect, ProtocolError, pack, unp
 
 MESSAGES_PER_TURN: Final = 64
 SLICES_PER_TURN: Final = 8
+MAX_SLEEP_S: Final = 3600.0
+"""How long the core sleeps at most, however far the next deadline is: epoll takes no more than a 32-bit number of ms."""
+NS_PER_S: Final = 10**9
 RESERVED_DESCRIPTORS: Final = 64
 DESCRIPTORS_PER_DOMAIN: Final = 6
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -99,25 +106,39 @@ class Core:
         while not self.ending:
             for fd, _events in self._epoll.poll(timeout):
                 if fd != endpoint_fd:
-                    self._on_descriptor(fd)
+                    domain = self._by_fd[fd].domain if fd in self._by_fd else None
+                    self._guarded("a descriptor's notice", domain, partial(self._on_descriptor, fd))
             busy = self._drain()
             busy |= self._run_timers()
             busy |= self._run_background()
             timeout = 0 if busy else self._timeout()
 
+    def _guarded(self, what: str, domain: Domain | None, act: Callable[[], T]) -> T | None:
+        """Do `act`. A bug that shows itself there ends the domain it is about at most, never the machine (H3)."""
+        try:
+            return act()
+        except Exception:  # noqa: BLE001 - H3: see above
+            self.hv.bug(domain, what)
+            return None
+
     def _timeout(self) -> float | None:
-        """Seconds until the next deadline; None if there is none."""
+        """Seconds until the next deadline, MAX_SLEEP_S at most; None if there is none."""
         hv = self.hv
         deadlines = [d for d in (hv.timers.next_deadline(), hv.slices.next_deadline()) if d is not None]
         if not deadlines:
             return None
-        return max(0, min(deadlines) - hv.now()) / 1e9
+        return min(max(0, min(deadlines) - hv.now()) / NS_PER_S, MAX_SLEEP_S)
 
     def _run_timers(self) -> bool:
         """Whether any was due."""
-        now = self.hv.now()
-        expired = self.hv.slices.expire(now)
-        return self.hv.timers.run(now) or expired
+        hv = self.hv
+        now = hv.now()
+        any_due = bool(self._guarded("the end of a slice", None, lambda: hv.slices.expire(now)))
+        for timer in hv.timers.due(now):
+            any_due = True
+            domain = hv.domains.get(DomId(timer.domid))
+            self._guarded(f"a timer {timer.kind.name} of d{timer.domid}", domain, partial(fire, hv, timer))
+        return any_due
 
     def _run_background(self) -> bool:
         """Whether there was anything to do."""
@@ -125,11 +146,12 @@ class Core:
         if not hv.continuations and not hv.work:
             return False
         for _ in range(min(SLICES_PER_TURN, len(hv.continuations))):
-            self.dispatcher.go_on()
+            self._guarded("a continuation", None, self.dispatcher.go_on)
         if hv.work:
-            step = hv.work.popleft()
-            if not step():
-                hv.work.append(step)
+            work = hv.work.popleft()
+            done = self._guarded(f"background work of d{work.domain.domid}", work.domain, work.step)
+            if done is False:
+                hv.work.append(work)
         return True
 
     # --- messages --------------------------------------------------------------------------------
@@ -149,8 +171,7 @@ class Core:
                 except ProtocolError as error:
                     self._break(link, str(error))
                 except Exception:  # noqa: BLE001 - H3: a bug of the hypervisor ends nobody but the caller
-                    self.hv.log.line(f"hypervisor bug in a message of d{domid}\n{traceback.format_exc()}")
-                    self.hv.counters.add("hypervisor bugs")
+                    self.hv.bug(link.domain, f"a message of d{domid}")
                     self._break(link, "hypervisor bug")
             lap("a message of", domid)
             if not readable():

@@ -19,8 +19,10 @@ from hypervisor.domain.context import install_context
 from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.lifecycle import begin_destroy, create_domain, process_gone
+from hypervisor.domain.timer_actions import fire
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.hypercalls.dispatch import Dispatcher
+from hypervisor.machine.clock import Clock, HostClock
 from hypervisor.machine.memory import MachineMemory, create_memfd
 from hypervisor.mm.budget import Budget
 from hypervisor.mm.layout import XEN_FRAMES
@@ -68,6 +70,21 @@ class NoProcesses:
     def gone(self, domain: Domain) -> None: ...
 
 
+class StoppedClock:
+    """A machine's clock that shows what the test says: `time` in ns of system time."""
+
+    boot_ns = 0
+
+    def __init__(self, time: int) -> None:
+        self.time = time
+
+    def now(self) -> int:
+        return self.time
+
+    def wall(self) -> int:
+        return self.time
+
+
 @dataclass
 class Built:
     """A domain with memory: `p2m` uint64[pages], `layout` says where things lie."""
@@ -91,13 +108,18 @@ class InProcess:
     nr_cpus: int = 16
     seq: int = 0
     processes: NoProcesses = field(default_factory=NoProcesses)
+    clock: Clock = field(default_factory=HostClock)
 
     def __post_init__(self) -> None:
         self.xen_fd = create_memfd("xen", XEN_FRAMES)
         self.memory = MachineMemory()
         self.memory.map(self.xen_fd, 0, XEN_FRAMES, 0)
         self.hv = Hypervisor(
-            self.memory, self.processes, memory_frames=self.memory_frames, nr_cpus=self.nr_cpus
+            self.memory,
+            self.processes,
+            memory_frames=self.memory_frames,
+            nr_cpus=self.nr_cpus,
+            clock=self.clock,
         )
         self.processes.hv = self.hv
         self.dispatcher = Dispatcher(self.hv)
@@ -139,9 +161,10 @@ class InProcess:
         """One turn of the background: the deaths in progress."""
         for _ in range(len(self.hv.work)):
             work = self.hv.work.popleft()
-            if not work():
+            if not work.step():
                 self.hv.work.append(work)
-        self.hv.timers.run(self.hv.now())
+        for timer in self.hv.timers.due(self.hv.now()):
+            fire(self.hv, timer)
 
     def destroy(self, domain: Domain) -> None:
         """Take a domain apart completely, whatever it takes."""

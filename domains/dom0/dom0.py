@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from random import Random, SystemRandom
 from typing import Final
 
 from domains.control.address import MachineAddress
@@ -43,7 +44,9 @@ BACKENDS: Final = "/local/domain/0/backend"
 
 
 class Dom0(Guest):
-    """`folder=` and `machine=` on the command line say which machine this is, each `uplink=` what connects it."""
+    """`folder=` and `machine=` on the command line say which machine this is, each `uplink=` what connects it;
+    what is chosen at random follows from `seed=`, if that is given.
+    """
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel)
@@ -52,6 +55,7 @@ class Dom0(Guest):
         settings = dict(options)
         self._folder = Path(settings["folder"])
         self._machine = settings["machine"]
+        self._chance = Random(int(settings["seed"])) if "seed" in settings else SystemRandom()
         self._uplink_specs = [parse_uplink(text) for name, text in options if name == "uplink"]
 
     def main(self) -> None:
@@ -89,7 +93,9 @@ class Dom0(Guest):
         domains = Domains(xen, kernel.xenbus)
         operations = Operations(kernel)
         backends = Backends(kernel.xenbus, domains, operations)
-        lifecycle = Lifecycle(kernel, xen, self._xenstored, consoled, domains, backends, operations, print)
+        lifecycle = Lifecycle(
+            kernel, xen, self._xenstored, consoled, domains, backends, operations, print, self._chance
+        )
         kernel.events.bind_virq(VIRQ_DOM_EXC, lifecycle.domain_exception)
         kernel.xenbus.watch(BACKENDS, lambda _path: operations.poke())
         machine = MachineIdentity(

@@ -23,6 +23,11 @@ VIRT_BASE: Final = VAddr(0xFFFF_FFFF_8000_0000)
 NR_PIRQS: Final = 256
 
 
+def _options(config: MachineConfig) -> list[str]:
+    seed = [] if config.seed is None else [f"seed={config.seed}"]
+    return [f"folder={config.folder}", f"machine={config.name}", *seed, *config.dom0_options]
+
+
 def build_dom0(hv: Hypervisor, config: MachineConfig) -> Domain:
     """Create, fill and start domain 0. It controls the machine and may bind every physical interrupt."""
     domain = create_domain(
@@ -42,7 +47,7 @@ def build_dom0(hv: Hypervisor, config: MachineConfig) -> Domain:
     day = StartOfDay(
         shared_info=MAddr(domain.shared_info << PAGE_SHIFT),
         flags=int(SIF_PRIVILEGED | SIF_INITDOMAIN),
-        cmdline=" ".join([f"folder={config.folder}", f"machine={config.name}", *config.dom0_options]),
+        cmdline=" ".join(_options(config)),
     )
     for content in contents(layout, p2m, day):
         pages = content.data.reshape(-1, 4096)

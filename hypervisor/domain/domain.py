@@ -7,6 +7,7 @@ created ─(unpause)─► running ─(SCHEDOP_shutdown, crash)─► shut down
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
@@ -18,7 +19,6 @@ from hypervisor.grants.grant_table import GrantTable
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.public.abi import NATIVE, Abi
 from hypervisor.public.types import DomId, Mfn
-from hypervisor.sched.timers import Timer
 from hypervisor.wire.mailbox import Mailbox
 
 DEATH_STEPS: Final = 4
@@ -50,13 +50,14 @@ class Domain:
     """How often it was paused; the toolstack's first unpause starts it."""
     tool_pauses: int = 1
     """How many of those pauses XEN_DOMCTL_pausedomain counts for (V3)."""
+    is_shut_down: bool = False
     shutdown_code: int | None = None
-    shutdown_hint: int | None = None
-    """SCHEDOP_shutdown_code: what a shutdown made by the control domain is to count as."""
+    """SHUTDOWN_…: what the domain's shutdown counts as; the guest may say so before (SCHEDOP_shutdown_code)."""
     vm_assist: int = 0
     abi: Abi = NATIVE
     """How its guest lays out the arguments of hypercalls."""
-    watchdogs: dict[int, Timer] = field(default_factory=dict)
+    watchdogs: set[int] = field(default_factory=set)
+    """The watchdogs that are in use, from 1; their deadlines are timers."""
     ssidref: int = 0
     pid: int = 0
     death_step: int = 0
@@ -78,4 +79,12 @@ class Domain:
 
     def runnable(self) -> bool:
         """True when its vCPUs may hold slices at all."""
-        return self.life is Life.ALIVE and not self.paused and self.shutdown_code is None
+        return self.life is Life.ALIVE and not self.paused and not self.is_shut_down
+
+
+@dataclass(frozen=True)
+class Work:
+    """What goes on in the background on a domain's behalf. `step` is bounded; it returns True when all is done."""
+
+    domain: Domain
+    step: Callable[[], bool]

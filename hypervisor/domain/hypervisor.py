@@ -5,12 +5,11 @@ What must reach a process leaves through `Processes`, which the core implements 
 
 from __future__ import annotations
 
-import time
+import traceback
 from collections import deque
-from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from hypervisor.domain.domain import Domain, Life
+from hypervisor.domain.domain import Domain, Life, Work
 from hypervisor.domain.log import Log
 from hypervisor.domain.runstate_area import pack_runstate
 from hypervisor.domain.standstill import Standstill
@@ -18,20 +17,21 @@ from hypervisor.domain.vcpu import Pending, Reply, Vcpu
 from hypervisor.events.virq import GlobalVirqs
 from hypervisor.machine.atomic import find_atomics
 from hypervisor.machine.busiest import Busiest
+from hypervisor.machine.clock import Clock, HostClock
 from hypervisor.machine.counters import Counters
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.frame_table import FrameTable
 from hypervisor.mm.mmu import Mmu
 from hypervisor.public.errno import Errno, XenError
-from hypervisor.public.sched import SHUTDOWN_crash, SHUTDOWN_watchdog
+from hypervisor.public.sched import SHUTDOWN_crash
 from hypervisor.public.types import DomId, Mfn, Port
 from hypervisor.public.vcpu import RunState
 from hypervisor.public.xen import DOMID_FIRST_RESERVED, VIRQ_DOM_EXC
 from hypervisor.sched.credit2 import Credit2
 from hypervisor.sched.scheduler import SchedUnit
 from hypervisor.sched.slices import Slices
-from hypervisor.sched.timers import Timers
+from hypervisor.sched.timers import TimerKind, Timers
 from hypervisor.wire.messages import Effect, EffectRecord
 
 HARDWARE_DOMID: Final = 0
@@ -79,9 +79,9 @@ class Hypervisor:
         *,
         memory_frames: int,
         nr_cpus: int,
-        boot_ns: int | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        self.boot_ns = time.monotonic_ns() if boot_ns is None else boot_ns
+        self.clock = clock or HostClock()
         self.memory = memory
         self.processes = processes
         self.memory_frames = memory_frames
@@ -107,14 +107,15 @@ class Hypervisor:
         self.slices = Slices(nr_cpus, Credit2(), self._resume, self._preempt, self._freeze, self._thaw)
         self.units: dict[SchedUnit, Vcpu] = {}
         self._extents: dict[DomId, list[EffectRecord]] = {}
-        self.work: deque[Callable[[], bool]] = deque()
-        """What goes on between messages, a bounded step a turn: each returns True when it is done."""
+        self.work: deque[Work] = deque()
+        """What goes on between messages, a bounded step a turn."""
         self.continuations: deque[Pending] = deque()
         """Hypercalls that used up their portion's budget and go on after the others' requests."""
         self._next_domid = 1
 
     def now(self) -> int:
-        return time.monotonic_ns() - self.boot_ns
+        """System time, ns."""
+        return self.clock.now()
 
     @property
     def free_frames(self) -> int:
@@ -229,8 +230,7 @@ class Hypervisor:
     def wake(self, vcpu: Vcpu) -> None:
         """End a block or poll: its answer is 0."""
         if vcpu.blocked is not None:
-            if vcpu.blocked.timer is not None:
-                vcpu.blocked.timer.cancel()
+            self.timers.stop(TimerKind.POLL, vcpu.domain.domid, vcpu.vcpu_id)
             vcpu.blocked = None
             vcpu.domain.events.unpoll(vcpu.vcpu_id)
             if vcpu.after_block is not None:
@@ -267,11 +267,11 @@ class Hypervisor:
         """Take the vCPU off its CPU: at once when it is in the hypervisor, else as soon as it looks."""
         if vcpu.waiting_seq is None and vcpu.unit.runstate.state is RunState.RUNSTATE_running:
             self.slices.ask(vcpu.unit, self.now())
-            self.timers.at(vcpu.unit.deadline, lambda: self._force_stop(vcpu))
+            self.timers.set(TimerKind.FORCE_STOP, vcpu.domain.domid, vcpu.vcpu_id, vcpu.unit.deadline)
         elif vcpu.unit.runstate.state is not RunState.RUNSTATE_blocked:
             self.slices.sleep(vcpu.unit, self.now(), RunState.RUNSTATE_offline)
 
-    def _force_stop(self, vcpu: Vcpu) -> None:
+    def force_stop(self, vcpu: Vcpu) -> None:
         """It was asked to stop for good, and has not: its process is frozen."""
         running = vcpu.unit.runstate.state is RunState.RUNSTATE_running
         if vcpu.waiting_seq is None and running and not vcpu.domain.runnable():
@@ -311,18 +311,23 @@ class Hypervisor:
 
     def shutdown(self, domain: Domain, code: int) -> None:
         """SCHEDOP_shutdown: the domain stops for good; the control domain is told."""
-        if domain.shutdown_code is not None:
+        if domain.is_shut_down:
             return
-        domain.shutdown_code = code
+        domain.is_shut_down = True
+        if domain.shutdown_code is None:
+            domain.shutdown_code = code
         if domain.domid == HARDWARE_DOMID:
             self.processes.end_machine()
         for vcpu in domain.vcpus:
             self._stop(vcpu)
         self.virqs.send(VIRQ_DOM_EXC)
 
-    def watchdog_fired(self, domain: Domain) -> None:
-        self.log.line(f"d{domain.domid}: watchdog timer fired")
-        self.shutdown(domain, int(SHUTDOWN_watchdog))
+    def bug(self, domain: Domain | None, what: str) -> None:
+        """An exception is being handled that no rule foresees (H3): log it, count it, and stop the domain it belongs to."""
+        self.log.line(f"hypervisor bug in {what}\n{traceback.format_exc()}")
+        self.counters.add("hypervisor bugs")
+        if domain is not None:
+            self.crash(domain, f"hypervisor bug in {what}")
 
     def crash(self, domain: Domain, reason: str) -> None:
         """The guest broke the contract: its domain is stopped as crashed, everybody else goes on."""

@@ -21,8 +21,9 @@ def domain_flags(domain: Domain) -> int:
     flags = 0
     if domain.life is not Life.ALIVE:
         flags |= XEN_DOMINF_dying
-    if domain.shutdown_code is not None:
-        flags |= XEN_DOMINF_shutdown | domain.shutdown_code << XEN_DOMINF_shutdownshift
+    if domain.is_shut_down:
+        flags |= XEN_DOMINF_shutdown
+    flags |= (domain.shutdown_code or 0) << XEN_DOMINF_shutdownshift
     if domain.paused:
         flags |= XEN_DOMINF_paused
     states = [vcpu.unit.runstate.state for vcpu in domain.vcpus if vcpu.up]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass
 from typing import Final
 
-from hypervisor.domain.domain import DEATH_STEPS, NO_FRAME, Domain, Life
+from hypervisor.domain.domain import DEATH_STEPS, NO_FRAME, Domain, Life, Work
 from hypervisor.domain.effects import EffectPort
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.vcpu import Vcpu
@@ -28,6 +27,7 @@ from hypervisor.public.types import DomId
 from hypervisor.public.vcpu import RunState
 from hypervisor.public.xen import VIRQ_DOM_EXC, shared_info
 from hypervisor.sched.scheduler import SchedUnit
+from hypervisor.sched.timers import TimerKind
 from hypervisor.wire.mailbox import Engine, Mailbox
 from hypervisor.wire.messages import M2P_MEMFD, Effect
 
@@ -84,7 +84,7 @@ def create_domain(
         raise
     domain = Domain(domid, handle, mem, Mailbox(mailbox_fd), memfd, mailbox_fd, privileged=privileged)
     domain.mailbox.set_engine(engine)
-    domain.mailbox.set_epoch(hv.boot_ns)
+    domain.mailbox.set_epoch(hv.clock.boot_ns)
     domain.mailbox.set_vcpus(limits.nr_vcpus)
     domain.events = _event_channels(hv, domain, limits)
     hv.domains[domid] = domain
@@ -142,7 +142,7 @@ def _add_vcpus(hv: Hypervisor, domain: Domain, count: int) -> None:
 
 def _write_wallclock(hv: Hypervisor, domain: Domain) -> None:
     """The wall clock time at system time 0; the rest of shared_info is the process's to write."""
-    boot_wall = time.time_ns() - hv.now()
+    boot_wall = hv.clock.wall() - hv.now()
     base = domain.shared_info << 12
     info = shared_info(
         wc_version=2,
@@ -162,18 +162,15 @@ def begin_destroy(hv: Hypervisor, domain: Domain) -> None:
     domain.life = Life.DYING
     domain.mem.dying = True
     domain.events.dying = True
+    hv.timers.stop_domain(domain.domid)
     for vcpu in domain.vcpus:
         _stop_for_good(hv, vcpu)
     hv.processes.kill(domain)
-    hv.work.append(lambda: _destroy_step(hv, domain))
+    hv.work.append(Work(domain, lambda: _destroy_step(hv, domain)))
 
 
 def _stop_for_good(hv: Hypervisor, vcpu: Vcpu) -> None:
     vcpu.up = False
-    polling = vcpu.blocked.timer if vcpu.blocked else None
-    for timer in (vcpu.set_timer, vcpu.singleshot, vcpu.periodic, polling):
-        if timer is not None:
-            timer.cancel()
     vcpu.blocked = vcpu.reply = vcpu.waiting_seq = None
     hv.slices.sleep(vcpu.unit, hv.now(), RunState.RUNSTATE_offline)
 
@@ -227,9 +224,10 @@ def complete_destroy(hv: Hypervisor, domain: Domain) -> None:
         return
     if not hv.mmu.release_extents(domain.mem):
         domain.retry_ns = min(2 * domain.retry_ns or RETRY_NS, MAX_RETRY_NS)
-        hv.timers.at(hv.now() + domain.retry_ns, lambda: complete_destroy(hv, domain))
+        hv.timers.set(TimerKind.DEATH_RETRY, domain.domid, 0, hv.now() + domain.retry_ns)
         return
     hv.forget_extents(domain.domid)
+    hv.timers.stop_domain(domain.domid)
     domain.life = Life.DEAD
     for vcpu in domain.vcpus:
         hv.slices.forget(vcpu.unit)

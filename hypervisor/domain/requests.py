@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from hypervisor.domain.domain import Domain, Life
+from hypervisor.domain.domain import Domain, Life, Work
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.mm.budget import Budget, Portion, Restart
@@ -91,7 +91,7 @@ class ProcessRequests:
             return True
 
         if not step():
-            self.hv.work.append(step)
+            self.hv.work.append(Work(vcpu.domain, step))
 
     def _ldt_page(self, vcpu: Vcpu, seq: int, args: Args) -> None:
         """The CPU missed an LDT page; beyond the limit nothing is promoted (X6, XSA-298)."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.public.types import DomId
-from hypervisor.sched.timers import Timer
+from hypervisor.sched.timers import TimerKind
 
 if TYPE_CHECKING:
     from hypervisor.domain.hypervisor import Hypervisor
@@ -32,7 +32,7 @@ class Standstill:
     def __init__(self, hv: Hypervisor) -> None:
         self._hv = hv
         self._asked: set[DomId] = set()
-        self._held: dict[DomId, Timer] = {}
+        self._held: set[DomId] = set()
 
     def reached(self, granter: Domain) -> bool:
         """Whether grant flags of `granter` may be exchanged now: its CPU exchanges them atomically too, or it executes nothing.
@@ -50,10 +50,8 @@ class Standstill:
                 hv.processes.interrupt(vcpu)
             return False
         self._asked.discard(domid)
-        held = self._held.get(domid)
-        if held is not None and held.deadline > hv.now():  # long enough: it goes on after this hypercall
-            held.cancel()
-            self._held[domid] = hv.timers.at(hv.now(), lambda: self._let_go(granter))
+        if domid in self._held:  # long enough: it goes on after this hypercall
+            hv.timers.set(TimerKind.GRANT_HOLD, domid, 0, hv.now())
         return True
 
     def keeps(self, vcpu: Vcpu) -> bool:
@@ -61,11 +59,13 @@ class Standstill:
         domain, hv = vcpu.domain, self._hv
         if domain.domid in self._asked:
             self._asked.discard(domain.domid)
-            self._held[domain.domid] = hv.timers.at(hv.now() + HOLD_NS, lambda: self._let_go(domain))
+            self._held.add(domain.domid)
+            hv.timers.set(TimerKind.GRANT_HOLD, domain.domid, 0, hv.now() + HOLD_NS)
         return domain.domid in self._held
 
-    def _let_go(self, domain: Domain) -> None:
-        del self._held[domain.domid]
+    def let_go(self, domain: Domain) -> None:
+        """The hold is over: the answers that waited are sent."""
+        self._held.discard(domain.domid)
         for vcpu in domain.vcpus:
             self._hv.go_on(vcpu)
 

@@ -9,7 +9,6 @@ from hypervisor.domain.effects import Effects
 from hypervisor.mm.domain_memory import VcpuMemory
 from hypervisor.public.types import Mfn
 from hypervisor.sched.scheduler import SchedUnit
-from hypervisor.sched.timers import Timer
 
 if TYPE_CHECKING:
     from hypervisor.domain.domain import Domain
@@ -33,7 +32,6 @@ class Reply:
 class Polling:
     """A SCHEDOP_poll or SCHEDOP_block in progress."""
 
-    timer: Timer | None = None
     ports: tuple[int, ...] = ()
 
 
@@ -60,6 +58,5 @@ class Vcpu:
     info_frame: Mfn | None = None
     """The frame that VCPUOP_register_vcpu_info registered; a writable type reference is held (D7)."""
     runstate_area: int = 0
-    singleshot: Timer | None = None
-    set_timer: Timer | None = None
-    periodic: Timer | None = None
+    periodic_period: int = 0
+    """ns between two VIRQ_TIMERs of VCPUOP_set_periodic_timer; 0: none."""

@@ -6,7 +6,6 @@ Killing its domain between two portions drops it (Q5).
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import replace
 from typing import Final
 
@@ -78,9 +77,5 @@ def perform(call: Call) -> Result:
     except DomainCrash as crash:
         hv.crash(call.domain, str(crash))
     except Exception:  # noqa: BLE001 - H3: a bug of the hypervisor ends nobody but the caller
-        hv.log.line(
-            f"hypervisor bug in hypercall {call.nr} of d{call.domain.domid}\n{traceback.format_exc()}"
-        )
-        hv.counters.add("hypervisor bugs")
-        hv.crash(call.domain, f"hypervisor bug in hypercall {call.nr}")
+        hv.bug(call.domain, f"hypercall {call.nr} of d{call.domain.domid}")
     return Blocked()

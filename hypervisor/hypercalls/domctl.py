@@ -117,7 +117,7 @@ def do_resumedomain(call: Call, _op: xen_domctl, target: Domain) -> Result:
     """A domain that shut down to suspend runs on."""
     if target is call.domain:
         raise XenError(Errno.EINVAL, "a domain cannot resume itself")
-    target.shutdown_code = None
+    target.is_shut_down, target.shutdown_code = False, None
     for vcpu in target.vcpus:
         call.hv.answer(vcpu, 0)
         call.hv.consider(vcpu)

@@ -20,11 +20,17 @@ from hypervisor.public.sched import (
     sched_shutdown,
     sched_watchdog,
 )
-from hypervisor.public.xen import VIRQ_TIMER, shared_info
+from hypervisor.public.xen import shared_info
+from hypervisor.sched.timers import TimerKind, s_time
 
 MAX_POLL_PORTS: Final = 128
 NR_WATCHDOG_TIMERS: Final = 2
 MAX_SHUTDOWN_CODE: Final = 255
+NS_PER_S: Final = 10**9
+MAX_SET_TIMER_NS: Final = 1 << 50
+"""A set_timer_op at least this far ahead is taken for a mistake of the guest's (about 13 days)."""
+HUGE_TIMEOUT_NS: Final = 100_000_000
+"""When such a timer fires instead."""
 
 
 def do_yield(call: Call, _arg: int) -> Result:
@@ -55,12 +61,13 @@ def do_poll(call: Call, arg: int) -> Result:
     moved = call.domain.mailbox.counter(call.vcpu.vcpu_id) != call.events_seen
     if any(_pending(call, port) for port in ports) or (moved and not ports):
         return 0
-    if poll.timeout and poll.timeout <= hv.now():
+    timeout = s_time(poll.timeout)
+    if timeout and timeout <= hv.now():
         return 0
     events.poll(call.vcpu.vcpu_id, ports)
     call.vcpu.blocked = Polling(ports=ports)
-    if poll.timeout:
-        call.vcpu.blocked.timer = hv.timers.at(poll.timeout, lambda: hv.wake(call.vcpu))
+    if timeout:
+        hv.timers.set(TimerKind.POLL, call.domain.domid, call.vcpu.vcpu_id, timeout)
     hv.block(call.vcpu)
     return Blocked()
 
@@ -81,8 +88,10 @@ def do_shutdown(call: Call, arg: int) -> Result:
 
 
 def do_shutdown_code(call: Call, arg: int) -> Result:
-    """Set the code of a shutdown that the control domain will make (a guest that suspends)."""
-    call.domain.shutdown_hint = call.read(arg, sched_shutdown).reason & MAX_SHUTDOWN_CODE
+    """Say beforehand what the domain's shutdown is to count as, whoever makes it; the code that was set first stays."""
+    reason = call.read(arg, sched_shutdown).reason & MAX_SHUTDOWN_CODE
+    if call.domain.shutdown_code is None:
+        call.domain.shutdown_code = reason
     return 0
 
 
@@ -99,24 +108,25 @@ def do_remote_shutdown(call: Call, arg: int) -> Result:
 def do_watchdog(call: Call, arg: int) -> Result:
     """Set (id 0: a new one), change or (timeout 0) stop a watchdog timer of the domain; when it fires, the domain shuts down."""
     watchdog = call.read(arg, sched_watchdog)
-    timers, hv, domain = call.domain.watchdogs, call.hv, call.domain
+    hv, domain = call.hv, call.domain
     if watchdog.id > NR_WATCHDOG_TIMERS:
         raise XenError(Errno.EINVAL, f"there is no watchdog {watchdog.id}")
     slot = watchdog.id
     if slot == 0:
         if watchdog.timeout == 0:
             raise XenError(Errno.EINVAL, "a new watchdog needs a timeout")
-        free = [i for i in range(1, NR_WATCHDOG_TIMERS + 1) if i not in timers]
+        free = [i for i in range(1, NR_WATCHDOG_TIMERS + 1) if i not in domain.watchdogs]
         if not free:
             raise XenError(Errno.ENOSPC, "all watchdogs are in use")
         slot = free[0]
-    elif slot not in timers:
+    elif slot not in domain.watchdogs:
         raise XenError(Errno.EINVAL, f"watchdog {slot} is not in use")
-    else:
-        timers.pop(slot).cancel()
     if watchdog.timeout:
-        when = hv.now() + watchdog.timeout * 10**9
-        timers[slot] = hv.timers.at(when, lambda: hv.watchdog_fired(domain))
+        domain.watchdogs.add(slot)
+        hv.timers.set(TimerKind.WATCHDOG, domain.domid, slot, hv.now() + watchdog.timeout * NS_PER_S)
+    else:
+        domain.watchdogs.remove(slot)
+        hv.timers.stop(TimerKind.WATCHDOG, domain.domid, slot)
     return slot if watchdog.id == 0 else 0
 
 
@@ -139,13 +149,17 @@ def do_sched_op(call: Call) -> Result:
 
 
 def do_set_timer_op(call: Call) -> Result:
-    """VIRQ_TIMER at `timeout` (system time, ns); 0 stops it. A time that has passed fires at once."""
-    vcpu, hv = call.vcpu, call.hv
-    if vcpu.set_timer is not None:
-        vcpu.set_timer.cancel()
-        vcpu.set_timer = None
-    if call.args[0]:
-        vcpu.set_timer = hv.timers.at(
-            call.args[0], lambda: vcpu.domain.events.send_guest_virq(VIRQ_TIMER, vcpu.vcpu_id)
-        )
+    """VIRQ_TIMER at `timeout` (system time, ns); 0 stops it. A time that has passed fires at once.
+
+    One that is negative or further away than MAX_SET_TIMER_NS fires soon: Linux means by it that something is to be done, old
+    guests mean that there is nothing to wait for, and Xen serves both.
+    """
+    vcpu, timers, now = call.vcpu, call.hv.timers, call.hv.now()
+    timeout = s_time(call.args[0])
+    if timeout == 0:
+        timers.stop(TimerKind.SINGLESHOT, vcpu.domain.domid, vcpu.vcpu_id)
+        return 0
+    if timeout < 0 or timeout - now >= MAX_SET_TIMER_NS:
+        timeout = now + HUGE_TIMEOUT_NS
+    timers.set(TimerKind.SINGLESHOT, vcpu.domain.domid, vcpu.vcpu_id, timeout)
     return 0

@@ -13,6 +13,7 @@ from hypervisor.domain.runstate_area import pack_runstate
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.hypercalls.call import Call, Result
 from hypervisor.mm.frame_table import PGT
+from hypervisor.mm.layout import addr_ok
 from hypervisor.public.arch_x86.xen import vcpu_guest_context
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import PAGE_SIZE, Mfn
@@ -35,10 +36,13 @@ from hypervisor.public.vcpu import (
     vcpu_set_periodic_timer,
     vcpu_set_singleshot_timer,
 )
-from hypervisor.public.xen import VIRQ_TIMER, vcpu_info
+from hypervisor.public.xen import vcpu_info
+from hypervisor.sched.timers import TimerKind, s_time
 from hypervisor.wire.messages import Effect
 
 MIN_PERIOD_NS: Final = 1_000_000
+STIME_DELTA_MAX: Final = (1 << 62) - 1
+"""Longest period, ns (Xen xen/time.h)."""
 
 
 def do_initialise(call: Call, vcpu: Vcpu, arg: int) -> Result:
@@ -82,11 +86,16 @@ def do_get_runstate_info(call: Call, vcpu: Vcpu, arg: int) -> Result:
 
 
 def do_register_runstate(call: Call, vcpu: Vcpu, arg: int) -> Result:
-    """Keep a copy of the run state at this virtual address; it is written each time the vCPU gets a slice."""
+    """Keep a copy of the run state at this virtual address; it is written each time the vCPU gets a slice.
+
+    Only an address in Xen's own range is refused: the guest may map the page later.
+    """
     area = call.read(arg, vcpu_register_runstate_memory_area).addr.v
+    if not addr_ok(area):
+        raise XenError(Errno.EFAULT, f"a run state area at {area:#x}, in Xen's own range")
     vcpu.runstate_area = area
     if area:
-        call.copy_to_guest(area, pack_runstate(vcpu, call.hv.now()))
+        call.hv.write_runstate(vcpu)
     return 0
 
 
@@ -110,27 +119,17 @@ def do_register_vcpu_info(call: Call, vcpu: Vcpu, arg: int) -> Result:
 
 def do_set_periodic_timer(call: Call, vcpu: Vcpu, arg: int) -> Result:
     period = call.read(arg, vcpu_set_periodic_timer).period_ns
-    if period < MIN_PERIOD_NS:
+    if not MIN_PERIOD_NS <= period <= STIME_DELTA_MAX:
         raise XenError(Errno.EINVAL, f"a period of {period} ns")
-    do_stop_periodic_timer(call, vcpu, 0)
-    _tick_later(call, vcpu, call.hv.now() + period, period)
+    vcpu.periodic_period = period
+    call.hv.timers.set(TimerKind.PERIODIC, vcpu.domain.domid, vcpu.vcpu_id, call.hv.now() + period)
     return 0
 
 
-def _tick_later(call: Call, vcpu: Vcpu, when: int, period: int) -> None:
-    hv = call.hv
-
-    def tick() -> None:
-        vcpu.domain.events.send_guest_virq(VIRQ_TIMER, vcpu.vcpu_id)
-        _tick_later(call, vcpu, max(when + period, hv.now()), period)
-
-    vcpu.periodic = hv.timers.at(when, tick)
-
-
-def do_stop_periodic_timer(_call: Call, vcpu: Vcpu, _arg: int) -> Result:
-    if vcpu.periodic is not None:
-        vcpu.periodic.cancel()
-        vcpu.periodic = None
+def do_stop_periodic_timer(call: Call, vcpu: Vcpu, _arg: int) -> Result:
+    """No periodic timer any more, if there was one."""
+    vcpu.periodic_period = 0
+    call.hv.timers.stop(TimerKind.PERIODIC, vcpu.domain.domid, vcpu.vcpu_id)
     return 0
 
 
@@ -142,19 +141,15 @@ def do_set_singleshot_timer(call: Call, vcpu: Vcpu, arg: int) -> Result:
     now = call.hv.now()
     if timer.flags & VCPU_SSHOTTMR_future and timer.timeout_abs_ns < now:
         raise XenError(Errno.ETIME, "the time has passed")
-    do_stop_singleshot_timer(call, vcpu, 0)
-    vcpu.singleshot = call.hv.timers.at(
-        timer.timeout_abs_ns, lambda: vcpu.domain.events.send_guest_virq(VIRQ_TIMER, vcpu.vcpu_id)
-    )
+    when = s_time(timer.timeout_abs_ns)
+    call.hv.timers.set(TimerKind.SINGLESHOT, vcpu.domain.domid, vcpu.vcpu_id, when)
     return 0
 
 
 def do_stop_singleshot_timer(call: Call, vcpu: Vcpu, _arg: int) -> Result:
     if vcpu is not call.vcpu:
         raise XenError(Errno.EINVAL, "a single-shot timer of another vCPU")
-    if vcpu.singleshot is not None:
-        vcpu.singleshot.cancel()
-        vcpu.singleshot = None
+    call.hv.timers.stop(TimerKind.SINGLESHOT, vcpu.domain.domid, vcpu.vcpu_id)
     return 0
 
 

@@ -22,6 +22,8 @@ class MachineConfig:
     memory_frames: int = (4 << 30) >> 12
     dom0_frames: int = (16 << 20) >> 12
     nr_cpus: int = 2
+    seed: int | None = None
+    """What the machine's random choices (uuids, MAC addresses) follow from; None: the host's randomness."""
     dom0_kernel: bytes = b""
     """The image of Dom0's kernel (domains.kernel.image.make_image)."""
     dom0_options: tuple[str, ...] = ()

@@ -76,7 +76,7 @@ class Arena:
         """Whatever the step does, afterwards the machine is consistent and Dom0 is as it was."""
         domain = self.domains[step[0]]
         getattr(self, f"do_{step[1]}")(domain, *step[2:])
-        if domain.life is not Life.ALIVE or domain.shutdown_code is not None:
+        if domain.life is not Life.ALIVE or domain.is_shut_down:
             self.machine.destroy(domain)
             self.domains[step[0]] = self.create()
         self.check()

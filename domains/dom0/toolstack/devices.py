@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-import secrets
+from random import Random
 from typing import Final
 
 from domains.control.description import Disk, Vif
@@ -99,9 +99,9 @@ def add_vif(nodes: StoreCalls, domid: DomId, backend: DomId, devid: int, vif: Vi
     add_device(nodes, domid, backend, "vif", devid, front, back)
 
 
-def random_mac() -> str:
+def random_mac(chance: Random) -> str:
     """An address in the space that is Xen's (OUI 00:16:3e), its lower half as libxl has it."""
-    tail = bytearray(secrets.token_bytes(3))
+    tail = bytearray(chance.randbytes(3))
     tail[0] &= 0x7F
     return (XEN_OUI + tail).hex(":")
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from random import Random
 from typing import Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from domains.control.description import Action, DomainConfig
 from domains.control.protocol import Exit
@@ -64,6 +65,7 @@ class Lifecycle:
         backends: Backends,
         operations: Operations,
         log: Callable[[str], None],
+        chance: Random,
     ) -> None:
         self._kernel = kernel
         self._xen = xen
@@ -73,6 +75,7 @@ class Lifecycle:
         self._backends = backends
         self._operations = operations
         self._log = log
+        self._chance = chance
         self._builder = Builder(kernel, xen)
 
     def create(self, config: DomainConfig, built: Callable[[DomId], None], paused: bool) -> Operation:
@@ -84,8 +87,8 @@ class Lifecycle:
 
     def _create(self, config: DomainConfig, built: Callable[[DomId], None], paused: bool) -> Operation:
         self._domains.check_name_free(config.name)
-        uuid = config.uuid or uuid4()
-        config, warnings = with_one_vcpu(replace(with_macs(config), uuid=uuid))
+        uuid = config.uuid or UUID(int=self._chance.getrandbits(128), version=4)
+        config, warnings = with_one_vcpu(replace(with_macs(config, self._chance), uuid=uuid))
         prepared = prepare(config)
         self._check_memory(config)
         domid = self._createdomain(config, uuid)
@@ -301,10 +304,10 @@ class Lifecycle:
         return ToolstackError(f"domain {config.name} could not be created: {error}", Exit.FAILURE)
 
 
-def with_macs(config: DomainConfig) -> DomainConfig:
+def with_macs(config: DomainConfig, chance: Random) -> DomainConfig:
     """Every interface with a MAC address; one that is chosen here the domain keeps when it is made again."""
     return replace(
-        config, vifs=tuple(replace(vif, mac=vif.mac or devices.random_mac()) for vif in config.vifs)
+        config, vifs=tuple(replace(vif, mac=vif.mac or devices.random_mac(chance)) for vif in config.vifs)
     )
 
 

@@ -72,7 +72,8 @@ class LocalGate:
         result = self.machine.hypercall(target, nr, *args)
         deadline = time.monotonic() + DEADLINE
         while result is BLOCKED:
-            if target.domain.shutdown_code is not None:
+            if target.domain.is_shut_down:
+                assert target.domain.shutdown_code is not None
                 raise ShutDown(target.domain.shutdown_code)
             for other in self.meanwhile:
                 other()

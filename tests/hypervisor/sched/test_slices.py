@@ -11,7 +11,6 @@ from hypervisor.sched.credit2 import Credit2
 from hypervisor.sched.round_robin import RoundRobin
 from hypervisor.sched.scheduler import Scheduler, SchedUnit
 from hypervisor.sched.slices import Slices
-from hypervisor.sched.timers import Timers
 
 SLICE = 10
 
@@ -91,16 +90,6 @@ def test_time_in_each_run_state_adds_up_to_the_time_that_passed() -> None:
     assert sum(first.runstate.times(100)) == 100
     assert second.runstate.times(100)[RunState.RUNSTATE_blocked] == 70
     assert second.runstate.times(100)[RunState.RUNSTATE_runnable] == 13
-
-
-def test_a_cancelled_timer_never_runs() -> None:
-    timers, fired = Timers(), []
-    timers.at(5, lambda: fired.append("late")).cancel()
-    timers.at(6, lambda: fired.append("kept"))
-    assert timers.next_deadline() == 6
-    timers.run(10)
-    assert fired == ["kept"]
-    assert timers.next_deadline() is None
 
 
 class SlicesMachine(RuleBasedStateMachine):
