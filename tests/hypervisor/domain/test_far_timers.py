@@ -48,7 +48,7 @@ class Guest:
         self.timers = machine.hv.timers
 
     def call(self, nr: int, cmd: int, record: Struct, *, vcpu_op: bool = False) -> int | object:
-        self.machine.hv.mmu.copy_to_guest(self.built.vcpu.mem, self.built.scratch, record.pack())
+        self.machine.hv.mmu.guest.copy_to_guest(self.built.vcpu.mem, self.built.scratch, record.pack())
         args = (cmd, 0, self.built.scratch) if vcpu_op else (cmd, self.built.scratch)
         return self.machine.hypercall(self.built.vcpu, nr, *args)
 
