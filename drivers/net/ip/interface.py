@@ -19,7 +19,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from domains.kernel.kernel import Kernel
 from drivers.net.front import NetFront
 from drivers.net.ip.ipv4 import address_of
-from drivers.net.ip.stack import Stack
+from drivers.net.ip.stack import Link, Stack
 from drivers.net.ip.tcp.connection import Connection
 from drivers.net.ip.tcp.ports import Listener
 from drivers.net.ip.tcp.states import State
@@ -54,9 +54,11 @@ class Interface:
             IPv4Address(gateway) if gateway else None,
             self._transmit,
             secrets.randbits,
-            number(self.nic.end.read(Node.MTU), DEFAULT_MTU, MAX_MTU),
-            self.nic.can_offload,
-            self.nic.can_segment,
+            Link(
+                number(self.nic.end.read(Node.MTU), DEFAULT_MTU, MAX_MTU),
+                self.nic.can_offload,
+                self.nic.can_segment,
+            ),
         )
         self._is_up = True
         self.stack.arp.announce()

@@ -10,7 +10,7 @@ import errno
 from collections.abc import Callable
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface
-from typing import Final
+from typing import Final, NamedTuple
 
 from drivers.net.ip.arp import Arp
 from drivers.net.ip.clock import Clock
@@ -30,10 +30,22 @@ MAX_SEGMENT: Final = MAX_PACKET - ETHERNET_HEADER - HEADER.size - TCP_HEADER.siz
 """Bytes in a TCP segment that stands for many."""
 
 
+class Link(NamedTuple):
+    """What the device can do."""
+
+    mtu: int = 1500
+    """Bytes of the largest IP packet."""
+    offload: bool = False
+    """It fills in checksums of TCP and UDP (NETTXF_csum_blank)."""
+    segmentation: bool = False
+    """And it cuts TCP segments that stand for many."""
+
+
+PLAIN: Final = Link()
+
+
 class Stack:
-    """`transmit` sends an Ethernet frame. `mtu`: bytes of the largest IP packet. `offload`: the device fills in
-    checksums of TCP and UDP (NETTXF_csum_blank); `segmentation`: and cuts TCP segments that stand for many.
-    """
+    """`transmit` sends an Ethernet frame of the device with address `mac`; `random_bits` gives so many random bits."""
 
     def __init__(
         self,
@@ -43,10 +55,9 @@ class Stack:
         gateway: IPv4Address | None,
         transmit: Callable[[Packet], object],
         random_bits: Callable[[int], int],
-        mtu: int = 1500,
-        offload: bool = False,
-        segmentation: bool = False,
+        link: Link = PLAIN,
     ) -> None:
+        mtu, offload, segmentation = link
         self.mac = mac
         self.interface = interface
         self.mtu = min(mtu, MAX_DATAGRAM)

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Interface
 
 from domains.kernel.loop import Loop, Timer
 from drivers.net.checksum import fill
+from drivers.net.ip.stack import Link as DeviceLink
 from drivers.net.ip.stack import Stack
 from drivers.net.ip.tcp.connection import Connection
 from drivers.net.protocol import Packet
@@ -96,9 +97,7 @@ class Link:
             IPv4Address(gateway) if gateway else None,
             partial(self._transmit, number - 1),
             random_bits or self.random.getrandbits,
-            mtu,
-            self.device is not Device.NO_SUCH,
-            self.device is not Device.NO_SUCH,
+            DeviceLink(mtu, self.device is not Device.NO_SUCH, self.device is not Device.NO_SUCH),
         )
         self.stacks.append(stack)
         return stack
