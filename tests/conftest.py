@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.machines import Machine, wait_until
+from tests.machines import XENCTL, Machine, wait_until
 
 # However the tests were started (nohup, a shell's background job), what they start is to heed these signals.
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -40,9 +40,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what takes long by what it uses, so that `scripts/test --fast` can leave it out."""
     for item in items:
-        if getattr(getattr(item, "module", None), "Machine", None) is Machine:
+        module = getattr(item, "module", None)
+        if getattr(module, "Machine", None) is Machine or getattr(module, "XENCTL", None) is XENCTL:
             item.add_marker("real_machine")
-        if "steps" in getattr(item, "fixturenames", ()) or "random" in item.path.name:
+        if "steps" in getattr(item, "fixturenames", ()) or "random" in item.nodeid:
             item.add_marker("random")
 
 

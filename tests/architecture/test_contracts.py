@@ -91,6 +91,7 @@ def test_the_tree_as_it_is_keeps_every_contract(copy: Path) -> None:
     assert "0 broken" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "line", "contract"), [seed[1:] for seed in SEEDS], ids=[s[0] for s in SEEDS]
 )

@@ -70,6 +70,7 @@ def state(guest: Guest, progress: Progress) -> tuple[object, ...]:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_arrays_and_single_entries_agree(twins: Twins, data: st.DataObject) -> None:
