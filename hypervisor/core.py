@@ -41,7 +41,6 @@ from hypervisor.wire.endpoint import CoreEndpoint
 from hypervisor.wire.messages import M2P_MEMFD, Effect, ProtocolError, pack, unpack_request
 
 MESSAGES_PER_TURN: Final = 64
-SLICES_PER_TURN: Final = 8
 MAX_SLEEP_S: Final = 3600.0
 """How long the core sleeps at most, however far the next deadline is: epoll takes no more than a 32-bit number of ms."""
 NS_PER_S: Final = 10**9
@@ -141,11 +140,15 @@ class Core:
         return any_due
 
     def _run_background(self) -> bool:
-        """Whether there was anything to do."""
+        """One portion of a hypercall that was cut and one step of other work; whether there was anything to do.
+
+        No more than that: messages are looked at between any two, so that a request waits for a portion of one other
+        domain, and not for one of each (Q4).
+        """
         hv = self.hv
         if not hv.continuations and not hv.work:
             return False
-        for _ in range(min(SLICES_PER_TURN, len(hv.continuations))):
+        if hv.continuations:
             self._guarded("a continuation", None, self.dispatcher.go_on)
         if hv.work:
             work = hv.work.popleft()

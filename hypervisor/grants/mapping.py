@@ -38,7 +38,7 @@ DEVICE: Final = int(GNTMAP_device_map)
 HOST: Final = int(GNTMAP_host_map)
 READONLY: Final = int(GNTMAP_readonly)
 PARTS: Final = (DEVICE, HOST)
-MAPS_PER_PORTION: Final = 64
+MAPS_PER_PORTION: Final = 32
 """How many mappings of a dying domain are released before others get their turn (Q4)."""
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from hypervisor.hypercalls.call import Call, Continue, Result, SubOp
 from hypervisor.machine.paging import is_canonical
+from hypervisor.mm.budget import COST_OF_TRAP
 from hypervisor.public.arch_x86.xen import trap_info
 from hypervisor.public.callback import (
     CALLBACKF_mask_events,
@@ -37,8 +38,6 @@ from hypervisor.public.xen import (
 )
 from hypervisor.wire.messages import Effect
 
-_ENTRIES_PER_PORTION: Final = 512
-
 
 def _code_selector(selector: int) -> int:
     """fixup_guest_code_selector: RPL 3 (D4)."""
@@ -53,7 +52,7 @@ def do_set_trap_table(call: Call) -> Result:
         return 0
     entries: list[list[int]] = []
     try:
-        for _ in range(_ENTRIES_PER_PORTION):
+        while not call.budget.exhausted or not entries:
             trap = call.read(va, trap_info)
             if trap.address == 0:
                 return 0
@@ -62,6 +61,7 @@ def do_set_trap_table(call: Call) -> Result:
                     Errno.EINVAL, f"D4: trap {trap.vector}: address {trap.address:#x} is not canonical"
                 )
             entries.append([trap.vector, trap.flags, _code_selector(trap.cs), trap.address])
+            call.budget.spend(COST_OF_TRAP)
             va += call.abi.sizeof(trap_info)
         return Continue((va, 0, 0, 0, 0))
     finally:

@@ -22,6 +22,16 @@ from hypervisor.grants.transfer import transfer
 from hypervisor.grants.versions import set_version
 from hypervisor.hypercalls.call import Call, Continue
 from hypervisor.hypercalls.outputs import write_outputs
+from hypervisor.mm.budget import (
+    ACTIVE_GRANTS_PER_UNIT,
+    COST_OF_CACHE_FLUSH,
+    COST_OF_GRANT_COPY,
+    COST_OF_GRANT_MAP,
+    COST_OF_GRANT_SWAP,
+    COST_OF_GRANT_TRANSFER,
+    COST_OF_GRANT_UNMAP,
+    COST_OF_PAGE,
+)
 from hypervisor.mm.layout import addr_ok
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.grant_table import (
@@ -76,8 +86,8 @@ class Batched:
 
     struct: type[Struct]
     perform: Callable[[Call, Any], None]
+    cost: int
     outputs: tuple[str, ...] = ("status",)
-    cost: int = 8  # in the budget's unit, entries looked at
     unmaps: bool = False
 
 
@@ -146,21 +156,26 @@ def do_swap_grant_ref(call: Call, op: gnttab_swap_grant_ref) -> None:
 
 
 def do_cache_flush(call: Call, op: gnttab_cache_flush) -> None:
-    cache_flush(call.domain.grants, op)
+    """The frame's grant is looked for among all that its owner has in use, which costs, too."""
+    call.budget.spend(cache_flush(call.domain.grants, op) // ACTIVE_GRANTS_PER_UNIT)
 
 
 BATCHED: Final[dict[int, Batched]] = {
     GrantTableOp.GNTTABOP_map_grant_ref: Batched(
-        gnttab_map_grant_ref, do_map_grant_ref, ("status", "handle", "dev_bus_addr"), cost=16
+        gnttab_map_grant_ref, do_map_grant_ref, COST_OF_GRANT_MAP, ("status", "handle", "dev_bus_addr")
     ),
-    GrantTableOp.GNTTABOP_unmap_grant_ref: Batched(gnttab_unmap_grant_ref, do_unmap_grant_ref, unmaps=True),
+    GrantTableOp.GNTTABOP_unmap_grant_ref: Batched(
+        gnttab_unmap_grant_ref, do_unmap_grant_ref, COST_OF_GRANT_UNMAP, unmaps=True
+    ),
     GrantTableOp.GNTTABOP_unmap_and_replace: Batched(
-        gnttab_unmap_and_replace, do_unmap_and_replace, unmaps=True
+        gnttab_unmap_and_replace, do_unmap_and_replace, COST_OF_GRANT_UNMAP, unmaps=True
     ),
-    GrantTableOp.GNTTABOP_transfer: Batched(gnttab_transfer, do_transfer, cost=32),
-    GrantTableOp.GNTTABOP_copy: Batched(gnttab_copy, do_copy),
-    GrantTableOp.GNTTABOP_swap_grant_ref: Batched(gnttab_swap_grant_ref, do_swap_grant_ref),
-    GrantTableOp.GNTTABOP_cache_flush: Batched(gnttab_cache_flush, do_cache_flush, ()),
+    GrantTableOp.GNTTABOP_transfer: Batched(gnttab_transfer, do_transfer, COST_OF_GRANT_TRANSFER),
+    GrantTableOp.GNTTABOP_copy: Batched(gnttab_copy, do_copy, COST_OF_GRANT_COPY),
+    GrantTableOp.GNTTABOP_swap_grant_ref: Batched(
+        gnttab_swap_grant_ref, do_swap_grant_ref, COST_OF_GRANT_SWAP
+    ),
+    GrantTableOp.GNTTABOP_cache_flush: Batched(gnttab_cache_flush, do_cache_flush, COST_OF_CACHE_FLUSH, ()),
 }
 
 
@@ -195,7 +210,9 @@ def do_setup_table(call: Call, uop: int, count: int) -> int:
     target, op.status = target_status(call, op.dom)
     if target is not None:
         try:
+            before = len(target.grants.frames)
             target.grants.grow(op.nr_frames)
+            call.budget.spend(COST_OF_PAGE * (len(target.grants.frames) - before))
             op.status = list_frames(call, op.frame_list, target.grants.shared.frames[: op.nr_frames])
         except XenError as error:
             call.hv.log.once(call.domain.domid, "setup_table", str(error))
@@ -227,6 +244,7 @@ def do_query_size(call: Call, uop: int, count: int) -> int:
 def do_set_version(call: Call, uop: int, _count: int) -> int:
     """The version in force is written back, also after a refusal."""
     op, grants = call.read(uop, gnttab_set_version), call.domain.grants
+    call.budget.spend(COST_OF_PAGE * len(grants.frames))
     try:
         set_version(grants, op.version)
     finally:

@@ -13,7 +13,7 @@ from hypervisor.hypercalls.call import Call, Continue, Result
 from hypervisor.hypercalls.memory_lists import check_flags
 from hypervisor.hypercalls.memory_subject import subject
 from hypervisor.hypercalls.outputs import write_outputs
-from hypervisor.mm.budget import COST_OF_FRAME
+from hypervisor.mm.budget import COST_OF_CHUNK, COST_OF_FRAME
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.layout import range_ok
 from hypervisor.mm.reservation import max_order
@@ -47,7 +47,9 @@ def exchange(call: Call, arg: int, start: int) -> Result:
             exchange_chunk(call, d, exch, shape, chunk)
             chunk += 1
             done = chunk << shape.in_chunk_order
-            call.budget.spend(COST_OF_FRAME << (exch.in_.extent_order + shape.in_chunk_order))
+            call.budget.spend(
+                COST_OF_CHUNK + (COST_OF_FRAME << (exch.in_.extent_order + shape.in_chunk_order))
+            )
         else:
             done = exch.in_.nr_extents
     finally:

@@ -12,7 +12,7 @@ from typing import Final
 
 from hypervisor.hypercalls.call import Call, Continue, Result
 from hypervisor.hypercalls.memory_subject import subject
-from hypervisor.mm.budget import COST_OF_BATCHED_FRAME, COST_OF_FRAME
+from hypervisor.mm.budget import COST_OF_BATCHED_FRAME, COST_OF_EXTENT, COST_OF_FRAME, COST_OF_RUN
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.layout import range_ok
 from hypervisor.mm.reservation import max_order
@@ -103,7 +103,7 @@ def populate_many(extents: Extents, i: int) -> int:
         return 0
     mfns = call.hv.mmu.reservation.populate_many(extents.d, pfns)
     call.write_words(extents.slot(i), mfns)
-    call.budget.spend(COST_OF_BATCHED_FRAME * len(mfns))
+    call.budget.spend(COST_OF_RUN + COST_OF_BATCHED_FRAME * len(mfns))
     return len(mfns)
 
 
@@ -141,7 +141,7 @@ def go_through(
             else:
                 one(extents, done)
                 done += 1
-                call.budget.spend(COST_OF_FRAME << extents.order)
+                call.budget.spend(COST_OF_EXTENT + (COST_OF_FRAME << extents.order))
     except XenError as refusal:
         call.hv.counters.add(f"memory_op stopped: {refusal.errno.name}", call.domain.domid)
     return done

@@ -9,7 +9,7 @@ from hypervisor.hypercalls.call import Call, Result
 from hypervisor.hypercalls.mmu_batches import Batch, begin
 from hypervisor.hypercalls.vcpu_mask import read_vcpu_mask
 from hypervisor.machine.paging import is_canonical
-from hypervisor.mm.budget import COST_OF_UPDATE, Portion, Restart
+from hypervisor.mm.budget import COST_OF_FLUSH, COST_OF_PAGE, COST_OF_UPDATE, Portion, Restart
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.layout import addr_ok
 from hypervisor.public.errno import Errno, XenError
@@ -124,6 +124,7 @@ def on_masked_vcpus(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: 
         vcpus = read_vcpu_mask(call, op.arg2.vcpumask)
     except XenError as fault:
         raise XenError(Errno.EINVAL, f"T4: {fault.reason}") from None
+    portion.budget.spend(COST_OF_FLUSH * len(vcpus))
     for v in vcpus:
         if op.cmd == MMUEXT_TLB_FLUSH_MULTI:
             v.cpu.flush_tlb()
@@ -133,11 +134,13 @@ def on_masked_vcpus(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: 
 
 def tlb_flush_all(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
     require_self(call, pg_owner)
+    portion.budget.spend(COST_OF_FLUSH * len(pg_owner.vcpus))
     call.hv.mmu.types.flush(pg_owner)
 
 
 def invlpg_all(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
     require_self(call, pg_owner)
+    portion.budget.spend(COST_OF_FLUSH * len(pg_owner.vcpus))
     if addr_ok(op.arg1.linear_addr):
         for v in pg_owner.vcpus:
             v.cpu.invlpg(op.arg1.linear_addr)
@@ -156,10 +159,12 @@ def set_ldt(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion)
 
 
 def clear_page(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
+    portion.budget.spend(COST_OF_PAGE)
     call.hv.mmu.pins.clear_page(op.arg1.mfn, pg_owner.domid)
 
 
 def copy_page(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
+    portion.budget.spend(COST_OF_PAGE)
     call.hv.mmu.pins.copy_page(op.arg1.mfn, op.arg2.src_mfn, pg_owner.domid)
 
 

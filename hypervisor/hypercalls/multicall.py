@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from hypervisor.hypercalls.call import Blocked, Call, Continue, Result
-from hypervisor.mm.budget import Budget
+from hypervisor.mm.budget import COST_OF_CALL, Budget
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.xen import Hypercall, multicall_entry
 from hypervisor.wire.messages import Effect, EffectRecord
@@ -26,7 +26,6 @@ LOCAL_HYPERCALLS: Final = frozenset(
     )
 )
 """Hypercalls on one vCPU's registers alone. iret is one too, and ends the multicall (XSA-213)."""
-ENTRIES_PER_PORTION: Final = 64
 MAX_EFFECTS: Final = 4096
 """Effects that one multicall may gather. They are sent together at its end, so entries beyond them are refused (E2BIG)."""
 
@@ -47,7 +46,7 @@ def do_multicall(call: Call) -> Result:
     layout = call.abi.layout(multicall_entry)
     size = layout.sizeof
     inner = call.state if isinstance(call.state, _Inner) else None
-    for done in range(min(count, ENTRIES_PER_PORTION)):
+    for done in range(count):
         if call.budget.exhausted and done:
             return Continue((va, count - done, 0, 0, 0))
         entry, result_at = call.read(va, multicall_entry), va + layout.offsetof("result")
@@ -67,9 +66,9 @@ def do_multicall(call: Call) -> Result:
             call.write_words(result_at, (result & (1 << call.abi.address_size) - 1,))
         else:
             call.effects.append(_local(entry, result_at))
+        call.budget.spend(COST_OF_CALL)
         va += size
-    left = count - min(count, ENTRIES_PER_PORTION)
-    return Continue((va, left, 0, 0, 0)) if left else 0
+    return 0
 
 
 def _local(entry: multicall_entry, result_at: int) -> EffectRecord:

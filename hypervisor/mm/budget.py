@@ -5,7 +5,9 @@ raises `Restart`, which the hypercall layer turns into a continuation; a guest n
 preemption: hypercall_preempt_check and -ERESTART. (A *slice* is something else: a vCPU's time on a CPU, sched/slices.py.)
 
 A budget counts in the unit of what is cheapest: one entry of an L1 table that is checked as a whole, about half a
-microsecond. What is done one by one costs more of them.
+microsecond. The costs below are what each operation takes in that unit, at its slowest; `scripts/bench budget_units`
+measures what a unit of each is worth, and so shows a cost that is set too low. Whatever a guest can make the core do
+again and again in one call has a cost, multicall's entries included.
 """
 
 from dataclasses import dataclass
@@ -14,16 +16,52 @@ from typing import Final
 from hypervisor.mm.domain_memory import VcpuMemory
 from hypervisor.public.errno import XenError
 
-DEFAULT_ENTRIES: Final = 8192
-"""Some milliseconds of work."""
+DEFAULT_ENTRIES: Final = 4096
+"""A portion: about two milliseconds."""
+
+# Page tables
 COST_OF_L1: Final = 512
 """A whole L1 table: the one step that cannot be interrupted."""
 COST_OF_UPPER_ENTRY: Final = 8
 COST_OF_BATCHED_UPDATE: Final = 2
-COST_OF_UPDATE: Final = 16
-COST_OF_FRAME: Final = 8
+COST_OF_UPDATE: Final = 24
+COST_OF_FLUSH: Final = 8
+"""Telling one vCPU to drop translations."""
+COST_OF_DESCRIPTOR_PAGE: Final = 256
+"""A page of a GDT."""
+COST_OF_DESCRIPTOR: Final = 128
+"""update_descriptor."""
+
+# Frames
+COST_OF_FRAME: Final = 24
 """A frame given, taken or relinquished."""
-COST_OF_BATCHED_FRAME: Final = 1
+COST_OF_EXTENT: Final = 40
+"""An extent of a list in guest memory, beside its frames."""
+COST_OF_CHUNK: Final = 256
+"""A chunk of an exchange, beside its frames."""
+COST_OF_BATCHED_FRAME: Final = 4
+COST_OF_RUN: Final = 256
+"""A run of frames, or of updates, that array operations perform at once, beside what is in it."""
+COST_OF_PAGE: Final = 48
+"""A page cleared or copied."""
+COST_OF_EXTENT_SCAN: Final = 32
+"""Looking for what is left to do in the frames of one extent of a dying domain."""
+
+# Grants
+COST_OF_GRANT_COPY: Final = 400
+COST_OF_GRANT_MAP: Final = 400
+COST_OF_GRANT_UNMAP: Final = 256
+COST_OF_GRANT_TRANSFER: Final = 320
+COST_OF_GRANT_SWAP: Final = 64
+COST_OF_CACHE_FLUSH: Final = 192
+ACTIVE_GRANTS_PER_UNIT: Final = 8
+"""Grants in use among which one is looked for."""
+
+# Calls
+COST_OF_CALL: Final = 128
+"""An entry of a multicall, beside what it spends itself."""
+COST_OF_TRAP: Final = 32
+"""An entry of a trap table."""
 
 
 class Restart(Exception):

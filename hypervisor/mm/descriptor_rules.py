@@ -54,10 +54,30 @@ def gate_selector_okay(selector: int) -> bool:
 
 
 def checked_page(descriptors: Entries) -> Entries:
-    """All 512 descriptors of a page, checked, in the same array. XenError(EINVAL)."""
-    present = (descriptors & np.uint64(_P)) != 0
-    segments = present & ((descriptors & np.uint64(_S)) != 0)
-    descriptors[segments] |= np.uint64(_DPL)
-    for i in np.flatnonzero(present & ~segments).tolist():
-        descriptors[i] = checked(int(descriptors[i]))
+    """All 512 descriptors of a page, checked, in the same array. XenError(EINVAL): the first that is refused."""
+    present = (descriptors & _present) != 0
+    segments = present & ((descriptors & _segment) != 0)
+    gates = present & ~segments & ((descriptors & _type) != 0)
+    descriptors[segments] |= _dpl
+    if gates.any():
+        descriptors[gates] = checked_gates(descriptors[gates])
     return descriptors
+
+
+def checked_gates(gates: Entries) -> Entries:
+    """`checked` for present system descriptors of a type other than 0, in a new array. XenError(EINVAL)."""
+    selectors = gates >> np.uint64(16) & np.uint64(0xFFFF)
+    permitted = (selectors >> np.uint64(3) < np.uint64(FIRST_RESERVED_GDT_ENTRY)) | (
+        selectors & np.uint64(4) != 0
+    )
+    permitted |= selectors == np.uint64(FLAT_KERNEL_CS)
+    permitted &= (gates & (_type | _gate_reserved)) == np.uint64(_CALL_GATE)
+    if not permitted.all():
+        checked(int(gates[int(permitted.argmin())]))
+    ring = np.uint64(GUEST_KERNEL_RPL << 16)
+    rewritten: Entries = gates & ~(_dpl | np.uint64(3 << 16)) | ring
+    return rewritten
+
+
+_present, _segment, _type = np.uint64(_P), np.uint64(_S), np.uint64(_TYPE)
+_dpl, _gate_reserved = np.uint64(_DPL), np.uint64(_GATE_RESERVED)

@@ -93,6 +93,14 @@ class VcpuMemory:
     """Tables.generation they are good for (T3)."""
 
 
+@dataclass
+class Relinquished:
+    """How far a dying domain's extents have been gone through in the present step, and how many in a row had nothing."""
+
+    extent: int = 0
+    quiet_extents: int = 0
+
+
 @dataclass(eq=False)
 class DomainMemory:
     """One domain: limits, its frames' extents, its vCPUs. Owner of record in the frame table is `domid`."""
@@ -116,6 +124,8 @@ class DomainMemory:
     e820: bytes = b""
     """The memory map that XENMEM_memory_map answers with: packed e820 entries."""
     relinquish_step: int = 0
+    """Steps of its end that are done (relinquish.py)."""
+    relinquished: Relinquished = field(default_factory=Relinquished)
 
     def controls(self, target: int) -> bool:
         """True if this domain may act on the memory of domain `target` (U2)."""

@@ -15,7 +15,7 @@ import numpy as np
 from hypervisor.mm import devalidate
 from hypervisor.mm.allocator import Allocator
 from hypervisor.mm.base_pointers import BasePointers
-from hypervisor.mm.budget import COST_OF_FRAME, Budget, Portion, Restart
+from hypervisor.mm.budget import COST_OF_EXTENT_SCAN, COST_OF_FRAME, Budget, Portion, Restart
 from hypervisor.mm.domain_memory import DomainMemory, VcpuMemory
 from hypervisor.mm.frame_table import ALLOCATED, L2, L3, L4, PARTIAL, PINNED, VALIDATED, XEN
 from hypervisor.mm.layout import EXTENT_FRAMES
@@ -63,30 +63,45 @@ class Relinquish:
             d.window = None
 
     def _memory(self, d: DomainMemory, level: int, budget: Budget) -> None:
+        """Extent by extent, and again until a whole round finds nothing: what one frame lets go of may park another."""
         portion = Portion(d.vcpus[0] if d.vcpus else VcpuMemory(0, d), budget)
-        for mfn in self._owned(d, level):
-            if self.frames.owner[mfn] == d.domid:
-                self.frames.get_page_light(mfn)
-                try:
-                    self._unpin(mfn, portion)
-                    self.allocator.put_page_alloc_ref(mfn)
-                    self._force(mfn, level, portion)
-                finally:
-                    self.frames.put_page(mfn)
-                budget.spend(COST_OF_FRAME)
+        bases, done = list(d.extents.bases), d.relinquished
+        while done.quiet_extents < len(bases):
+            base = bases[done.extent % len(bases)]
+            mfns = self._owned(d, base, level)
+            if mfns:
+                done.quiet_extents = 0
+            for mfn in mfns:
+                self._give_up(d, mfn, level, portion)
                 budget.check()
+            budget.spend(COST_OF_EXTENT_SCAN)
+            done.extent += 1
+            done.quiet_extents += 1
+            budget.check()
+        done.extent = done.quiet_extents = 0
 
-    def _owned(self, d: DomainMemory, level: int) -> list[int]:
-        """Frames of `d` for which the step of `level` has still something to do."""
-        found: list[int] = []
-        for base in d.extents.bases:
-            span = slice(base, base + EXTENT_FRAMES)
-            mine = self.frames.owner_np[span] == d.domid
-            flags = self.frames.flags_np[span]
-            table = (self.frames.type_np[span] == level) & ((flags & (VALIDATED | PARTIAL)) != 0)
-            mine &= (flags & XEN) == 0
-            mine &= ((flags & (ALLOCATED | PINNED)) != 0) | table
-            found += (np.flatnonzero(mine) + base).tolist()
+    def _give_up(self, d: DomainMemory, mfn: int, level: int, portion: Portion) -> None:
+        """One frame's pin, what ALLOCATED holds, and its table, if it is one of `level`. Restart: in part."""
+        if self.frames.owner[mfn] != d.domid:
+            return
+        self.frames.get_page_light(mfn)
+        try:
+            self._unpin(mfn, portion)
+            self.allocator.put_page_alloc_ref(mfn)
+            self._force(mfn, level, portion)
+        finally:
+            self.frames.put_page(mfn)
+        portion.budget.spend(COST_OF_FRAME)
+
+    def _owned(self, d: DomainMemory, base: int, level: int) -> list[int]:
+        """Frames of an extent of `d` for which the step of `level` has still something to do."""
+        span = slice(base, base + EXTENT_FRAMES)
+        mine = self.frames.owner_np[span] == d.domid
+        flags = self.frames.flags_np[span]
+        table = (self.frames.type_np[span] == level) & ((flags & (VALIDATED | PARTIAL)) != 0)
+        mine &= (flags & XEN) == 0
+        mine &= ((flags & (ALLOCATED | PINNED)) != 0) | table
+        found: list[int] = (np.flatnonzero(mine) + base).tolist()
         return found
 
     def _unpin(self, mfn: int, portion: Portion) -> None:

@@ -7,7 +7,14 @@ foreigndom:  bits 0-15 domain that owns the frames (DOMID_SELF for oneself)
 import numpy as np
 
 from hypervisor.mm import update_batch
-from hypervisor.mm.budget import COST_OF_BATCHED_UPDATE, COST_OF_UPDATE, Portion, Progress, Restart
+from hypervisor.mm.budget import (
+    COST_OF_BATCHED_UPDATE,
+    COST_OF_RUN,
+    COST_OF_UPDATE,
+    Portion,
+    Progress,
+    Restart,
+)
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.m2p import M2P
 from hypervisor.mm.update import Updates
@@ -77,7 +84,7 @@ class UpdateRequests:
             array = np.frombuffer(requests, np.uint64)
             if update_batch.try_updates(self.updates.types, d, array[0::2], array[1::2]):
                 progress.done += len(array) // 2
-                portion.budget.spend(COST_OF_BATCHED_UPDATE * len(array) // 2)
+                portion.budget.spend(COST_OF_RUN + COST_OF_BATCHED_UPDATE * (len(array) // 2))
                 return
         try:
             for i in range(0, len(words), 2):

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from scripts.benchmarks import between_domains, block, hypercalls, life, net, validation
+from scripts.benchmarks import between_domains, block, budgets, hypercalls, life, net, validation
 from scripts.benchmarks.figure import QUICK, Figure, Goal, Sizes, Unavailable, host
 from scripts.benchmarks.report import markdown, row
 from scripts.benchmarks.x86 import inside, linux
@@ -23,6 +23,7 @@ Family = Callable[[Sizes], Iterator[Figure]]
 FIGURES: Final[dict[str, Family]] = {
     "hypercall_rtt": hypercalls.hypercall_rtt,
     "hypercall_rtt_250": hypercalls.hypercall_rtt_250,
+    "budget_units": budgets.budget_units,
     "l1_validation": validation.l1_validation,
     "mmu_update_batch": hypercalls.mmu_update,
     "mmu_update_single": hypercalls.mmu_update,
