@@ -13,6 +13,7 @@ from typing import Any, Final
 from domains.cpu.event_words import EventWords
 from domains.cpu.gate import Gate
 from domains.cpu.traps import CodeAddresses, TrapTable
+from hypervisor.machine.trace import Trace
 from hypervisor.public.arch_x86.xen import trap_info, vcpu_guest_context
 from hypervisor.public.arch_x86.xen_x86_64 import cpu_user_regs
 from hypervisor.public.callback import CALLBACKTYPE_event, CALLBACKTYPE_failsafe, CALLBACKTYPE_syscall
@@ -41,6 +42,7 @@ class VcpuState:
         self.gate = gate
         self.memory = gate.memory
         self.vcpu = vcpu
+        self.trace = Trace()
         self.started = False
         self.cr3: int | None = None
         self.user_cr3: int | None = None

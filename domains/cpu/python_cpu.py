@@ -34,6 +34,7 @@ from hypervisor.machine.paging import PFEC_FETCH, PFEC_USER, is_canonical
 from hypervisor.public.arch_x86.xen import vcpu_guest_context
 from hypervisor.public.callback import CALLBACKTYPE_event, CALLBACKTYPE_syscall
 from hypervisor.public.sched import SCHEDOP_block
+from hypervisor.public.trace import TRC_PV_TRAP
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, VAddr
 from hypervisor.public.xen import Hypercall, start_info
 from hypervisor.wire.messages import EffectRecord
@@ -180,6 +181,8 @@ class PythonCpu(VcpuState):
 
         Ends the domain if there is no handler, or if handlers trap in each other's midst (a double fault).
         """
+        if self.trace.sink is not None:
+            self.trace.record(TRC_PV_TRAP, vector, error_code)
         gate = self.traps.gate(vector)
         if gate is None:
             self.crash(f"trap {vector} (error {error_code:#x}) and no handler: double fault")

@@ -20,11 +20,13 @@ from hypervisor.machine.busiest import Busiest
 from hypervisor.machine.clock import Clock, HostClock
 from hypervisor.machine.counters import Counters
 from hypervisor.machine.memory import MachineMemory
+from hypervisor.machine.trace import Trace
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.frame_table import FrameTable
 from hypervisor.mm.mmu import Mmu
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.sched import SHUTDOWN_crash
+from hypervisor.public.trace import XENOSCOPE_TRC_EVTCHN_RAISE
 from hypervisor.public.types import DomId, Mfn, Port
 from hypervisor.public.vcpu import RunState
 from hypervisor.public.xen import DOMID_FIRST_RESERVED, VIRQ_DOM_EXC
@@ -88,6 +90,7 @@ class Hypervisor:
         self.nr_cpus = nr_cpus
         self.counters = Counters()
         self.busiest = Busiest()
+        self.trace = Trace(self.now)
         self.log = Log(self.counters)
         self.domains: dict[DomId, Domain] = {}
         self.memories: dict[DomId, DomainMemory] = {}
@@ -99,12 +102,15 @@ class Hypervisor:
             quota_frames=memory_frames,
             flush=self._flush,
             on_extent=self._on_extent,
+            trace=self.trace,
         )
         self.atomics = find_atomics()
         self.virqs = GlobalVirqs()
         self.standstill = Standstill(self)
         self.timers = Timers()
-        self.slices = Slices(nr_cpus, Credit2(), self._resume, self._preempt, self._freeze, self._thaw)
+        self.slices = Slices(
+            nr_cpus, Credit2(), self._resume, self._preempt, self._freeze, self._thaw, self.trace
+        )
         self.units: dict[SchedUnit, Vcpu] = {}
         self._extents: dict[DomId, list[EffectRecord]] = {}
         self.work: deque[Work] = deque()
@@ -251,6 +257,8 @@ class Hypervisor:
             vcpu_id = 0
         vcpu = domain.vcpus[vcpu_id]
         domain.mailbox.raise_port(port, vcpu_id)
+        if self.trace.sink is not None:
+            self.trace.record(XENOSCOPE_TRC_EVTCHN_RAISE, domain.domid, port, vcpu_id)
         if vcpu.blocked is not None:
             self.wake(vcpu)
         elif vcpu.waiting_seq is None and vcpu.up:

@@ -17,6 +17,7 @@ from hypervisor.hypercalls.table import HYPERCALLS
 from hypervisor.machine.counters import NR_HYPERCALLS
 from hypervisor.mm.budget import Budget, Restart
 from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.trace import TRC_PV_HYPERCALL_V2
 from hypervisor.public.xen import Hypercall
 
 HYPERCALL_NUMBERS: Final = frozenset(int(nr) for nr in Hypercall)
@@ -33,6 +34,8 @@ class Dispatcher:
         """Perform one hypercall of `vcpu`, whose request is outstanding; its answer goes through `hv.answer`."""
         if nr < NR_HYPERCALLS:
             self.hv.counters.hypercalls[nr] += 1
+        if self.hv.trace.sink is not None:
+            self.hv.trace.record(TRC_PV_HYPERCALL_V2, nr, vcpu.domain.domid, vcpu.vcpu_id)
         self._perform(Call(self.hv, vcpu.domain, vcpu, nr, args, perform, events_seen))
 
     def pending(self) -> bool:

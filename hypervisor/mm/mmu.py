@@ -11,6 +11,7 @@ The methods here are what other rooms use; the hypercall decoders reach for the 
 import numpy as np
 
 from hypervisor.machine.memory import MachineMemory
+from hypervisor.machine.trace import Trace
 from hypervisor.mm import xen_slots
 from hypervisor.mm.allocator import Allocator
 from hypervisor.mm.base_pointers import BasePointers
@@ -49,6 +50,7 @@ class Mmu:
         quota_frames: int,
         flush: Flush,
         on_extent: OnExtent,
+        trace: Trace | None = None,
     ) -> None:
         """`memory` has the Xen memfd (layout.XEN_FRAMES frames) mapped writable at MFN 0, and only it.
 
@@ -64,7 +66,7 @@ class Mmu:
         self.allocator = Allocator(
             frames, self.contents, self.m2p, self.space, domains, quota_frames, on_extent
         )
-        self.types = PageTypes(frames, self.contents, self.tables, domains, flush)
+        self.types = PageTypes(frames, self.contents, self.tables, domains, flush, trace or Trace())
         self.walker = Walker(self.contents, self.tables)
         self.guest = GuestMemory(self.contents, self.walker)
         self.updates = Updates(self.types)

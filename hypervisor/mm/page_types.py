@@ -20,6 +20,7 @@ Source: Xen arch/x86/mm.c, _get_page_type and _put_page_type.
 import numpy as np
 import numpy.typing as npt
 
+from hypervisor.machine.trace import Trace
 from hypervisor.mm import devalidate, linear, validate
 from hypervisor.mm.budget import Portion, Restart
 from hypervisor.mm.contents import Contents
@@ -27,6 +28,7 @@ from hypervisor.mm.domain_memory import DomainMemory, Flush, VcpuMemory
 from hypervisor.mm.frame_table import L1, L4, PARTIAL, PGT, VALIDATED, WRITABLE, FrameTable
 from hypervisor.mm.tables import Tables
 from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.trace import XENOSCOPE_TRC_PAGE_TYPE
 from hypervisor.public.types import DomId, Mfn
 
 
@@ -40,12 +42,14 @@ class PageTypes:
         tables: Tables,
         domains: dict[DomId, DomainMemory],
         flush: Flush,
+        trace: Trace,
     ) -> None:
         self.frames = frames
         self.contents = contents
         self.tables = tables
         self.domains = domains
         self._flush = flush
+        self._trace = trace
 
     # --- taking -------------------------------------------------------------------------------------
 
@@ -108,6 +112,8 @@ class PageTypes:
         frames.type[mfn] = pgt
         frames.flags[mfn] = flags & ~VALIDATED
         if changed:
+            if self._trace.sink is not None:
+                self._trace.record(XENOSCOPE_TRC_PAGE_TYPE, mfn, pgt)
             owner = self.domains.get(DomId(frames.owner[mfn]))
             if owner is not None and frames.stamp[mfn] >= owner.flush_clock:
                 self.flush(owner)

@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from hypervisor.machine.trace import Trace
+from hypervisor.public.trace import TRC_SCHED_SWITCH_INFNEXT, TRC_SCHED_SWITCH_INFPREV
 from hypervisor.public.vcpu import RunState
 from hypervisor.sched.scheduler import Scheduler, SchedUnit
 
@@ -36,6 +38,7 @@ class Slices:
         preempt: Callable[[SchedUnit], None],
         freeze: Callable[[SchedUnit], None],
         thaw: Callable[[SchedUnit], None],
+        trace: Trace | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.cpus: list[SchedUnit | None] = [None] * nr_cpus
@@ -43,6 +46,7 @@ class Slices:
         self._preempt = preempt
         self._freeze = freeze
         self._thaw = thaw
+        self._trace = trace or Trace()
 
     def wake(self, unit: SchedUnit, now: int) -> None:
         """`unit` has something to do. No-op unless it sleeps."""
@@ -110,6 +114,8 @@ class Slices:
 
     def _release(self, unit: SchedUnit, now: int) -> None:
         if unit.cpu is not None:
+            if self._trace.sink is not None:
+                self._trace.record(TRC_SCHED_SWITCH_INFPREV, unit.domid, unit.vcpu_id)
             self.cpus[unit.cpu] = None
             unit.cpu = None
             self._fill(now)
@@ -125,6 +131,8 @@ class Slices:
             self.cpus[cpu] = unit
             unit.cpu, unit.deadline, unit.preempting = cpu, now + slice_ns, False
             unit.runstate.change(RunState.RUNSTATE_running, now)
+            if self._trace.sink is not None:
+                self._trace.record(TRC_SCHED_SWITCH_INFNEXT, unit.domid, unit.vcpu_id, cpu)
             if unit.frozen:
                 unit.frozen = False
                 self._thaw(unit)

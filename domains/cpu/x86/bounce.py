@@ -44,6 +44,7 @@ from domains.cpu.x86.state import RIP
 from domains.cpu.x86.vcpu import DR6_DEFAULT, X86Vcpu
 from hypervisor.machine.paging import PFEC_USER
 from hypervisor.public.arch_x86.xen_x86_64 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
+from hypervisor.public.trace import TRC_PV_TRAP
 from hypervisor.public.xen import VMASST_TYPE_architectural_iopl
 
 TI_GET_DPL: Final = 3  # mask of trap_info.flags: who may raise the vector by INT n
@@ -127,6 +128,8 @@ def inject_debug(v: X86Vcpu, pending: int) -> None:
 
 
 def _inject(v: X86Vcpu, vector: int, error_code: int | None, va: int | None = None) -> None:
+    if v.trace.sink is not None:
+        v.trace.record(TRC_PV_TRAP, vector, error_code or 0)
     gate = v.pv.traps[vector]
     if gate is None or not gate.address:
         name = EXC_NAMES.get(vector, "INT n")

@@ -18,6 +18,7 @@ from domains.cpu.x86.pit import Pit
 from domains.cpu.x86.registers import CR0_TS
 from domains.cpu.x86.segments import Segments
 from domains.cpu.x86.state import CR, HF_TS, CpuState
+from hypervisor.machine.trace import Trace
 
 CR0_OF_XEN = 0x80050033
 """PG, AM, WP, NE, ET, MP, PE: what a guest reads of CR0, TS apart."""
@@ -78,6 +79,7 @@ class X86Vcpu:
         """Of the shared page; there once the vCPU has its first registers."""
         self.breakpoints: Breakpoints
         self.exits: Counter[str] = Counter()
+        self.trace = Trace()
         self.events_seen = -1
         """The mailbox counter when raised ports were last collected."""
 
