@@ -15,6 +15,8 @@ import fcntl
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -47,13 +49,26 @@ def make_folder(folder: Path) -> None:
         raise ControlError(Exit.FAILURE, reason)
     for path in (folder.parent, folder):
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with private_files():
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = path.lstat()
         except OSError as error:
             raise ControlError(Exit.FAILURE, f"cannot make {path}: {error.strerror}") from None
-        private = stat.S_ISDIR(status.st_mode) and not stat.S_IMODE(status.st_mode) & 0o077
-        if not private or status.st_uid != os.getuid():
+        if status.st_uid != os.getuid():
+            what = "belongs to somebody else; set XDG_RUNTIME_DIR to a folder of yours"
+            raise ControlError(Exit.FAILURE, f"{path} {what}")
+        if not stat.S_ISDIR(status.st_mode) or stat.S_IMODE(status.st_mode) & 0o077:
             raise ControlError(Exit.FAILURE, f"{path} is not a private folder of yours; remove it")
+
+
+@contextmanager
+def private_files() -> Iterator[None]:
+    """What is made in this block is its owner's to use, and nobody else's, whatever the umask says."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def take_lock(folder: Path) -> int | None:
@@ -62,7 +77,8 @@ def take_lock(folder: Path) -> int | None:
     """
     while True:
         try:
-            fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with private_files():
+                fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:  # a machine that ended took the folder with it
             make_folder(folder)
             continue

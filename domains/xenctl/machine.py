@@ -24,6 +24,7 @@ from domains.xenctl.folder import (
     is_running,
     listens,
     make_folder,
+    private_files,
     supervisor_pid,
     take_lock,
 )
@@ -86,15 +87,24 @@ def launch(
     """
     folder = folder_of(name)
     make_folder(folder)
-    lock = take_lock(folder)
+    try:
+        lock = take_lock(folder)
+    except OSError:
+        with suppress(OSError):  # unless something is in it
+            folder.rmdir()
+        raise
     if lock is None:
         return None
     try:
         for entry in folder.iterdir():
             if entry.name != LOCK:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        log = os.open(folder / LOG, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with private_files():
+            log = os.open(folder / LOG, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         fork(lambda: supervise(name, folder, memory, cpus, uplinks, lock, log))
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     finally:
         os.close(lock)
     return log
@@ -121,14 +131,15 @@ def supervise(
     name: str, folder: Path, memory: int, cpus: int, uplinks: Sequence[str], lock: int, log: int
 ) -> None:
     """The supervisor's whole life. The lock stays held until it ends; if it cannot even begin, the folder goes."""
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode(), 0)
     null = os.open(os.devnull, os.O_RDONLY)
     for fd, source in ((0, null), (1, log), (2, log)):
         os.dup2(source, fd)
     os.chdir("/")
+    os.umask(0o077)
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     try:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
         from domains.xenctl.template import run_machine
 
         run_machine(name, folder, memory * PAGES_PER_MIB, cpus, uplinks, lock)

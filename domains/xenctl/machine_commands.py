@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -14,7 +13,7 @@ from domains.control.records import encode
 from domains.xenctl import machine
 from domains.xenctl.folder import folder_of, supervisor_pid
 from domains.xenctl.options import DEFAULT, Json, Machine
-from domains.xenctl.output import print_json
+from domains.xenctl.output import print_json, print_lines
 
 
 def start(
@@ -102,7 +101,7 @@ def dmesg(
     if json:
         print_json(text.decode("utf-8", "replace").splitlines())
     else:
-        sys.stdout.write(text.decode("utf-8", "replace"))
+        print_lines(text.decode("utf-8", "replace"))
 
 
 def debug_keys(

@@ -7,18 +7,27 @@ import os
 import select
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
+
+from domains.control.protocol import ControlError, Exit
 
 
 def print_json(value: Any) -> None:
     """One JSON document, indented; bytes as text."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=as_text)
-    print()
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=as_text)
+    print("".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in text))
 
 
 def printable(text: str) -> str:
     """A text from elsewhere, safe to print: what a terminal would act upon is written as \\xNN or \\uNNNN."""
     return "".join(letter if letter.isprintable() else escaped(letter) for letter in text)
+
+
+def print_lines(text: str) -> None:
+    """Lines from elsewhere on standard output, each safe to print."""
+    for line in text.split("\n")[: -1 if text.endswith("\n") else None] if text else ():
+        print(printable(line.rstrip("\r")))
 
 
 def escaped(letter: str) -> str:
@@ -27,6 +36,7 @@ def escaped(letter: str) -> str:
 
 
 def as_text(value: Any) -> str:
+    """What JSON has no form for."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
@@ -38,15 +48,22 @@ def write_bytes(data: bytes) -> None:
             rest = rest[os.write(fd, rest) :]
         except BlockingIOError:
             select.select([], [fd], [])
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise ControlError(Exit.FAILURE, f"cannot write standard output: {error.strerror}") from None
 
 
 def print_error(message: str) -> None:
-    print("xenctl: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    """One line on standard error; what a terminal would act upon is shown by its number."""
+    line = printable(" ".join(message.split()))
+    with suppress(OSError):  # there is nobody left to tell
+        print(f"xenctl: {line}", file=sys.stderr, flush=True)
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]], right: frozenset[str]) -> None:
     """Columns as wide as their widest cell; those named in `right` flush right."""
-    cells = [list(header), *([str(cell) for cell in row] for row in rows)]
+    cells = [list(header), *([printable(str(cell)) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     for row in cells:
         columns = zip(row, widths, header, strict=True)

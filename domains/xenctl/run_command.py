@@ -23,7 +23,7 @@ import typer
 from domains.control.description import DomainConfig
 from domains.control.protocol import ControlError, Exit
 from domains.xenctl.options import Json
-from domains.xenctl.output import print_json
+from domains.xenctl.output import print_json, printable
 from hypervisor.machine.config import MACHINE_OVERHEAD
 
 NAME: Final = "guest"
@@ -82,14 +82,14 @@ def checked(settings: dict[str, Any]) -> DomainConfig:
     except UnicodeEncodeError:
         raise ControlError(Exit.USAGE, "arguments must be UTF-8") from None
     except ConfigError as error:
-        raise ControlError(Exit.USAGE, error.message) from None
+        raise ControlError(Exit.USAGE, "\n".join(one.message for one in error.each)) from None
 
 
 def report(log: list[str], json: bool) -> None:
     """What the hypervisor says of a crash."""
     if not json:
         for line in log:
-            print(line, file=sys.stderr)
+            print(printable(line), file=sys.stderr)
 
 
 def leave(number: int, _frame: object) -> NoReturn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 
 from domains.control.protocol import Exit
 from domains.xenctl.options import DEFAULT, Json, Machine
-from domains.xenctl.output import print_error, print_json, print_table
+from domains.xenctl.output import print_error, print_json, print_lines, print_table, printable
 
 File = Annotated[Path, typer.Argument(help="The topology, as YAML.", metavar="FILE")]
 
@@ -73,7 +72,11 @@ def validate(file: File, json: Json = False) -> None:
             print_error(line)
         raise typer.Exit(Exit.FAILURE)
     if not json:
-        print(f"{file}: topology {project.name} of {len(project.plan().domains)} domains has no mistakes")
+        print(
+            printable(
+                f"{file}: topology {project.name} of {len(project.plan().domains)} domains has no mistakes"
+            )
+        )
 
 
 def graph(
@@ -87,7 +90,7 @@ def graph(
     from domains.xenctl.topology.check import load
 
     draw = {GraphFormat.mermaid: pictures.mermaid, GraphFormat.graphviz: pictures.graphviz}[format]
-    sys.stdout.write(draw(pictures.picture_of(load(file).topology)))
+    print_lines(draw(pictures.picture_of(load(file).topology)))
 
 
 def ps(file: File, name: Machine = DEFAULT, json: Json = False) -> None:

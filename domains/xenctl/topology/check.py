@@ -170,7 +170,7 @@ def check_domain(project: Project, planned: Planned) -> list[Problem]:
     try:
         config = config_of(planned.settings, planned.name, project.folder)
     except ConfigError as error:
-        return [Problem(planned.origins[error.position.line - 1], error.message)]
+        return [Problem(planned.origins[one.position.line - 1], one.message) for one in error.each]
     problems = []
     for key, file in files_of(config):
         if not FilePath(file).exists():

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from domains.xenctl.output import printable
+
 FINAL: Final = ("ready", "unchanged", "has done", "failed", "left out", "is gone")
 
 
@@ -14,7 +16,7 @@ FINAL: Final = ("ready", "unchanged", "has done", "failed", "left out", "is gone
 def shown(total: int, what: str) -> Iterator[Callable[[str, str], None]]:
     """A function to be told of `total` domains while `what` is being done."""
     if not sys.stderr.isatty():
-        yield lambda name, became: print(f"{name}: {became}", file=sys.stderr, flush=True)
+        yield lambda name, became: print(printable(f"{name}: {became}"), file=sys.stderr, flush=True)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -24,7 +26,7 @@ def shown(total: int, what: str) -> Iterator[Callable[[str, str], None]]:
         bar = progress.add_task(what, total=total)
 
         def tell(name: str, became: str) -> None:
-            progress.console.print(f"{name}: {became}", highlight=False, markup=False)
+            progress.console.print(printable(f"{name}: {became}"), highlight=False, markup=False)
             if became.startswith(FINAL):
                 progress.advance(bar)
 

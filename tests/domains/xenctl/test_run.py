@@ -286,13 +286,13 @@ def test_a_relative_kernel_is_found_from_where_the_command_runs(guests: Path) ->
     assert done.end() == 0, done.stderr
 
 
-def test_a_reader_that_goes_away_ends_the_run_without_success(guests: Path) -> None:
+def test_a_reader_that_goes_away_ends_the_run_as_sigpipe_ends_other_commands(guests: Path) -> None:
     running = run(guests, "TalkingOn")
     running.says("on and on")
     assert running.process.stdout is not None
     assert running.process.stderr is not None
     running.process.stdout.close()
-    assert running.process.wait(30) == 1
+    assert running.process.wait(30) == -signal.SIGPIPE
     assert running.process.stderr.read() == ""
     running.process.stderr.close()
     assert not running.folders

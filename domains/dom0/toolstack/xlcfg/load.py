@@ -21,6 +21,7 @@ from domains.dom0.toolstack.xlcfg.syntax import (
     Position,
     Setting,
     Value,
+    all_of,
     parse,
     parse_override,
 )
@@ -72,6 +73,9 @@ PLAIN: Final = (
 """Keys that are fields of DomainConfig as they are."""
 
 
+Warn = Callable[[str], None]
+"""Told of what is read over, in one line with its place."""
+
 Plain = str | int
 """What a setting that was never text, or an entry of its list, may be."""
 
@@ -84,20 +88,29 @@ class Given:
     position: Position
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> DomainConfig:
+def load(path: Path, overrides: Sequence[str] = (), warn: Warn = lambda _line: None) -> DomainConfig:
     """Read a file. Raises ConfigError, OSError."""
-    return read_config(path.read_text(encoding="utf-8", errors="replace"), str(path), path.parent, overrides)
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return read_config(text, str(path), path.absolute().parent, overrides, warn)
 
 
-def read_config(text: str, file: str, folder: Path, overrides: Sequence[str] = ()) -> DomainConfig:
+def read_config(
+    text: str,
+    file: str,
+    folder: Path,
+    overrides: Sequence[str] = (),
+    warn: Warn = lambda _line: None,
+) -> DomainConfig:
     """The domain that `text` describes. `file` is its name for messages; relative paths start at `folder`.
 
-    Overrides are `KEY=VALUE`, as on xl's command line: they take the place of what the file says.
+    Overrides are `KEY=VALUE`, as on xl's command line: they take the place of what the file says. `warn` is told of
+    each setting that is read over. Raises ConfigError with everything that is wrong.
     """
     start = Position(file, 1, 1)
     if len(text) > MAX_TEXT:
         raise ConfigError(start, f"longer than {MAX_TEXT} characters; this is no domain description")
-    return described([*parse(text, file), *map(parse_override, overrides)], start, folder)
+    given = [setting for override in overrides for setting in parse_override(override)]
+    return described([*parse(text, file), *given], start, folder, warn)
 
 
 def config_of(settings: Mapping[str, Plain | Sequence[Plain]], source: str, folder: Path) -> DomainConfig:
@@ -115,30 +128,48 @@ def config_of(settings: Mapping[str, Plain | Sequence[Plain]], source: str, fold
     return described(typed, Position(source, 1, 1), folder)
 
 
-def described(settings: Iterable[Setting], start: Position, folder: Path) -> DomainConfig:
-    """The domain that settings describe; `start` is where a missing one is told. Raises ConfigError."""
-    given = {
-        setting.key: Given(KEYS[setting.key](Reader(setting.key, setting.value, folder)), setting.position)
-        for setting in merged(settings)
-        if setting.key not in IGNORED
-    }
+def described(
+    settings: Iterable[Setting], start: Position, folder: Path, warn: Warn = lambda _line: None
+) -> DomainConfig:
+    """The domain that settings describe; `start` is where a missing one is told. Raises ConfigError with everything
+    that is wrong.
+    """
+    mistakes: list[ConfigError] = []
+    given: dict[str, Given] = {}
+    last = merged(settings, mistakes)
+    for setting in last:
+        if setting.key in IGNORED:
+            warn(f"{setting.position}: {setting.key} is read over: {IGNORED[setting.key]}")
+            continue
+        try:
+            value = KEYS[setting.key](Reader(setting.key, setting.value, folder))
+        except ConfigError as error:
+            mistakes += error.each
+        else:
+            given[setting.key] = Given(value, setting.position)
     for key, example in (("name", 'name = "web"'), ("kernel", 'kernel = "vmlinuz" or "python:module:Class"')):
-        if key not in given:
-            raise ConfigError(start, f"'{key}' is missing; add {example}")
+        if all(setting.key != key for setting in last):
+            mistakes.append(ConfigError(start, f"'{key}' is missing; add {example}"))
+    if mistakes:
+        raise all_of(mistakes)
     return assembled(given)
 
 
-def merged(settings: Iterable[Setting]) -> list[Setting]:
-    """One setting a key: the last one, with `+=` put after what was there. Refuses keys that are not
-    served.
+def merged(settings: Iterable[Setting], mistakes: list[ConfigError]) -> list[Setting]:
+    """One setting a key: the last one, with `+=` put after what was there. Keys that are not served are put among the
+    mistakes.
     """
     last: dict[str, Setting] = {}
     for setting in settings:
         if setting.key not in KEYS and setting.key not in IGNORED:
-            raise ConfigError(setting.position, unknown_key(setting.key, frozenset(KEYS)))
+            mistakes.append(ConfigError(setting.position, unknown_key(setting.key, frozenset(KEYS))))
+            continue
         before = last.get(setting.key)
-        if setting.adds and before is not None:
-            setting = replace(setting, value=joined(before.value, setting))
+        try:
+            if setting.adds and before is not None:
+                setting = replace(setting, value=joined(before.value, setting))
+        except ConfigError as error:
+            mistakes.append(error)
         last[setting.key] = setting
     return list(last.values())
 

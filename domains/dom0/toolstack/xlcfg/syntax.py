@@ -13,7 +13,7 @@ Xen: an error ends the parsing at once, `\\NNN` is octal, and lists nest at most
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
@@ -37,15 +37,24 @@ class Position:
 
 
 class ConfigError(Exception):
-    """A domain description that cannot be used; `str()` is one line that says where and why."""
+    """A domain description that cannot be used. `str()` says where and why, in one line for each mistake; `position`
+    and `message` are those of the first one, `each` has all of them.
+    """
 
-    def __init__(self, position: Position, message: str) -> None:
+    def __init__(self, position: Position, message: str, others: Sequence["ConfigError"] = ()) -> None:
         super().__init__(position, message)
         self.position = position
         self.message = " ".join(message.split())
+        self.each: list[ConfigError] = [self, *others]
 
     def __str__(self) -> str:
-        return f"{self.position}: {self.message}"
+        return "\n".join(f"{error.position}: {error.message}" for error in self.each)
+
+
+def all_of(mistakes: Sequence[ConfigError]) -> ConfigError:
+    """One error with these mistakes, of which there is at least one, in the order of their places."""
+    first, *others = sorted(mistakes, key=lambda error: (error.position.file, error.position.line))
+    return ConfigError(first.position, first.message, others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +106,10 @@ def parse(text: str, file: str) -> list[Setting]:
     return list(Parser(text, file).settings())
 
 
-def parse_override(argument: str) -> Setting:
-    """One `KEY=VALUE` of a command line. What is neither number, quoted string nor list is taken as text."""
+def parse_override(argument: str) -> list[Setting]:
+    """`KEY=VALUE` of a command line. What is neither number, quoted string nor list is taken as text; behind a string
+    or list more settings may follow, separated by `;`.
+    """
     source = COMMAND_LINE
     key, equals, text = argument.partition("=")
     adds = key.endswith("+")
@@ -107,9 +118,8 @@ def parse_override(argument: str) -> Setting:
     if not equals or not re.fullmatch(r"[a-z][._0-9a-z]*", key):
         raise ConfigError(position, f"'{argument}' is not KEY=VALUE")
     if text.lstrip()[:1] in ("'", '"', "[") or re.fullmatch(r"0x[0-9a-f]+|[0-9]+", text):
-        (setting,) = parse(argument, source)
-        return setting
-    return Setting(key, Atom(text, Position(source, 1, len(argument) - len(text) + 1)), position, adds)
+        return parse(argument, source)
+    return [Setting(key, Atom(text, Position(source, 1, len(argument) - len(text) + 1)), position, adds)]
 
 
 class Parser:
