@@ -53,6 +53,8 @@ class Entries:
 
 
 class Supervisor:
+    """Forks the core, Dom0 and the domains of one machine, reaps them, and ends the machine when the core ends."""
+
     def __init__(self, config: MachineConfig, entries: Entries) -> None:
         self.config = config
         self.entries = entries

@@ -78,6 +78,7 @@ logged, once. The numbers, structures and names are those of Xen's public header
 
 
 def function_of(handler: Handler) -> Callable[..., Any]:
+    """The function behind an entry of a dispatch table."""
     return handler.perform if isinstance(handler, Batched) else handler
 
 
@@ -114,6 +115,7 @@ def refusal(handler: Handler) -> str | None:
 
 
 def row(name: str, number: int, handler: Handler) -> str:
+    """A line of the table."""
     error = refusal(handler)
     status = f"refused, `-{error}`" if error else "performed"
     return f"| {number} | `{name}` | {status} | {link(handler)} | {meaning(handler)} |"
@@ -123,10 +125,12 @@ TABLE_HEAD: Final = "| no. | name | | where | |\n| ---: | --- | --- | --- | --- 
 
 
 def table(rows: list[str]) -> str:
+    """A table of these rows."""
     return TABLE_HEAD + "\n".join(rows) + "\n"
 
 
 def missing(names: list[str]) -> str:
+    """A sentence that names what is not implemented."""
     return f"\n`-ENOSYS`: {', '.join(f'`{name}`' for name in names)}.\n" if names else ""
 
 

@@ -35,6 +35,7 @@ def device_number(vdev: str) -> int | None:
 
 
 def xvd_number(disk: int, partition: int) -> int | None:
+    """The number of a partition (0: the whole) of the disk that is counted from 0; None: there is no such number."""
     if disk >= 1 << 20 or partition > 255:
         return None
     if disk <= 15 and partition <= 15:

@@ -16,7 +16,10 @@ CHUNK: Final = 64
 
 
 class BlockCheck(Guest):
+    """The guest. `keep` on its command line leaves the disk as it is."""
+
     def main(self) -> None:
+        """Reads, writes and reads back; prints each result."""
         device = self.kernel.xenbus.directory("device/vbd")[0]
         self.disk = BlockFront(self.kernel, f"device/vbd/{device}")
         self.disk.connect()
@@ -34,6 +37,7 @@ class BlockCheck(Guest):
         return [(first, min(CHUNK, sectors - first)) for first in range(0, sectors, CHUNK)]
 
     def checksum(self) -> int:
+        """CRC-32 of the whole disk."""
         crc = 0
         for first, count in self.chunks():
             crc = zlib.crc32(self.disk.read(first, count), crc)
@@ -46,11 +50,13 @@ class BlockCheck(Guest):
         )
 
     def write_pattern(self) -> None:
+        """Writes every sector, and flushes."""
         for first, count in self.chunks():
             self.disk.write(first, self.pattern(first, count))
         self.disk.flush()
 
     def check_pattern(self) -> None:
+        """Reads every sector; SystemError if one does not hold what was written."""
         for first, count in self.chunks():
             if self.disk.read(first, count) != self.pattern(first, count):
                 raise SystemError(f"sectors {first} to {first + count - 1} do not hold what was written")

@@ -21,7 +21,10 @@ STEP: Final = 7
 
 
 class DemandPaging(Guest):
+    """The guest: it reserves PAGES pages and touches some of them."""
+
     def main(self) -> None:
+        """Touches, reads back, and at last faults where nothing is reserved."""
         kernel = self.kernel
         self.start = kernel.memory.area.alloc(PAGES)
         self.present: dict[int, Page] = {}

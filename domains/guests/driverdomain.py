@@ -21,6 +21,7 @@ class DriverDomain(Guest):
         raise NotImplementedError
 
     def main(self) -> None:
+        """Serves until the domain is told to shut down."""
         stop = self.serve()
         await_shutdown(self.kernel)
         stop()
@@ -30,6 +31,7 @@ class NetworkBackend(DriverDomain):
     """Interfaces, and the bridges between them."""
 
     def serve(self) -> Callable[[], None]:
+        """Starts the back end of network interfaces; what is returned stops it."""
         back = NetBack(self.kernel)
         back.start()
         print("serving network interfaces")
@@ -40,6 +42,7 @@ class BlockBackend(DriverDomain):
     """Disks: files and block devices of the host, which stand for the hardware that a driver domain is given."""
 
     def serve(self) -> Callable[[], None]:
+        """Starts the back end of disks; what is returned stops it."""
         back = BlockBack(self.kernel)
         back.start()
         print("serving disks")

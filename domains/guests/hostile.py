@@ -26,7 +26,10 @@ XEN_SLOT: Final = 256
 
 
 class Hostile(Guest):
+    """The guest: one method an attempt."""
+
     def main(self) -> None:
+        """Tries everything; the domain crashes if anything was allowed."""
         attempts: list[tuple[str, Callable[[], object]]] = [
             ("map my L4 writable", self.map_page_table_writable),
             ("map a frame of Dom0", self.map_foreign_frame),

@@ -8,7 +8,10 @@ from domains.kernel.shutdown import await_shutdown
 
 
 class Idle(Guest):
+    """The guest."""
+
     def main(self) -> None:
+        """Waits for `xenctl shutdown` or `reboot`."""
         print("idle")
         await_shutdown(self.kernel)
         print("told to shut down")

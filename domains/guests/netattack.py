@@ -117,11 +117,14 @@ VOLLEYS: Final[dict[str, Callable[[HostileFront], list[netif_tx_request]]]] = {
 
 
 class NetAttack(Guest):
+    """The guest; its command line names the attack."""
+
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel)
         self.front = HostileFront(kernel, "device/vif/0", lambda _: None)
 
     def main(self) -> None:
+        """Attacks until it is destroyed."""
         attack = self.kernel.cmdline
         self.front.connect()
         for number in range(BATCH):

@@ -14,7 +14,10 @@ INTERVAL: Final = 0.2
 
 
 class Ping(Guest):
+    """The guest; its command line names the hosts and how often each is asked."""
+
     def main(self) -> None:
+        """Pings one host after the other."""
         words = self.kernel.cmdline.split()
         hosts = [word for word in words if "." in word]
         count = next((int(word) for word in words if word.isdecimal()), COUNT)
@@ -24,6 +27,7 @@ class Ping(Guest):
             self.ping(host, count)
 
     def ping(self, host: str, count: int) -> None:
+        """Asks one host `count` times, and prints each time in ms and their median."""
         times = []
         for number in range(count):
             if number:

@@ -14,12 +14,16 @@ from drivers.net.ip.interface import Interface, Stream
 
 
 class WebClient(Guest):
+    """The guest; its command line has the URLs."""
+
     def main(self) -> None:
+        """Fetches one page after the other."""
         self.net = Interface(self.kernel)
         for url in self.kernel.cmdline.split():
             self.fetch(url)
 
     def fetch(self, url: str) -> None:
+        """Fetches one page and prints its text, or how fast it came."""
         where = urlsplit(url)
         start = self.kernel.now()
         connection = OverStack(self.net, where.hostname or "", where.port or 80)
@@ -43,6 +47,7 @@ class OverStack(http.client.HTTPConnection):
         self.net = net
 
     def connect(self) -> None:
+        """Connects over the guest's own stack instead of the host's sockets."""
         self.sock = cast(socket.socket, Wire(self.net.connect(self.host, self.port)))
 
 
@@ -54,6 +59,7 @@ class Wire:
         self.stream = stream
 
     def makefile(self, _mode: str) -> io.BufferedReader:
+        """What http.client reads the answer from."""
         return io.BufferedReader(self.stream)
 
     def close(self) -> None:

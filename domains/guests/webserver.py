@@ -26,7 +26,10 @@ PAGE: Final = """<!doctype html>
 
 
 class WebServer(Guest):
+    """The guest: one page, on port PORT."""
+
     def main(self) -> None:
+        """Serves until it is told to shut down."""
         self.count = 0
         self.net = Interface(self.kernel)
         self.start = self.kernel.now()
@@ -36,6 +39,7 @@ class WebServer(Guest):
         print(f"{self.count} requests answered")
 
     def page(self) -> bytes:
+        """The page as it is now: who serves it, how many requests came, since when."""
         seconds = (self.kernel.now() - self.start) / 1e9
         return PAGE.format(
             domid=self.kernel.domid, address=self.net.address, count=self.count, seconds=seconds
@@ -79,6 +83,7 @@ class Answer(BaseHTTPRequestHandler):
         self.handle_one_request()
 
     def whole(self) -> bytes:
+        """The whole answer, headers and body."""
         return self.written.getvalue()
 
     def do_GET(self) -> None:
@@ -93,6 +98,7 @@ class Answer(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.NOT_FOUND)
 
     def reply(self, kind: str, body: bytes) -> None:
+        """Writes an answer of status 200 with this content type."""
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))

@@ -23,6 +23,7 @@ class Segment:
 
     @property
     def end(self) -> int:
+        """The virtual address behind its last byte."""
         return self.vaddr + self.size
 
 

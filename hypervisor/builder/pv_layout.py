@@ -45,6 +45,7 @@ class Area:
 
     @property
     def end(self) -> Pfn:
+        """The page behind its last one."""
         return Pfn(self.pfn + self.pages)
 
 
@@ -88,6 +89,7 @@ class Plan:
 
     @property
     def l4(self) -> Pfn:
+        """The page that holds the first L4 table: the first of the page tables."""
         return self.page_tables.pfn
 
     def vaddr(self, pfn: Pfn) -> VAddr:
@@ -142,6 +144,7 @@ class Room:
         self._nr_pages = nr_pages
 
     def take(self, pages: int) -> Area:
+        """The next `pages` pages. LayoutError when the domain has not so many."""
         area = Area(Pfn(self.next), pages)
         self.next += pages
         if self.next > self._nr_pages:
@@ -198,4 +201,5 @@ def pages_for(size: int) -> int:
 
 
 def pages_in(mapping: Mapping) -> int:
+    """How many pages the range covers; its ends are page-aligned."""
     return (mapping.end - mapping.start) >> PAGE_SHIFT

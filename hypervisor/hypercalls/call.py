@@ -127,6 +127,7 @@ class Call:
             raise XenError(Errno.EPERM, f"U2: d{self.domain.domid} has no privilege over another domain")
 
     def require_alive(self, target: Domain) -> None:
+        """XenError(EINVAL) once the target has begun to die."""
         if target.life is not Life.ALIVE:
             raise XenError(Errno.EINVAL, f"K1: d{target.domid} is dying")
 

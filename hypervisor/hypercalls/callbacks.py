@@ -129,6 +129,7 @@ CALLBACK_OPS: Final[dict[int, SubOp]] = {
 
 
 def do_callback_op(call: Call) -> Result:
+    """Registering an entry point, or taking it back. ENOSYS: no such operation."""
     op = CALLBACK_OPS.get(call.args[0])
     if op is None:
         raise XenError(Errno.ENOSYS, f"callback_op {call.args[0]}")
@@ -150,6 +151,7 @@ VM_ASSISTS: Final = frozenset(
 
 
 def do_vm_assist(call: Call) -> Result:
+    """Switches an assist on or off for the whole domain. EINVAL: no such assist; ENOSYS: no such command."""
     command, kind = call.args[:2]
     if kind not in VM_ASSISTS:
         raise XenError(Errno.EINVAL, f"there is no vm_assist {kind}")

@@ -36,6 +36,7 @@ CONSOLE_OPS: Final = {int(CONSOLEIO_write): _write, int(CONSOLEIO_read): _read}
 
 
 def do_console_io(call: Call) -> Result:
+    """Writing to the hypervisor's console. ENOSYS: no such operation."""
     op = CONSOLE_OPS.get(call.args[0])
     if op is None:
         raise XenError(Errno.ENOSYS, f"console_io {call.args[0]}")

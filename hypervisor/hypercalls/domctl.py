@@ -98,6 +98,7 @@ def do_destroydomain(call: Call, _op: xen_domctl, target: Domain) -> Result:
 
 
 def do_pausedomain(call: Call, _op: xen_domctl, target: Domain) -> Result:
+    """Stops the domain's vCPUs until as many unpauses as pauses. EINVAL for the caller itself."""
     if target is call.domain:
         raise XenError(Errno.EINVAL, "V3: a domain cannot pause itself")
     call.hv.pause(target)
@@ -106,6 +107,7 @@ def do_pausedomain(call: Call, _op: xen_domctl, target: Domain) -> Result:
 
 
 def do_unpausedomain(call: Call, _op: xen_domctl, target: Domain) -> Result:
+    """Undoes one pause of the toolstack; the last one lets the vCPUs run. EINVAL without a pause."""
     if target.tool_pauses == 0:
         raise XenError(Errno.EINVAL, f"V3: d{target.domid} is not paused")
     target.tool_pauses -= 1
@@ -125,6 +127,7 @@ def do_resumedomain(call: Call, _op: xen_domctl, target: Domain) -> Result:
 
 
 def do_getdomaininfo(call: Call, op: xen_domctl, target: Domain) -> Result:
+    """Flags, pages, vCPUs and CPU time of one domain."""
     op.u.getdomaininfo = domain_info(call.hv, target)
     op.domain = target.domid
     call.write(call.args[0], op)
@@ -165,6 +168,7 @@ def do_getvcpucontext(call: Call, op: xen_domctl, target: Domain) -> Result:
 
 
 def do_getvcpuinfo(call: Call, op: xen_domctl, target: Domain) -> Result:
+    """Whether a vCPU is online, blocked or running, its CPU time in ns and its CPU. ESRCH: no such vCPU."""
     vcpu = _vcpu(target, op.u.getvcpuinfo.vcpu)
     info, state = op.u.getvcpuinfo, vcpu.unit.runstate
     info.online = int(vcpu.up)
@@ -178,6 +182,7 @@ def do_getvcpuinfo(call: Call, op: xen_domctl, target: Domain) -> Result:
 
 
 def do_setdomainhandle(_call: Call, op: xen_domctl, target: Domain) -> Result:
+    """Gives the domain its 16-byte handle, the toolstack's UUID."""
     target.handle = bytes(op.u.setdomainhandle.handle)
     return 0
 
@@ -223,6 +228,7 @@ def hypercall_page() -> bytes:
 
 
 def do_set_virq_handler(call: Call, op: xen_domctl, target: Domain) -> Result:
+    """Lets the domain bind this global VIRQ in Dom0's place."""
     call.hv.virqs.set_handler(op.u.set_virq_handler.virq, target.events)
     return 0
 
@@ -238,6 +244,7 @@ def _permission(kind: str, first: int, count: int, allow: int, target: Domain) -
 
 
 def do_irq_permission(_call: Call, op: xen_domctl, target: Domain) -> Result:
+    """Allows or forbids the domain to bind this physical interrupt."""
     irq = op.u.irq_permission
     _permission("irq", irq.pirq, 1, irq.allow_access, target)
     permitted = target.events.permitted_pirqs
@@ -252,6 +259,7 @@ def do_iomem_permission(_call: Call, op: xen_domctl, target: Domain) -> Result:
 
 
 def do_ioport_permission(_call: Call, op: xen_domctl, target: Domain) -> Result:
+    """Allows or forbids I/O ports; there are none to give. EINVAL above port 65535."""
     ports = op.u.ioport_permission
     if ports.first_port + ports.nr_ports > 65536:
         raise XenError(Errno.EINVAL, "an I/O port above 65535")
@@ -291,6 +299,9 @@ _FOR_THE_LIVING: Final = frozenset(
 
 
 def do_domctl(call: Call) -> Result:
+    """Checks privilege and interface version, finds the domain, and performs the operation. EPERM, EACCES,
+    ESRCH, ENOSYS; EINVAL for a dying domain where the operation is for living ones.
+    """
     call.require_control()
     op = call.read(call.args[0], xen_domctl)
     if op.interface_version != XEN_DOMCTL_INTERFACE_VERSION:

@@ -70,6 +70,7 @@ def do_alloc_unbound(call: Call, arg: int) -> int:
 
 
 def do_bind_interdomain(call: Call, arg: int) -> int:
+    """Connects to a port that a remote domain left unbound for the caller; answers the caller's port."""
     op = call.read(arg, evtchn_bind_interdomain)
     remote = call.domain.domid if op.remote_dom == DOMID_SELF else op.remote_dom
     op.local_port = call.domain.events.bind_interdomain(remote, op.remote_port)
@@ -78,6 +79,7 @@ def do_bind_interdomain(call: Call, arg: int) -> int:
 
 
 def do_bind_virq(call: Call, arg: int) -> int:
+    """Binds a virtual interrupt to a vCPU; answers the port."""
     op = call.read(arg, evtchn_bind_virq)
     op.port = call.domain.events.bind_virq(op.virq, op.vcpu)
     deliver_to(call, op.port, op.vcpu)
@@ -86,6 +88,7 @@ def do_bind_virq(call: Call, arg: int) -> int:
 
 
 def do_bind_ipi(call: Call, arg: int) -> int:
+    """A port by which the domain's vCPUs interrupt this vCPU; answers the port."""
     op = call.read(arg, evtchn_bind_ipi)
     op.port = call.domain.events.bind_ipi(op.vcpu)
     deliver_to(call, op.port, op.vcpu)
@@ -94,6 +97,7 @@ def do_bind_ipi(call: Call, arg: int) -> int:
 
 
 def do_bind_pirq(call: Call, arg: int) -> int:
+    """Binds a physical interrupt that the domain was permitted; answers the port."""
     op = call.read(arg, evtchn_bind_pirq)
     op.port = call.domain.events.bind_pirq(op.pirq)
     write_outputs(call, arg, op, "port")
@@ -107,6 +111,7 @@ def deliver_to(call: Call, port: Port, vcpu_id: int) -> None:
 
 
 def do_close(call: Call, arg: int) -> int:
+    """Closes a port; its peer becomes unbound, and the pending bit goes with the answer."""
     port = call.read(arg, evtchn_close).port
     call.domain.events.close(port)
     call.effects.append([Effect.EVTCHN_CLEAR, port])
@@ -114,6 +119,7 @@ def do_close(call: Call, arg: int) -> int:
 
 
 def do_send(call: Call, arg: int) -> int:
+    """Sends an event to the other end of a port."""
     call.domain.events.send(call.read(arg, evtchn_send).port)
     return 0
 
@@ -152,6 +158,7 @@ def status_detail(channel: Channel) -> evtchn_status_u:
 
 
 def do_bind_vcpu(call: Call, arg: int) -> int:
+    """Has the port's events delivered to another vCPU."""
     op = call.read(arg, evtchn_bind_vcpu)
     call.domain.events.bind_vcpu(op.port, op.vcpu)
     call.effects.append([Effect.EVTCHN_VCPU, op.port, op.vcpu])
@@ -203,6 +210,7 @@ def do_init_control(call: Call, arg: int) -> int:
 
 
 def do_fifo(call: Call, arg: int) -> int:
+    """ENOSYS: there is no FIFO layout."""
     raise XenError(Errno.ENOSYS, "event_channel_op: there is only the 2-level layout")
 
 

@@ -111,6 +111,9 @@ def perform_batch(call: Call, op: Batched, uop: int, count: int) -> int | Contin
 
 
 def perform_one(call: Call, op: Batched, va: int) -> None:
+    """Reads one structure of a batch, performs it, and writes its status and outputs back. A refusal is
+    logged once a kind.
+    """
     record: Any = call.read(va, op.struct)
     try:
         op.perform(call, record)
@@ -131,27 +134,33 @@ def require_range(va: int, size: int) -> None:
 
 
 def do_map_grant_ref(call: Call, op: gnttab_map_grant_ref) -> None:
+    """Maps a frame that another domain grants; answers a handle."""
     map_grant_ref(call.domain.grants, call.vcpu.mem, op)
 
 
 def do_unmap_grant_ref(call: Call, op: gnttab_unmap_grant_ref) -> None:
+    """Ends a mapping, or one part of it, by its handle."""
     grants = call.domain.grants
     unmap(grants, call.vcpu.mem, op.handle, host_addr=op.host_addr, dev_bus_addr=op.dev_bus_addr)
 
 
 def do_unmap_and_replace(call: Call, op: gnttab_unmap_and_replace) -> None:
+    """Ends a mapping and moves another page's entry into its place."""
     unmap(call.domain.grants, call.vcpu.mem, op.handle, host_addr=op.host_addr, new_addr=op.new_addr)
 
 
 def do_copy(call: Call, op: gnttab_copy) -> None:
+    """Copies bytes within one page each, between frames of one's own and granted ones."""
     copy(call.domain.grants, op)
 
 
 def do_transfer(call: Call, op: gnttab_transfer) -> None:
+    """Gives a frame to a domain that offered to accept one."""
     transfer(call.domain.grants, op)
 
 
 def do_swap_grant_ref(call: Call, op: gnttab_swap_grant_ref) -> None:
+    """Exchanges two entries of the caller's table that nobody uses."""
     call.domain.grants.swap(op.ref_a, op.ref_b)
 
 
@@ -183,6 +192,7 @@ BATCHED: Final[dict[int, Batched]] = {
 
 
 def require_one(count: int) -> None:
+    """XenError(EINVAL) unless exactly one structure is passed."""
     if count != 1:
         raise XenError(Errno.EINVAL, f"this grant_table_op takes one structure, not {count}")
 
@@ -231,6 +241,7 @@ def list_frames(call: Call, va: int, frames: list[Any]) -> int:
 
 
 def do_query_size(call: Call, uop: int, count: int) -> int:
+    """How many frames a domain's table has, and may have."""
     require_one(count)
     op = call.read(uop, gnttab_query_size)
     target, op.status = target_status(call, op.dom)
@@ -254,6 +265,7 @@ def do_set_version(call: Call, uop: int, _count: int) -> int:
 
 
 def do_get_version(call: Call, uop: int, _count: int) -> int:
+    """The version of a domain's table, 1 or 2. EPERM about others without privilege."""
     op = call.read(uop, gnttab_get_version)
     target = call.target(op.dom)
     call.require_privilege_over(target)

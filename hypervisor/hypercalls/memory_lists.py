@@ -43,6 +43,7 @@ class Extents:
 
     @property
     def order(self) -> int:
+        """The binary logarithm of an extent's size in frames."""
         return self.request.extent_order
 
     def slot(self, i: int) -> int:
@@ -50,12 +51,15 @@ class Extents:
         return self.request.extent_start + self.call.abi.word * i
 
     def read(self, i: int) -> int:
+        """The number in slot `i`. XenError(EFAULT)."""
         return self.call.read_words(self.slot(i), 1)[0]
 
     def check_writable(self, i: int) -> None:
+        """XenError(EFAULT) if slot `i` cannot be written: asked before anything is done for it."""
         self.call.hv.mmu.guest.check_writable(self.call.vcpu.mem, self.slot(i), self.call.abi.word)
 
     def write(self, i: int, mfn: int) -> None:
+        """Answers `mfn` in slot `i`."""
         self.call.write_words(self.slot(i), (mfn,))
 
 
@@ -119,6 +123,7 @@ def decrease_reservation(call: Call, arg: int, start: int) -> Result:
 
 
 def none_at_once(extents: Extents, i: int) -> int:
+    """For an operation that has no quick way for many extents: it did none of them."""
     return 0
 
 

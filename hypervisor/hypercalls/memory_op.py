@@ -65,14 +65,17 @@ def do_memory_op(call: Call) -> Result:
 
 
 def maximum_ram_page(call: Call, arg: int, start: int) -> Result:
+    """The number of frames in the machine's address space."""
     return NR_FRAMES
 
 
 def current_reservation(call: Call, arg: int, start: int) -> Result:
+    """How many frames a domain has."""
     return subject(call, call.read(arg, xen_memory_domain).domid).mem.tot_pages
 
 
 def maximum_reservation(call: Call, arg: int, start: int) -> Result:
+    """How many frames a domain may have."""
     return subject(call, call.read(arg, xen_memory_domain).domid).mem.max_pages
 
 
@@ -84,6 +87,7 @@ def maximum_gpfn(call: Call, arg: int, start: int) -> Result:
 
 
 def add_to_physmap(call: Call, arg: int, start: int) -> Result:
+    """For guests that the hypervisor translates for, and there are none."""
     request = call.read(arg, xen_add_to_physmap)
     if request.space == XENMAPSPACE_gmfn_foreign:
         raise XenError(Errno.ENOSYS, "foreign frames only in a batch")
@@ -91,6 +95,7 @@ def add_to_physmap(call: Call, arg: int, start: int) -> Result:
 
 
 def add_to_physmap_batch(call: Call, arg: int, start: int) -> Result:
+    """The same for several pages."""
     request = call.read(arg, xen_add_to_physmap_batch)
     if request.space == XENMAPSPACE_gmfn_range:
         raise XenError(Errno.EOPNOTSUPP, "no ranges in a batch")
@@ -98,6 +103,7 @@ def add_to_physmap_batch(call: Call, arg: int, start: int) -> Result:
 
 
 def remove_from_physmap(call: Call, arg: int, start: int) -> Result:
+    """The same the other way round."""
     return not_translated(call, call.read(arg, xen_remove_from_physmap).domid)
 
 
@@ -108,6 +114,7 @@ def not_translated(call: Call, domid: int) -> Result:
 
 
 def pod_target(call: Call, arg: int, start: int) -> Result:
+    """EINVAL: no domain is populated on demand."""
     domain = subject(call, call.read(arg, xen_pod_target).domid)
     raise XenError(Errno.EINVAL, f"d{domain.domid} is not populated on demand")
 
@@ -118,6 +125,7 @@ def sharing_pages(call: Call, arg: int, start: int) -> Result:
 
 
 def get_vnumainfo(call: Call, arg: int, start: int) -> Result:
+    """EOPNOTSUPP: no domain has a virtual NUMA topology."""
     request = call.read(arg, xen_vnuma_topology_info)
     if request.pad:
         raise XenError(Errno.EINVAL, "padding is not zero")

@@ -90,35 +90,42 @@ def require_self(call: Call, pg_owner: DomainMemory) -> None:
 
 
 def pin_table(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
+    """Validates a page table of the level in the command and keeps it so until it is unpinned."""
     call.hv.mmu.pins.pin(op.arg1.mfn, op.cmd - MMUEXT_PIN_L1_TABLE + 1, pg_owner, portion)
 
 
 def unpin_table(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
+    """Ends a pin."""
     call.hv.mmu.pins.unpin(op.arg1.mfn, pg_owner, portion)
 
 
 def new_baseptr(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
+    """Switches to another L4 for kernel mode."""
     require_self(call, pg_owner)
     call.hv.mmu.bases.new_baseptr(portion.vcpu, op.arg1.mfn, portion)
 
 
 def new_user_baseptr(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
+    """Switches to another L4 for user mode; 0: none."""
     require_self(call, pg_owner)
     call.hv.mmu.bases.new_user_baseptr(portion.vcpu, op.arg1.mfn, portion)
 
 
 def tlb_flush_local(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
+    """The calling vCPU forgets all its translations."""
     require_self(call, pg_owner)
     portion.vcpu.cpu.flush_tlb()
 
 
 def invlpg_local(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
+    """The calling vCPU forgets one address."""
     require_self(call, pg_owner)
     if is_canonical(op.arg1.linear_addr):
         portion.vcpu.cpu.invlpg(op.arg1.linear_addr)
 
 
 def on_masked_vcpus(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
+    """The vCPUs in a bitmap forget one address, or everything. EINVAL: the bitmap cannot be read."""
     require_self(call, pg_owner)
     try:
         vcpus = read_vcpu_mask(call, op.arg2.vcpumask)
@@ -133,12 +140,14 @@ def on_masked_vcpus(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: 
 
 
 def tlb_flush_all(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
+    """All vCPUs of the domain forget all their translations."""
     require_self(call, pg_owner)
     portion.budget.spend(COST_OF_FLUSH * len(pg_owner.vcpus))
     call.hv.mmu.types.flush(pg_owner)
 
 
 def invlpg_all(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
+    """All vCPUs of the domain forget one address."""
     require_self(call, pg_owner)
     portion.budget.spend(COST_OF_FLUSH * len(pg_owner.vcpus))
     if addr_ok(op.arg1.linear_addr):
@@ -154,21 +163,25 @@ def flush_cache(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Port
 
 
 def set_ldt(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
+    """Sets the LDT: its address and its number of entries."""
     require_self(call, pg_owner)
     call.hv.mmu.descriptors.set_ldt(portion.vcpu, op.arg1.linear_addr, op.arg2.nr_ents)
 
 
 def clear_page(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
+    """Fills a frame that is no page table with zeros."""
     portion.budget.spend(COST_OF_PAGE)
     call.hv.mmu.pins.clear_page(op.arg1.mfn, pg_owner.domid)
 
 
 def copy_page(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
+    """Copies a frame to one that is no page table."""
     portion.budget.spend(COST_OF_PAGE)
     call.hv.mmu.pins.copy_page(op.arg1.mfn, op.arg2.src_mfn, pg_owner.domid)
 
 
 def refuse_superpage(call: Call, op: mmuext_op, pg_owner: DomainMemory, portion: Portion) -> None:
+    """EOPNOTSUPP: there are no superpages."""
     raise XenError(Errno.EOPNOTSUPP, "X7: superpages are not supported")
 
 

@@ -54,6 +54,7 @@ PHYSDEV_OPS: Final[dict[int, SubOp]] = {
 
 
 def do_physdev_op(call: Call) -> Result:
+    """Physical interrupts, and what else a PV kernel asks of the machine. ENOSYS: no such operation."""
     op = PHYSDEV_OPS.get(call.args[0])
     if op is None:
         raise XenError(Errno.ENOSYS, f"physdev_op {call.args[0]}")

@@ -81,6 +81,7 @@ def _pending(call: Call, port: int) -> bool:
 
 
 def do_shutdown(call: Call, arg: int) -> Result:
+    """Ends the caller's domain with a reason; the vCPU never returns."""
     reason = call.read(arg, sched_shutdown).reason
     call.hv.log.line(f"d{call.domain.domid} shuts down, reason {reason}")
     call.hv.shutdown(call.domain, reason & MAX_SHUTDOWN_CODE)
@@ -96,6 +97,7 @@ def do_shutdown_code(call: Call, arg: int) -> Result:
 
 
 def do_remote_shutdown(call: Call, arg: int) -> Result:
+    """Ends another domain with a reason, for Dom0. EPERM; ESRCH: no such domain, or the caller's own."""
     call.require_control()
     remote = call.read(arg, sched_remote_shutdown)
     target = call.hv.domain(remote.domain_id)
@@ -142,6 +144,7 @@ SCHED_OPS: Final[dict[int, SubOp]] = {
 
 
 def do_sched_op(call: Call) -> Result:
+    """Gives up the CPU, waits, or ends the domain. ENOSYS: no such operation."""
     op = SCHED_OPS.get(call.args[0])
     if op is None:
         raise XenError(Errno.ENOSYS, f"sched_op {call.args[0]}")

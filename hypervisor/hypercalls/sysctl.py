@@ -60,6 +60,7 @@ def do_readconsole(call: Call, op: xen_sysctl) -> Result:
 
 
 def do_physinfo(call: Call, op: xen_sysctl) -> Result:
+    """CPUs and frames of the machine, and what it is capable of."""
     hv = call.hv
     op.u.physinfo = xen_sysctl_physinfo(
         threads_per_core=1,
@@ -102,6 +103,7 @@ def do_sched_id(call: Call, op: xen_sysctl) -> Result:
 
 
 def do_availheap(call: Call, op: xen_sysctl) -> Result:
+    """How much memory is free, in bytes."""
     heap = op.u.availheap
     heap.avail_bytes = call.hv.free_frames * PAGE_SIZE
     op.u.availheap = heap
@@ -176,6 +178,7 @@ SYSCTL_OPS: Final[dict[int, Callable[[Call, xen_sysctl], Result]]] = {
 
 
 def do_sysctl(call: Call) -> Result:
+    """Checks privilege and interface version, and performs the operation. EPERM, EACCES, ENOSYS."""
     call.require_control()
     op = call.read(call.args[0], xen_sysctl)
     if op.interface_version != XEN_SYSCTL_INTERFACE_VERSION:

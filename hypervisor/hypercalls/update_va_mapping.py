@@ -48,6 +48,7 @@ def update(call: Call, va: int, value: int, flags: int, pg_owner: int) -> Result
 
 
 def flushed_vcpus(call: Call, where: int) -> list[VcpuMemory]:
+    """The vCPUs that must forget: the caller, all of the domain, or those in the bitmap at `where`."""
     if not where:
         return [call.vcpu.mem]
     if where == UVMF_ALL:

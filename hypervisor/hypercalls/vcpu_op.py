@@ -77,10 +77,12 @@ def do_down(call: Call, vcpu: Vcpu, _arg: int) -> Result:
 
 
 def do_is_up(_call: Call, vcpu: Vcpu, _arg: int) -> Result:
+    """1 if the vCPU was brought up, else 0."""
     return int(vcpu.up)
 
 
 def do_get_runstate_info(call: Call, vcpu: Vcpu, arg: int) -> Result:
+    """The vCPU's run state, and the ns it spent in each."""
     call.copy_to_guest(arg, pack_runstate(vcpu, call.hv.now()))
     return 0
 
@@ -118,6 +120,7 @@ def do_register_vcpu_info(call: Call, vcpu: Vcpu, arg: int) -> Result:
 
 
 def do_set_periodic_timer(call: Call, vcpu: Vcpu, arg: int) -> Result:
+    """Has VIRQ_TIMER sent every `period_ns`. EINVAL: too short or too long a period."""
     period = call.read(arg, vcpu_set_periodic_timer).period_ns
     if not MIN_PERIOD_NS <= period <= STIME_DELTA_MAX:
         raise XenError(Errno.EINVAL, f"a period of {period} ns")
@@ -147,6 +150,7 @@ def do_set_singleshot_timer(call: Call, vcpu: Vcpu, arg: int) -> Result:
 
 
 def do_stop_singleshot_timer(call: Call, vcpu: Vcpu, _arg: int) -> Result:
+    """Stops the caller's single-shot timer. EINVAL for another vCPU."""
     if vcpu is not call.vcpu:
         raise XenError(Errno.EINVAL, "a single-shot timer of another vCPU")
     call.hv.timers.stop(TimerKind.SINGLESHOT, vcpu.domain.domid, vcpu.vcpu_id)
@@ -169,6 +173,7 @@ VCPU_OPS: Final[dict[int, Callable[[Call, Vcpu, int], Result]]] = {
 
 
 def do_vcpu_op(call: Call) -> Result:
+    """An operation on a vCPU of the caller's domain. ENOENT: no such vCPU; ENOSYS: no such operation."""
     cmd, vcpu_id, arg = call.args[:3]
     if vcpu_id >= len(call.domain.vcpus):
         raise XenError(Errno.ENOENT, f"there is no vCPU {vcpu_id}")

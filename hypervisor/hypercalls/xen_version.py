@@ -118,6 +118,7 @@ VERSION_OPS: Final[dict[int, SubOp]] = {
 
 
 def do_xen_version(call: Call) -> Result:
+    """What this Xen is and can do. ENOSYS: no such question."""
     op = VERSION_OPS.get(call.args[0])
     if op is None:
         raise XenError(Errno.ENOSYS, f"xen_version {call.args[0]}")

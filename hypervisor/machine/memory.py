@@ -94,9 +94,11 @@ class MachineMemory:
         return page
 
     def read(self, maddr: int, size: int) -> bytes:
+        """The bytes at a machine address; holes read as zeros."""
         return bytes(self.octets[maddr : maddr + size])
 
     def write(self, maddr: int, data: bytes | bytearray | memoryview) -> None:
+        """Writes bytes at a machine address that is mapped writable."""
         self.octets[maddr : maddr + len(data)] = data
 
     def view(self, maddr: int, size: int) -> memoryview:
@@ -142,6 +144,7 @@ F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_FUTURE_WRITE = 0x1, 0x2, 0x4, 0x
 
 
 def seal_size(fd: int) -> None:
+    """Makes sure that nobody can ever make this memfd larger or smaller."""
     fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 

@@ -48,6 +48,7 @@ def pte(mfn: int, flags: int) -> int:
 
 
 def pte_mfn(entry: int) -> int:
+    """The frame that an entry names."""
     return (entry & PTE_MFN_MASK) >> 12
 
 

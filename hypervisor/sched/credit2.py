@@ -36,6 +36,8 @@ class Account:
 
 
 class Credit2:
+    """One queue for all CPUs, the richest in credit first."""
+
     def __init__(self) -> None:
         self._queue: list[SchedUnit] = []
         self._running: dict[SchedUnit, None] = {}
@@ -43,6 +45,7 @@ class Credit2:
         self._resets = 0
 
     def insert(self, unit: SchedUnit, now: int, *, woken: bool) -> None:
+        """The unit can run and waits for a CPU from `now` (ns) on; `woken`: it slept until now."""
         self._running.pop(unit, None)
         credit = self._settle(unit, now)
         if not self._queue:
@@ -54,15 +57,18 @@ class Credit2:
         insort(self._queue, unit, key=self._rank)
 
     def remove(self, unit: SchedUnit) -> None:
+        """The unit sleeps: it neither waits nor runs."""
         self._running.pop(unit, None)
         if unit in self._queue:
             self._queue.remove(unit)
 
     def forget(self, unit: SchedUnit) -> None:
+        """The unit is gone, and so is its credit."""
         self.remove(unit)
         self._accounts.pop(unit, None)
 
     def pick(self, now: int) -> tuple[SchedUnit, int] | None:
+        """The richest unit that waits, and its slice in ns; None: nobody waits."""
         if not self._queue:
             return None
         unit = self._queue.pop(0)
@@ -74,9 +80,11 @@ class Credit2:
         return unit, min(max(slice_ns, MIN_SLICE_NS), CREDIT_INIT_NS)
 
     def waiting(self) -> bool:
+        """Whether a unit waits for a CPU."""
         return bool(self._queue)
 
     def victim(self, unit: SchedUnit, now: int) -> SchedUnit | None:
+        """A running unit that has less credit than `unit` and should make room for it."""
         running = [other for other in self._running if not other.preempting]
         poorest = min(running, key=lambda other: self._settle(other, now), default=None)
         return poorest if poorest is not None and self._credit(poorest) < self._credit(unit) else None

@@ -16,6 +16,7 @@ class RunStateInfo:
     time: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
 
     def change(self, state: RunState, now: int) -> None:
+        """Enters `state` at `now` (ns) and accounts the time spent in the one before."""
         self.time[self.state] += now - self.state_entry_time
         self.state, self.state_entry_time = state, now
 

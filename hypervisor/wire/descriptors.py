@@ -38,6 +38,7 @@ class Received:
     fds: list[int] = field(default_factory=list)
 
     def close(self) -> None:
+        """Closes the descriptors that came with the message."""
         for fd in self.fds:
             os.close(fd)
 

@@ -140,6 +140,7 @@ class CoreEndpoint:
         return found
 
     def close(self) -> None:
+        """Disconnects from every process; what was not sent is lost."""
         self.socket.disable_monitor()
         for domid in list(self._ids):
             self.disconnect(domid)
@@ -170,4 +171,5 @@ class ProcessEndpoint:
         return int(self.socket.getsockopt(zmq.FD))
 
     def readable(self) -> bool:
+        """Whether a message of the core has come."""
         return bool(int(self.socket.getsockopt(_EVENTS)) & _POLLIN)

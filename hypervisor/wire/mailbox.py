@@ -73,12 +73,15 @@ class Mailbox:
         self._counters[vcpu * (_VCPU_STRIDE // 8)] += 1
 
     def set_stop(self, vcpu: int, stop: bool) -> None:
+        """For the core: ask a vCPU to stop before its next instruction, or ask no longer."""
         self._octets[_VCPU + vcpu * _VCPU_STRIDE + STOP_OFFSET] = stop
 
     def set_epoch(self, monotonic_ns: int) -> None:
+        """For the core, once: CLOCK_MONOTONIC in ns at system time 0."""
         self._octets[_EPOCH : _EPOCH + 8] = monotonic_ns.to_bytes(8, "little")
 
     def set_vcpus(self, count: int) -> None:
+        """For the core, once: how many vCPUs the domain has."""
         self._octets[_VCPUS : _VCPUS + 8] = count.to_bytes(8, "little")
 
     def set_engine(self, engine: Engine) -> None:
@@ -93,6 +96,7 @@ class Mailbox:
     # --- the process's side ----------------------------------------------------------------------
 
     def counter(self, vcpu: int) -> int:
+        """How many events the core has raised for this vCPU so far."""
         return self._counters[vcpu * (_VCPU_STRIDE // 8)]
 
     @property
@@ -101,9 +105,11 @@ class Mailbox:
         return int.from_bytes(self._octets[_EPOCH : _EPOCH + 8], "little")
 
     def declare_atomic(self) -> None:
+        """For the process: its guest exchanges grant flags by atomic instructions."""
         self._octets[_ATOMIC] = 1
 
     def stop(self, vcpu: int) -> bool:
+        """Whether this vCPU is asked to stop."""
         return bool(self._octets[_VCPU + vcpu * _VCPU_STRIDE + STOP_OFFSET])
 
     @property
@@ -128,5 +134,6 @@ class Mailbox:
         return ports
 
     def close(self) -> None:
+        """Lets go of the page; the mailbox cannot be used any more."""
         for view in (self._raised, self._applied, self._counters, self._octets):
             view.release()

@@ -83,6 +83,7 @@ _pack = _packer.pack
 
 
 def pack(message: Any) -> bytes:
+    """A message as msgpack."""
     return _pack(message)  # type: ignore[no-any-return]
 
 

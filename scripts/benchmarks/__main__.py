@@ -67,6 +67,7 @@ GOALS: Final = {
 
 
 def main(arguments: list[str]) -> int:
+    """Measure what is asked for and print it; the exit status is 0."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure the machine.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(FIGURES)}; default: all")
     form = parser.add_mutually_exclusive_group()

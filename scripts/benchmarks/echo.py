@@ -24,9 +24,11 @@ class Echo(ZmqPeer):
     kind, module = zmq.DEALER, "scripts.benchmarks.echo"
 
     def greet(self) -> None:
+        """Waits until the other process is connected."""
         self.socket.recv()
 
     def round_trip(self, calls: int) -> float:
+        """Seconds of one message there and back, over `calls`."""
         send, receive = self.socket.send, self.socket.recv
 
         def once() -> None:

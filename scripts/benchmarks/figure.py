@@ -33,6 +33,7 @@ class Goal:
     at_least: bool = False
 
     def met(self, figure: Figure) -> bool:
+        """Whether the figure reaches the goal."""
         number = figure.ratio if self.of == "ratio" else figure.value
         return number >= self.limit if self.at_least else number <= self.limit
 
@@ -53,6 +54,7 @@ class Figure:
     details: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
+        """All fields, for --json."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 

@@ -64,6 +64,7 @@ class Obedient(Guest):
         self.commands: dict[str, Callable[..., Any]] = {}
 
     def main(self) -> None:
+        """Obeys commands until the domain is destroyed."""
         print("ready")
         while True:
             command, *arguments = json.loads(self.kernel.console.readline())
@@ -92,6 +93,7 @@ class Hypercalls(Obedient):
         return self.update(cycle(self.requests()), calls)
 
     def update(self, batches: cycle[Rows], calls: int) -> float:
+        """Seconds of one mmu_update of a batch, over `calls`."""
         mmu = self.kernel.hypercalls.hypercall_mmu_update
         mmu(next(batches))
         return timed(lambda: mmu(next(batches)), calls)
@@ -130,6 +132,7 @@ class Events(Obedient):
         return port
 
     def connect(self, domid: int, port: int) -> bool:
+        """Connects to the port of another such guest, and waits for its first event."""
         events = self.kernel.events
         self.port = events.bind_interdomain(DomId(domid), Port(port))
         events.bind(self.port, self.got_answer)
@@ -137,6 +140,7 @@ class Events(Obedient):
         return True
 
     def got_answer(self) -> None:
+        """The other's event has come."""
         self.answered = True
 
     def ping(self, calls: int) -> float:
@@ -144,6 +148,7 @@ class Events(Obedient):
         return timed(self.one_ping, calls)
 
     def one_ping(self) -> None:
+        """Sends an event and waits for the answer."""
         self.answered = False
         self.kernel.events.notify(self.port)
         self.kernel.wait(lambda: self.answered)
@@ -178,6 +183,7 @@ class GrantCopies(Obedient):
         return timed(self.copy_once, calls)
 
     def copy_once(self) -> None:
+        """One hypercall that copies everything; SystemError if a copy is refused."""
         if any(self.kernel.grants.copy_rows(self.rows)):
             raise SystemError("a copy was refused")
 
@@ -194,6 +200,7 @@ class Disk(Obedient):
         }
 
     def main(self) -> None:
+        """Connects the disk, then obeys."""
         device = self.kernel.xenbus.directory("device/vbd")[0]
         self.disk = BlockFront(self.kernel, f"device/vbd/{device}")
         self.disk.connect()
@@ -205,6 +212,7 @@ class Disk(Obedient):
         return timed(self.read_on, calls)
 
     def read_on(self) -> None:
+        """Reads the next MiB."""
         self.disk.read(self.ahead(), MIB // SECTOR_SIZE)
 
     def ahead(self) -> int:
@@ -262,6 +270,7 @@ class Net(Obedient):
         }
 
     def main(self) -> None:
+        """Brings the interface up, then obeys."""
         self.net = Interface(self.kernel)
         super().main()
 
@@ -321,6 +330,7 @@ class Swallower:
         connection.changed = self.look
 
     def look(self) -> None:
+        """Reads what has come; answers one byte at the end."""
         self.connection.read()
         if self.connection.at_end:
             self.connection.changed = lambda: None

@@ -29,6 +29,7 @@ def hypercall_rtt_250(sizes: Sizes) -> Iterator[Figure]:
 
 
 def null_call(machine: Machine, echo: Echo, name: str, sizes: Sizes) -> Figure:
+    """The figure `name`: an empty hypercall beside the echo."""
     guest = machine.guest("Hypercalls")
     return compare(
         name,

@@ -15,6 +15,7 @@ class Idle(Guest):
     """Waits; each line on its console has it tell of its process's memory, which nobody else may read."""
 
     def main(self) -> None:
+        """Tells its memory whenever a line comes."""
         print("ready")
         while True:
             self.kernel.console.readline()

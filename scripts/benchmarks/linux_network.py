@@ -62,6 +62,7 @@ class LinuxNetwork:
         self._near.stdout.close()
 
     def ask(self, command: str, *arguments: int) -> Any:
+        """Have the near process do something; its answer."""
         assert self._near.stdin is not None
         self._near.stdin.write(json.dumps([command, *arguments]) + "\n")
         self._near.stdin.flush()
@@ -102,6 +103,7 @@ class Near:
         self.ping = self.icmp_ping if veth else self.udp_ping
 
     def tell(self, *words: object) -> None:
+        """Have the far process do something."""
         assert self._peer.stdin is not None
         self._peer.stdin.write(json.dumps(words) + "\n")
         self._peer.stdin.flush()
@@ -111,6 +113,7 @@ class Near:
         return json.loads(self._peer.stdout.readline())
 
     def pour(self, mib: int) -> float:
+        """Seconds of one MiB over TCP, over `mib`."""
         start = time.perf_counter()
         with socket.create_connection((self.far, self.tcp)) as stream:
             for _ in range(mib):
@@ -120,6 +123,7 @@ class Near:
         return (time.perf_counter() - start) / mib
 
     def throw(self, size: int, count: int) -> float:
+        """Datagrams of `size` bytes that arrive in a second, of `count` sent."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.connect((self.far, self.udp))
             data = bytes(size)
@@ -185,6 +189,7 @@ class Far:
         print(json.dumps([sock.getsockname()[1] for sock in (self.tcp, self.udp)]), flush=True)
 
     def serve(self) -> None:
+        """Takes connections and orders until its input ends."""
         while True:
             ready, _, _ = select.select([self.tcp, sys.stdin], [], [])
             if self.tcp in ready:
@@ -197,6 +202,7 @@ class Far:
                 getattr(self, command)(*arguments)
 
     def swallow(self) -> None:
+        """Reads one connection to its end and answers one byte."""
         stream, _ = self.tcp.accept()
         with stream:
             while stream.recv(MIB):
@@ -204,6 +210,7 @@ class Far:
             stream.sendall(b"!")
 
     def count(self, count: int) -> None:
+        """Tells how many of `count` datagrams came, and in how many seconds."""
         times = []
         self.udp.settimeout(SILENCE)
         try:
@@ -215,6 +222,7 @@ class Far:
         print(json.dumps([len(times), times[-1] - times[0]]), flush=True)
 
     def echo(self) -> None:
+        """Sends one datagram back."""
         self.udp.settimeout(None)
         data, sender = self.udp.recvfrom(2048)
         self.udp.sendto(data, sender)
@@ -231,6 +239,7 @@ def echo_request(number: int) -> bytes:
 
 
 def ip(words: str) -> None:
+    """Runs `ip` with these words; CalledProcessError if it fails."""
     subprocess.run(["ip", *words.split()], check=True)
 
 

@@ -77,6 +77,7 @@ class Machine:
         return self.control.call(Create(described(text)), timeout=TIMEOUT).domid
 
     def destroy(self, domid: int) -> None:
+        """Destroys a domain."""
         self.control.call(Destroy(str(domid)), timeout=TIMEOUT)
 
     def domains(self) -> tuple[Listed, ...]:
@@ -104,6 +105,7 @@ class Guest:
         return json.loads(self._line())
 
     def destroy(self) -> None:
+        """Destroys this guest's domain."""
         self._machine.destroy(self.domid)
 
     def _line(self) -> str:

@@ -22,6 +22,7 @@ class Pipe(ZmqPeer):
     kind, module = zmq.PAIR, "scripts.benchmarks.pipe"
 
     def greet(self) -> None:
+        """Waits until the other process is connected."""
         self.messages_per_second(1, 1)
 
     def messages_per_second(self, size: int, count: int) -> float:

@@ -41,4 +41,5 @@ def judged(figure: Figure, goal: Goal | None) -> str:
 
 
 def details(figure: Figure) -> str:
+    """What was measured beside the figure, as one text."""
     return ", ".join(f"{name} {value:.4g}" for name, value in figure.details.items())

@@ -44,6 +44,7 @@ def demonstrate(machine: Machine, folder: Path) -> None:
 
 
 def main() -> int:
+    """Run the demonstration; 0 if everything went as told."""
     print("Xenoscope: a Xen machine out of ordinary processes,", f"run by uid {os.getuid()}.", end=" ")
     print("No root, no KVM, no kernel module.")
     began = time.monotonic()

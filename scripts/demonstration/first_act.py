@@ -38,6 +38,7 @@ def holds_pattern(image: Path) -> bool:
 
 
 def two_domains(machine: Machine, folder: Path) -> None:
+    """Makes the two domains, paused."""
     say("2  Two unprivileged domains are made from descriptions as xl.cfg(5) has them, still paused.")
     image = make_disk(folder)
     print(f"   {image.name}: {IMAGE_SECTORS} sectors of zeros, crc32 {zlib.crc32(image.read_bytes()):08x}")
@@ -51,6 +52,7 @@ def two_domains(machine: Machine, folder: Path) -> None:
 
 
 def work(machine: Machine, folder: Path) -> None:
+    """Lets them run, and checks what they say and leave on the disk."""
     say("3  They run. One pages on demand: each fault is answered by hypercalls that Xen validates.")
     print("   The other reads and writes its disk through grants, an event channel and Dom0's back end.")
     watch(machine, "demandpaging", "all contents right")

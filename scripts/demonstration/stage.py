@@ -168,10 +168,12 @@ def await_true(condition: Callable[[], Any], what: str) -> Any:
 
 
 def say(text: str) -> None:
+    """Prints a paragraph."""
     print(f"\n{text}", flush=True)
 
 
 def require(condition: bool, what: str) -> None:
+    """Failed(what) unless the condition holds."""
     if not condition:
         raise Failed(what)
 

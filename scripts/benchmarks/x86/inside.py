@@ -37,6 +37,7 @@ def images() -> Iterator[tuple[Path, Path]]:
 
 
 def description(image: Path, memory: int = 16) -> str:
+    """A domain that boots this kernel, with `memory` MiB."""
     return f'name = "{image.parent.name}"\nkernel = "{image}"\nmemory = {memory}\n'
 
 

@@ -100,6 +100,7 @@ def boot_in_qemu() -> float:
 
 
 def hash_much() -> float:
+    """Seconds that this host needs to hash HASHED bytes: how fast it is at the moment."""
     block, digest = bytes(1 << 20), hashlib.sha256()
     start = time.perf_counter()
     for _ in range(HASHED >> 20):
