@@ -16,15 +16,13 @@ from random import Random, SystemRandom
 from typing import Final
 
 from domains.control.address import MachineAddress
-from domains.dom0.console.consoled import Consoled
 from domains.dom0.store_access import GuestRings, LocalWire
 from domains.dom0.store_turns import StoreTurns
-from domains.dom0.toolstack.backends import Backends
 from domains.dom0.toolstack.captures import Captures
-from domains.dom0.toolstack.domains import DOM0_NAME, Domains
+from domains.dom0.toolstack.domains import DOM0_NAME
 from domains.dom0.toolstack.info import MachineIdentity
 from domains.dom0.toolstack.lifecycle import Lifecycle
-from domains.dom0.toolstack.operations import Operations
+from domains.dom0.toolstack.parts import Parts
 from domains.dom0.toolstack.service import Service
 from domains.dom0.toolstack.store_tree import write_all
 from domains.dom0.toolstack.xenctrl import XenCtrl
@@ -60,8 +58,7 @@ class Dom0(Guest):
 
     def main(self) -> None:
         kernel = self.kernel
-        xen = XenCtrl(kernel)
-        self._xenstored = Xenstored(GuestRings(kernel, xen), lambda: kernel.now() / 1e9, print)
+        self._xenstored = Xenstored(GuestRings(kernel, XenCtrl(kernel)), lambda: kernel.now() / 1e9, print)
         wire = LocalWire(self._xenstored)
         wire.arrived = kernel.connect_xenbus(wire).receive
         self._write_own_nodes()
@@ -72,7 +69,7 @@ class Dom0(Guest):
         except TapError as error:
             print(error, file=sys.__stderr__, flush=True)  # the last words of a machine that does not start
             return
-        service = self._start_toolstack(xen, nets, uplinks)
+        service = self._start_toolstack(nets, uplinks)
         blocks.start()
         nets.start()
         service.listen(MachineAddress.in_folder(self._folder))
@@ -87,22 +84,16 @@ class Dom0(Guest):
         for path in (BACKENDS, "/vm", "/libxl", "/tool"):
             xenbus.mkdir(path)
 
-    def _start_toolstack(self, xen: XenCtrl, nets: NetBack, uplinks: Uplinks) -> Service:
+    def _start_toolstack(self, nets: NetBack, uplinks: Uplinks) -> Service:
         kernel = self.kernel
-        consoled = Consoled(kernel)
-        domains = Domains(xen, kernel.xenbus)
-        operations = Operations(kernel)
-        backends = Backends(kernel.xenbus, domains, operations)
-        lifecycle = Lifecycle(
-            kernel, xen, self._xenstored, consoled, domains, backends, operations, print, self._chance
-        )
+        parts = Parts.made(kernel, self._xenstored, self._chance)
+        lifecycle = Lifecycle(parts, print)
         kernel.events.bind_virq(VIRQ_DOM_EXC, lifecycle.domain_exception)
-        kernel.xenbus.watch(BACKENDS, lambda _path: operations.poke())
+        kernel.xenbus.watch(BACKENDS, parts.domains.device_changed)
         machine = MachineIdentity(
             self._machine, self._folder, self._folder / STORE_SOCKET, uplinks.describe()
         )
-        captures = Captures(kernel, nets)
-        return Service(kernel, xen, domains, lifecycle, operations, consoled, captures, machine, self._stop)
+        return Service(parts, lifecycle, Captures(kernel, nets), machine, self._stop)
 
     def _stop(self) -> None:
         self._stopping = True

@@ -5,6 +5,7 @@ Arrays only, from a `Plan` and the machine frames that were allocated for it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,22 +70,26 @@ class Content:
     data: Bytes
 
 
-def contents(plan: Plan, p2m: Words, day: StartOfDay, ramdisk: bytes | memoryview = b"") -> list[Content]:
+def contents(plan: Plan, p2m: Words, day: StartOfDay, ramdisk: bytes | memoryview = b"") -> Iterator[Content]:
     """What to write into the domain's pages, all of which must be zero before. `p2m`: uint64[nr_pages], Mfn
     of each Pfn.
 
     The xenstore and console rings begin as zeros and are not in the list.
     """
+    yield from kernel_contents(plan)
+    if plan.ramdisk is not None:
+        yield Content(plan.ramdisk.pfn, whole_pages(ramdisk, plan.ramdisk.pages))
+    yield from start_of_day_contents(plan, p2m, day)
+
+
+def start_of_day_contents(plan: Plan, p2m: Words, day: StartOfDay) -> Iterator[Content]:
+    """The part of it that depends on the machine frames: P2M, start info, page tables. Each is made when it is asked for."""
     if p2m.shape != (plan.nr_pages,):
         raise ValueError(f"P2M of {p2m.shape} for {plan.nr_pages} pages")
-    parts = kernel_contents(plan)
-    if plan.ramdisk is not None:
-        parts.append(Content(plan.ramdisk.pfn, whole_pages(ramdisk, plan.ramdisk.pages)))
-    parts.append(Content(plan.p2m.pfn, whole_pages(p2m.astype("<u8").tobytes(), plan.p2m.pages)))
-    parts.append(Content(plan.start_info, whole_pages(start_info_of(plan, p2m, day).pack(), 1)))
+    yield Content(plan.p2m.pfn, whole_pages(p2m.astype("<u8").tobytes(), plan.p2m.pages))
+    yield Content(plan.start_info, whole_pages(start_info_of(plan, p2m, day).pack(), 1))
     for table, entries in zip(plan.tables, table_entries(plan, p2m), strict=True):
-        parts.append(Content(table.pfn, entries.view(np.uint8)))
-    return parts
+        yield Content(table.pfn, entries.view(np.uint8))
 
 
 def kernel_contents(plan: Plan) -> list[Content]:
@@ -105,22 +110,26 @@ def kernel_contents(plan: Plan) -> list[Content]:
     ]
 
 
-def table_entries(plan: Plan, p2m: Words) -> list[Words]:
+def table_entries(plan: Plan, p2m: Words) -> Iterator[Words]:
     """The 512 entries of each table of the plan, in its order. Page tables themselves are mapped
     read-only.
     """
     read_only = np.array([table.pfn for table in plan.tables], np.uint64)
-    pages = {(table.level, table.start): np.zeros(TABLE_ENTRIES, np.uint64) for table in plan.tables}
+    inner = {(t.level, t.start): np.zeros(TABLE_ENTRIES, np.uint64) for t in plan.tables if t.level > 1}
     for table in plan.tables:
-        if table.level == 1:
-            for mapping in plan.mappings:
-                fill_leaf(pages[1, table.start], table, mapping, p2m, read_only)
         if table.level < 4:
             above = table.level + 1
             start = 0 if above == 4 else table.start // table_span(above) * table_span(above)
             entry = int(p2m[table.pfn]) << PAGE_SHIFT | INNER
-            pages[above, start][table_index(table.start, above)] = entry
-    return list(pages.values())
+            inner[above, start][table_index(table.start, above)] = entry
+    for table in plan.tables:
+        if table.level > 1:
+            yield inner[table.level, table.start]
+        else:
+            leaves = np.zeros(TABLE_ENTRIES, np.uint64)
+            for mapping in plan.mappings:
+                fill_leaf(leaves, table, mapping, p2m, read_only)
+            yield leaves
 
 
 def fill_leaf(entries: Words, table: Table, mapping: Mapping, p2m: Words, read_only: Words) -> None:

@@ -7,23 +7,25 @@ is there:
     the driver domain ends     the front end's directory goes, with the back end's
     it is there again          both are made anew, towards its new id: the front end starts from Initialising
 
-Whoever makes and destroys domains says so here (lifecycle.py); nothing is polled.
+Whoever makes and destroys domains says so here (making.py); nothing is polled. A domain may have thousands of devices: it
+is the others' turn after each one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from domains.control.description import DomainConfig
 from domains.dom0.toolstack import devices
 from domains.dom0.toolstack.domains import Domains, Record
 from domains.dom0.toolstack.errors import ToolstackError
-from domains.dom0.toolstack.operations import Operation, Operations, Until
+from domains.dom0.toolstack.operations import Operation, Operations
 from domains.dom0.toolstack.store_tree import home
 from domains.kernel.store_calls import StoreCalls
+from domains.kernel.tasks import NEXT_TURN, Task
 from domains.kernel.xenbus import Xenbus
 from hypervisor.public.io.xenbus import XenbusStateConnected
 from hypervisor.public.types import DomId
@@ -36,6 +38,15 @@ class Add(Protocol):
     """Announce one device, in a transaction, to back ends in domain `backend`."""
 
     def __call__(self, nodes: StoreCalls, *, backend: DomId) -> None: ...
+
+
+class Wanted(NamedTuple):
+    """A device that a description names. `driver`: the name of its driver domain; None: Dom0 serves it."""
+
+    driver: str | None
+    kind: str
+    devid: int
+    add: Add
 
 
 class Backends:
@@ -56,39 +67,46 @@ class Backends:
         vifs = [replace(vif, backend=self._name("vif", vif.backend)) for vif in config.vifs]
         return replace(config, disks=tuple(disks), vifs=tuple(vifs))
 
-    def plug(self, record: Record) -> None:
-        """Announce a new domain's devices; those whose driver domain is away come when it does."""
-        for name, add in wanted(record):
-            self._plug(name, add)
+    def plug(self, record: Record) -> Task[list[str]]:
+        """Announce a new domain's devices; the back ends' directories. Devices whose driver domain is away come when it
+        does.
+        """
+        paths: list[str] = []
+        for device in wanted(record):
+            backend = DomId(0) if device.driver is None else self._domid(device.driver)
+            if backend is not None:
+                paths.append(self._add(record, device, backend))
+                yield NEXT_TURN
+        return paths
 
-    def unplug(self, domid: DomId) -> None:
+    def unplug(self, domid: DomId) -> Task[None]:
         """All devices of a domain that is gone."""
-        self._remove(domid)
+        return self._remove(domid)
 
     def started(self, driver: Record) -> None:
         """A domain was made: if it is a driver domain, the devices that it is to serve are plugged in."""
         if not driver.config.driver_domain:
             return
-        watch = self._xenbus.watch(f"{home(driver.domid)}/backend", lambda _path: self._operations.poke())
+        watch = self._xenbus.watch(f"{home(driver.domid)}/backend", self._domains.device_changed)
         self._watches[driver.domid] = watch
         for record in list(self._domains.records.values()):
-            adds = [add for name, add in wanted(record) if name == driver.config.name]
-            if adds and not record.destroying:
-                self._operations.start(self._replug(record, driver, adds), lambda _: None, self._failed)
+            served = [device for device in wanted(record) if device.driver == driver.config.name]
+            if served and not record.destroying:
+                self._operations.start(self._replug(record, driver, served), lambda _: None, self._failed)
 
-    def ended(self, driver: DomId) -> None:
+    def ended(self, driver: DomId) -> Task[None]:
         """A domain is gone from the store: what it served is gone, too."""
         token = self._watches.pop(driver, None)
         if token is None:
             return
         self._xenbus.unwatch(token)
         for domid in list(self._domains.records):
-            self._remove(domid, driver)
+            yield from self._remove(domid, driver)
 
     def _failed(self, error: Exception) -> None:
         print(f"toolstack: plugging in again: {error}")
 
-    def _replug(self, guest: Record, driver: Record, adds: list[Add]) -> Operation:
+    def _replug(self, guest: Record, driver: Record, served: Sequence[Wanted]) -> Operation:
         """Plug devices in again, until their front ends have noticed.
 
         A front end may be so slow that it sees the new nodes before it has missed the old ones, or is leaving the old
@@ -101,34 +119,43 @@ class Backends:
             alive = driver.shutdown is None and not driver.destroying and not guest.destroying
             return not alive or guest.domid not in records or driver.domid not in records
 
-        def connected() -> bool:
-            serves = [
-                path for path in self._back_ends(guest.domid) if path.startswith(f"{home(driver.domid)}/")
-            ]
-            return all(devices.state(self._xenbus, path) == XenbusStateConnected for path in serves)
-
         for last in (False, False, True):
-            for add in adds:
-                self._add(add, driver.domid)
-            if last or (yield from within(self._notice, lambda: over() or connected())) or over():
+            unconnected: list[str] = []
+            for device in served:
+                if over():
+                    return
+                unconnected.append(self._add(guest, device, driver.domid))
+                yield NEXT_TURN
+
+            def settled(unconnected: list[str] = unconnected) -> bool:
+                return over() or self._connected(unconnected)
+
+            if last or (yield from self._within(guest, driver, settled)) or over():
                 return
-            self._remove(guest.domid, driver.domid)
-            if (yield from within(self._notice, over)):
+            yield from self._remove(guest.domid, driver.domid)
+            if (yield from self._within(guest, driver, over)):
                 return
 
-    def _plug(self, name: str | None, add: Add) -> None:
-        backend = DomId(0) if name is None else self._domid(name)
-        if backend is not None:
-            self._add(add, backend)
+    def _connected(self, back_ends: list[str]) -> bool:
+        """Strike those off that are connected; whether none is left."""
+        while back_ends and devices.state(self._xenbus, back_ends[-1]) == XenbusStateConnected:
+            back_ends.pop()
+        return not back_ends
 
-    def _add(self, add: Add, backend: DomId) -> None:
-        self._xenbus.in_transaction(lambda nodes: add(nodes, backend=backend))
+    def _within(self, guest: Record, driver: Record, condition: Callable[[], bool]) -> Task[bool]:
+        """Whether `condition`, which depends on these two, comes true in the time that a front end gets."""
+        changed = [self._domains.changed(record.domid) for record in (guest, driver)]
+        return self._operations.kernel.until(condition, *changed, timeout=self._notice)
 
-    def _remove(self, domid: DomId, backend: DomId | None = None) -> None:
-        self._xenbus.in_transaction(lambda nodes: devices.remove_devices(nodes, domid, backend))
+    def _add(self, record: Record, device: Wanted, backend: DomId) -> str:
+        """Announce one device; the back end's directory."""
+        self._xenbus.in_transaction(lambda nodes: device.add(nodes, backend=backend))
+        return devices.back_path(backend, record.domid, device.kind, device.devid)
 
-    def _back_ends(self, domid: DomId) -> list[str]:
-        return list(devices.back_ends(self._xenbus, domid).values())
+    def _remove(self, domid: DomId, backend: DomId | None = None) -> Task[None]:
+        for note in devices.notes(self._xenbus, domid):
+            self._xenbus.in_transaction(partial(devices.remove_device, note=note, backend=backend))
+            yield NEXT_TURN
 
     def _domid(self, name: str) -> DomId | None:
         """The driver domain of that name, if it is there."""
@@ -154,19 +181,10 @@ class Backends:
         return record.config.name
 
 
-def within(seconds: float, condition: Callable[[], bool]) -> Generator[Until, None, bool]:
-    """Wait until `condition`; False if it does not come true in that time."""
-    try:
-        yield Until(condition, "the condition did not come true", seconds)
-    except ToolstackError:
-        return False
-    return True
-
-
-def wanted(record: Record) -> Iterator[tuple[str | None, Add]]:
-    """The devices of a domain: the name of the driver domain (None: Dom0), and how to announce each."""
+def wanted(record: Record) -> Iterator[Wanted]:
+    """The devices of a domain."""
     config, domid = record.config, record.domid
     for disk in config.disks:
-        yield disk.backend, partial(devices.add_disk, domid=domid, disk=disk)
+        yield Wanted(disk.backend, "vbd", disk.devid, partial(devices.add_disk, domid=domid, disk=disk))
     for devid, vif in enumerate(config.vifs):
-        yield vif.backend, partial(devices.add_vif, domid=domid, devid=devid, vif=vif)
+        yield Wanted(vif.backend, "vif", devid, partial(devices.add_vif, domid=domid, devid=devid, vif=vif))

@@ -126,40 +126,39 @@ def add_device(
     write_all(nodes, note_path(domid, kind, devid), {"frontend": front_at, "backend": back_at})
 
 
-def back_ends(nodes: StoreCalls, domid: DomId) -> dict[str, str]:
-    """The back ends' directories of a domain's devices, by the toolstack's notes of them."""
-    notes = [
+def notes(nodes: StoreCalls, domid: DomId) -> list[str]:
+    """The toolstack's notes of a domain's devices."""
+    return [
         f"{note_path(domid, kind)}/{devid}"
         for kind in children(nodes, note_path(domid))
         for devid in children(nodes, note_path(domid, kind))
     ]
-    return {note: read_or_none(nodes, f"{note}/backend") or "" for note in notes}
 
 
-def remove_devices(nodes: StoreCalls, domid: DomId, backend: DomId | None = None) -> None:
-    """Both ends' directories of a domain's devices and the notes of them; with `backend` those that it serves."""
-    for note, back_at in back_ends(nodes, domid).items():
-        if backend is None or back_at.startswith(f"{home(backend)}/"):
-            remove(nodes, read_or_none(nodes, f"{note}/frontend") or note)
-            remove(nodes, back_at)
-            if not children(nodes, parent := back_at.rpartition("/")[0]):
-                remove(nodes, parent)
-            remove(nodes, note)
+def remove_device(nodes: StoreCalls, note: str, backend: DomId | None = None) -> None:
+    """Both ends' directories of one device and the note of it; with `backend` only if that domain serves it."""
+    back_at = read_or_none(nodes, f"{note}/backend") or ""
+    if not back_at.startswith("/" if backend is None else f"{home(backend)}/"):
+        return
+    remove(nodes, read_or_none(nodes, f"{note}/frontend") or note)
+    remove(nodes, back_at)
+    if not children(nodes, parent := back_at.rpartition("/")[0]):
+        remove(nodes, parent)
+    remove(nodes, note)
 
 
-def refusal(nodes: StoreCalls, domid: DomId) -> str | None:
-    """Why a back end cannot serve its device, in its own words; None while none has refused."""
-    for path in back_ends(nodes, domid).values():
-        if state(nodes, path) in (XenbusStateClosing, XenbusStateClosed):
-            device = read_or_none(nodes, f"{path}/dev") or path
-            why = read_or_none(nodes, f"{path}/hotplug-error") or read_or_none(nodes, f"{path}/error")
-            return f"device {device}: {' '.join((why or 'the back end closed it').split())}"
-    return None
+def refusal(nodes: StoreCalls, path: str) -> str | None:
+    """Why a back end cannot serve its device, in its own words; None if it has not refused."""
+    if state(nodes, path) not in (XenbusStateClosing, XenbusStateClosed):
+        return None
+    device = read_or_none(nodes, f"{path}/dev") or path
+    why = read_or_none(nodes, f"{path}/hotplug-error") or read_or_none(nodes, f"{path}/error")
+    return f"device {device}: {' '.join((why or 'the back end closed it').split())}"
 
 
-def ready(nodes: StoreCalls, domid: DomId) -> bool:
-    """Whether every back end waits for its front end, or has refused."""
-    return all(state(nodes, path) >= XenbusStateInitWait for path in back_ends(nodes, domid).values())
+def ready(nodes: StoreCalls, path: str) -> bool:
+    """Whether a back end waits for its front end, or has refused."""
+    return state(nodes, path) >= XenbusStateInitWait
 
 
 def state(nodes: StoreCalls, path: str) -> int:

@@ -4,7 +4,10 @@ were made.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Container
+from dataclasses import dataclass, field
+from typing import Final
 from uuid import UUID
 
 from domains.control.description import DomainConfig
@@ -13,12 +16,14 @@ from domains.dom0.console.terminal import Terminal
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.store_tree import home, read_or_none
 from domains.dom0.toolstack.xenctrl import DomainInfo, XenCtrl
+from domains.kernel.tasks import Signal
 from domains.kernel.xenbus import Xenbus
 from hypervisor.public.sched import ShutdownReason
 from hypervisor.public.types import DomId
 from hypervisor.public.xen import DOMID_FIRST_RESERVED
 
-DOM0_NAME = "Domain-0"
+DOM0_NAME: Final = "Domain-0"
+OF_BACKEND: Final = re.compile("/backend/[^/]+/([0-9]{1,5})(?:/|$)")
 
 
 @dataclass(eq=False)
@@ -26,7 +31,8 @@ class Record:
     """A domain made by this toolstack.
 
     `created`: system time in ns; `warnings`: what its maker should know; `shutdown`: the reason that was acted upon;
-    `restarting`: until it is known whether the domain is made again; `successor`: the domain that was made of it. Ids
+    `restarting`: until it is known whether the domain is made again, when `restarted` is sent; `successor`: the domain
+    that was made of it. Ids
     change over a restart, and the successor can be gone as soon as it is there: who waits for it finds it here.
     """
 
@@ -39,6 +45,7 @@ class Record:
     shutdown: ShutdownReason | None = None
     destroying: bool = False
     restarting: bool = False
+    restarted: Signal = field(default_factory=Signal)
     successor: Record | None = None
 
 
@@ -49,6 +56,35 @@ class Domains:
         self._xen = xen
         self._xenbus = xenbus
         self.records: dict[DomId, Record] = {}
+        self._changed: dict[DomId, Signal] = {}
+
+    def changed(self, domid: DomId) -> Signal:
+        """Sent when something of a domain changes that operations wait for: its record, the state of its devices, its
+        end.
+        """
+        return self._changed.setdefault(domid, Signal())
+
+    def tell(self, domid: DomId) -> None:
+        """It has changed."""
+        if domid in self._changed:
+            self._changed[domid].send()
+
+    def tell_of_gone(self, there: Container[DomId]) -> None:
+        """All domains that are waited for and not `there` have changed."""
+        for domid in [domid for domid in self._changed if domid not in there]:
+            self.tell(domid)
+
+    def forget(self, domid: DomId) -> None:
+        """The domain is gone: tell those who wait for that, and keep nothing of it."""
+        self.records.pop(domid, None)
+        self.tell(domid)
+        self._changed.pop(domid, None)
+
+    def device_changed(self, path: str) -> None:
+        """A node at or below …/backend/<kind>/<front end's domid> has changed: handler of a watch on `backend`."""
+        found = OF_BACKEND.search(path)
+        if found:
+            self.tell(DomId(int(found[1])))
 
     def name_of(self, domid: DomId) -> str | None:
         """The name in the store; None if it has none there."""

@@ -17,16 +17,14 @@ from domains.control import operations as ops
 from domains.control.address import MachineAddress
 from domains.control.protocol import Exit
 from domains.control.server import Congested, ControlServer, Disconnected, Request
-from domains.dom0.console.consoled import Consoled
 from domains.dom0.toolstack.captures import Captures
-from domains.dom0.toolstack.domains import Domains, Record
+from domains.dom0.toolstack.domains import Record
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.info import MachineIdentity, describe, describe_machine, walk_store
 from domains.dom0.toolstack.lifecycle import Lifecycle, name_of
-from domains.dom0.toolstack.operations import Operation, Operations
+from domains.dom0.toolstack.operations import Operation
+from domains.dom0.toolstack.parts import Parts
 from domains.dom0.toolstack.viewers import Viewers
-from domains.dom0.toolstack.xenctrl import XenCtrl
-from domains.kernel.kernel import Kernel
 from hypervisor.public.errno import XenError
 from hypervisor.public.sched import SHUTDOWN_reboot, ShutdownReason
 from hypervisor.public.types import DomId
@@ -37,25 +35,21 @@ class Service:
 
     def __init__(
         self,
-        kernel: Kernel,
-        xen: XenCtrl,
-        domains: Domains,
+        parts: Parts,
         lifecycle: Lifecycle,
-        operations: Operations,
-        consoled: Consoled,
         captures: Captures,
         machine: MachineIdentity,
         stop: Callable[[], None],
     ) -> None:
-        self._kernel = kernel
-        self._xen = xen
-        self._domains = domains
+        self._kernel = parts.kernel
+        self._xen = parts.xen
+        self._domains = parts.domains
         self._lifecycle = lifecycle
-        self._operations = operations
+        self._operations = parts.operations
         self._captures = captures
         self._machine = machine
         self._stop = stop
-        self._viewers = Viewers(kernel, consoled)
+        self._viewers = Viewers(parts.kernel, parts.consoled)
         self._server: ControlServer | None = None
 
     def listen(self, address: MachineAddress) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from domains.kernel.kernel import Kernel
+from domains.kernel.tasks import NEXT_TURN, Task
 from hypervisor.public.arch_x86.xen import vcpu_guest_context
 from hypervisor.public.domctl import (
     XEN_DOMCTL_INTERFACE_VERSION,
@@ -193,26 +194,37 @@ class XenCtrl:
 
     def domains(self) -> list[DomainInfo]:
         """All domains in the order of their ids, dying ones included."""
-        found: list[DomainInfo] = []
-        first, size = 0, xen_domctl_getdomaininfo.sizeof
-        while True:
-            with self._hypercalls.arguments as area:
-                buffer = area.reserve(DOMAINS_AT_ONCE * size)
-                request = xen_sysctl_getdomaininfolist(
-                    first_domain=DomId(first), max_domains=DOMAINS_AT_ONCE, buffer=buffer
-                )
-                arguments = xen_sysctl_u(getdomaininfolist=request)
-                op = self._sysctl(Sysctl.XEN_SYSCTL_getdomaininfolist, arguments)
-                count = op.u.getdomaininfolist.num_domains
-                raw = self._load(buffer, count * size)
-            found += [domain_info(xen_domctl_getdomaininfo.unpack(raw, i * size)) for i in range(count)]
-            if count < DOMAINS_AT_ONCE:
-                return found
-            first = found[-1].domid + 1
+        found = page = self._domains_from(0)
+        while len(page) == DOMAINS_AT_ONCE:
+            page = self._domains_from(page[-1].domid + 1)
+            found = found + page
+        return found
 
-    def populate_physmap(self, domid: DomId, nr_pages: int) -> npt.NDArray[np.uint64]:
+    def all_domains(self) -> Task[list[DomainInfo]]:
+        """The same as a task: with hundreds of domains it is the others' turn in between."""
+        found = page = self._domains_from(0)
+        while len(page) == DOMAINS_AT_ONCE:
+            yield NEXT_TURN
+            page = self._domains_from(page[-1].domid + 1)
+            found = found + page
+        return found
+
+    def _domains_from(self, first: int) -> list[DomainInfo]:
+        """Up to DOMAINS_AT_ONCE domains, those of the lowest ids from `first` on."""
+        size = xen_domctl_getdomaininfo.sizeof
+        with self._hypercalls.arguments as area:
+            buffer = area.reserve(DOMAINS_AT_ONCE * size)
+            request = xen_sysctl_getdomaininfolist(
+                first_domain=DomId(first), max_domains=DOMAINS_AT_ONCE, buffer=buffer
+            )
+            op = self._sysctl(Sysctl.XEN_SYSCTL_getdomaininfolist, xen_sysctl_u(getdomaininfolist=request))
+            count = op.u.getdomaininfolist.num_domains
+            raw = self._load(buffer, count * size)
+        return [domain_info(xen_domctl_getdomaininfo.unpack(raw, i * size)) for i in range(count)]
+
+    def populate_physmap(self, domid: DomId, nr_pages: int) -> Task[npt.NDArray[np.uint64]]:
         """Give the domain `nr_pages` frames as pfn 0, 1, …; uint64[nr_pages], the Mfn of each.
-        XenError(ENOMEM).
+        XenError(ENOMEM). It is the others' turn after each hypercall.
         """
         p2m = np.empty(nr_pages, np.uint64)
         for first in range(0, nr_pages, EXTENTS_AT_ONCE):
@@ -225,6 +237,7 @@ class XenCtrl:
                 if done != count:
                     raise XenError(Errno.ENOMEM, f"{first + done} of {nr_pages} pages")
                 p2m[first : first + count] = np.frombuffer(self._load(va, count * 8), "<u8")
+            yield NEXT_TURN
         return p2m
 
     def alloc_unbound(self, domid: DomId, remote: DomId) -> Port:

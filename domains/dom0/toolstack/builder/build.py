@@ -3,7 +3,7 @@
 The order is libxenguest's: limits, frames, ports, contents, page tables pinned, vCPU, grants for the store
 and the console. All of it goes through hypercalls that any privileged domain could issue. On return the
 domain is paused and complete; if anything is refused the exception passes through, and the caller destroys
-the domain.
+the domain. It is a task of many turns, for Dom0 serves everybody meanwhile.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from domains.control.description import DomainConfig
-from domains.dom0.toolstack.builder.image import load_kernel, load_ramdisk
+from domains.dom0.toolstack.builder import unpacking
+from domains.dom0.toolstack.builder.prepared import Prepared, hypercall_pfn
+from domains.dom0.toolstack.builder.unpacking import prepare_python
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.xenctrl import XenCtrl
 from domains.kernel.kernel import Kernel
-from hypervisor.builder.pv_contents import Content, StartOfDay, contents, vcpu_context
-from hypervisor.builder.pv_image import LayoutError
-from hypervisor.builder.pv_layout import Plan, plan
+from domains.kernel.tasks import NEXT_TURN, Task
+from hypervisor.builder.pv_contents import StartOfDay, start_of_day_contents, vcpu_context
 from hypervisor.public.arch_x86.xen import XEN_LEGACY_MAX_VCPUS
 from hypervisor.public.grant_table import (
     GNTTAB_RESERVED_CONSOLE,
@@ -39,16 +40,6 @@ PAGES_AT_ONCE: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A domain that fits its memory, before any of it exists: everything that can be wrong with its files is
-    known.
-    """
-
-    plan: Plan
-    ramdisk: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Built:
     """What the store and the consoles must know of a built domain."""
 
@@ -58,29 +49,11 @@ class Built:
     console_port: Port
 
 
-def prepare(config: DomainConfig) -> Prepared:
+def prepare(kernel: Kernel, config: DomainConfig) -> Task[Prepared]:
     """Read kernel and ramdisk and lay the domain out. Raises ToolstackError."""
-    image = load_kernel(config)
-    ramdisk = load_ramdisk(config)
-    try:
-        layout = plan(image, config.memory * PAGES_PER_MIB, len(ramdisk))
-    except LayoutError as error:
-        raise ToolstackError(f"domain {config.name}: {error}") from None
-    page = hypercall_pfn(layout)
-    if page is not None and not layout.kernel.pfn <= page < layout.kernel.end:
-        raise ToolstackError(
-            f"domain {config.name}: the kernel wants its hypercall page at {image.hypercall_page:#x},"
-            " which is not a page of its segments"
-        )
-    return Prepared(layout, ramdisk)
-
-
-def hypercall_pfn(layout: Plan) -> Pfn | None:
-    """Where the kernel wants the hypercall page, if it does; -1 if no page begins there."""
-    page, base = layout.image.hypercall_page, layout.image.virt_base
-    if page is None:
-        return None
-    return Pfn(-1 if page % PAGE_SIZE else (page - base) >> PAGE_SHIFT)
+    if config.python_guest is not None and config.ramdisk is None:
+        return prepare_python(config.name, config.python_guest, config.memory)
+    return (yield from unpacking.prepare(kernel, config.name, config.kernel, config.ramdisk, config.memory))
 
 
 class Builder:
@@ -90,20 +63,27 @@ class Builder:
         self._kernel = kernel
         self._xen = xen
 
-    def build(self, domid: DomId, config: DomainConfig, prepared: Prepared) -> Built:
-        """Fill the domain `domid`, which has just been created. Raises XenError."""
+    def build(self, domid: DomId, config: DomainConfig, prepared: Prepared) -> Task[Built]:
+        """Fill the domain `domid`, which has just been created. Raises XenError. It is everybody else's turn after each
+        piece of work; nothing of the domain stays mapped meanwhile.
+        """
         layout, xen = prepared.plan, self._xen
         xen.max_vcpus(domid, config.maxvcpus)
         xen.max_mem(domid, config.maxmem * 1024)
-        p2m = xen.populate_physmap(domid, layout.nr_pages)
+        p2m = yield from xen.populate_physmap(domid, layout.nr_pages)
         store_port = xen.alloc_unbound(domid, DOM0)
         console_port = xen.alloc_unbound(domid, DOM0)
         shared = self._shared_info_frame(domid)
         self._mask_events(domid, shared)
+        for run in prepared.runs:
+            part = prepared.data[run.offset : run.offset + run.pages * PAGE_SIZE]
+            yield from self._write(domid, p2m, run.pfn, part)
         day = StartOfDay(MAddr(shared << PAGE_SHIFT), 0, config.cmdline, store_port, console_port)
-        for part in contents(layout, p2m, day, prepared.ramdisk):
-            self._write(domid, p2m, part)
-        self._hypercall_page(domid, layout, p2m)
+        for content in start_of_day_contents(layout, p2m, day):
+            yield from self._write(domid, p2m, content.pfn, content.data.data)
+        if (page := hypercall_pfn(layout.image)) is not None:
+            xen.hypercall_init(domid, mfn_of(p2m, page))
+        yield NEXT_TURN
         xen.pin_l4(domid, mfn_of(p2m, layout.l4))
         xen.setvcpucontext(domid, 0, vcpu_context(layout, p2m))
         store, console = mfn_of(p2m, layout.xenstore), mfn_of(p2m, layout.console)
@@ -127,23 +107,19 @@ class Builder:
         finally:
             kernel.memory.unmap(va)
 
-    def _write(self, domid: DomId, p2m: npt.NDArray[np.uint64], part: Content) -> None:
-        """Put whole pages into the domain through a foreign mapping."""
-        kernel, data = self._kernel, part.data.data
+    def _write(self, domid: DomId, p2m: npt.NDArray[np.uint64], pfn: Pfn, data: memoryview) -> Task[None]:
+        """Put whole pages into the domain through a foreign mapping, PAGES_AT_ONCE of them in one turn."""
+        kernel = self._kernel
         for at in range(0, len(data), PAGES_AT_ONCE * PAGE_SIZE):
             piece = data[at : at + PAGES_AT_ONCE * PAGE_SIZE]
-            first = part.pfn + (at >> PAGE_SHIFT)
+            first = pfn + (at >> PAGE_SHIFT)
             frames = [Mfn(mfn) for mfn in p2m[first : first + (len(piece) >> PAGE_SHIFT)].tolist()]
             va = kernel.memory.map_frames(domid, frames)
             try:
                 kernel.cpu.store(va, piece)
             finally:
                 kernel.memory.unmap(va)
-
-    def _hypercall_page(self, domid: DomId, layout: Plan, p2m: npt.NDArray[np.uint64]) -> None:
-        page = hypercall_pfn(layout)
-        if page is not None:
-            self._xen.hypercall_init(domid, mfn_of(p2m, page))
+            yield NEXT_TURN
 
     def _seed_grants(self, domid: DomId, store: Mfn, console: Mfn) -> None:
         """Let Dom0 map the two rings by grant, as a back end that is not privileged would."""

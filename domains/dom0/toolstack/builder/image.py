@@ -7,7 +7,6 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from domains.control.description import DomainConfig
 from domains.dom0.toolstack.builder.bzimage import is_bzimage, packed_as, payload_of, unpack
 from domains.dom0.toolstack.builder.elf import load_elf
 from domains.dom0.toolstack.errors import ToolstackError
@@ -24,18 +23,16 @@ MAX_IMAGE: Final = 1 << 30
 ELF_MAGIC: Final = b"\x7fELF"
 
 
-def load_kernel(config: DomainConfig) -> PvImage:
-    """The kernel of a description, read and checked. Raises ToolstackError."""
-    if config.python_guest is not None:
-        return python_image(config.python_guest)
-    data = read_image(config.kernel, "kernel")
+def load_kernel(path: str, memory: int) -> PvImage:
+    """The kernel in a file, read, unpacked and checked, for a domain of `memory` MiB. Raises ToolstackError."""
+    data = read_image(path, "kernel")
     if is_bzimage(data):
-        data = payload_of(data, config.kernel, config.memory << 20)
+        data = payload_of(data, path, memory << 20)
     elif packed_as(data):
-        data = unpack(data, config.kernel, config.memory << 20)
+        data = unpack(data, path, memory << 20)
     if not data.startswith(ELF_MAGIC):
-        raise ToolstackError(f"kernel {config.kernel} is neither an ELF file nor a bzImage")
-    return load_elf(data, config.kernel)
+        raise ToolstackError(f"kernel {path} is neither an ELF file nor a bzImage")
+    return load_elf(data, path)
 
 
 def python_image(spec: str) -> PvImage:
@@ -50,9 +47,9 @@ def python_image(spec: str) -> PvImage:
     return PvImage([Segment(PYTHON_BASE, page, PAGE_SIZE)], PYTHON_BASE, PYTHON_BASE)
 
 
-def load_ramdisk(config: DomainConfig) -> bytes:
+def load_ramdisk(path: str | None) -> bytes:
     """The ramdisk's bytes; empty if there is none. Raises ToolstackError."""
-    return read_image(config.ramdisk, "ramdisk") if config.ramdisk is not None else b""
+    return read_image(path, "ramdisk") if path is not None else b""
 
 
 def read_image(path: str, what: str) -> bytes:
@@ -64,6 +61,6 @@ def read_image(path: str, what: str) -> bytes:
                 raise ToolstackError(f"{what} {path} is not a regular file")
             if not 0 < status.st_size <= MAX_IMAGE:
                 raise ToolstackError(f"{what} {path} has {status.st_size} bytes; expected 1 to {MAX_IMAGE}")
-            return file.read(MAX_IMAGE)
+            return file.read(status.st_size)
     except OSError as error:
         raise ToolstackError(f"cannot read {what} {path}: {error.strerror}") from None

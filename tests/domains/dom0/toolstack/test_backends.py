@@ -63,7 +63,7 @@ class Toolstack:
 
     def starts_again(self) -> None:
         """The driver domain is gone, and there again."""
-        self.backends.ended(self.driver.domid)
+        self.control.run(self.backends.ended(self.driver.domid))
         self.backends.started(self.driver)
 
 
@@ -85,7 +85,7 @@ def toolstack() -> Iterator[Toolstack]:
 def test_a_device_is_there_while_its_driver_domain_is(toolstack: Toolstack) -> None:
     toolstack.until(f"{toolstack.front}/backend", toolstack.back)
     toolstack.until(f"{toolstack.back}/frontend", toolstack.front)
-    toolstack.backends.ended(toolstack.driver.domid)
+    toolstack.control.run(toolstack.backends.ended(toolstack.driver.domid))
     for path in (toolstack.front, toolstack.back, f"/libxl/{toolstack.guest.domid}/device/vif/0"):
         assert toolstack.read(path) is None
 
@@ -104,7 +104,7 @@ def test_a_front_end_that_connected_is_left_alone() -> None:
         toolstack.until(f"{toolstack.back}/state", "1")
         for path in (toolstack.front, toolstack.back):
             toolstack.switch(path, "4")
-        assert toolstack.control.wait(lambda: not toolstack.operations._waiting, SECONDS)
+        assert toolstack.control.wait(lambda: not toolstack.operations.under_way, SECONDS)
         assert toolstack.read(f"{toolstack.front}/state") == "4"
 
 
@@ -113,7 +113,8 @@ def test_a_front_end_that_never_comes_is_not_unplugged_for_ever(toolstack: Tools
         toolstack.until(f"{toolstack.front}/state", "1")
         toolstack.until(toolstack.front, None)
     toolstack.until(f"{toolstack.front}/state", "1")
-    assert not toolstack.operations._waiting, "this time it stays"
+    assert toolstack.control.wait(lambda: not toolstack.operations.under_way, SECONDS)
+    assert toolstack.read(f"{toolstack.front}/state") == "1", "this time it stays"
 
 
 def test_only_a_driver_domain_that_is_there_can_be_named(toolstack: Toolstack) -> None:

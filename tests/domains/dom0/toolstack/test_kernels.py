@@ -9,7 +9,6 @@ import lzma
 import os
 import struct
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lz4.block import compress  # type: ignore[attr-defined]  # it is lz4.block's, by a star import
 
-from domains.control.description import DomainConfig
 from domains.dom0.toolstack.builder.elf import load_elf
-from domains.dom0.toolstack.builder.image import load_kernel, load_ramdisk
+from domains.dom0.toolstack.builder.image import load_kernel, load_ramdisk, python_image
 from domains.dom0.toolstack.errors import ToolstackError
-from hypervisor.builder.pv_image import LayoutError
+from hypervisor.builder.pv_image import LayoutError, PvImage
 from hypervisor.builder.pv_layout import plan
 from hypervisor.public.elfnote import ElfNote
 from tests.domains.dom0.toolstack.bzimage_files import bzimage
@@ -62,10 +60,11 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def kernel_file(folder: Path, data: bytes) -> DomainConfig:
+def loaded(folder: Path, data: bytes, memory: int = 128) -> PvImage:
+    """The kernel in a file with these bytes, for a domain of `memory` MiB."""
     path = folder / "kernel"
     path.write_bytes(data)
-    return DomainConfig("test", str(path))
+    return load_kernel(str(path), memory)
 
 
 def refusal(work: Callable[[], object]) -> str:
@@ -125,26 +124,26 @@ def test_segments_are_those_that_elftools_reads() -> None:
 
 @pytest.mark.parametrize("packer", PACKERS)
 def test_every_packing_of_a_bzimage_gives_the_same_kernel(packer: str, tmp_path: Path) -> None:
-    image = load_kernel(kernel_file(tmp_path, bzimage(PACKERS[packer](LINUX))))
+    image = loaded(tmp_path, bzimage(PACKERS[packer](LINUX)))
     assert image.entry == BASE + 0x20_0180
     assert bytes(image.segments[0].data) == b"code" * 100
 
 
 def test_a_packed_elf_file_is_a_kernel_too(tmp_path: Path) -> None:
-    assert load_kernel(kernel_file(tmp_path, gzip.compress(LINUX))).virt_base == BASE
+    assert loaded(tmp_path, gzip.compress(LINUX)).virt_base == BASE
 
 
 @pytest.mark.parametrize("packer", [name for name in PACKERS if name != "none"])
 def test_a_damaged_payload_is_refused(packer: str, tmp_path: Path) -> None:
     packed = bytearray(PACKERS[packer](LINUX * 50))
-    message = refusal(lambda: load_kernel(kernel_file(tmp_path, bzimage(bytes(packed[: len(packed) // 2])))))
+    message = refusal(lambda: loaded(tmp_path, bzimage(bytes(packed[: len(packed) // 2]))))
     assert str(tmp_path) in message
 
 
 @pytest.mark.parametrize("packer", [name for name in PACKERS if name != "none"])
 def test_a_payload_larger_than_its_domain_is_refused(packer: str, tmp_path: Path) -> None:
-    small = replace(kernel_file(tmp_path, bzimage(PACKERS[packer](bytes(40 << 20)))), memory=32)
-    assert "more than 32 MiB" in refusal(lambda: load_kernel(small))
+    large = bzimage(PACKERS[packer](bytes(40 << 20)))
+    assert "more than 32 MiB" in refusal(lambda: loaded(tmp_path, large, 32))
 
 
 @pytest.mark.parametrize(
@@ -187,17 +186,17 @@ def test_a_payload_larger_than_its_domain_is_refused(packer: str, tmp_path: Path
     ],
 )
 def test_what_is_no_pv_kernel_is_refused_in_one_line(data: bytes, why: str, tmp_path: Path) -> None:
-    assert why in refusal(lambda: load_kernel(kernel_file(tmp_path, data)))
+    assert why in refusal(lambda: loaded(tmp_path, data))
 
 
 def test_files_that_are_not_there_are_told_by_their_path(tmp_path: Path) -> None:
     missing = str(tmp_path / "nothing")
-    assert missing in refusal(lambda: load_kernel(DomainConfig("x", missing)))
-    assert missing in refusal(lambda: load_ramdisk(DomainConfig("x", "k", ramdisk=missing)))
-    assert str(tmp_path) in refusal(lambda: load_kernel(DomainConfig("x", str(tmp_path))))
+    assert missing in refusal(lambda: load_kernel(missing, 8))
+    assert missing in refusal(lambda: load_ramdisk(missing))
+    assert str(tmp_path) in refusal(lambda: load_kernel(str(tmp_path), 8))
     os.mkfifo(tmp_path / "pipe")
-    assert "regular" in refusal(lambda: load_kernel(DomainConfig("x", str(tmp_path / "pipe"))))
-    assert "nothing.py" in refusal(lambda: load_kernel(DomainConfig("x", f"python:{missing}.py:Class")))
+    assert "regular" in refusal(lambda: load_kernel(str(tmp_path / "pipe"), 8))
+    assert "nothing.py" in refusal(lambda: python_image(f"{missing}.py:Class"))
 
 
 @settings(max_examples=300, deadline=None)

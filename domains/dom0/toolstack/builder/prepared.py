@@ -1,0 +1,109 @@
+"""A domain that fits its memory, before any of it exists: where everything goes, and the pages of its kernel and ramdisk.
+
+What the unpacking process (unpacker.py) says of a kernel goes over a pipe as one msgpack map, and the pages lie one behind
+the other in a memfd. The process has worked on a stranger's file, so what it says is checked like a stranger's word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from hypervisor.builder.pv_image import LayoutError, PvImage, Segment
+from hypervisor.builder.pv_layout import Plan, plan
+from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, Pfn, VAddr
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """`pages` pages of the domain from `pfn` on, which lie at byte `offset` of the memfd."""
+
+    pfn: Pfn
+    pages: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """`data` holds the pages that `runs` name; all other pages of kernel and ramdisk are zero."""
+
+    plan: Plan
+    runs: Sequence[Run]
+    data: memoryview
+
+
+def hypercall_pfn(image: PvImage) -> Pfn | None:
+    """Where the kernel wants the hypercall page, if it does; -1 if no page begins there."""
+    page = image.hypercall_page
+    if page is None:
+        return None
+    return Pfn(-1 if page % PAGE_SIZE else (page - image.virt_base) >> PAGE_SHIFT)
+
+
+def encode(image: PvImage, ramdisk_bytes: int, runs: Sequence[Run]) -> bytes:
+    """What the process says of a kernel that it has unpacked."""
+    answer: bytes = msgpack.packb(
+        {
+            "segments": [[segment.vaddr, segment.size] for segment in image.segments],
+            "virt_base": image.virt_base,
+            "entry": image.entry,
+            "p2m_base": image.p2m_base,
+            "unmapped_initrd": image.unmapped_initrd,
+            "hypercall_page": image.hypercall_page,
+            "ramdisk_bytes": ramdisk_bytes,
+            "runs": [[run.pfn, run.pages, run.offset] for run in runs],
+        }
+    )
+    return answer
+
+
+def encode_refusal(why: str) -> bytes:
+    """Why there is nothing to say."""
+    refusal: bytes = msgpack.packb({"refused": why})
+    return refusal
+
+
+class Refused(Exception):
+    """The files are not a kernel and a ramdisk that fit the domain; one line says why."""
+
+
+def decode(answer: bytes, data: memoryview, nr_pages: int) -> Prepared:
+    """What it said, checked. Raises Refused, or ValueError for what an unpacking process does not say."""
+    said = msgpack.unpackb(answer)
+    if isinstance(said, dict) and isinstance(said.get("refused"), str):
+        raise Refused(said["refused"])
+    try:
+        layout = plan(_image(said), nr_pages, _number(said["ramdisk_bytes"]))
+        runs = [Run(Pfn(_number(pfn)), _number(pages), _number(at)) for pfn, pages, at in said["runs"]]
+    except (KeyError, TypeError, LayoutError) as error:
+        raise ValueError(f"not what a kernel looks like: {error}") from None
+    areas = [area for area in (layout.kernel, layout.ramdisk) if area is not None]
+    for run in runs:
+        inside = any(area.pfn <= run.pfn and run.pfn + run.pages <= area.end for area in areas)
+        if not inside or run.offset + run.pages * PAGE_SIZE > len(data):
+            raise ValueError(f"pages that are not the kernel's or the ramdisk's: {run}")
+    return Prepared(layout, runs, data)
+
+
+def _image(said: Any) -> PvImage:
+    return PvImage(
+        [Segment(VAddr(_number(vaddr)), b"", _number(size)) for vaddr, size in said["segments"]],
+        VAddr(_number(said["virt_base"])),
+        VAddr(_number(said["entry"])),
+        p2m_base=_address(said["p2m_base"]),
+        unmapped_initrd=bool(said["unmapped_initrd"]),
+        hypercall_page=_address(said["hypercall_page"]),
+    )
+
+
+def _address(value: Any) -> VAddr | None:
+    return None if value is None else VAddr(_number(value))
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int) or not 0 <= value < 1 << 64:
+        raise ValueError(f"{value!r} is no number")
+    return value

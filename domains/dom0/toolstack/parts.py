@@ -1,0 +1,37 @@
+"""What the toolstack works with: Dom0's services, wired together once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from domains.dom0.console.consoled import Consoled
+from domains.dom0.toolstack.backends import Backends
+from domains.dom0.toolstack.domains import Domains
+from domains.dom0.toolstack.operations import Operations
+from domains.dom0.toolstack.xenctrl import XenCtrl
+from domains.dom0.xenstore.server import Xenstored
+from domains.kernel.kernel import Kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """One of each per Dom0."""
+
+    kernel: Kernel
+    xen: XenCtrl
+    xenstored: Xenstored
+    consoled: Consoled
+    domains: Domains
+    operations: Operations
+    backends: Backends
+    chance: Random
+    """Where what a description leaves open comes from: ids and addresses."""
+
+    @classmethod
+    def made(cls, kernel: Kernel, xenstored: Xenstored, chance: Random) -> Parts:
+        """The toolstack's own parts, around Dom0's kernel and its store."""
+        xen, operations = XenCtrl(kernel), Operations(kernel)
+        domains = Domains(xen, kernel.xenbus)
+        backends = Backends(kernel.xenbus, domains, operations)
+        return cls(kernel, xen, xenstored, Consoled(kernel), domains, operations, backends, chance)
