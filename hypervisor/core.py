@@ -11,80 +11,51 @@ protocol ends, with its domain; the core does not.
 
 from __future__ import annotations
 
-import os
 import select
 import shutil
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
 from hypervisor.domain.dom0_build import build_dom0
 from hypervisor.domain.domain import Domain
-from hypervisor.domain.hypervisor import HARDWARE_DOMID, Hypervisor
-from hypervisor.domain.lifecycle import begin_destroy, process_gone
+from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.requests import ProcessRequests
 from hypervisor.domain.timer_actions import fire
-from hypervisor.domain.vcpu import Vcpu
 from hypervisor.hypercalls.dispatch import Dispatcher
+from hypervisor.links import Link, Links
 from hypervisor.machine.config import MachineConfig
 from hypervisor.machine.memory import MachineMemory, create_memfd, seal_read_only
 from hypervisor.mm.layout import XEN_FRAMES
-from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import DomId
-from hypervisor.wire import descriptors
-from hypervisor.wire.descriptors import Note
-from hypervisor.wire.endpoint import CoreEndpoint
-from hypervisor.wire.messages import M2P_MEMFD, Effect, ProtocolError, pack, unpack_request
+from hypervisor.wire.messages import ProtocolError, unpack_request
 
 MESSAGES_PER_TURN: Final = 64
 MAX_SLEEP_S: Final = 3600.0
 """How long the core sleeps at most, however far the next deadline is: epoll takes no more than a 32-bit number of ms."""
 NS_PER_S: Final = 10**9
-RESERVED_DESCRIPTORS: Final = 64
-DESCRIPTORS_PER_DOMAIN: Final = 6
 
 T = TypeVar("T")
 
 
-@dataclass(eq=False)
-class Link:
-    """The core's connection with one domain process. `seq`: the last request's number."""
-
-    domain: Domain
-    pair: socket.socket
-    path: str
-    pidfd: int = -1
-    seq: int = 0
-    bound: bool = False
-    connected: bool = False
-    killed: bool = False
-
-
 class Core:
+    """The loop, and what it drives: the hypervisor, the dispatcher of hypercalls, the links with the processes."""
+
     def __init__(self, config: MachineConfig, supervisor: socket.socket, supervisor_pidfd: int) -> None:
         self.config = config
-        self.links: dict[int, Link] = {}
-        self.ending = False
-        self._supervisor = supervisor
-        self._supervisor_pidfd = supervisor_pidfd
-        self._endpoint = CoreEndpoint()
-        self._by_fd: dict[int, Link] = {}
-        self._xen_fd = create_memfd("xen", XEN_FRAMES, seal=False)
+        self._epoll = select.epoll()
+        xen_fd = create_memfd("xen", XEN_FRAMES, seal=False)
         memory = MachineMemory()
-        memory.map(self._xen_fd, 0, XEN_FRAMES, 0)
-        seal_read_only(self._xen_fd)
-        self.hv = Hypervisor(memory, self, memory_frames=config.memory_frames, nr_cpus=config.nr_cpus)
+        memory.map(xen_fd, 0, XEN_FRAMES, 0)
+        seal_read_only(xen_fd)
+        self.links = Links(config.folder, supervisor, supervisor_pidfd, xen_fd, self._epoll)
+        self._endpoint = self.links.endpoint
+        self.hv = Hypervisor(memory, self.links, memory_frames=config.memory_frames, nr_cpus=config.nr_cpus)
+        self.links.hv = self.hv
         self.dispatcher = Dispatcher(self.hv)
         self._requests = ProcessRequests(self.hv)
-        self._epoll = select.epoll()
-        self._epoll.register(supervisor_pidfd, select.EPOLLIN)
-        self._monitor_fd = self._endpoint.monitor_fd
-        for fd in (self._endpoint.fd, self._monitor_fd, supervisor.fileno()):
-            self._epoll.register(fd, select.EPOLLIN)
 
     # --- the loop --------------------------------------------------------------------------------
 
@@ -101,12 +72,12 @@ class Core:
         """Asleep, the core waits in its epoll for whatever comes first; it sleeps when a whole turn did nothing
         that could have brought something new.
         """
-        endpoint_fd, timeout = self._endpoint.fd, self._timeout()
-        while not self.ending:
+        links, endpoint_fd, timeout = self.links, self._endpoint.fd, self._timeout()
+        while not links.ending:
             for fd, _events in self._epoll.poll(timeout):
                 if fd != endpoint_fd:
-                    domain = self._by_fd[fd].domain if fd in self._by_fd else None
-                    self._guarded("a descriptor's notice", domain, partial(self._on_descriptor, fd))
+                    domain = links.by_fd[fd].domain if fd in links.by_fd else None
+                    self._guarded("a descriptor's notice", domain, partial(links.on_descriptor, fd))
             busy = self._drain()
             busy |= self._run_timers()
             busy |= self._run_background()
@@ -137,6 +108,7 @@ class Core:
             any_due = True
             domain = hv.domains.get(DomId(timer.domid))
             self._guarded(f"a timer {timer.kind.name} of d{timer.domid}", domain, partial(fire, hv, timer))
+            hv.busiest.lap("a timer", timer.kind.name)
         return any_due
 
     def _run_background(self) -> bool:
@@ -150,9 +122,11 @@ class Core:
             return False
         if hv.continuations:
             self._guarded("a continuation", None, self.dispatcher.go_on)
+            hv.busiest.lap("a continuation")
         if hv.work:
             work = hv.work.popleft()
             done = self._guarded(f"background work of d{work.domain.domid}", work.domain, work.step)
+            hv.busiest.lap("background work")
             if done is False:
                 hv.work.append(work)
         return True
@@ -167,15 +141,15 @@ class Core:
             if received is None:
                 return False
             domid, data = received
-            link = self.links.get(domid) if domid is not None else None
+            link = self.links.by_domid.get(domid) if domid is not None else None
             if link is not None and not link.killed:
                 try:
                     self._on_message(link, data)
                 except ProtocolError as error:
-                    self._break(link, str(error))
+                    self.links.broke_the_protocol(link, str(error))
                 except Exception:  # noqa: BLE001 - H3: a bug of the hypervisor ends nobody but the caller
                     self.hv.bug(link.domain, f"a message of d{domid}")
-                    self._break(link, "hypervisor bug")
+                    self.links.broke_the_protocol(link, "hypervisor bug")
             lap("a message of", domid)
             if not readable():
                 return False
@@ -206,171 +180,6 @@ class Core:
             self.dispatcher.hypercall(vcpu, nr, (a1, a2, a3, a4, a5), seen)
         else:
             self._requests.perform(vcpu, seq, nr, (a1, a2, a3, a4, a5))
-
-    def _break(self, link: Link, reason: str) -> None:
-        self.hv.log.line(f"d{link.domain.domid}: protocol error: {reason}")
-        self.hv.counters.add("protocol errors")
-        self.hv.crash(link.domain, "its process broke the protocol")
-        begin_destroy(self.hv, link.domain)
-
-    # --- Processes: what the hypervisor asks for -------------------------------------------------
-
-    def fork(self, domain: Domain) -> None:
-        limit = os.sysconf("SC_OPEN_MAX")
-        if (len(self.links) + 1) * DESCRIPTORS_PER_DOMAIN + RESERVED_DESCRIPTORS > limit:
-            raise XenError(Errno.ENOMEM, "the host allows no more descriptors")
-        ours, theirs = descriptors.pair()
-        path = str(self.config.folder / f"d{domain.domid}")
-        link = Link(domain, ours, path)
-        self.links[domain.domid] = link
-        self._watch(ours.fileno(), link)
-        descriptors.send(ours, [Note.MEMFD, M2P_MEMFD], (self._xen_fd,))
-        descriptors.send(ours, [Note.MEMFD, domain.domid], (domain.memfd,))
-        if domain.privileged:
-            for other in self.hv.domains.values():
-                if other is not domain:
-                    descriptors.send(ours, [Note.MEMFD, other.domid], (other.memfd,))
-        domain.pid = -1
-        descriptors.send(
-            self._supervisor, [Note.FORK, domain.domid, path], (theirs.fileno(), domain.mailbox_fd)
-        )
-        theirs.close()
-
-    def share_memfd(self, domid: DomId, memfd: int) -> None:
-        for link in self.links.values():
-            if link.domain.privileged:
-                descriptors.send(link.pair, [Note.MEMFD, domid], (memfd,))
-
-    def kill(self, domain: Domain) -> None:
-        link = self.links.get(domain.domid)
-        if link is None:
-            return
-        link.killed = True
-        self._endpoint.disconnect(domain.domid)
-        if link.pidfd >= 0:
-            _send_signal(link, signal.SIGKILL)
-
-    def interrupt(self, vcpu: Vcpu) -> None:
-        link = self.links.get(vcpu.domain.domid)
-        if link is not None and link.connected and link.pidfd >= 0 and vcpu.waiting_seq is None:
-            _send_signal(link, signal.SIGUSR1)
-
-    def freeze(self, domain: Domain, *, frozen: bool) -> None:
-        link = self.links.get(domain.domid)
-        if link is not None and link.pidfd >= 0:
-            _send_signal(link, signal.SIGSTOP if frozen else signal.SIGCONT)
-
-    def reply(self, vcpu: Vcpu) -> None:
-        reply = vcpu.reply
-        vcpu.reply = None
-        assert reply is not None
-        data = pack([reply.seq, reply.result, vcpu.effects.take()])
-        link = self.links.get(vcpu.domain.domid)
-        if link is not None and not link.killed and not self._endpoint.send(vcpu.domain.domid, data):
-            self._break(link, "its reply cannot be delivered")
-
-    def ask_to_save(self, vcpu: Vcpu) -> None:
-        if vcpu.waiting_seq is None:
-            return
-        effects = [*vcpu.effects.take(), [Effect.SAVE_CONTEXT]]
-        self._endpoint.send(vcpu.domain.domid, pack([vcpu.waiting_seq, 0, effects]))
-
-    def end_machine(self) -> None:
-        self.ending = True
-
-    def gone(self, domain: Domain) -> None:
-        link = self.links.pop(domain.domid, None)
-        if link is not None:
-            self._forget(link)
-
-    # --- processes come and go -------------------------------------------------------------------
-
-    def _watch(self, fd: int, link: Link) -> None:
-        self._by_fd[fd] = link
-        self._epoll.register(fd, select.EPOLLIN)
-
-    def _unwatch(self, fd: int) -> None:
-        if self._by_fd.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
-
-    def _forget(self, link: Link) -> None:
-        self._endpoint.disconnect(link.domain.domid)
-        self._unwatch(link.pair.fileno())
-        link.pair.close()
-        if link.pidfd >= 0:
-            self._unwatch(link.pidfd)
-            os.close(link.pidfd)
-            link.pidfd = -1
-
-    def _on_supervisor(self) -> None:
-        received = descriptors.receive(self._supervisor)
-        if received is None:
-            self.ending = True
-            return
-        if received.note[0] != Note.FORKED:
-            received.close()
-            return
-        _, domid, pid = received.note
-        link = self.links.get(domid)
-        if link is None:
-            received.close()
-        elif pid == 0:
-            process_gone(self.hv, link.domain)
-        else:
-            link.pidfd, link.domain.pid = received.fds[0], pid
-            self._watch(link.pidfd, link)
-            if link.killed:
-                _send_signal(link, signal.SIGKILL)
-
-    def _on_descriptor(self, fd: int) -> None:
-        if fd == self._supervisor_pidfd:
-            self.ending = True
-        elif fd == self._supervisor.fileno():
-            self._on_supervisor()
-        elif fd == self._monitor_fd:
-            self._on_broken_connections()
-        elif fd in self._by_fd:
-            link = self._by_fd[fd]
-            if fd == link.pidfd:
-                self._on_death(link)
-            else:
-                self._on_pair(link)
-
-    def _on_broken_connections(self) -> None:
-        for domid in self._endpoint.broken():
-            link = self.links.get(domid)
-            if link is not None and not link.killed:
-                self._break(link, "its connection broke")
-
-    def _on_pair(self, link: Link) -> None:
-        """The process says, once, that its endpoint is bound; anything else, or its end, closes the pair's watch."""
-        try:
-            received = descriptors.receive(link.pair)
-        except (ValueError, OSError):
-            received = None
-        bound = received is not None and received.note[0] == Note.BOUND and not link.bound
-        if received is not None:
-            received.close()
-        if not bound:
-            self._unwatch(link.pair.fileno())
-        elif not link.killed:
-            link.bound = True
-            self._endpoint.connect(link.domain.domid, link.path)
-
-    def _on_death(self, link: Link) -> None:
-        self._unwatch(link.pidfd)
-        os.close(link.pidfd)
-        link.pidfd = -1
-        link.killed = True
-        process_gone(self.hv, link.domain)
-        if link.domain.domid == HARDWARE_DOMID:
-            self.end_machine()
-
-
-def _send_signal(link: Link, number: int) -> None:
-    """Signal a process that may have ended already: its pidfd will say so."""
-    with suppress(ProcessLookupError):
-        signal.pidfd_send_signal(link.pidfd, number)
 
 
 def run_core(config: MachineConfig, supervisor: socket.socket, supervisor_pidfd: int) -> None:
