@@ -60,10 +60,10 @@ def map_grant_ref(mapper: GrantTable, v: VcpuMemory, op: gnttab_map_grant_ref) -
         try:
             if op.flags & HOST:
                 create_host_mapping(mapper, v, op, active.mfn)
-        except GrantRefused:
+        except BaseException:
             drop_parts(granter, active.mfn, op.flags)
             raise
-    except GrantRefused:
+    except BaseException:
         granter.release(op.ref, increment, readonly=readonly)
         raise
     finally:

@@ -44,7 +44,7 @@ def transfer(giver: GrantTable, op: gnttab_transfer) -> None:
         commit(recipient, op.ref, giver)
         pfn = recipient.shared.frame(op.ref)  # the recipient's own number for what it will get
         mfn = move(giver, Mfn(op.mfn), recipient, op.ref)
-    except GrantRefused:
+    except BaseException:
         giver.mmu.allocator.unsteal_page(Mfn(op.mfn), giver.d)
         raise
     recipient.mmu.m2p.set(mfn, pfn)

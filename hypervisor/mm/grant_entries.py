@@ -19,6 +19,7 @@ from hypervisor.mm.domain_memory import VcpuMemory
 from hypervisor.mm.entries import PAGE_GNTTAB, adjust_l1e
 from hypervisor.mm.frame_table import L1, WRITABLE
 from hypervisor.mm.page_types import PageTypes
+from hypervisor.mm.update import exchange_l1e
 from hypervisor.mm.validate import put_page_from_l1e
 from hypervisor.mm.walk import Walker
 from hypervisor.public.errno import Errno, XenError
@@ -52,9 +53,7 @@ class GrantEntries:
         if entry & PAGE_RW:
             self.types.get_type(mfn, WRITABLE)
         frames.refs[mfn] += 1
-        old = self.types.tables[l1].words[slot]
-        self.types.tables.write_entry(l1, slot, entry)
-        put_page_from_l1e(self.types, old)
+        exchange_l1e(self.types, l1, slot, entry)
 
     def destroy(self, v: VcpuMemory, addr: int, mfn: int, flags: int) -> None:
         """Clear the entry, which must still map that frame in that way (G8). XenError(EINVAL)."""
@@ -72,7 +71,7 @@ class GrantEntries:
         self.types.tables.write_entry(l1, slot, 0)
         try:
             self._replace(v, addr, mfn, flags, moved)
-        except XenError:
+        except BaseException:
             put_page_from_l1e(self.types, moved)
             raise
 

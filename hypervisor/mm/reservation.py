@@ -91,7 +91,7 @@ class Reservation:
                     taken.append(allocator.take(d, order))
             finally:
                 allocator.quota_frames -= len(stolen)
-        except XenError:
+        except BaseException:
             for first in taken:
                 allocator.untake(d, first, order)
             for mfn in stolen:

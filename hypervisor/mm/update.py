@@ -83,8 +83,9 @@ class Updates:
                 self._write(l1, slot, new, preserve_ad=preserve_ad)
                 return
             get_page_from_l1e(self.types, new, pt_owner, pg_owner)
-        self._write(l1, slot, new, preserve_ad=preserve_ad)
-        put_page_from_l1e(self.types, old)
+        if preserve_ad:
+            new |= self.contents.accessed_dirty(l1, slot)
+        exchange_l1e(self.types, l1, slot, new)
 
     def _mod_upper_entry(
         self, mfn: int, slot: int, value: int, level: int, portion: Portion, *, preserve_ad: bool
@@ -108,13 +109,35 @@ class Updates:
                 self.tables.walks_changed()
                 return True
             get_page_from_upper(self.types, new, mfn, level, portion, partial_set=False, retain=False)
-        self._write(mfn, slot, new, preserve_ad=preserve_ad)
+        try:
+            self._write(mfn, slot, new, preserve_ad=preserve_ad)
+        except BaseException:
+            self._drop_later(portion, new, mfn)
+            raise
         self.tables.walks_changed()
-        if old & PAGE_PRESENT and pte_mfn(old) != mfn:
-            self.types.park(portion.vcpu, pte_mfn(old), partial=False, parent=mfn)
+        self._drop_later(portion, old, mfn)
         return bool(old & PAGE_PRESENT)
+
+    def _drop_later(self, portion: Portion, entry: int, parent: int) -> None:
+        """What an entry of `parent` above L1 holds goes through old_table; a self-reference holds nothing (P11)."""
+        if entry & PAGE_PRESENT and pte_mfn(entry) != parent:
+            self.types.park(portion.vcpu, pte_mfn(entry), partial=False, parent=parent)
 
     def _write(self, mfn: int, slot: int, entry: int, *, preserve_ad: bool) -> None:
         if preserve_ad:
             entry |= self.contents.accessed_dirty(mfn, slot)
         self.tables.write_entry(mfn, slot, entry)
+
+
+def exchange_l1e(types: PageTypes, l1: int, slot: int, new: int) -> None:
+    """Write an L1 entry for which the caller holds references, and drop the old one's.
+
+    The references are the entry's from here on: whatever is raised before it is written, they are dropped (P9).
+    """
+    old = types.tables[l1].words[slot]
+    try:
+        types.tables.write_entry(l1, slot, new)
+    except BaseException:
+        put_page_from_l1e(types, new)
+        raise
+    put_page_from_l1e(types, old)

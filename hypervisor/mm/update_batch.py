@@ -41,11 +41,12 @@ def try_updates(types: PageTypes, d: DomainMemory, ptrs: Words, values: Words) -
         taken, dropped = new[~kept], old[~kept]
     else:
         taken, dropped = new, old
+    parts = [(mfn, slots[where], new[where]) for mfn, where in tables]
     take, drop = named_by(taken, bits_of(taken)), named_by(dropped, bits_of(dropped))
     if frees_a_frame(types, drop.mfns) or not try_take_l1es(types, d, take):
         return False
-    for mfn, where in tables:
-        types.tables.write_entries(mfn, slots[where], new[where])
+    for mfn, into, entries in parts:  # the references are taken, and nothing can be refused any more
+        types.tables.write_entries(mfn, into, entries)
     drop_l1es(types, drop)
     return True
 
