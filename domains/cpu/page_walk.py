@@ -1,4 +1,4 @@
-"""The page walk of a vCPU that runs Python: four levels of real page tables in machine frames.
+"""The page walk of a vCPU: real page tables in machine frames, of any format (machine/paging.py).
 
 Guest kernel and guest user both run at CPL 3 under 64-bit PV, so every entry on the way must have its user
 bit; which of the two runs is told by the page table in CR3, and in the error code by the U bit alone.
@@ -7,7 +7,7 @@ Source: Intel SDM vol. 3A §4.5–4.8.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.machine.paging import (
@@ -23,6 +23,8 @@ from hypervisor.machine.paging import (
     PFEC_RESERVED,
     PFEC_WRITE,
     PTE_MFN_MASK,
+    PV64,
+    PagingFormat,
 )
 
 
@@ -34,6 +36,7 @@ class Translation(NamedTuple):
 
     @property
     def writable(self) -> bool:
+        """Whether every level permits writes."""
         return bool(self.entry & PAGE_RW)
 
 
@@ -43,44 +46,64 @@ class WalkFault(NamedTuple):
     error_code: int
 
 
-class PageWalk:
-    """Walks page tables by machine address; sets A on every entry used and D on the leaf of a write, as the
-    CPU does.
+_WORDS: Final[dict[int, Literal["I", "Q"]]] = {4: "I", 8: "Q"}
+"""Bytes of an entry -> how memory is read as entries."""
 
-    A leaf's RW is the AND over all levels; NX the OR. A leaf at level 2 maps 2 MiB: Xen's own table of frames
-    is mapped so, and no guest may have one (P1).
+
+class PageWalk:
+    """Walks page tables of one format by machine address; sets A on every entry used and D on the leaf of a write, as
+    the CPU does.
+
+    A leaf's RW is the AND over all levels; NX the OR. A leaf above L1 maps many pages: Xen's own table of frames is
+    mapped so, and no guest may have one (P1).
     """
 
-    def __init__(self, memory: MachineMemory) -> None:
-        self._entries = memory.octets.cast("Q")
+    def __init__(self, memory: MachineMemory, paging: PagingFormat = PV64) -> None:
+        self.paging = paging
+        self._entries = memory.octets.cast(_WORDS[paging.entry_size])
+        self._levels = tuple(zip(paging.shifts, paging.masks, strict=True))
+        self._table_shift = paging.table_shift
+        self._superpage_shift = paging.superpage_shift
+        self._superpage_mask = (1 << paging.superpage_shift - 12) - 1
 
     def translate(
-        self, l4: int, va: int, *, write: bool = False, fetch: bool = False
+        self, root: int, va: int, *, write: bool = False, fetch: bool = False
     ) -> Translation | WalkFault:
-        """The translation of canonical `va` under the L4 in frame `l4`. No bit is set when the walk faults."""
-        entries = self._entries
+        """The translation of canonical `va` under the top table in frame `root`. No bit is set when the walk faults."""
+        entries, table_shift, superpage = self._entries, self._table_shift, self._superpage_shift
         wanted = (PFEC_WRITE if write else 0) | (PFEC_FETCH if fetch else 0)
         rights, forbidden = PAGE_RW | PAGE_USER, 0
-        table, slots = l4, []
-        for shift in (39, 30, 21, 12):
-            slot = table << 9 | va >> shift & 511
+        table, slots = root, []
+        for shift, mask in self._levels:
+            slot = table << table_shift | va >> shift & mask
             entry = entries[slot]
             if not entry & PAGE_PRESENT:
                 return WalkFault(wanted)
-            if entry & PAGE_PSE and shift > 21:
+            if entry & PAGE_PSE and shift > superpage:
                 return WalkFault(wanted | PFEC_PRESENT | PFEC_RESERVED)
             rights &= entry
             forbidden |= entry & PAGE_NX
             slots.append(slot)
             table = (entry & PTE_MFN_MASK) >> 12
-            if entry & PAGE_PSE and shift == 21:
-                table += va >> 12 & 511
+            if entry & PAGE_PSE and shift == superpage:
+                table += va >> 12 & self._superpage_mask
                 break
         if not rights & PAGE_USER or (write and not rights & PAGE_RW) or (fetch and forbidden):
             return WalkFault(wanted | PFEC_PRESENT)
-        return Translation(table, self._mark(slots, write) & ~PAGE_RW | rights & PAGE_RW)
+        return Translation(table, self._mark(slots, write=write) & ~PAGE_RW | rights & PAGE_RW)
 
-    def _mark(self, slots: list[int], write: bool) -> int:
+    def levels(self, root: int, va: int) -> list[tuple[int, int]]:
+        """The walk of `va` for a report: (level, entry) from the top down to the last one that is present."""
+        steps, table, paging = [], root, self.paging
+        for level in range(paging.levels, 0, -1):
+            entry = self._entries[table << self._table_shift | paging.index(va, level)]
+            steps.append((level, entry))
+            if not entry & PAGE_PRESENT or (entry & PAGE_PSE and level > 1):
+                break
+            table = (entry & PTE_MFN_MASK) >> 12
+        return steps
+
+    def _mark(self, slots: list[int], *, write: bool) -> int:
         """Set A everywhere, D on the leaf of a write; stores only what is missing, for Xen's tables are
         read-only here.
         """

@@ -1,9 +1,13 @@
-"""The format of x86-64 page tables (Intel SDM vol. 3A §4.5): bits of an entry and how an address is split.
+"""The format of x86 page tables (Intel SDM vol. 3A §4.3–4.5): bits of an entry, and how an address is split.
+
+PAE and 64-bit entries look alike:
 
  63 62     52 51                        12 11 9  8  7  6 5 4   3   2  1 0
 +--+--------+-----------------------------+----+--+---+-+-+---+---+--+--+-+
 |NX| AVAIL  |     machine frame number    |AVL | G|PSE|D|A|PCD|PWT|US|RW|P|
 +--+--------+-----------------------------+----+--+---+-+-+---+---+--+--+-+
+
+How many levels there are, and which bits of an address index the table of each, is what a PagingFormat says. PV64:
 
  47      39 38      30 29      21 20      12 11          0
 +----------+----------+----------+----------+-------------+
@@ -13,6 +17,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 PAGE_PRESENT: Final = 1 << 0
@@ -32,7 +37,6 @@ PAGE_NX: Final = 1 << 63
 PTE_MFN_MASK: Final = ((1 << 40) - 1) << 12
 """The frame number's bits of an entry, in place."""
 
-L1_SHIFT, L2_SHIFT, L3_SHIFT, L4_SHIFT = 12, 21, 30, 39
 TABLE_ENTRIES: Final = 512
 
 PFEC_PRESENT: Final = 1 << 0
@@ -40,6 +44,51 @@ PFEC_WRITE: Final = 1 << 1
 PFEC_USER: Final = 1 << 2
 PFEC_RESERVED: Final = 1 << 3
 PFEC_FETCH: Final = 1 << 4
+
+
+@dataclass(frozen=True)
+class PagingFormat:
+    """One kind of page tables, as the CPU walks them and as Xen validates them.
+
+    A walk starts at the top level; `shifts` and `masks` have one number a level, from the top down.
+    """
+
+    shifts: tuple[int, ...]
+    """The lowest bit of an address that indexes the table of each level."""
+    masks: tuple[int, ...]
+    """The largest index of each level's table: its entries, less one."""
+    entry_size: int
+    """Bytes of an entry."""
+    superpage_shift: int
+    """At this level, and no other, an entry with PSE is a leaf: it maps 1 << superpage_shift bytes."""
+
+    @property
+    def levels(self) -> int:
+        """How many tables a walk goes through."""
+        return len(self.shifts)
+
+    @property
+    def upper(self) -> tuple[tuple[int, int], ...]:
+        """(shift, mask) of the levels above L1, from the top down."""
+        return tuple(zip(self.shifts[:-1], self.masks[:-1], strict=True))
+
+    @property
+    def l1_span_shift(self) -> int:
+        """One L1 table maps 1 << l1_span_shift bytes."""
+        return self.shifts[-2]
+
+    @property
+    def table_shift(self) -> int:
+        """A frame holds 1 << table_shift entries."""
+        return 12 - (self.entry_size.bit_length() - 1)
+
+    def index(self, va: int, level: int) -> int:
+        """The slot that `va` selects in a table of `level`, which is 1 for the leaves."""
+        return va >> self.shifts[-level] & self.masks[-level]
+
+
+PV64: Final = PagingFormat(shifts=(39, 30, 21, 12), masks=(511,) * 4, entry_size=8, superpage_shift=21)
+"""Four levels of 64-bit entries: 64-bit PV guests."""
 
 
 def pte(mfn: int, flags: int) -> int:
@@ -53,8 +102,8 @@ def pte_mfn(entry: int) -> int:
 
 
 def table_index(va: int, level: int) -> int:
-    """The slot that `va` selects in a table of `level` (1…4)."""
-    return va >> (12 + 9 * (level - 1)) & 511
+    """PV64.index: the slot that `va` selects in a table of `level` (1…4)."""
+    return PV64.index(va, level)
 
 
 def is_canonical(va: int) -> bool:

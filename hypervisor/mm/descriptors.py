@@ -67,8 +67,10 @@ class Descriptors:
         types.frames.get_page(mfn, v.domain.domid)
         try:
             types.get_type(mfn, SEG_DESC if types.frames.type[mfn] == SEG_DESC else WRITABLE)
-            types.contents.write_word(maddr, descriptor)
-            types.put_type(mfn)
+            try:
+                types.contents.write_word(maddr, descriptor)
+            finally:
+                types.put_type(mfn)
         finally:
             types.frames.put_page(mfn)
 

@@ -11,6 +11,7 @@ The methods here are what other rooms use; the hypercall decoders reach for the 
 import numpy as np
 
 from hypervisor.machine.memory import MachineMemory
+from hypervisor.machine.paging import PV64, PagingFormat
 from hypervisor.machine.trace import Trace
 from hypervisor.mm import xen_slots
 from hypervisor.mm.allocator import Allocator
@@ -51,6 +52,7 @@ class Mmu:
         flush: Flush,
         on_extent: OnExtent,
         trace: Trace | None = None,
+        paging: PagingFormat = PV64,
     ) -> None:
         """`memory` has the Xen memfd (layout.XEN_FRAMES frames) mapped writable at MFN 0, and only it.
 
@@ -67,7 +69,7 @@ class Mmu:
             frames, self.contents, self.m2p, self.space, domains, quota_frames, on_extent
         )
         self.types = PageTypes(frames, self.contents, self.tables, domains, flush, trace or Trace())
-        self.walker = Walker(self.contents, self.tables)
+        self.walker = Walker(self.contents, self.tables, paging)
         self.guest = GuestMemory(self.contents, self.walker)
         self.updates = Updates(self.types)
         self.update_requests = UpdateRequests(self.updates, self.m2p, domains)

@@ -59,8 +59,10 @@ class Updates:
 
     def _plain_write(self, mfn: int, slot: int, value: int) -> None:
         self.types.get_type(mfn, WRITABLE)
-        self.contents.write_entry(mfn, slot, value)
-        self.types.put_type(mfn)
+        try:
+            self.contents.write_entry(mfn, slot, value)
+        finally:
+            self.types.put_type(mfn)
 
     def mod_l1_entry(
         self,

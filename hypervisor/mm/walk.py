@@ -1,15 +1,23 @@
 """Walks through the core's own copies of page tables: what a guest's virtual address leads to (T3, U7).
 
-Never through the guest's frames, and never from memory across a change: a vCPU remembers the L1 table that 2 MiB of
-its addresses lead to, until any entry above L1 changes or any table goes away anywhere. L1 entries are looked at
-each time.
+Never through the guest's frames, and never from memory across a change: a vCPU remembers the L1 table that some of its
+addresses lead to (2 MiB of them, with four levels), until any entry above L1 changes or any table goes away anywhere.
+L1 entries are looked at each time.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from hypervisor.machine.paging import PAGE_ACCESSED, PAGE_DIRTY, PAGE_PRESENT, PAGE_RW, PAGE_USER, pte_mfn
+from hypervisor.machine.paging import (
+    PAGE_ACCESSED,
+    PAGE_DIRTY,
+    PAGE_PRESENT,
+    PAGE_RW,
+    PAGE_USER,
+    PagingFormat,
+    pte_mfn,
+)
 from hypervisor.mm.contents import Contents
 from hypervisor.mm.domain_memory import VcpuMemory, Walked
 from hypervisor.mm.layout import addr_ok
@@ -32,28 +40,31 @@ class Walk(NamedTuple):
 class Walker:
     """Walks for vCPUs."""
 
-    def __init__(self, contents: Contents, tables: Tables) -> None:
+    def __init__(self, contents: Contents, tables: Tables, paging: PagingFormat) -> None:
         self.contents = contents
         self.tables = tables
+        self._upper = paging.upper
+        self._span_shift = paging.l1_span_shift
+        self._l1_mask = paging.masks[-1]
 
     def to_l1(self, v: VcpuMemory, va: int) -> Walked | None:
         """The L1 table that maps `va`; None if there is none, or `va` is not the guest's (U7)."""
         if v.walks_generation != self.tables.generation:
             v.walks.clear()
             v.walks_generation = self.tables.generation
-        walked = v.walks.get(va >> 21)
+        walked = v.walks.get(va >> self._span_shift)
         if walked is None and addr_ok(va):
             walked = self._walk_upper(v, va)
             if walked is not None:
-                v.walks[va >> 21] = walked
+                v.walks[va >> self._span_shift] = walked
         return walked
 
     def _walk_upper(self, v: VcpuMemory, va: int) -> Walked | None:
         mfn, rights = v.cr3, PAGE_RW | PAGE_USER
-        for shift in (39, 30, 21):
+        for shift, mask in self._upper:
             if mfn is None or mfn not in self.tables:
                 return None
-            entry = self.tables[mfn].words[va >> shift & 511]
+            entry = self.tables[mfn].words[va >> shift & mask]
             if not entry & PAGE_PRESENT:
                 return None
             rights &= entry
@@ -66,7 +77,7 @@ class Walker:
         """Translate as the CPU would with CR0.WP set, and set A and D as it would. XenError(EFAULT)."""
         walked = self.to_l1(v, va)
         if walked is not None:
-            slot = va >> 12 & 511
+            slot = va >> 12 & self._l1_mask
             entry = walked.words[slot]
             need = PAGE_PRESENT | (PAGE_RW if write else 0) | (PAGE_USER if user else 0)
             if not need & ~(entry & (walked.rights | PAGE_PRESENT)):

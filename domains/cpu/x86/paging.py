@@ -11,7 +11,7 @@ from domains.cpu.x86.registers import U64
 from domains.cpu.x86.state import CR, CpuState
 from domains.cpu.x86.wheel import Wheel
 from hypervisor.machine.memory import MachineMemory
-from hypervisor.machine.paging import PFEC_PRESENT, PTE_MFN_MASK, is_canonical
+from hypervisor.machine.paging import PFEC_PRESENT, is_canonical
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
 
 PAGE_OFFSET: Final = PAGE_SIZE - 1
@@ -34,7 +34,6 @@ class DirectPaging:
     def __init__(self, memory: MachineMemory, cpu: CpuState, wheel: Wheel) -> None:
         self.memory = memory
         self._octets = memory.octets
-        self._words = memory.octets.cast("Q")
         self._cpu = cpu
         self._wheel = wheel
         self._walk = PageWalk(memory)
@@ -100,11 +99,4 @@ class DirectPaging:
 
     def levels(self, va: int) -> list[tuple[int, int]]:
         """The walk of `va` for a crash report: (level, entry) from L4 down to the last one that is present."""
-        steps, table = [], self.l4
-        for level, shift in ((4, 39), (3, 30), (2, 21), (1, 12)):
-            entry = self._words[table << 9 | va >> shift & 511]
-            steps.append((level, entry))
-            if not entry & 1 or (entry & 0x80 and level > 1):
-                break
-            table = (entry & PTE_MFN_MASK) >> PAGE_SHIFT
-        return steps
+        return self._walk.levels(self.l4, va)

@@ -22,7 +22,7 @@ from domains.cpu.x86.state import (
 )
 from hypervisor.machine.descriptor_window import gdt_virt_start, ldt_virt_start
 from hypervisor.machine.memory import MachineMemory
-from hypervisor.machine.paging import PAGE_PRESENT, PTE_MFN_MASK
+from hypervisor.machine.paging import PAGE_PRESENT, PTE_MFN_MASK, PV64
 from hypervisor.public.arch_x86.xen import FIRST_RESERVED_GDT_BYTE
 from hypervisor.public.arch_x86.xen_x86_64 import FLAT_KERNEL_CS, FLAT_KERNEL_SS, FLAT_RING3_CS32
 
@@ -144,8 +144,8 @@ class Segments:
     def _word(self, va: int, l4: int) -> int | None:
         """Eight bytes of the window, read with Xen's rights: its upper tables have no user bit."""
         table = l4
-        for shift in (39, 30, 21, 12):
-            entry = self._words[table << 9 | va >> shift & 511]
+        for level in range(PV64.levels, 0, -1):
+            entry = self._words[table << PV64.table_shift | PV64.index(va, level)]
             if not entry & PAGE_PRESENT:
                 return None
             table = (entry & PTE_MFN_MASK) >> 12
