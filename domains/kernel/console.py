@@ -13,12 +13,10 @@ from typing import Final, Protocol
 
 from domains.cpu.python_cpu import PythonCpu
 from domains.kernel.hypercalls import Hypercalls
-from hypervisor.public.io.console import xencons_interface
+from hypervisor.public.io.console import IN_SIZE, OUT_SIZE, xencons_interface
 from hypervisor.public.types import PAGE_SIZE, VAddr
 from hypervisor.public.xen import CONSOLEIO_read, CONSOLEIO_write
 
-OUT_SIZE: Final = 2048
-IN_SIZE: Final = 1024
 FULL_RING_PATIENCE: Final = 5.0
 """Seconds that output waits for a daemon that does not read; after that it is dropped."""
 _U32: Final = (1 << 32) - 1

@@ -80,14 +80,6 @@ class EventPorts:
         self._hypercalls.hypercall_event_channel_op(EVTCHNOP_alloc_unbound, op)
         return op.port
 
-    def alloc_unbound_for(self, domid: DomId, remote: DomId) -> Port:
-        """The same in another domain (privilege over it): how the toolstack makes a guest's store and console
-        ports.
-        """
-        op = evtchn_alloc_unbound(dom=domid, remote_dom=remote)
-        self._hypercalls.hypercall_event_channel_op(EVTCHNOP_alloc_unbound, op)
-        return op.port
-
     def bind_interdomain(self, remote: DomId, remote_port: Port) -> Port:
         """A local port connected to one that `remote` allocated for this domain (EVTCHNOP_bind_interdomain)."""
         op = evtchn_bind_interdomain(remote_dom=remote, remote_port=remote_port)

@@ -28,6 +28,7 @@ from domains.xenctl.folder import (
     supervisor_pid,
     take_lock,
 )
+from hypervisor.public.types import PAGES_PER_MIB
 
 DEFAULT: Final = "default"
 START_TIMEOUT: Final = 30.0
@@ -44,7 +45,6 @@ LOG_END: Final = 1 << 16
 DEFAULT_MEMORY: Final = 4096
 DEFAULT_CPUS: Final = 2
 MIN_MEMORY: Final = 32
-PAGES_PER_MIB: Final = 256
 
 
 def connect(name: str) -> ControlClient:

@@ -6,7 +6,7 @@ of the first front is done and durable (XSA-302's idea).
 """
 
 import contextlib
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from drivers.back_device import BackDevice, FrontError, Nodes
 from drivers.block.copied_pages import CopiedPages
@@ -21,9 +21,7 @@ from drivers.xenbus import number
 from hypervisor.public.errno import XenError
 from hypervisor.public.io.blkif import VDISK_READONLY, blkif_request, blkif_response
 from hypervisor.public.io.protocols import XEN_IO_PROTO_ABI_X86_64
-from hypervisor.public.types import Port
-
-U32: Final = 0xFFFF_FFFF
+from hypervisor.public.types import U32, Port
 
 
 class Connection(NamedTuple):

@@ -13,7 +13,7 @@ and `connect` may be called again: a write that was on its way may or may not ha
 repeated.
 """
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from domains.kernel.kernel import Kernel
 from domains.kernel.memory import Page
@@ -43,9 +43,7 @@ from hypervisor.public.io.blkif import (
     blkif_response,
 )
 from hypervisor.public.io.protocols import XEN_IO_PROTO_ABI_NATIVE
-from hypervisor.public.types import PAGE_SIZE, GrantRef, Port
-
-U64: Final = (1 << 64) - 1
+from hypervisor.public.types import PAGE_SIZE, U64, GrantRef, Port
 
 
 class Connection(NamedTuple):

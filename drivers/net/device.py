@@ -6,7 +6,7 @@ sends. Not offered: the same over IPv6, multicast filters, several queues, a con
 """
 
 from collections.abc import Callable, Hashable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from domains.kernel.kernel import Kernel
 from drivers.back_device import BackDevice, FrontError, Nodes
@@ -26,10 +26,7 @@ from hypervisor.public.io.netif import (
     netif_tx_request,
     netif_tx_response,
 )
-from hypervisor.public.types import Port
-
-U32: Final = 0xFFFF_FFFF
-U64: Final = 0xFFFF_FFFF_FFFF_FFFF
+from hypervisor.public.types import U32, U64, Port
 
 
 class Connection(NamedTuple):

@@ -27,13 +27,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from hypervisor.builder.pv_image import LayoutError, PvImage, check_image, usable
-from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, Pfn, VAddr
+from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, PAGES_PER_MIB, Pfn, VAddr
 
 PADDING: Final = 512 * 1024
 """Bytes mapped behind the boot stack, at least."""
 ALIGNMENT: Final = 4 << 20
 """The initial mapping ends at a multiple of this many bytes."""
-PAGES_PER_MIB: Final = 256
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,6 @@ from hypervisor.public.xen import DOMID_FIRST_RESERVED, Hypercall, shared_info
 
 Report = Iterator[str]
 
-EVTCHN_WORDS: Final = 64 * 8
-"""Bytes of a bitmap of 4096 ports."""
 NS_PER_MS: Final = 1_000_000
 
 

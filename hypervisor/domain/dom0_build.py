@@ -13,6 +13,7 @@ from hypervisor.domain.context import install_context
 from hypervisor.domain.domain import Domain
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.lifecycle import create_domain
+from hypervisor.events.event_channels import NR_PIRQS
 from hypervisor.machine.config import MachineConfig
 from hypervisor.mm.budget import Budget
 from hypervisor.public.types import PAGE_SHIFT, DomId, MAddr, Mfn, VAddr
@@ -20,7 +21,6 @@ from hypervisor.public.xen import SIF_INITDOMAIN, SIF_PRIVILEGED
 from hypervisor.wire.mailbox import Engine
 
 VIRT_BASE: Final = VAddr(0xFFFF_FFFF_8000_0000)
-NR_PIRQS: Final = 256
 
 
 def _options(config: MachineConfig) -> list[str]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
-MAX_LINE: Final = 1024
+from hypervisor.domain.log import MAX_LINE
+
 BURST: Final = 32 * 1024
 """Bytes that a domain may say at once: half of the log."""
 BYTES_PER_SECOND: Final = 8192

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervisor.domain.domain import Domain, Life
+from hypervisor.domain.domain import Domain
 from hypervisor.domain.effects import Effects
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.vcpu import Vcpu
@@ -61,7 +61,6 @@ class Call:
     perform: Callable[[Call], Result]
     events_seen: int = 0
     state: Any = None
-    in_multicall: bool = False
     budget: Budget = field(default_factory=Budget)
 
     @property
@@ -125,11 +124,6 @@ class Call:
         """Oneself, or a domain one controls (U2). XenError(EPERM)."""
         if target is not self.domain and not self.domain.privileged:
             raise XenError(Errno.EPERM, f"U2: d{self.domain.domid} has no privilege over another domain")
-
-    def require_alive(self, target: Domain) -> None:
-        """XenError(EINVAL) once the target has begun to die."""
-        if target.life is not Life.ALIVE:
-            raise XenError(Errno.EINVAL, f"K1: d{target.domid} is dying")
 
 
 Result = int | Continue | Blocked

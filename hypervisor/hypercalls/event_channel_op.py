@@ -44,11 +44,9 @@ from hypervisor.public.event_channel import (
     evtchn_status_u_unbound,
     evtchn_unmask,
 )
-from hypervisor.public.types import PAGE_SIZE, Mfn, Port
+from hypervisor.public.types import PAGE_SIZE, U32, Mfn, Port
 from hypervisor.public.xen import DOMID_SELF
 from hypervisor.wire.messages import Effect
-
-U32: Final = 0xFFFF_FFFF
 
 
 def do_event_channel_op(call: Call) -> int | Continue:

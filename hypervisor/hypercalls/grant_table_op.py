@@ -55,8 +55,8 @@ from hypervisor.public.grant_table import (
     gnttab_unmap_grant_ref,
 )
 from hypervisor.public.layout import Struct
+from hypervisor.public.types import U32
 
-U32: Final = 0xFFFF_FFFF
 GNTTABOP_CMD_MASK: Final = 0xFFF
 """Above it Xen keeps its place in a cut cache_flush; here the place is the address alone."""
 MAX_COUNT: Final = (1 << 31) - 1

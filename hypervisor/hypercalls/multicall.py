@@ -86,4 +86,4 @@ def _perform_entry(call: Call, entry: multicall_entry, inner: _Inner | None) -> 
     a = entry.args
     args = inner.args if inner else (a[0], a[1], a[2], a[3], a[4])
     state = inner.state if inner else None
-    return call.perform(replace(call, nr=entry.op, args=args, state=state, in_multicall=True))
+    return call.perform(replace(call, nr=entry.op, args=args, state=state))

@@ -33,11 +33,10 @@ from hypervisor.public.sysctl import (
     xen_sysctl_perfc_desc,
     xen_sysctl_physinfo,
 )
-from hypervisor.public.types import PAGE_SIZE
+from hypervisor.public.types import PAGE_SIZE, U32
 
 MAX_DOMAINS_A_CALL: Final = 256
 MAX_KEYS_A_CALL: Final = 64
-U32: Final = 0xFFFF_FFFF
 LINES_A_SLICE: Final = 512
 CPU_KHZ: Final = 1_000_000
 """The emulated CPUs' clock: their TSC counts nanoseconds."""

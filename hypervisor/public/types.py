@@ -25,6 +25,11 @@ GrantRef = NewType("GrantRef", int)
 
 PAGE_SHIFT: Final = 12
 PAGE_SIZE: Final = 1 << PAGE_SHIFT
+PAGES_PER_MIB: Final = (1 << 20) >> PAGE_SHIFT
+U32: Final = (1 << 32) - 1
+"""Mask of the bits of a 32-bit number."""
+U64: Final = (1 << 64) - 1
+"""Mask of the bits of a 64-bit number."""
 
 domid_t = Annotated[DomId, "<u2"]
 evtchn_port_t = Annotated[Port, "<u4"]

@@ -10,12 +10,12 @@ from typing import Final
 
 import numpy as np
 
+from hypervisor.public.types import PAGES_PER_MIB
 from scripts.benchmarks.figure import Figure, Sizes, compare, per_call
 from scripts.benchmarks.machine import Machine
 
 MICROSECONDS: Final = 1e6
 PAGES: Final = 256
-PAGES_PER_MIB: Final = 256
 WORDS: Final = 512
 
 

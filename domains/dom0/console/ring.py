@@ -15,8 +15,8 @@ same of the store's ring).
 
 from typing import Final
 
-IN_SIZE: Final = 1024
-OUT_SIZE: Final = 2048
+from hypervisor.public.io.console import IN_SIZE, OUT_SIZE
+
 OUT_AT: Final = IN_SIZE
 INDICES_AT: Final = IN_SIZE + OUT_SIZE
 IN_CONS, IN_PROD, OUT_CONS, OUT_PROD = range(4)

@@ -20,7 +20,7 @@ from uuid import UUID
 from domains.control.description import DomainConfig
 from domains.control.protocol import Exit
 from domains.dom0.toolstack import devices, store_tree
-from domains.dom0.toolstack.builder.build import PAGES_PER_MIB, Builder, prepare
+from domains.dom0.toolstack.builder.build import Builder, prepare
 from domains.dom0.toolstack.builder.prepared import Prepared
 from domains.dom0.toolstack.domains import Record
 from domains.dom0.toolstack.errors import ToolstackError
@@ -28,7 +28,7 @@ from domains.dom0.toolstack.operations import Operation
 from domains.dom0.toolstack.parts import Parts
 from domains.kernel.tasks import NEXT_TURN, Task
 from hypervisor.public.errno import XenError
-from hypervisor.public.types import DomId
+from hypervisor.public.types import PAGES_PER_MIB, DomId
 
 T = TypeVar("T")
 

@@ -24,8 +24,8 @@ from domains.xenctl.topology.check import Project, memory_needed, project_of
 from domains.xenctl.topology.expand import Plan, Planned
 from domains.xenctl.topology.model import Topology
 from domains.xenctl.topology.state import State, mark_of
+from hypervisor.public.types import PAGES_PER_MIB
 
-PAGES_PER_MIB: Final = 256
 DESTROY_TIMEOUT: Final = 30.0
 
 

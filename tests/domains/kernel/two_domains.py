@@ -11,7 +11,8 @@ from domains.dom0.store_access import GuestRings, LocalWire
 from domains.dom0.toolstack.xenctrl import XenCtrl
 from domains.dom0.xenstore.server import Xenstored
 from domains.kernel.kernel import Kernel
-from hypervisor.public.types import PAGE_SHIFT, DomId, Mfn
+from hypervisor.public.event_channel import EVTCHNOP_alloc_unbound, evtchn_alloc_unbound
+from hypervisor.public.types import PAGE_SHIFT, DomId, Mfn, Port
 from hypervisor.public.xen import start_info, start_info_console, start_info_console_domU
 from tests.domains.kernel.one_process import PythonDomain
 from tests.inprocess import InProcess
@@ -37,7 +38,7 @@ class TwoDomains:
 
     def _write_start_info(self) -> None:
         built = self.guest.built
-        self.ports = [self.control.events.alloc_unbound_for(self.domid, DOM0) for _ in range(2)]
+        self.ports = [self._alloc_unbound() for _ in range(2)]
         layout = built.layout
         self.ring_frames = [Mfn(int(built.p2m[pfn])) for pfn in (layout.xenstore, layout.console)]
         at = int(built.p2m[layout.start_info]) << PAGE_SHIFT
@@ -46,6 +47,12 @@ class TwoDomains:
         ring = start_info_console_domU(mfn=self.ring_frames[1], evtchn=self.ports[1])
         info.console = start_info_console(domU=ring)
         self.machine.memory.write(at, info.pack())
+
+    def _alloc_unbound(self) -> Port:
+        """A port of the guest's for Dom0, as the toolstack makes it."""
+        op = evtchn_alloc_unbound(dom=self.domid, remote_dom=DOM0)
+        self.control.hypercalls.hypercall_event_channel_op(EVTCHNOP_alloc_unbound, op)
+        return op.port
 
     def boot(self) -> Kernel:
         """Introduce the guest to Dom0's services and boot it."""

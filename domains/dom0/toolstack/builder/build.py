@@ -34,7 +34,6 @@ from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, MAddr, Mfn, Pf
 from hypervisor.public.xen import shared_info, vcpu_info
 
 DOM0: Final = DomId(0)
-PAGES_PER_MIB: Final = 256
 PAGES_AT_ONCE: Final = 256
 """Foreign frames mapped at a time."""
 

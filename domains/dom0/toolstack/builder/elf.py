@@ -22,7 +22,7 @@ from domains.dom0.toolstack.errors import ToolstackError
 from hypervisor.builder.pv_image import PvImage, Segment
 from hypervisor.public.elfnote import ElfNote
 from hypervisor.public.layout import Struct, u16, u32, u64
-from hypervisor.public.types import VAddr
+from hypervisor.public.types import U64, VAddr
 
 ELFCLASS64: Final = 2
 ELFDATA2LSB: Final = 1
@@ -36,7 +36,6 @@ SHT_NOTE: Final = 7
 MAX_HEADERS: Final = 4096
 """Program or section headers of one file."""
 MAX_NOTES: Final = 4096
-U64: Final = (1 << 64) - 1
 
 
 class Elf64_Ehdr(Struct, size=64):

@@ -22,8 +22,8 @@ from domains.dom0.toolstack.builder.prepared import Run, encode, encode_refusal,
 from domains.dom0.toolstack.errors import ToolstackError
 from hypervisor.builder.pv_contents import Content, kernel_contents, whole_pages
 from hypervisor.builder.pv_image import LayoutError, PvImage
-from hypervisor.builder.pv_layout import PAGES_PER_MIB, Plan, plan
-from hypervisor.public.types import PAGE_SIZE
+from hypervisor.builder.pv_layout import Plan, plan
+from hypervisor.public.types import PAGE_SIZE, PAGES_PER_MIB
 
 PR_SET_PDEATHSIG: Final = 1
 CPU_SECONDS: Final = 60

@@ -16,8 +16,8 @@ from domains.dom0.toolstack.errors import ToolstackError
 from domains.kernel.kernel import Kernel
 from domains.kernel.tasks import Signal, Task
 from hypervisor.builder.pv_image import LayoutError
-from hypervisor.builder.pv_layout import PAGES_PER_MIB, plan
-from hypervisor.public.types import PAGE_SIZE
+from hypervisor.builder.pv_layout import plan
+from hypervisor.public.types import PAGE_SIZE, PAGES_PER_MIB
 
 UNPACKER: Final = "domains.dom0.toolstack.builder.unpacker"
 REPOSITORY: Final = Path(__file__).resolve().parents[4]

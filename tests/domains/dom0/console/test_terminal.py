@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domains.dom0.console.history import History
-from domains.dom0.console.ring import IN_SIZE, INDICES_AT, OUT_AT, OUT_SIZE, ConsoleRing
+from domains.dom0.console.ring import INDICES_AT, OUT_AT, ConsoleRing
 from domains.dom0.console.terminal import Terminal, Viewer
+from hypervisor.public.io.console import IN_SIZE, OUT_SIZE
 
 IN_CONS, IN_PROD, OUT_CONS, OUT_PROD = range(4)
 

@@ -19,9 +19,8 @@ import pytest
 
 from domains.dom0.toolstack.builder.prepared import Prepared, Refused, decode
 from domains.dom0.toolstack.builder.unpacking import UNPACKER
-from hypervisor.builder.pv_layout import PAGES_PER_MIB
 from hypervisor.public.io.xs_wire import XS_READ
-from hypervisor.public.types import PAGE_SIZE
+from hypervisor.public.types import PAGE_SIZE, PAGES_PER_MIB
 from tests.domains.dom0.store_socket import StoreSocket
 from tests.domains.dom0.toolstack.elf_files import LINUX_NOTES, elf
 from tests.machines import REPOSITORY, XENCTL, Machine
