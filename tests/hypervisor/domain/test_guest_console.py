@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hypervisor.domain.guest_console import BURST, BYTES_PER_SECOND, MAX_LINE, NS_PER_S, GuestConsole
-from hypervisor.domain.log import Log
+from hypervisor.domain.guest_console import BURST, BYTES_PER_SECOND, NS_PER_S, GuestConsole
+from hypervisor.domain.log import MAX_LINE, Log
 from hypervisor.machine.counters import MAX_KINDS, Counters
 
 
