@@ -148,9 +148,11 @@ class CopiedBackRing(BackRing):
         return self._unconsumed()
 
     def take(self, limit: int = INDEX_MASK) -> bytes:
+        """Requests that have come, at most `limit`, as bytes."""
         return super().take(min(limit, self.waiting) if limit else 0)
 
     def release(self) -> None:
+        """Gives back this end's own pages."""
         super().release()
         self._my_index.release()
         self._mine.release()

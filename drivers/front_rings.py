@@ -29,7 +29,8 @@ class FrontRings(Protocol):
     def rings(self) -> Sequence[BackRing]:
         """In the order in which they were asked for."""
 
-    def release(self) -> None: ...
+    def release(self) -> None:
+        """Lets go of the front's pages."""
 
 
 def reach(kernel: Kernel, domid: DomId, refs: Sequence[int], records: Sequence[Records]) -> FrontRings:
@@ -50,6 +51,7 @@ class MappedRings:
         self.rings = [BackRing(page, *pair) for page, pair in zip(pages, records, strict=True)]
 
     def release(self) -> None:
+        """Unmaps the front's pages."""
         for ring in self.rings:
             ring.release()
         self._grants.unmap(self._mapping)
@@ -70,5 +72,6 @@ class CopiedRings:
             raise
 
     def release(self) -> None:
+        """Gives back the copies."""
         for ring in self.rings:
             ring.release()

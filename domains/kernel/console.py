@@ -47,6 +47,7 @@ class RingChannel:
         return self._words[xencons_interface.offsetof(name) // 4]
 
     def send(self, data: memoryview) -> int:
+        """Puts what fits into the ring and tells the daemon; how many bytes that was."""
         prod, cons = self._word("out_prod"), self._word("out_cons")
         used = prod - cons & _U32
         count = min(len(data), max(OUT_SIZE - used, 0))
@@ -61,6 +62,7 @@ class RingChannel:
         return count
 
     def receive(self) -> bytes:
+        """What the daemon has put into the ring; nothing if its index is impossible."""
         prod, cons = self._word("in_prod"), self._word("in_cons")
         count = prod - cons & _U32
         if count > IN_SIZE:
@@ -79,11 +81,13 @@ class HypervisorChannel:
         self._hypercalls = hypercalls
 
     def send(self, data: memoryview) -> int:
+        """Writes one chunk into the hypervisor's log; how many bytes that was."""
         chunk = bytes(data[:_CONSOLE_IO_CHUNK])
         self._hypercalls.hypercall_console_io(CONSOLEIO_write, chunk)
         return len(chunk)
 
     def receive(self) -> bytes:
+        """What the hypervisor's console has to read: nothing, here."""
         return self._hypercalls.hypercall_console_io(CONSOLEIO_read, bytes(_CONSOLE_IO_CHUNK))
 
 
@@ -120,12 +124,15 @@ class Console:
         """Nothing is held back."""
 
     def isatty(self) -> bool:
+        """False: there is no terminal to control."""
         return False
 
     def readable(self) -> bool:
+        """True: as text streams are asked."""
         return True
 
     def writable(self) -> bool:
+        """True: as text streams are asked."""
         return True
 
     def readline(self, timeout: float | None = None) -> str:

@@ -34,15 +34,19 @@ class HostFds:
         self._writers: dict[int, Source] = {}
 
     def add_reader(self, fd: int, callback: Callback) -> None:
+        """Has `callback` called whenever the descriptor can be read."""
         self._add(self._readers, fd, callback)
 
     def add_writer(self, fd: int, callback: Callback) -> None:
+        """Has `callback` called whenever the descriptor can be written."""
         self._add(self._writers, fd, callback)
 
     def remove_reader(self, fd: int) -> None:
+        """Ends add_reader."""
         self._remove(self._readers, fd)
 
     def remove_writer(self, fd: int) -> None:
+        """Ends add_writer."""
         self._remove(self._writers, fd)
 
     def _add(self, table: dict[int, Source], fd: int, callback: Callback) -> None:

@@ -158,6 +158,7 @@ class Kernel(Waiting):
 
     @property
     def host_fds(self) -> HostFds:
+        """The host's descriptors, for Dom0 only; made when they are first asked for."""
         if self._host_fds is None:
             self._host_fds = HostFds(self.cpu.gate, self.events, self.loop)
             self.watches_host = True

@@ -40,6 +40,7 @@ class SharedInfo:
         self._words[_MASK + (port >> 6)] |= 1 << (port & 63)
 
     def is_masked(self, port: Port) -> bool:
+        """Whether the port's mask bit is set."""
         return bool(self._words[_MASK + (port >> 6)] >> (port & 63) & 1)
 
     def clear_pending(self, port: Port) -> None:

@@ -45,11 +45,13 @@ class XenstoreRing:
         self._out = bytearray()
 
     def send(self, message: bytes) -> None:
+        """Queues a message and puts as much of the queue into the ring as fits."""
         self._out += message
         if self._push():
             self._notify()
 
     def receive(self) -> bytes:
+        """The bytes of answers and events that have come; puts more of the queue into the ring."""
         moved = self._push()
         data = self._take()
         if moved or data:

@@ -18,4 +18,5 @@ def console(domain: Domain, name: Machine = DEFAULT) -> None:
 
 
 def register(app: typer.Typer) -> None:
+    """Adds this command to xenctl."""
     app.command()(console)

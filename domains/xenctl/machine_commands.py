@@ -117,6 +117,7 @@ def debug_keys(
 
 
 def register(app: typer.Typer) -> None:
+    """Adds these commands to xenctl."""
     for command in (start, stop, info, dmesg):
         app.command()(command)
     app.command("debug-keys")(debug_keys)

@@ -60,4 +60,5 @@ def opened(path: str) -> Iterator[BinaryIO]:
 
 
 def register(app: typer.Typer) -> None:
+    """Adds this command to xenctl."""
     app.command("network-capture")(network_capture)

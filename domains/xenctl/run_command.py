@@ -100,4 +100,5 @@ def leave(number: int, _frame: object) -> NoReturn:
 
 
 def register(app: typer.Typer) -> None:
+    """Adds this command to xenctl."""
     app.command()(run)

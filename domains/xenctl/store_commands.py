@@ -42,4 +42,5 @@ def printable(value: bytes) -> str:
 
 
 def register(app: typer.Typer) -> None:
+    """Adds this command to xenctl."""
     app.command("xenstore-ls")(xenstore_ls)

@@ -110,9 +110,11 @@ def ps(file: File, name: Machine = DEFAULT, json: Json = False) -> None:
 
 
 def blank(value: int | None) -> str:
+    """The number, or `-` where there is none."""
     return "-" if value is None else str(value)
 
 
 def register(app: typer.Typer) -> None:
+    """Adds these commands to xenctl."""
     for command in (up, down, validate, graph, ps):
         app.command()(command)

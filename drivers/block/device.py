@@ -45,6 +45,7 @@ class BlockDevice(BackDevice):
         return self._connection.server.counters if self._connection else None
 
     def turn(self, crowd: int) -> Turn:
+        """Serves some of the front's requests; `crowd`: how many devices want a turn."""
         return self._connection.server.serve(crowd) if self._connection else Turn.DONE
 
     def open(self) -> Nodes:
@@ -66,6 +67,7 @@ class BlockDevice(BackDevice):
         }
 
     def attach(self) -> Nodes:
+        """Reaches the ring and binds the event channel that the front names. FrontError: they are not usable."""
         end, kernel, image = self.end, self.kernel, self._image
         ref = number(end.read_peer(Node.RING_REF), -1, U32)
         remote_port = number(end.read_peer(Node.EVENT_CHANNEL), -1, U32)
@@ -105,6 +107,7 @@ class BlockDevice(BackDevice):
                 self._image.flush()
 
     def shut(self) -> None:
+        """Closes the image."""
         image, self._image = self._image, None
         if image is not None:
             image.close()

@@ -170,9 +170,11 @@ class BlockFront(FrontDevice):
     # --- what a FrontDevice does -----------------------------------------------------------------
 
     def failure(self, reason: str) -> BlockError:
+        """The error that a caller gets when the device cannot be used."""
         return BlockError(BLKIF_RSP_ERROR, f"{self.end.path}: {reason}")
 
     def prepare(self) -> Nodes:
+        """Makes the ring, the event channel and the pages; what the back end is to know of them."""
         end, kernel = self.end, self.kernel
         indirect = number(end.read_peer(Node.INDIRECT), 0, U64)
         most = max(DIRECT_SEGMENTS, min(indirect, MAX_SEGMENTS, self._max_pages - 1))
@@ -195,18 +197,22 @@ class BlockFront(FrontDevice):
         }
 
     def established(self) -> None:
+        """Reads the size of the disk, and whether it is read-only."""
         self.sectors = number(self.end.read_peer(Node.SECTORS), 0, U64)
         info = number(self.end.read_peer(Node.INFO), 0, U64)
         self.read_only = bool(info & VDISK_READONLY)
 
     def interrupt(self) -> None:
+        """Takes the responses that have come, and sends requests that wait."""
         if self._connection is not None:
             self._connection.queue.interrupt()
 
     def idle(self) -> bool:
+        """Whether no request is under way."""
         return self._connection is None or self._connection.queue.idle
 
     def drop(self) -> None:
+        """Gives back everything of the connection; requests under way fail."""
         connection, self._connection = self._connection, None
         if connection is None:
             return

@@ -22,15 +22,18 @@ PERSISTENT_LIMIT: Final = 2048
 class Views(Protocol):
     """The part of the CPU that is needed: views of mapped memory, one a page."""
 
-    def views(self, va: int, size: int, write: bool = False) -> list[memoryview]: ...
+    def views(self, va: int, size: int, write: bool = False) -> list[memoryview]:
+        """The host's memory at a virtual address, one view a page."""
 
 
 class Mapper(Protocol):
     """What maps grants; drivers.mapped_grants.MappedGrants."""
 
-    def map(self, domid: DomId, refs: Sequence[GrantRef], writable: bool = True) -> GrantMapping: ...
+    def map(self, domid: DomId, refs: Sequence[GrantRef], writable: bool = True) -> GrantMapping:
+        """Maps another domain's grants side by side. XenError if one is refused."""
 
-    def unmap(self, mapping: GrantMapping) -> None: ...
+    def unmap(self, mapping: GrantMapping) -> None:
+        """Ends the mapping."""
 
 
 class GrantedPages:

@@ -78,15 +78,20 @@ class Plan(NamedTuple):
 class Pages(Protocol):
     """The front's pages: `granted_pages.py`, or in a driver domain `copied_pages.py`. All raise XenError."""
 
-    def views(self, refs: Sequence[int], writable: bool) -> list[memoryview]: ...
+    def views(self, refs: Sequence[int], writable: bool) -> list[memoryview]:
+        """The pages of these grants, one view each, until `let_go`. GrantError: one cannot be had."""
 
-    def filled(self, bounds: Sequence[tuple[int, int]]) -> None: ...
+    def filled(self, bounds: Sequence[tuple[int, int]]) -> None:
+        """Says which bytes (first, end) of each page of the last `views` were written, so that they reach the front."""
 
-    def all_kept(self, refs: Sequence[int]) -> bool: ...
+    def all_kept(self, refs: Sequence[int]) -> bool:
+        """Whether all these grants are held from an earlier request."""
 
-    def let_go(self) -> None: ...
+    def let_go(self) -> None:
+        """Ends the use of the last `views`."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Gives back every page, for good."""
 
 
 @dataclass(slots=True)

@@ -29,6 +29,7 @@ class Bridge(Generic[P]):
 
     @property
     def ports(self) -> list[P]:
+        """The ports there are, in the order in which they came."""
         return list(self._ports)
 
     def add(self, port: P) -> None:

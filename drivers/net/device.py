@@ -97,11 +97,13 @@ class NetDevice(BackDevice):
     # --- states ----------------------------------------------------------------------------------
 
     def open(self) -> Nodes:
+        """Joins the bridge that xenstore names; what the front is to know of this back end."""
         self._switch = self._switch_of(self.end.read(Node.BRIDGE) or "")
         self._switch.attach(self.end.path, self._deliver)
         return {Node.SG: 1, Node.GSO_TCPV4: 1, Node.RX_COPY: 1, Node.RX_FLIP: 0}
 
     def attach(self) -> Nodes:
+        """Reaches both rings and binds the event channel that the front names. FrontError: they are not usable."""
         end, kernel, domid = self.end, self.kernel, self.end.peer_domid
         refs = [number(end.read_peer(node), -1, U32) for node in (Node.TX_RING_REF, Node.RX_RING_REF)]
         remote_port = number(end.read_peer(Node.EVENT_CHANNEL), -1, U32)
@@ -127,6 +129,7 @@ class NetDevice(BackDevice):
         return {}
 
     def detach(self) -> None:
+        """Lets go of the front's rings and event channel."""
         connection, self._connection = self._connection, None
         self.bell = False
         if connection is None:
@@ -135,11 +138,13 @@ class NetDevice(BackDevice):
         connection.rings.release()
 
     def shut(self) -> None:
+        """Leaves the bridge."""
         switch, self._switch = self._switch, None
         if switch is not None:
             switch.detach(self.end.path)
 
     def release(self) -> None:
+        """Ends the device, and tells those who watch its packets."""
         super().release()
         for observer in self.observers:
             observer.lost()

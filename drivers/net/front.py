@@ -92,6 +92,7 @@ class NetFront(FrontDevice):
     # --- what a FrontDevice does -----------------------------------------------------------------
 
     def prepare(self) -> Nodes:
+        """Makes the rings, the event channel and the pages; what the back end is to know of them."""
         kernel, end, domid = self.kernel, self.end, self.end.peer_domid
         tx_ring, rx_ring = grant(kernel, domid), grant(kernel, domid)
         sg = end.read_peer(Node.SG) == "1"
@@ -127,6 +128,7 @@ class NetFront(FrontDevice):
         """There is nothing to read: the MAC address is the toolstack's."""
 
     def idle(self) -> bool:
+        """Whether nothing waits to be sent."""
         connection = self._connection
         try:
             return connection is None or connection.tx.idle()
@@ -135,6 +137,7 @@ class NetFront(FrontDevice):
             return True
 
     def interrupt(self) -> None:
+        """Takes what has come and sends what waits, until neither ring has news."""
         connection = self._connection
         while connection is not None:
             connection.tx.reap()
@@ -149,6 +152,7 @@ class NetFront(FrontDevice):
                 return
 
     def drop(self) -> None:
+        """Gives back everything of the connection; packets not sent yet are lost."""
         connection, self._connection = self._connection, None
         if connection is None:
             return

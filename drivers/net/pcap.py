@@ -15,6 +15,8 @@ SNAPLEN: Final = 65535
 
 
 class pcap_file_header(Struct, size=24):
+    """The beginning of a file."""
+
     magic: u32
     version_major: u16
     version_minor: u16
@@ -25,6 +27,8 @@ class pcap_file_header(Struct, size=24):
 
 
 class pcap_record_header(Struct, size=16):
+    """What stands before each frame."""
+
     seconds: u32
     nanoseconds: u32
     incl_len: u32  # bytes stored

@@ -18,7 +18,8 @@ Deliver = Callable[[Hashable, Packet], None]
 class Observer(Protocol):
     """Who sees every packet that passes an interface or a switch."""
 
-    def saw(self, packet: Packet) -> None: ...
+    def saw(self, packet: Packet) -> None:
+        """A packet passed."""
 
     def lost(self) -> None:
         """It is gone."""

@@ -55,6 +55,7 @@ class Taps:
 
     @property
     def pid(self) -> int | None:
+        """The process that holds the network namespace; None without one."""
         return None if self.child is None else self.child.pid
 
     @classmethod
@@ -110,6 +111,7 @@ def open_tap(name: str, address: str) -> int:
 
 
 def set_address(control: socket.socket, request: int, name: str, packed: bytes) -> None:
+    """Sets an address of an interface by ioctl. OSError."""
     fcntl.ioctl(control, request, struct.pack("16sHH4s8x", name.encode(), socket.AF_INET, 0, packed))
 
 

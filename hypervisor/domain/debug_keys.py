@@ -35,6 +35,7 @@ def domains_now(hv: Hypervisor) -> Iterator[Domain]:
 
 
 def show_handlers(hv: Hypervisor) -> Report:
+    """A line a key."""
     for key, (what, _) in KEYS.items():
         yield f" key '{key}' => {what}"
 
@@ -43,6 +44,7 @@ def show_handlers(hv: Hypervisor) -> Report:
 
 
 def dump_evtchn_info(hv: Hypervisor) -> Report:
+    """The event channels of every domain."""
     for domain in domains_now(hv):
         yield from dump_ports(hv, domain)
 
@@ -93,6 +95,7 @@ def shared_bits(hv: Hypervisor, domain: Domain, port: int) -> tuple[int, int]:
 
 
 def gnttab_usage(hv: Hypervisor) -> Report:
+    """The grants in use of every domain."""
     for domain in domains_now(hv):
         if hasattr(domain, "grants"):  # one whose making failed has none, until it is gone
             yield from usage_of(domain)
@@ -137,12 +140,14 @@ def pagealloc_info(hv: Hypervisor) -> Report:
 
 
 def dump_domains(hv: Hypervisor) -> Report:
+    """Every domain with its vCPUs."""
     for domain in domains_now(hv):
         yield from general_information(hv, domain)
     yield f"  {len(hv.domains)} domains"
 
 
 def general_information(hv: Hypervisor, domain: Domain) -> Report:
+    """One domain with its vCPUs, and the ms each spent in each run state."""
     mem = domain.mem
     yield f"General information for domain {domain.domid}:"
     yield (

@@ -27,6 +27,8 @@ NO_FRAME: Final = Mfn(0)
 
 
 class Life(Enum):
+    """Where a domain stands: it runs, it is taken apart in steps, or it is gone."""
+
     ALIVE = auto()
     DYING = auto()
     DEAD = auto()
@@ -70,6 +72,7 @@ class Domain:
 
     @property
     def paused(self) -> bool:
+        """Whether anybody has paused it."""
         return self.pause_count > 0
 
     @property

@@ -35,6 +35,7 @@ def domain_flags(domain: Domain) -> int:
 
 
 def domain_info(hv: Hypervisor, domain: Domain) -> xen_domctl_getdomaininfo:
+    """The record of one domain as it is now; CPU time in ns."""
     now = hv.now()
     running = int(RunState.RUNSTATE_running)
     return xen_domctl_getdomaininfo(

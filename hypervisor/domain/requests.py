@@ -32,6 +32,7 @@ class ProcessRequests:
         }
 
     def perform(self, vcpu: Vcpu, seq: int, nr: int, args: Args) -> None:
+        """Performs one request. ProtocolError: no honest process sends it."""
         handler = self._handlers.get(nr)
         if handler is None:
             raise ProtocolError(f"request {nr}")

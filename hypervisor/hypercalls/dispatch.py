@@ -38,9 +38,6 @@ class Dispatcher:
             self.hv.trace.record(TRC_PV_HYPERCALL_V2, nr, vcpu.domain.domid, vcpu.vcpu_id)
         self._perform(Call(self.hv, vcpu.domain, vcpu, nr, args, perform, events_seen))
 
-    def pending(self) -> bool:
-        return bool(self.hv.continuations)
-
     def go_on(self) -> None:
         """One portion of the continuation that has waited longest."""
         call = self.hv.continuations.popleft()

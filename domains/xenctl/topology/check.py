@@ -109,6 +109,7 @@ def located(problems: list[Problem], document: Document, file: str) -> list[str]
 
 
 def dotted(path: Path) -> str:
+    """The place in the document, as `domains.web.memory: `; nothing for the whole."""
     return ".".join(map(str, path)) + (": " if path else "")
 
 

@@ -248,6 +248,7 @@ def state_of(state: State, planned: Planned, about: Listed | None) -> str:
 
 
 def standing(planned: Planned, about: Listed | None, state: str) -> Standing:
+    """How a planned domain stands, by what `list` says of it; None: it is not there."""
     addresses = tuple(plug.ip.partition("/")[0] for plug in planned.plugs if plug.ip is not None)
     if about is None:
         return Standing(planned.name, state, None, None, addresses)

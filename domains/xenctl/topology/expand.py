@@ -142,6 +142,7 @@ class Expansion:
         self._uplinks: list[UplinkSpec] = []
 
     def plan(self) -> Plan:
+        """Every domain that there shall be, with all that was found wrong on the way."""
         for key, domain in self._topology.domains.items():
             count = domain.replicas or 1
             for index in range(1, count + 1):

@@ -69,6 +69,7 @@ def copy_sparse(source: Path, target: Path) -> None:
 
 
 def copy_range(reader: int, writer: int, start: int, end: int) -> None:
+    """Copies the bytes from `start` to `end` at the same offsets; ends early where the source does."""
     while start < end:
         data = os.pread(reader, min(CHUNK, end - start), start)
         if not data:

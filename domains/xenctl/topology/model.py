@@ -111,6 +111,7 @@ class Disk(Part):
 
     @property
     def is_made(self) -> bool:
+        """Whether `up` makes the image when it is not there."""
         return self.size is not None or self.copy_of is not None
 
 

@@ -83,6 +83,7 @@ class Reader:
         self._left = MAX_NODES
 
     def value(self, node: yaml.Node, path: Path) -> Any:
+        """The node as plain data, its place noted under `path`. ValueError: too many values, or too deep."""
         self._left -= 1
         if self._left < 0 or len(path) > MAX_DEPTH:
             raise ValueError(f"more than {MAX_NODES} values, or nested more than {MAX_DEPTH} deep")
@@ -110,8 +111,10 @@ class Reader:
 
 
 def place_of(node: yaml.Node) -> Place:
+    """Line and column of a node, both counted from 1."""
     return Place(node.start_mark.line + 1, node.start_mark.column + 1)
 
 
 def one_line(text: str) -> str:
+    """The text with every run of white space as one blank."""
     return " ".join(text.split())

@@ -69,6 +69,7 @@ class State:
         return bool(self._notes.get("started_machine"))
 
     def note_machine(self) -> None:
+        """Notes that `up` has started the machine, so that `down` stops it."""
         self._notes["started_machine"] = True
         self._write()
 

@@ -10,15 +10,18 @@ SECOND: Final = 10**9
 class Timer(Protocol):
     """A callback that will come; `cancel` is harmless when it has."""
 
-    def cancel(self) -> None: ...
+    def cancel(self) -> None:
+        """The callback is not called any more."""
 
 
 class Clock(Protocol):
     """Nanoseconds that never go back, and callbacks after seconds."""
 
-    def now(self) -> int: ...
+    def now(self) -> int:
+        """Time in ns, which never goes back."""
 
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer: ...
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Has `callback` called once, after `seconds`."""
 
 
 class Alarm:
@@ -33,6 +36,7 @@ class Alarm:
 
     @property
     def is_set(self) -> bool:
+        """Whether it will ring."""
         return self._due is not None
 
     def set(self, nanoseconds: int) -> None:

@@ -61,6 +61,7 @@ class Icmp:
 
 
 def echo(kind: int, identifier: int, sequence: int, payload: bytes) -> bytes:
+    """An echo request or reply, with its checksum."""
     return with_checksum(HEADER.pack(kind, 0, 0, identifier, sequence) + payload)
 
 

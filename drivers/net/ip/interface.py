@@ -65,6 +65,7 @@ class Interface:
 
     @property
     def address(self) -> IPv4Address:
+        """This host's own address."""
         return self.stack.interface.ip
 
     def ping(self, address: str, timeout: float = 1.0, payload: bytes = bytes(56)) -> float | None:
@@ -121,9 +122,11 @@ class Stream(io.RawIOBase):
         self.connection = connection
 
     def readable(self) -> bool:
+        """True: as io streams are asked."""
         return True
 
     def writable(self) -> bool:
+        """True: as io streams are asked."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]

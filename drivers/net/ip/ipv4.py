@@ -65,4 +65,5 @@ def address_of(text: str | bytes | IPv4Address) -> bytes:
 
 
 def text_of(address: bytes) -> str:
+    """Four bytes as `10.0.0.1`."""
     return ".".join(map(str, address))

@@ -44,6 +44,7 @@ class Udp:
         return port
 
     def close(self, port: int) -> None:
+        """Gives the port up; datagrams to it are refused again."""
         del self._ports[port]
 
     def send_to(self, source_port: int, destination: bytes, port: int, data: bytes) -> None:

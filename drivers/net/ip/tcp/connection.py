@@ -58,6 +58,7 @@ class Connection:
 
     @property
     def state(self) -> State:
+        """Where the connection stands (RFC 9293 §3.3.2)."""
         return self._state
 
     # --- for the user ----------------------------------------------------------------------------

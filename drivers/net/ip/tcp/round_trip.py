@@ -21,6 +21,7 @@ class RoundTrip:
 
     @property
     def timeout(self) -> int:
+        """How long to wait for an acknowledgement now, in ns."""
         return min(self.base << self._doubled, LONGEST)
 
     def sample(self, elapsed: int) -> None:

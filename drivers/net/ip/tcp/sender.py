@@ -89,6 +89,7 @@ class Sender:
 
     @property
     def finish_acknowledged(self) -> bool:
+        """Whether the other end has acknowledged our FIN."""
         return self._finished and self.una > self._end
 
     @property
@@ -143,6 +144,7 @@ class Sender:
         self.nxt = max(self.nxt, after)
 
     def sent_syn(self, now: int, again: bool) -> None:
+        """Our SYN went out at `now` (ns); `again`: not for the first time, so its round trip is not measured."""
         self.nxt = self.top = self.una + 1
         self._timed = None if again else (self.nxt, now)
 
