@@ -1,24 +1,17 @@
 """Exceptions, interrupts and system calls of the guest as frames on its kernel's stack (Xen's create_bounce_frame).
 
-    higher addresses   SS
-                       RSP
-                       RFLAGS      IF: the inverse of the upcall mask
-                       CS          bits 32 to 39: the upcall mask; RPL 0 if the kernel was interrupted
-                       RIP
-                       error code  if the vector has one
-                       R11
-    new RSP, 16n + 0   RCX
-
 From user space the frame goes to the stack that stack_switch named, after the switch to the kernel; from the kernel below its
-current stack. A frame that cannot be written, or a handler that is not there, ends the domain. 64-bit words.
+current stack. A frame that cannot be written, or a handler that is not there, ends the domain.
+The mode makes the frame (mode.py).
 Source: Xen arch/x86/x86_64/entry.S, arch/x86/pv/traps.c.
 """
 
-import struct
 from typing import Final
 
 from domains.cpu.traps import TI_GET_IF
+from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.crash import crash
+from domains.cpu.x86.mode import Interrupted
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.registers import (
     CS,
@@ -33,14 +26,11 @@ from domains.cpu.x86.registers import (
     EXC_HAVE_ERROR_CODE,
     EXC_NAMES,
     EXC_PF,
-    R11,
-    RCX,
     RSP,
     SS,
     U32,
     U64,
 )
-from domains.cpu.x86.state import RIP
 from domains.cpu.x86.vcpu import DR6_DEFAULT, X86Vcpu
 from hypervisor.machine.paging import PFEC_USER
 from hypervisor.public.arch_x86.xen_x86_64 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
@@ -51,10 +41,8 @@ TI_GET_DPL: Final = 3  # mask of trap_info.flags: who may raise the vector by IN
 CLEARED_ON_TRAP: Final = EFLAGS_AC | EFLAGS_VM | EFLAGS_RF | EFLAGS_NT | EFLAGS_TF
 ARCHITECTURAL_IOPL: Final = 1 << VMASST_TYPE_architectural_iopl
 FRAME_BYTES: Final = 64
+"""Of the largest frame."""
 DR6_BP_MASK: Final = 0xF
-
-_FRAME: Final = struct.Struct("<7Q")
-_FRAME_WITH_ERROR: Final = struct.Struct("<8Q")
 
 
 def bounce(v: X86Vcpu, address: int, *, mask: bool, error_code: int | None = None) -> None:
@@ -62,24 +50,18 @@ def bounce(v: X86Vcpu, address: int, *, mask: bool, error_code: int | None = Non
     cpu, events = v.cpu, v.events
     q = cpu.q
     flags, old_rsp = cpu.rflags, q[RSP]
-    code, stack = cpu.selector(CS), cpu.selector(SS)
-    if v.mode.in_kernel:
-        rsp = old_rsp & ~15
-        code &= ~3
-    else:
-        v.mode.toggle()
-        rsp = v.pv.kernel_sp & ~15
+    in_kernel = v.mode.in_kernel
+    if not in_kernel:
+        v.mode.enter()
+    rsp = (old_rsp if in_kernel else v.pv.kernel_sp) & -v.mode.stack_alignment
     if HYPERVISOR_VIRT_START < rsp <= HYPERVISOR_VIRT_END + FRAME_BYTES:
         crash(v, f"kernel stack {rsp:#x} lies in the hypervisor's range")
     masked = events.upcall_mask
     saved = flags & ~(EFLAGS_IF | EFLAGS_IOPL) & U32 | (0 if masked else EFLAGS_IF)
     if v.pv.vm_assist & ARCHITECTURAL_IOPL:
         saved |= v.pv.iopl
-    code |= masked << 32
-    if error_code is None:
-        frame = _FRAME.pack(q[RCX], q[R11], q[RIP], code, saved, old_rsp, stack)
-    else:
-        frame = _FRAME_WITH_ERROR.pack(q[RCX], q[R11], error_code & U32, q[RIP], code, saved, old_rsp, stack)
+    at = Interrupted(q[RIP], cpu.selector(CS), saved, old_rsp, cpu.selector(SS), masked, in_kernel)
+    frame = v.mode.frame(at, error_code)
     rsp = rsp - len(frame) & U64
     try:
         v.paging.write(rsp, frame)
@@ -89,11 +71,8 @@ def bounce(v: X86Vcpu, address: int, *, mask: bool, error_code: int | None = Non
         crash(v, "a trap, and the guest has no handler for it")
     if mask:
         events.upcall_mask = True
-    flags = flags & ~(CLEARED_ON_TRAP | EFLAGS_IOPL) | EFLAGS_IF
-    cpu.rflags = flags
     q[RSP] = rsp
-    q[RIP] = q[RCX] = address  # the way back to the guest is a SYSRET, which leaves rip and rflags there
-    q[R11] = flags
+    v.mode.start_handler(address, flags & ~(CLEARED_ON_TRAP | EFLAGS_IOPL) | EFLAGS_IF)
     v.segments.flat()
 
 

@@ -18,12 +18,12 @@ import ctypes
 import mmap
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from domains.cpu.x86.cpu_state import RFLAGS, RIP
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.registers import EFLAGS_RF
-from domains.cpu.x86.state import RFLAGS, RIP
 from domains.cpu.x86.step_stub import NO_RIP, step_stub
 from domains.cpu.x86.stop_stub import StopStub
-from domains.cpu.x86.wheel import HOOK_CODE, MEM_WRITE, MEMORY_HOOK, Wheel
+from domains.cpu.x86.unicorn_library import HOOK_CODE, MEM_WRITE, MEMORY_HOOK, UnicornLibrary
 
 if TYPE_CHECKING:
     from domains.cpu.x86.vcpu import X86Vcpu
@@ -44,10 +44,10 @@ class Armed(NamedTuple):
 
 
 class Watched(NamedTuple):
-    """One breakpoint on data, where it lies in machine memory now."""
+    """One breakpoint on data, where it lies now for the emulated CPU."""
 
     number: int
-    maddr: int
+    physical: int
     length: int
     kind: int
 
@@ -55,14 +55,14 @@ class Watched(NamedTuple):
 class Breakpoints:
     """Of one vCPU. `stale`: `settle` has something to do before the guest goes on. `watching`: data is watched."""
 
-    def __init__(self, wheel: Wheel, v: X86Vcpu, stop_stub: StopStub) -> None:
-        self._wheel = wheel
+    def __init__(self, library: UnicornLibrary, v: X86Vcpu, stop_stub: StopStub) -> None:
+        self._library = library
         self._v = v
         self._stop_stub = stop_stub
         self._control = (ctypes.c_uint64 * 5)(0, *[NO_RIP] * 4)
         self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         self._octets = (ctypes.c_uint8 * mmap.PAGESIZE).from_buffer(self._page)
-        code = step_stub(v.cpu.env, wheel.cpu.value or 0)
+        code = step_stub(v.cpu.env, library.cpu.value or 0)
         self._page[: len(code)] = code
         self._on_access = MEMORY_HOOK(self._accessed)
         self._hooks: list[int] = []
@@ -74,7 +74,7 @@ class Breakpoints:
         """The guest wrote a debug register."""
         self.stale = self._enabled() != self._armed
         if self.stale:
-            self._wheel.emu_stop()
+            self._library.emu_stop()
         elif self.watching:
             self.refresh()
 
@@ -89,23 +89,23 @@ class Breakpoints:
         if self._armed:
             self._stop_stub.stepping(True)
             address, control = ctypes.addressof(self._octets), ctypes.addressof(self._control)
-            self._hooks.append(self._wheel.add_code_hook(HOOK_CODE, address, control))
+            self._hooks.append(self._library.add_code_hook(HOOK_CODE, address, control))
         if self.watching:
             self._hooks.append(
-                self._wheel.add_memory_hook(self._on_access, 0, 0)
+                self._library.add_memory_hook(self._on_access, 0, 0)
             )  # the code must be made for hooks
             self.refresh()
-        self._wheel.tb_flush()
+        self._library.tb_flush()
 
     def _disarm(self) -> None:
         """A removed hook is gone when emulation ends: there is one that ends as it begins."""
         if not self._hooks:
             return
         for hook in self._hooks:
-            self._wheel.remove_hook(hook)
+            self._library.remove_hook(hook)
         self._hooks, self._watched = [], []
         self._stop_stub.ask()
-        self._wheel.emu_start(self._v.cpu.q[RIP])
+        self._library.emu_start(self._v.cpu.q[RIP])
         self._stop_stub.stepping(False)
 
     def refresh(self) -> None:
@@ -113,9 +113,11 @@ class Breakpoints:
         wanted = [found for armed in self._armed if (found := self._placed(armed)) is not None]
         if wanted != self._watched:
             for hook in self._hooks[2:]:
-                self._wheel.remove_hook(hook)
-            spans = [(max(at.maddr - WIDEST, at.maddr & -4096), at.maddr + at.length - 1) for at in wanted]
-            added = [self._wheel.add_memory_hook(self._on_access, *span) for span in spans]
+                self._library.remove_hook(hook)
+            spans = [
+                (max(at.physical - WIDEST, at.physical & -4096), at.physical + at.length - 1) for at in wanted
+            ]
+            added = [self._library.add_memory_hook(self._on_access, *span) for span in spans]
             self._watched, self._hooks[2:] = wanted, added
 
     def forget(self) -> None:
@@ -150,10 +152,10 @@ class Breakpoints:
             maddr = self._v.paging.translate(pv.dr[number] & -length)
         except GuestFault:
             return None
-        return Watched(number, maddr, length, armed.kind)
+        return Watched(number, self._v.paging.physical(maddr), length, armed.kind)
 
     def _accessed(self, _uc: int, kind: int, maddr: int, size: int, _value: int, _data: int) -> None:
         for at in self._watched:
-            touched = maddr < at.maddr + at.length and maddr + size > at.maddr
+            touched = maddr < at.physical + at.length and maddr + size > at.physical
             if touched and (at.kind == ACCESS or kind == MEM_WRITE):
                 self._control[0] |= 1 << at.number

@@ -7,6 +7,7 @@ and is not part of what is given back (VGCF_i387_valid is clear). Source: Xen ar
 from typing import Final
 
 from domains.cpu.traps import TrapGate
+from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.debug_registers import write_dr
 from domains.cpu.x86.registers import (
     CR0_TS,
@@ -24,7 +25,6 @@ from domains.cpu.x86.registers import (
     SS,
 )
 from domains.cpu.x86.segments import SelectorFault
-from domains.cpu.x86.state import RIP
 from domains.cpu.x86.vcpu import X86Vcpu
 from hypervisor.public.arch_x86.xen import (
     VGCF_failsafe_disables_events,
@@ -60,11 +60,11 @@ def load_context(v: X86Vcpu, raw: bytes) -> None:
     v.cpu.q[RIP] = regs.rip
     v.cpu.rflags = regs.rflags & EFLAGS_ALL & ~(EFLAGS_IOPL | EFLAGS_VM) | EFLAGS_IF | EFLAGS_MBS
     try:
-        v.segments.code_and_stack(regs.cs | 3, regs.ss | 3, v.paging.l4)
+        v.segments.code_and_stack(regs.cs | 3, regs.ss | 3, v.paging.root)
     except SelectorFault:
         v.segments.flat()
     for segment, name in DATA_SEGMENTS:
-        v.segments.data(segment, getattr(regs, name), v.paging.l4)
+        v.segments.data(segment, getattr(regs, name), v.paging.root)
     v.cpu.set_base(FS, context.fs_base)
     bases = (context.gs_base_kernel, context.gs_base_user)
     v.cpu.set_base(GS, bases[0 if in_kernel else 1])

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Final
 
+from domains.cpu.x86.cpu_state import CR
 from domains.cpu.x86.effects import apply_effects
 from domains.cpu.x86.registers import CR0_TS, CR4_DE, CR4_TSD, U64
-from domains.cpu.x86.state import CR
 from domains.cpu.x86.vcpu import CR0_OF_XEN, CR4_OF_XEN, X86Vcpu
 from hypervisor.public.types import PAGE_SHIFT
 

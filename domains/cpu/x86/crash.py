@@ -2,9 +2,9 @@
 
 from typing import NoReturn
 
+from domains.cpu.x86.cpu_state import CR, RIP
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.registers import CS, FS, GPR_NAMES, GS, RSP, SS
-from domains.cpu.x86.state import CR, RIP
 from domains.cpu.x86.vcpu import X86Vcpu
 
 STACK_WORDS = 32
@@ -48,7 +48,7 @@ def stack(v: X86Vcpu) -> list[str]:
 
 def page_walk(v: X86Vcpu, va: int) -> str:
     steps = [f"L{level} {entry:016x}" for level, entry in v.paging.levels(va)]
-    return f"walk of {va:#x} from CR3 {v.paging.l4:#x}: {', '.join(steps)}"
+    return f"walk of {va:#x} from CR3 {v.paging.root:#x}: {', '.join(steps)}"
 
 
 def _octets(v: X86Vcpu, va: int, size: int) -> str:

@@ -8,13 +8,15 @@ from typing import Any, Final
 
 import capstone.x86
 
-from domains.cpu.x86.paging import PAGE_OFFSET, DirectPaging, GuestFault
+from domains.cpu.x86.cpu_state import RIP, CpuState
+from domains.cpu.x86.paging import GuestFault, Paging
 from domains.cpu.x86.registers import FS, GPR_NAMES, GS, U32, U64
-from domains.cpu.x86.state import RIP, CpuState
+from hypervisor.public.types import PAGE_SIZE
 
 capstone_binding: Any = importlib.import_module("capstone")  # has no types
 
 MAX_LENGTH: Final = 15
+PAGE_OFFSET: Final = PAGE_SIZE - 1
 CACHE_LIMIT: Final = 4096
 
 Operand = Any
@@ -36,7 +38,7 @@ class Instruction:
 class Decoder:
     """Decodes at the guest's rip, and reads and writes the operands."""
 
-    def __init__(self, cpu: CpuState, paging: DirectPaging) -> None:
+    def __init__(self, cpu: CpuState, paging: Paging) -> None:
         self._cpu = cpu
         self._paging = paging
         self._modes = {

@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from domains.cpu.traps import TrapGate
-from domains.cpu.x86.context import load_context
-from domains.cpu.x86.local import local_hypercall
+from domains.cpu.x86.cpu_state import CR
+from domains.cpu.x86.local_hypercalls import local_hypercall
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.registers import CR4_TSD, RAX, U64
-from domains.cpu.x86.state import CR
 from domains.cpu.x86.vcpu import X86Vcpu
 from hypervisor.public.errno import Errno
 from hypervisor.public.types import PAGE_SHIFT
@@ -103,7 +102,7 @@ def local(v: X86Vcpu, nr: int, a1: int, a2: int, a3: int, a4: int, a5: int, resu
 
 
 def context(v: X86Vcpu, raw: bytes) -> None:
-    load_context(v, raw)
+    v.load_context(v, raw)
     cr4 = v.cpu.q[CR + 4]
     v.cpu.q[CR + 4] = cr4 & ~CR4_TSD | v.pv.cr4 & CR4_TSD
 

@@ -13,20 +13,21 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 import unicorn.x86_const as uc_x86
-from unicorn.unicorn_const import UC_PROT_ALL
 
 from domains.cpu.event_words import EventWords
 from domains.cpu.gate import Gate
 from domains.cpu.x86 import selfcheck
 from domains.cpu.x86.breakpoints import Breakpoints
+from domains.cpu.x86.cpu_state import CR, HFLAGS, RIP, CpuState
 from domains.cpu.x86.crash import crash
 from domains.cpu.x86.decode import Decoder
 from domains.cpu.x86.effects import apply_effects
 from domains.cpu.x86.float_code import HF_TF
 from domains.cpu.x86.float_unit import float_unit
+from domains.cpu.x86.guest_kinds import GuestKind
 from domains.cpu.x86.hooks import Hooks
 from domains.cpu.x86.io_ports import PortStub
-from domains.cpu.x86.paging import DirectPaging, GuestFault
+from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.registers import (
     CR4_OSFXSR,
     CR4_OSXMMEXCPT,
@@ -42,11 +43,10 @@ from domains.cpu.x86.registers import (
     U32,
 )
 from domains.cpu.x86.segments import FLAT_DATA, Segments
-from domains.cpu.x86.state import CR, HFLAGS, RIP, CpuState
 from domains.cpu.x86.stop_stub import StopStub
+from domains.cpu.x86.unicorn_library import UnicornLibrary, error_text, new_instance
 from domains.cpu.x86.upcall import deliver_events
 from domains.cpu.x86.vcpu import CR0_OF_XEN, X86Vcpu
-from domains.cpu.x86.wheel import Wheel, error_text, new_instance
 from hypervisor.public.types import PAGE_SIZE
 from hypervisor.public.xen import start_info
 from hypervisor.wire.messages import EffectRecord
@@ -56,28 +56,29 @@ CR4_OF_CPU: Final = CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT
 
 
 class X86Cpu:
-    """One vCPU. Raises UnsupportedWheel at once if this Unicorn is not the one it knows."""
+    """One vCPU. Raises UnsupportedLibrary at once if this Unicorn is not the one it knows."""
 
-    def __init__(self, gate: Gate, vcpu: int = 0) -> None:
+    def __init__(self, gate: Gate, kind: GuestKind, vcpu: int = 0) -> None:
         self._float_unit = float_unit()
         uc = new_instance()
         self._uc = uc
-        self._wheel = wheel = Wheel(uc)
-        cpu = CpuState(uc, wheel)
-        selfcheck.check(uc, wheel, cpu)
+        self._library = library = UnicornLibrary(uc)
+        cpu = CpuState(uc, library)
+        selfcheck.check(uc, library, cpu)
         uc.ctl_exits_enabled(True)  # no address ends emulation
-        self.stop_stub = StopStub(wheel)
+        self.stop_stub = StopStub(library)
         self._float_unit.set_stop(self.stop_stub.handler)
-        selfcheck.check_floats(uc, wheel, cpu)
-        selfcheck.check_stop(uc, wheel, cpu, self.stop_stub)
-        uc.mem_map_ptr(0, gate.memory.size, UC_PROT_ALL, gate.memory.base)
-        paging = DirectPaging(gate.memory, cpu, wheel)
+        selfcheck.check_floats(uc, library, cpu)
+        selfcheck.check_stop(uc, library, cpu, self.stop_stub)
+        paging = kind.paging(gate.memory, cpu, library)
+        mode = kind.mode(cpu, paging)
         segments = Segments(cpu, gate.memory, vcpu)
-        self.vcpu = X86Vcpu(vcpu, gate, cpu, paging, segments, Decoder(cpu, paging))
+        self.vcpu = X86Vcpu(vcpu, gate, cpu, paging, mode, segments, Decoder(cpu, paging))
         self._set_up_registers()
-        self._port_stub = PortStub(wheel, cpu)
-        self.vcpu.breakpoints = Breakpoints(wheel, self.vcpu, self.stop_stub)
-        self._hooks = Hooks(wheel, self.vcpu, self._float_unit)
+        self._port_stub = PortStub(library, cpu)
+        self.vcpu.load_context = kind.load_context
+        self.vcpu.breakpoints = Breakpoints(library, self.vcpu, self.stop_stub)
+        self._hooks = Hooks(library, self.vcpu, self._float_unit)
 
     def _set_up_registers(self) -> None:
         """Long mode with paging on, ring 3, flat segments: what never changes again."""
@@ -128,7 +129,7 @@ class X86Cpu:
         if v.cpu.d[HFLAGS] & HF_TF:
             self._float_unit.keep(v.cpu.env)
         v.cpu.running = True
-        error = self._wheel.emu_start(v.cpu.q[RIP])
+        error = self._library.emu_start(v.cpu.q[RIP])
         v.cpu.running = False
         if self._hooks.failure is not None:
             failure, self._hooks.failure = self._hooks.failure, None

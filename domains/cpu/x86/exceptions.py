@@ -15,6 +15,7 @@ from domains.cpu.x86.bounce import (
     inject_sw_interrupt,
     permits_software_interrupt,
 )
+from domains.cpu.x86.cpu_state import CR, RIP
 from domains.cpu.x86.crash import crash
 from domains.cpu.x86.decode import Instruction
 from domains.cpu.x86.page_fault import handle_page_fault
@@ -33,7 +34,6 @@ from domains.cpu.x86.registers import (
     U64,
     XEC_IDT,
 )
-from domains.cpu.x86.state import CR, RIP
 from domains.cpu.x86.vcpu import X86Vcpu
 from hypervisor.machine.paging import is_canonical
 

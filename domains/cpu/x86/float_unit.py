@@ -12,7 +12,7 @@ from typing import Final
 
 from domains.cpu.x86.float_code import CODE, LABELS, tables
 from domains.cpu.x86.interpose import Interposer
-from domains.cpu.x86.wheel import UnsupportedWheel, exported
+from domains.cpu.x86.unicorn_library import UnsupportedLibrary, exported
 
 READERS: Final = (
     *("fnstsw", "fwait", "fstenv", "fsave", "fxsave"),
@@ -55,7 +55,7 @@ class FloatUnit:
 
     def __init__(self) -> None:
         if "sse4_2" not in Path("/proc/cpuinfo").read_text().split():
-            raise UnsupportedWheel("this host's CPU has no SSE4.2, which guests are promised")
+            raise UnsupportedLibrary("this host's CPU has no SSE4.2, which guests are promised")
         code = CODE + tables()
         size = -(-(LABELS["saved"] + SAVED_BYTES) // mmap.PAGESIZE) * mmap.PAGESIZE
         self._page = mmap.mmap(-1, size, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
@@ -80,5 +80,5 @@ class FloatUnit:
 
 @functools.cache
 def float_unit() -> FloatUnit:
-    """This process's; made at the first call. Raises UnsupportedWheel."""
+    """This process's; made at the first call. Raises UnsupportedLibrary."""
     return FloatUnit()

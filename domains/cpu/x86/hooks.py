@@ -8,17 +8,15 @@ from collections.abc import Callable
 import unicorn.x86_const as uc_x86
 
 from domains.cpu.x86.clock import read_tsc
+from domains.cpu.x86.cpu_state import HFLAGS, RIP
 from domains.cpu.x86.cpuid import do_cpuid
 from domains.cpu.x86.exceptions import handle_exception, handle_software_interrupt
 from domains.cpu.x86.float_code import HF_TF
 from domains.cpu.x86.float_unit import FloatUnit
 from domains.cpu.x86.invalid_op import handle_invalid_op
 from domains.cpu.x86.registers import RAX, RDX, U32, U64
-from domains.cpu.x86.state import HFLAGS, RIP
 from domains.cpu.x86.syscall import LENGTH, handle_syscall
-from domains.cpu.x86.upcall import deliver_events
-from domains.cpu.x86.vcpu import X86Vcpu
-from domains.cpu.x86.wheel import (
+from domains.cpu.x86.unicorn_library import (
     CPUID_HOOK,
     HOOK_INSN,
     HOOK_INTERRUPT,
@@ -26,23 +24,25 @@ from domains.cpu.x86.wheel import (
     INTERRUPT_HOOK,
     INVALID_HOOK,
     SYSCALL_HOOK,
-    Wheel,
+    UnicornLibrary,
 )
+from domains.cpu.x86.upcall import deliver_events
+from domains.cpu.x86.vcpu import X86Vcpu
 
 
 class Hooks:
     """`failure` is the exception that ended emulation, if one did."""
 
-    def __init__(self, wheel: Wheel, v: X86Vcpu, float_unit: FloatUnit) -> None:
-        self._wheel = wheel
+    def __init__(self, library: UnicornLibrary, v: X86Vcpu, float_unit: FloatUnit) -> None:
+        self._library = library
         self._float_unit = float_unit
         self._v = v
         self.failure: BaseException | None = None
-        wheel.add_hook(HOOK_INTERRUPT, INTERRUPT_HOOK(self._on_interrupt))
-        wheel.add_hook(HOOK_INVALID, INVALID_HOOK(self._on_invalid))
-        wheel.add_hook(HOOK_INSN, SYSCALL_HOOK(self._on_syscall), uc_x86.UC_X86_INS_SYSCALL)
-        wheel.add_hook(HOOK_INSN, CPUID_HOOK(self._on_cpuid), uc_x86.UC_X86_INS_CPUID)
-        wheel.add_hook(HOOK_INSN, CPUID_HOOK(self._on_rdtsc), uc_x86.UC_X86_INS_RDTSC)
+        library.add_hook(HOOK_INTERRUPT, INTERRUPT_HOOK(self._on_interrupt))
+        library.add_hook(HOOK_INVALID, INVALID_HOOK(self._on_invalid))
+        library.add_hook(HOOK_INSN, SYSCALL_HOOK(self._on_syscall), uc_x86.UC_X86_INS_SYSCALL)
+        library.add_hook(HOOK_INSN, CPUID_HOOK(self._on_cpuid), uc_x86.UC_X86_INS_CPUID)
+        library.add_hook(HOOK_INSN, CPUID_HOOK(self._on_rdtsc), uc_x86.UC_X86_INS_RDTSC)
 
     def _on_interrupt(self, _uc: int, vector: int, _data: int) -> None:
         v = self._v
@@ -102,7 +102,7 @@ class Hooks:
 
     def _keep(self, failure: BaseException) -> None:
         self.failure = failure
-        self._wheel.emu_stop()
+        self._library.emu_stop()
 
 
 def do_rdtsc(v: X86Vcpu) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from domains.cpu.x86.wheel import INSTALLED, UnsupportedWheel, exported, library_path
+from domains.cpu.x86.unicorn_library import INSTALLED, UnsupportedLibrary, exported, library_path
 
 ADDRESS_TYPES: Final = (1, 6, 7)
 """R_X86_64_64, R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT."""
@@ -59,12 +59,12 @@ class Interposer:
         self._places, self._named = found["offset"].copy(), found["symbol"].copy()
 
     def replace(self, name: str, address: int) -> None:
-        """From now on the library calls `address` where it would have called its function `name`. Raises UnsupportedWheel."""
+        """From now on the library calls `address` where it would have called its function `name`. Raises UnsupportedLibrary."""
         symbol = self._symbol(name)
         base = exported(name) - int(self._values[symbol])
         places = self._places[self._named == symbol]
         if not len(places):
-            raise UnsupportedWheel(f"unicorn {INSTALLED} calls {name} where it cannot be replaced")
+            raise UnsupportedLibrary(f"unicorn {INSTALLED} calls {name} where it cannot be replaced")
         _make_writable(base + int(place) for place in places)
         for place in places:
             ctypes.c_uint64.from_address(base + int(place)).value = address
@@ -74,7 +74,7 @@ class Interposer:
         at = self._names.find(b"\0" + name.encode() + b"\0") + 1
         found: NDArray[np.intp] = np.flatnonzero(self._name_at == at)
         if not at or len(found) != 1:
-            raise UnsupportedWheel(f"unicorn {INSTALLED} has no function {name}")
+            raise UnsupportedLibrary(f"unicorn {INSTALLED} has no function {name}")
         return int(found[0])
 
 

@@ -3,10 +3,10 @@
 from typing import Final
 
 from domains.cpu.x86.bounce import inject_debug, inject_hw_exception, inject_page_fault
+from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.cpuid import do_cpuid
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.registers import EXC_UD, U64
-from domains.cpu.x86.state import RIP
 from domains.cpu.x86.vcpu import X86Vcpu
 from hypervisor.public.arch_x86.xen import XEN_EMULATE_PREFIX
 

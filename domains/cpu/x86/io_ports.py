@@ -13,11 +13,11 @@ from typing import Final
 
 import unicorn.x86_const as uc_x86
 
+from domains.cpu.x86.cpu_state import CpuState
 from domains.cpu.x86.machine_code import raise_exception
 from domains.cpu.x86.registers import EFLAGS_IOPL, EXC_GP
-from domains.cpu.x86.state import CpuState
+from domains.cpu.x86.unicorn_library import HOOK_INSN, UnicornLibrary
 from domains.cpu.x86.vcpu import X86Vcpu
-from domains.cpu.x86.wheel import HOOK_INSN, Wheel
 from hypervisor.public.xen import VMASST_TYPE_architectural_iopl
 
 NO_DEVICE: Final = 0xFFFFFFFF
@@ -33,10 +33,10 @@ def iopl_ok(v: X86Vcpu) -> bool:
 class PortStub:
     """Makes IN and OUT fault at CPL 3, as they do with IOPL 0."""
 
-    def __init__(self, wheel: Wheel, cpu: CpuState) -> None:
+    def __init__(self, library: UnicornLibrary, cpu: CpuState) -> None:
         self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         code = raise_exception(cpu.env, EXC_GP)
         self._page[: len(code)] = code
         self._octets = (ctypes.c_uint8 * mmap.PAGESIZE).from_buffer(self._page)
         for instruction in (uc_x86.UC_X86_INS_IN, uc_x86.UC_X86_INS_OUT):
-            wheel.add_code_hook(HOOK_INSN, ctypes.addressof(self._octets), 0, instruction)
+            library.add_code_hook(HOOK_INSN, ctypes.addressof(self._octets), 0, instruction)

@@ -7,6 +7,7 @@ and the saved IF becomes the upcall mask. Source: Xen arch/x86/pv/iret.c; the fa
 from typing import Final
 
 from domains.cpu.x86.bounce import inject_hw_exception
+from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.crash import crash
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.registers import (
@@ -21,7 +22,6 @@ from domains.cpu.x86.registers import (
     RSP,
 )
 from domains.cpu.x86.segments import COMPAT_CS, SelectorFault
-from domains.cpu.x86.state import RIP
 from domains.cpu.x86.vcpu import X86Vcpu
 from hypervisor.machine.paging import is_canonical
 from hypervisor.public.arch_x86.xen_x86_64 import FLAT_KERNEL_CS, FLAT_KERNEL_SS, iret_context
@@ -43,7 +43,7 @@ def do_iret(v: X86Vcpu, *_: int) -> int:
     if cs & 3 == 3:
         if not v.mode.user_l4:
             crash(v, "iret to user mode with no user page tables")
-        v.mode.toggle()
+        v.mode.leave()
     if v.pv.vm_assist >> VMASST_TYPE_architectural_iopl & 1:
         v.pv.iopl = rflags & EFLAGS_IOPL
     cpu.rflags = new_flags = rflags & EFLAGS_ALL & ~(EFLAGS_IOPL | EFLAGS_VM) | EFLAGS_IF | EFLAGS_MBS
@@ -64,7 +64,7 @@ def do_iret(v: X86Vcpu, *_: int) -> int:
 def _return(v: X86Vcpu, rip: int, cs: int, ss: int) -> None:
     """Load CS and SS; what the CPU refuses is an exception of the guest at the place it wanted to return to."""
     try:
-        v.segments.code_and_stack(cs, ss, v.paging.l4)
+        v.segments.code_and_stack(cs, ss, v.paging.root)
     except SelectorFault as fault:
         error_code = fault.error_code
     else:

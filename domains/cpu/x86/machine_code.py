@@ -4,7 +4,7 @@ by longjmp: stop_stub, step_stub, io_ports.
 
 import struct
 
-from domains.cpu.x86.wheel import exported
+from domains.cpu.x86.unicorn_library import exported
 
 
 def load_rdi(value: int) -> bytes:

@@ -1,46 +1,56 @@
-"""Which half of the guest runs. 64-bit PV runs its kernel and its user space at CPL 3; the page table tells them apart.
+"""What Xen's entry code asks of a guest's ABI: the seam between what happens to a guest and how its registers and frames show it.
 
-Switching swaps the active and the inactive GS base, as SWAPGS does, and loads the other half's CR3 (Xen's
-toggle_guest_mode). A kernel's table maps all that its user table maps, and a user page's translation is global, so entering
-the kernel keeps the translations; leaving it drops them, for the kernel's pages are user pages to the CPU.
+A guest has two halves, its kernel and its user space. How they are told apart, what a hypercall's registers are, what an
+exception's frame looks like: each ABI (64-bit PV, and one day 32-bit PV) answers in a class of its own.
 """
 
-from domains.cpu.x86.paging import DirectPaging
-from domains.cpu.x86.registers import GS
-from domains.cpu.x86.state import CpuState
+from typing import NamedTuple, Protocol
 
 
-class Pv64Mode:
-    """`in_kernel`: the guest's kernel runs. `inactive_gs`: the GS base of the other half. L4 tables by frame; user 0: none."""
+class Interrupted(NamedTuple):
+    """Where an exception came from, for its frame; `flags` as the guest is to see them."""
 
-    def __init__(self, cpu: CpuState, paging: DirectPaging) -> None:
-        self._cpu = cpu
-        self._paging = paging
-        self.in_kernel = True
-        self.inactive_gs = 0
-        self.kernel_l4 = 0
-        self.user_l4 = 0
+    rip: int
+    cs: int
+    flags: int
+    rsp: int
+    ss: int
+    masked: bool
+    """Upcalls were held back."""
+    in_kernel: bool
 
-    def toggle(self) -> None:
-        """Go from the kernel to user space or back."""
-        cpu = self._cpu
-        active = cpu.base(GS)
-        cpu.set_base(GS, self.inactive_gs)
-        self.inactive_gs = active
-        self.in_kernel = not self.in_kernel
-        if self.in_kernel:
-            self._paging.activate(self.kernel_l4, keep=True)
-        else:
-            self._paging.activate(self.user_l4)
+
+class Mode(Protocol):
+    """One vCPU's half that runs, and its page tables. Tables are named by their top frame; user table 0: none."""
+
+    in_kernel: bool
+    kernel_l4: int
+    user_l4: int
+    inactive_gs: int
+    """The GS base of the half that does not run, where SWAPGS would find it."""
+    stack_alignment: int
+    """Bytes to which a frame's end on the guest's stack is rounded down."""
+
+    def enter(self) -> None:
+        """From user space to the kernel."""
+
+    def leave(self) -> None:
+        """From the kernel to user space."""
 
     def load_kernel_table(self, l4: int) -> None:
-        """A new CR3 for the kernel (LOAD_CR3)."""
-        self.kernel_l4 = l4
-        if self.in_kernel:
-            self._paging.activate(l4)
+        """A new page table for the kernel (LOAD_CR3)."""
 
     def load_user_table(self, l4: int) -> None:
-        """The CR3 for the next return to user space (LOAD_USER_CR3)."""
-        self.user_l4 = l4
-        if not self.in_kernel:
-            self._paging.activate(l4)
+        """The page table for the next return to user space (LOAD_USER_CR3)."""
+
+    def frame(self, at: Interrupted, error_code: int | None) -> bytes:
+        """The frame that the guest's handler finds on its stack, lowest address first."""
+
+    def start_handler(self, address: int, flags: int) -> None:
+        """Go on at a handler of the guest's, in its kernel."""
+
+    def hypercall(self) -> tuple[int, tuple[int, ...]]:
+        """The number and the arguments in the registers, for a hypercall that the guest makes now."""
+
+    def set_result(self, value: int) -> None:
+        """A hypercall's result, where the guest looks for it."""

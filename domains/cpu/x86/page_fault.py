@@ -7,15 +7,15 @@ from typing import Final
 
 from domains.cpu.x86.bounce import inject_hw_exception, inject_page_fault
 from domains.cpu.x86.effects import apply_effects
+from domains.cpu.x86.paging import PageFault
 from domains.cpu.x86.ptwr import emulate_page_table_write
 from domains.cpu.x86.registers import EXC_GP, XEC_EXT, XEC_IDT, XEC_TI
 from domains.cpu.x86.vcpu import X86Vcpu
 from hypervisor.machine.descriptor_window import LDT_OFFSET, VCPU_WINDOW
-from hypervisor.machine.paging import PFEC_FETCH, PFEC_PRESENT, PFEC_USER, PFEC_WRITE, is_canonical
+from hypervisor.machine.paging import PFEC_USER, is_canonical
 from hypervisor.public.xen import VMASST_TYPE_writable_pagetables
 
 WRITABLE_PAGETABLES: Final = 1 << VMASST_TYPE_writable_pagetables
-PROTECTION_WRITE: Final = PFEC_PRESENT | PFEC_WRITE
 
 
 def handle_page_fault(v: X86Vcpu, va: int, error_code: int) -> None:
@@ -25,23 +25,16 @@ def handle_page_fault(v: X86Vcpu, va: int, error_code: int) -> None:
         if 0 <= offset < VCPU_WINDOW:
             _handle_window_fault(v, offset, error_code)
             return
-    if (
-        v.mode.in_kernel
-        and error_code & (PROTECTION_WRITE | PFEC_FETCH) == PROTECTION_WRITE
-        and v.pv.vm_assist & WRITABLE_PAGETABLES
-        and v.paging.read_only_leaf(va)
-        and emulate_page_table_write(v, va)
-    ):
+    writable_tables = bool(v.pv.vm_assist & WRITABLE_PAGETABLES)
+    outcome = v.paging.fault(va, error_code, from_kernel=v.mode.in_kernel, writable_tables=writable_tables)
+    if outcome is PageFault.emulate and emulate_page_table_write(v, va):
         v.exits["page-table write"] += 1
-        return
-    if not is_canonical(va):  # Unicorn's answer to a jump there
-        inject_hw_exception(v, EXC_GP)
-        return
-    if v.paging.permits(va, error_code):
+    elif outcome is PageFault.handled:
         v.exits["stale translation"] += 1
-        v.paging.invalidate(va)
-        return
-    inject_page_fault(v, va, error_code)
+    elif not is_canonical(va):  # Unicorn's answer to a jump there
+        inject_hw_exception(v, EXC_GP)
+    else:
+        inject_page_fault(v, va, error_code)
 
 
 def _handle_window_fault(v: X86Vcpu, offset: int, error_code: int) -> None:

@@ -1,26 +1,22 @@
-"""Direct paging: the CPU walks the guest's own page tables in machine memory; what Xen's entry code needs of them.
+"""What the engine asks of a way to give the guest its address space: the seam between Xen's entry code and paging.
 
-The one place that knows that a machine address is Unicorn's physical address, loads CR3, drops translations, and reads or
-writes guest memory by virtual address on Xen's behalf. The walk itself is `domains.cpu.page_walk`'s.
+    direct    the CPU walks the guest's own tables, which hold machine addresses; Xen validates their entries       direct_paging
+    shadow    the CPU walks tables that Xen derives from the guest's                                     none of these three yet
+    nested    the CPU walks the guest's tables and Xen's below them
+    native    the guest's tables are nobody's business: its own machine
+
+Xen's entry code never loads CR3, drops a translation or computes an address of the emulated machine but through this.
 """
 
-from typing import Final
+from collections import Counter
+from enum import Enum
+from typing import Protocol
 
-from domains.cpu.page_walk import PageWalk, WalkFault
-from domains.cpu.x86.registers import U64
-from domains.cpu.x86.state import CR, CpuState
-from domains.cpu.x86.wheel import Wheel
 from hypervisor.machine.memory import MachineMemory
-from hypervisor.machine.paging import PFEC_PRESENT, is_canonical
-from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
-
-PAGE_OFFSET: Final = PAGE_SIZE - 1
-INVLPG_LIMIT: Final = 32
-"""More single-page flushes than this in one answer are done as one whole flush."""
 
 
 class GuestFault(Exception):
-    """Guest memory could not be accessed: `va` and the page-fault error code, without its U bit."""
+    """Guest memory could not be accessed on the guest's behalf: `va` and the page-fault error code, without its U bit."""
 
     def __init__(self, va: int, error_code: int) -> None:
         super().__init__(f"page fault at {va:#x}, error code {error_code:#x}")
@@ -28,75 +24,51 @@ class GuestFault(Exception):
         self.error_code = error_code
 
 
-class DirectPaging:
-    """The vCPU's current address space. Addresses are 64-bit virtual (linear) ones; accesses are with user rights."""
+class PageFault(Enum):
+    """What becomes of a page fault of the guest's."""
 
-    def __init__(self, memory: MachineMemory, cpu: CpuState, wheel: Wheel) -> None:
-        self.memory = memory
-        self._octets = memory.octets
-        self._cpu = cpu
-        self._wheel = wheel
-        self._walk = PageWalk(memory)
-        self.l4 = 0
-        self.single_flushes = 0
+    handled = "the tables allow the access now: it is tried again"
+    forward = "it is the guest's own"
+    emulate = "a store to a page table of the guest's, which Xen carries out"
 
-    def activate(self, l4: int, *, keep: bool = False) -> None:
-        """Load CR3 with the L4 table in frame `l4`. `keep` when every present translation stays valid."""
-        if l4 == self.l4 and keep:
-            return
-        self.l4 = l4
-        self._cpu.q[CR + 3] = l4 << PAGE_SHIFT
-        if not keep:
-            self._wheel.tlb_flush()
 
-    def invalidate_all(self) -> None:
-        self._wheel.tlb_flush()
+class Paging(Protocol):
+    """One vCPU's address space. Addresses are linear ones; accesses are made with the rights of guest code."""
+
+    memory: MachineMemory
+    counters: Counter[str]
+    """How often each thing was done: activations, flushes, single pages, faults by outcome."""
+
+    @property
+    def root(self) -> int:
+        """The frame of the guest's page table in force."""
+
+    def activate(self, root: int, *, keep: bool = False) -> None:
+        """Put the page table in frame `root` in force. `keep` when every present translation stays valid."""
+
+    def fault(self, va: int, error_code: int, *, from_kernel: bool, writable_tables: bool) -> PageFault:
+        """Decide on a page fault at `va`. `writable_tables`: the guest asked for its stores to page tables to be emulated."""
 
     def invalidate(self, va: int) -> None:
         """Forget the translation of one page."""
-        self._wheel.tlb_flush_page(va)
+
+    def invalidate_all(self) -> None:
+        """Forget every translation."""
 
     def invalidate_code(self, mfn: int, nr_frames: int = 1) -> None:
-        """The frames were written from outside: what was translated from them goes."""
-        self._wheel.invalidate_code(mfn << PAGE_SHIFT, nr_frames * PAGE_SIZE)
+        """Forget what was translated from the code in these machine frames."""
 
     def translate(self, va: int, *, write: bool = False, fetch: bool = False) -> int:
         """The machine address of `va`. Raises GuestFault."""
-        if not is_canonical(va):
-            raise GuestFault(va, 0)
-        found = self._walk.translate(self.l4, va, write=write, fetch=fetch)
-        if isinstance(found, WalkFault):
-            raise GuestFault(va, found.error_code)
-        return found.mfn << PAGE_SHIFT | va & PAGE_OFFSET
 
-    def permits(self, va: int, error_code: int) -> bool:
-        """Whether the tables allow the access that faulted with `error_code`: the fault was a stale translation's."""
-        found = self._walk.translate(self.l4, va, write=bool(error_code & 2), fetch=bool(error_code & 16))
-        return not isinstance(found, WalkFault)
-
-    def read_only_leaf(self, va: int) -> bool:
-        """True if `va` is mapped, and mapped read-only."""
-        found = self._walk.translate(self.l4, va, write=True)
-        return isinstance(found, WalkFault) and found.error_code & PFEC_PRESENT != 0 and self.readable(va)
-
-    def readable(self, va: int) -> bool:
-        return not isinstance(self._walk.translate(self.l4, va), WalkFault)
+    def physical(self, maddr: int) -> int:
+        """Where machine address `maddr` lies for the emulated CPU."""
 
     def read(self, va: int, size: int, *, fetch: bool = False) -> bytes:
         """Copy from the guest. Raises GuestFault at the first byte that cannot be read."""
-        first = min(size, PAGE_SIZE - (va & PAGE_OFFSET))
-        at = self.translate(va, fetch=fetch)
-        data = bytes(self._octets[at : at + first])
-        return data if first == size else data + self.read(va + first & U64, size - first, fetch=fetch)
 
     def write(self, va: int, data: bytes) -> None:
         """Copy to the guest. Raises GuestFault before anything is written on the page that faults."""
-        first = min(len(data), PAGE_SIZE - (va & PAGE_OFFSET))
-        at = self.translate(va, write=True)
-        self._octets[at : at + first] = data[:first]
-        if first < len(data):
-            self.write(va + first & U64, data[first:])
 
     def levels(self, va: int) -> list[tuple[int, int]]:
-        """The walk of `va` for a crash report: (level, entry) from L4 down to the last one that is present."""
-        return self._walk.levels(self.l4, va)
+        """The walk of `va` for a crash report: (level, entry), from the top down to the last one that is present."""

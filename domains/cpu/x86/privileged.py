@@ -17,13 +17,13 @@ import capstone.x86
 from domains.cpu.x86.bounce import inject_debug, inject_hw_exception
 from domains.cpu.x86.clock import read_tsc
 from domains.cpu.x86.control_registers import READ_CR, WRITE_CR
+from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.debug_registers import read_dr, write_dr
 from domains.cpu.x86.decode import Instruction
 from domains.cpu.x86.io_ports import NO_DEVICE, iopl_ok
 from domains.cpu.x86.msr import read_msr, write_msr
 from domains.cpu.x86.pit import PORTS as PIT_PORTS
 from domains.cpu.x86.registers import EFLAGS_TF, EXC_UD, RAX, RCX, RDX, U32, U64
-from domains.cpu.x86.state import RIP
 from domains.cpu.x86.vcpu import X86Vcpu
 from hypervisor.public.errno import Errno, XenError
 

@@ -9,11 +9,11 @@ from typing import Final, NamedTuple
 
 import capstone.x86
 
+from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.decode import Instruction, Operand
 from domains.cpu.x86.effects import apply_effects
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.registers import EFLAGS_ARITHMETIC, EFLAGS_CF, EFLAGS_PF, EFLAGS_SF, EFLAGS_ZF, RAX, U64
-from domains.cpu.x86.state import RIP
 from domains.cpu.x86.vcpu import X86Vcpu
 
 MAX_STORE: Final = 8

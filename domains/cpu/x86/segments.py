@@ -9,8 +9,7 @@ Source: Xen arch/x86/include/asm/config.h; Intel SDM vol. 3A §3.4.
 
 from typing import Final
 
-from domains.cpu.x86.registers import CS, DS, ES, FS, GS, SS, U32
-from domains.cpu.x86.state import (
+from domains.cpu.x86.cpu_state import (
     GDTR,
     HF_ADDSEG,
     HF_CPL,
@@ -20,6 +19,7 @@ from domains.cpu.x86.state import (
     LDTR,
     CpuState,
 )
+from domains.cpu.x86.registers import CS, DS, ES, SS, U32
 from hypervisor.machine.descriptor_window import gdt_virt_start, ldt_virt_start
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.machine.paging import PAGE_PRESENT, PTE_MFN_MASK, PV64
@@ -161,5 +161,4 @@ def unpack(descriptor: int) -> tuple[int, int, int]:
     return descriptor >> 16 & 0xFFFFFF | high & 0xFF000000, limit, high & 0xF0FF00
 
 
-USER_SEGMENTS: Final = (DS, ES, FS, GS)
 COMPAT_CS: Final = FLAT_RING3_CS32

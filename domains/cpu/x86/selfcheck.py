@@ -6,6 +6,17 @@ from typing import Any, Final
 
 import unicorn.x86_const as uc_x86
 
+from domains.cpu.x86.cpu_state import (
+    CR,
+    HF_CS64,
+    HF_LMA,
+    HFLAGS,
+    IS_INT,
+    OLD_EXCEPTION,
+    RFLAGS,
+    RIP,
+    CpuState,
+)
 from domains.cpu.x86.registers import (
     CS,
     EFLAGS_CF,
@@ -19,26 +30,15 @@ from domains.cpu.x86.registers import (
     RCX,
     RSI,
 )
-from domains.cpu.x86.state import (
-    CR,
-    HF_CS64,
-    HF_LMA,
-    HFLAGS,
-    IS_INT,
-    OLD_EXCEPTION,
-    RFLAGS,
-    RIP,
-    CpuState,
-)
 from domains.cpu.x86.stop_stub import StopStub
-from domains.cpu.x86.wheel import (
+from domains.cpu.x86.unicorn_library import (
     CPUID_HOOK,
     HOOK_INSN,
     HOOK_INTERRUPT,
     INSTALLED,
     INTERRUPT_HOOK,
-    UnsupportedWheel,
-    Wheel,
+    UnicornLibrary,
+    UnsupportedLibrary,
 )
 
 SCRATCH: Final = 0x5A5A5000
@@ -57,8 +57,8 @@ DIVIDED_BY_ZERO: Final = 0x1F84
 INEXACT: Final = 0x20
 
 
-def check(uc: Any, wheel: Wheel, state: CpuState) -> None:
-    """Run ten bytes of code and compare what the structure says with what must be. Raises UnsupportedWheel.
+def check(uc: Any, library: UnicornLibrary, state: CpuState) -> None:
+    """Run ten bytes of code and compare what the structure says with what must be. Raises UnsupportedLibrary.
 
     The instance must be fresh; its memory is as before afterwards, its registers are not.
     """
@@ -71,10 +71,10 @@ def check(uc: Any, wheel: Wheel, state: CpuState) -> None:
         state.take_exception()
         if vector == EXC_DE:
             state.rflags = EFLAGS_CF | EFLAGS_DF
-            wheel.emu_stop()
+            library.emu_stop()
         state.running = False
 
-    _run(uc, wheel, on_interrupt)
+    _run(uc, library, on_interrupt)
     uc.reg_write(uc_x86.UC_X86_REG_CR2, 0x1234567)
     uc.reg_write(uc_x86.UC_X86_REG_FS_BASE, 0x7654321)
     vectors, software, rips, old, flags = zip(*seen, strict=True) if len(seen) == 2 else ((),) * 5
@@ -92,11 +92,11 @@ def check(uc: Any, wheel: Wheel, state: CpuState) -> None:
     wrong = [name for name, holds in facts.items() if not holds]
     if wrong:
         where = ", ".join(wrong)
-        raise UnsupportedWheel(f"unicorn {INSTALLED}: its CPU state differs in {where}; seen {seen}")
+        raise UnsupportedLibrary(f"unicorn {INSTALLED}: its CPU state differs in {where}; seen {seen}")
 
 
-def check_stop(uc: Any, wheel: Wheel, state: CpuState, stub: StopStub) -> None:
-    """Ask for the end of a slice in the middle of a block that goes on to change memory. Raises UnsupportedWheel.
+def check_stop(uc: Any, library: UnicornLibrary, state: CpuState, stub: StopStub) -> None:
+    """Ask for the end of a slice in the middle of a block that goes on to change memory. Raises UnsupportedLibrary.
 
     The block must be run to its end, once, and the next one not begun.
     """
@@ -107,41 +107,41 @@ def check_stop(uc: Any, wheel: Wheel, state: CpuState, stub: StopStub) -> None:
 
     uc.mem_map(SCRATCH, 0x1000)
     uc.mem_write(SCRATCH, BLOCKS)
-    hook = wheel.add_hook(HOOK_INSN, CPUID_HOOK(on_cpuid), uc_x86.UC_X86_INS_CPUID)
+    hook = library.add_hook(HOOK_INSN, CPUID_HOOK(on_cpuid), uc_x86.UC_X86_INS_CPUID)
     state.q[RAX], state.q[RBX], state.q[RCX], state.q[RSI] = 1, 0, 0, SCRATCH + 0x800
-    wheel.emu_start(SCRATCH)
+    library.emu_start(SCRATCH)
     sums = int.from_bytes(uc.mem_read(SCRATCH + 0x800, 8), "little")
-    wheel.remove_hook(hook)
+    library.remove_hook(hook)
     uc.mem_unmap(SCRATCH, 0x1000)
     if (sums, state.q[RBX], state.q[RCX], state.q[RIP]) != (1, 1, 0, SECOND_BLOCK):
-        raise UnsupportedWheel(f"unicorn {INSTALLED}: a slice does not end at the start of a block")
+        raise UnsupportedLibrary(f"unicorn {INSTALLED}: a slice does not end at the start of a block")
 
 
-def check_floats(uc: Any, wheel: Wheel, state: CpuState) -> None:
-    """Divide by zero, and with a remainder: MXCSR and the x87 status word must tell (float_unit). Raises UnsupportedWheel."""
+def check_floats(uc: Any, library: UnicornLibrary, state: CpuState) -> None:
+    """Divide by zero, and with a remainder: MXCSR and the x87 status word must tell (float_unit). Raises UnsupportedLibrary."""
     seen: list[int] = []
 
     def on_interrupt(_uc: int, _vector: int, _data: int) -> None:
         seen.append(int.from_bytes(uc.mem_read(SCRATCH + 0x800, 4), "little"))
         state.take_exception()
-        wheel.emu_stop()
+        library.emu_stop()
 
     state.q[RSI] = SCRATCH + 0x800
-    _run(uc, wheel, on_interrupt, FLOATS)
+    _run(uc, library, on_interrupt, FLOATS)
     if seen != [DIVIDED_BY_ZERO] or not state.q[RAX] & INEXACT:
-        raise UnsupportedWheel(
+        raise UnsupportedLibrary(
             f"unicorn {INSTALLED}: floating-point exceptions are not seen: {seen}, {state.q[RAX]:#x}"
         )
 
 
 def _run(
-    uc: Any, wheel: Wheel, on_interrupt: Callable[[int, int, int], None], program: bytes = PROGRAM
+    uc: Any, library: UnicornLibrary, on_interrupt: Callable[[int, int, int], None], program: bytes = PROGRAM
 ) -> None:
     """Run a program until the hook stops it; neither stays."""
     uc.mem_map(SCRATCH, 0x1000)
     uc.mem_write(SCRATCH, program)
-    hook = wheel.add_hook(HOOK_INTERRUPT, INTERRUPT_HOOK(on_interrupt))
+    hook = library.add_hook(HOOK_INTERRUPT, INTERRUPT_HOOK(on_interrupt))
     uc.reg_write(uc_x86.UC_X86_REG_RAX, 5)
-    wheel.emu_start(SCRATCH)
-    wheel.remove_hook(hook)
+    library.emu_start(SCRATCH)
+    library.remove_hook(hook)
     uc.mem_unmap(SCRATCH, 0x1000)

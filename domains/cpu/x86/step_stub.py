@@ -16,9 +16,9 @@ rdi = uc, rsi = rip, rcx = control      control:   0  breakpoints on data that w
 import struct
 from typing import Final, NamedTuple
 
+from domains.cpu.x86.cpu_state import HF_INHIBIT_IRQ, HFLAGS, RFLAGS
 from domains.cpu.x86.machine_code import jump_to, load_rax, load_rdi, raise_exception
 from domains.cpu.x86.registers import EFLAGS_RF, EXC_DB, U32
-from domains.cpu.x86.state import HF_INHIBIT_IRQ, HFLAGS, RFLAGS
 from domains.cpu.x86.stop_stub import INTERRUPT_REQUEST
 
 NO_RIP: Final = 1 << 63

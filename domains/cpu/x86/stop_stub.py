@@ -31,7 +31,7 @@ import struct
 from typing import Any, Final
 
 from domains.cpu.x86.machine_code import jump_to, load_rax, load_rdi
-from domains.cpu.x86.wheel import INSTALLED, UnsupportedWheel, Wheel, exported, peek
+from domains.cpu.x86.unicorn_library import INSTALLED, UnicornLibrary, UnsupportedLibrary, exported, peek
 
 INTERRUPT_REQUEST: Final = 0x1C
 """Of a CPUState: u32. The value is CPU_INTERRUPT_HARD, or nothing."""
@@ -48,8 +48,8 @@ _STEPPING_AT: Final = 192
 class StopStub:
     """Ends emulation at the next block after `handler`, a C function without arguments, ran: on SIGUSR1, from `install` on."""
 
-    def __init__(self, wheel: Wheel) -> None:
-        cpu, uc = wheel.cpu.value or 0, wheel.uc.value or 0
+    def __init__(self, library: UnicornLibrary) -> None:
+        cpu, uc = library.cpu.value or 0, library.uc.value or 0
         self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         self._octets = (ctypes.c_uint8 * mmap.PAGESIZE).from_buffer(self._page)
         self.handler = ctypes.addressof(self._octets)
@@ -62,7 +62,7 @@ class StopStub:
         self._page[_INTERRUPT_AT : _INTERRUPT_AT + len(interrupt)] = interrupt
         function = _pointer(cpu + CPU_CLASS) + EXEC_INTERRUPT
         if _pointer(function) != exported("x86_cpu_exec_interrupt_x86_64"):
-            raise UnsupportedWheel(f"unicorn {INSTALLED}: its CPU's interrupt function was not found")
+            raise UnsupportedLibrary(f"unicorn {INSTALLED}: its CPU's interrupt function was not found")
         ctypes.c_uint64.from_address(function).value = self.handler + _INTERRUPT_AT
         ctypes.c_bool.from_address(uc + NO_EXIT_REQUEST).value = True
 

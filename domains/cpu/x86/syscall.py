@@ -1,18 +1,17 @@
 """SYSCALL: a hypercall from the guest's kernel, the guest kernel's own system call from its user space (H1).
 
-Registers of a hypercall: RAX number and result; RDI, RSI, RDX, R10, R8 arguments; RCX and R11 are lost, as SYSRET leaves
-rip and rflags there. Source: Xen arch/x86/x86_64/entry.S (lstar_enter, cstar_enter, switch_to_kernel).
+Source: Xen arch/x86/x86_64/entry.S (lstar_enter, cstar_enter, switch_to_kernel).
 """
 
 from typing import Final
 
 from domains.cpu.x86.bounce import bounce, inject_hw_exception
+from domains.cpu.x86.constant_answers import CONSTANT_ANSWERS
+from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.effects import apply_effects
-from domains.cpu.x86.known import KNOWN_ANSWERS
-from domains.cpu.x86.local import LOCAL_HYPERCALLS, local_hypercall
-from domains.cpu.x86.registers import CS, EFLAGS_DF, EXC_UD, R8, R10, R11, RAX, RCX, RDI, RDX, RSI, SS, U64
+from domains.cpu.x86.local_hypercalls import LOCAL_HYPERCALLS, local_hypercall
+from domains.cpu.x86.registers import CS, EFLAGS_DF, EXC_UD, R11, RCX, SS, U64
 from domains.cpu.x86.segments import FLAT_CODE32, FLAT_DATA
-from domains.cpu.x86.state import RIP
 from domains.cpu.x86.upcall import collect_events
 from domains.cpu.x86.vcpu import X86Vcpu
 from hypervisor.public.arch_x86.xen_x86_64 import (
@@ -46,24 +45,23 @@ def handle_syscall(v: X86Vcpu) -> None:
 
 
 def hypercall(v: X86Vcpu) -> None:
-    """Perform the hypercall in the registers; its effects are in force, and its result in RAX, afterwards."""
-    q = v.cpu.q
-    nr = q[RAX]
+    """Perform the hypercall in the registers; its effects are in force, and its result is there, afterwards."""
+    mode = v.mode
+    nr, args = mode.hypercall()
     v.exits["hypercall"] += 1
-    args = (q[RDI], q[RSI], q[RDX], q[R10], q[R8])
     if nr in LOCAL_HYPERCALLS:
-        q[RAX] = local_hypercall(v, nr, args) & U64
+        mode.set_result(local_hypercall(v, nr, args))
         return
-    if nr in KNOWN_ANSWERS:
-        answer = KNOWN_ANSWERS[nr](v, args)
+    if nr in CONSTANT_ANSWERS:
+        answer = CONSTANT_ANSWERS[nr](v, args)
         if answer is not None:
-            q[RAX] = answer & U64
+            mode.set_result(answer)
             return
     if nr in BLOCKING and args[0] == SCHEDOP_block and _need_not_block(v):
-        q[RAX] = 0
+        mode.set_result(0)
         return
     result, effects = v.gate.hypercall(v.vcpu_id, nr, *args)
-    q[RAX] = result & U64
+    mode.set_result(result)
     if effects:
         apply_effects(v, effects)
 

@@ -4,20 +4,23 @@ Everything that a trap, a hypercall or an interrupt of this vCPU touches is reac
 are what Xen does on each of them, as functions on an X86Vcpu. Words of PV state are named as in Xen's struct pv_vcpu.
 """
 
+from __future__ import annotations
+
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from domains.cpu.event_words import EventWords
 from domains.cpu.gate import Gate
 from domains.cpu.traps import TrapGate
 from domains.cpu.x86.breakpoints import Breakpoints
+from domains.cpu.x86.cpu_state import CR, HF_TS, CpuState
 from domains.cpu.x86.decode import Decoder
-from domains.cpu.x86.mode import Pv64Mode
-from domains.cpu.x86.paging import DirectPaging
+from domains.cpu.x86.mode import Mode
+from domains.cpu.x86.paging import Paging
 from domains.cpu.x86.pit import Pit
 from domains.cpu.x86.registers import CR0_TS
 from domains.cpu.x86.segments import Segments
-from domains.cpu.x86.state import CR, HF_TS, CpuState
 from hypervisor.machine.trace import Trace
 
 CR0_OF_XEN = 0x80050033
@@ -61,7 +64,8 @@ class X86Vcpu:
         vcpu_id: int,
         gate: Gate,
         cpu: CpuState,
-        paging: DirectPaging,
+        paging: Paging,
+        mode: Mode,
         segments: Segments,
         decoder: Decoder,
     ) -> None:
@@ -73,11 +77,13 @@ class X86Vcpu:
         self.paging = paging
         self.segments = segments
         self.decoder = decoder
-        self.mode = Pv64Mode(cpu, paging)
+        self.mode = mode
         self.pv = PvState()
         self.events: EventWords
         """Of the shared page; there once the vCPU has its first registers."""
         self.breakpoints: Breakpoints
+        self.load_context: Callable[[X86Vcpu, bytes], None]
+        """Takes over the bytes of a vcpu_guest_context, whose layout is the guest's kind's."""
         self.exits: Counter[str] = Counter()
         self.trace = Trace()
         self.events_seen = -1

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.engine import X86Cpu
+from domains.cpu.x86.guest_kinds import PV64
 from domains.cpu.x86.registers import RSP
-from domains.cpu.x86.state import RIP
 from hypervisor.machine.descriptor_window import PERDOMAIN_VIRT_START
 from hypervisor.machine.memory import MachineMemory, create_memfd
 from hypervisor.machine.paging import PAGE_ACCESSED, PAGE_DIRTY, PAGE_PRESENT, PAGE_RW, PAGE_USER, table_index
@@ -94,7 +95,7 @@ class Bench:
         self.gate = BenchGate()
         self.memory = self.gate.memory
         self._build_tables()
-        self.cpu = X86Cpu(self.gate)  # type: ignore[arg-type]
+        self.cpu = X86Cpu(self.gate, PV64)  # type: ignore[arg-type]
         self.v = self.cpu.vcpu
         self.q = self.v.cpu.q
         self.memory.write((SHARED << PAGE_SHIFT) + 1, b"\1")  # upcalls are masked at first

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.registers import R12, R13, RBX, RSP
-from domains.cpu.x86.state import RIP
 from hypervisor.machine.paging import table_index
 from hypervisor.public.types import PAGE_SHIFT
 from hypervisor.public.xen import Hypercall

@@ -1,29 +1,29 @@
-"""The engine itself: a wheel it does not know is refused at once, and a domain's many instances do not mix."""
+"""The engine itself: a library that it does not know is refused at once, and a domain's many instances do not mix."""
 
 import pytest
 
-from domains.cpu.x86 import state, wheel
+from domains.cpu.x86 import cpu_state, unicorn_library
 from domains.cpu.x86.pit import COUNT, HZ, MODE, SPEAKER, Pit
 from domains.cpu.x86.registers import RBX
-from domains.cpu.x86.wheel import UnsupportedWheel
+from domains.cpu.x86.unicorn_library import UnsupportedLibrary
 from tests.domains.cpu.x86.bench import Bench
 
 
 def test_another_version_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wheel, "INSTALLED", "2.1.3")
-    with pytest.raises(UnsupportedWheel, match=r"^unicorn 2\.1\.3 is installed, 2\.1\.4 is needed$"):
+    monkeypatch.setattr(unicorn_library, "INSTALLED", "2.1.3")
+    with pytest.raises(UnsupportedLibrary, match=r"^unicorn 2\.1\.3 is installed, 2\.1\.4 is needed$"):
         Bench()
 
 
-def test_a_wheel_without_a_needed_function_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wheel, "EXPORTS", (*wheel.EXPORTS, "no_such_function"))
-    with pytest.raises(UnsupportedWheel, match="does not export no_such_function"):
+def test_a_library_without_a_needed_function_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unicorn_library, "EXPORTS", (*unicorn_library.EXPORTS, "no_such_function"))
+    with pytest.raises(UnsupportedLibrary, match="does not export no_such_function"):
         Bench()
 
 
 def test_a_state_structure_that_lies_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "ENV_OFFSET", state.ENV_OFFSET + 8)
-    with pytest.raises(UnsupportedWheel, match="was not found"):
+    monkeypatch.setattr(cpu_state, "ENV_OFFSET", cpu_state.ENV_OFFSET + 8)
+    with pytest.raises(UnsupportedLibrary, match="was not found"):
         Bench()
 
 
@@ -33,8 +33,8 @@ def test_a_field_that_lies_elsewhere_is_refused(
 ) -> None:
     from domains.cpu.x86 import selfcheck
 
-    monkeypatch.setattr(selfcheck, offset, getattr(state, offset) + 40)
-    with pytest.raises(UnsupportedWheel, match=fact):
+    monkeypatch.setattr(selfcheck, offset, getattr(cpu_state, offset) + 40)
+    with pytest.raises(UnsupportedLibrary, match=fact):
         Bench()
 
 

@@ -1,7 +1,7 @@
 """SYSCALL from the guest's kernel: registers in, result out, effects in force before the next instruction."""
 
+from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.registers import R11, RAX, RBX, RCX
-from domains.cpu.x86.state import RIP
 from hypervisor.wire.messages import Effect
 from tests.domains.cpu.x86.bench import DATA, SHARED, Bench
 

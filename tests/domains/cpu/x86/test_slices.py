@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.registers import RBX
-from domains.cpu.x86.state import RIP
 from tests.domains.cpu.x86.bench import DATA, Bench
 
 LOOPS = 2_000_000

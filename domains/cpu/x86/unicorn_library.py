@@ -1,7 +1,7 @@
 """What the engine takes from the Unicorn library beyond its Python binding: called directly, a hook costs half as much.
 
 Everything here is looked up by name when the engine starts; a build that lacks one of the names is refused with
-one clear line (`UnsupportedWheel`) and never run on half of what it needs.
+one clear line (`UnsupportedLibrary`) and never run on half of what it needs.
 """
 
 import ctypes
@@ -19,12 +19,13 @@ from unicorn.unicorn_const import (
     UC_HOOK_MEM_WRITE,
     UC_MEM_WRITE,
     UC_MODE_64,
+    UC_PROT_ALL,
 )
 from unicorn.unicorn_py3.unicorn import uclib
 
 _binding: Any = importlib.import_module("unicorn")  # has no types
 INSTALLED: Final[str] = _binding.__version__
-WHEEL_VERSION: Final = "2.1.4"
+NEEDED_VERSION: Final = "2.1.4"
 
 INTERRUPT_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
 INVALID_HOOK = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_void_p)
@@ -76,19 +77,19 @@ def error_text(error: int) -> str:
     return str(_binding.UcError(error))
 
 
-class UnsupportedWheel(RuntimeError):
+class UnsupportedLibrary(RuntimeError):
     """This build of Unicorn is not the one the engine knows."""
 
 
-class Wheel:
+class UnicornLibrary:
     """The library's functions for one Unicorn instance. `uc` is its handle, `cpu` the address of its CPUState."""
 
     def __init__(self, uc: Any) -> None:
-        if not INSTALLED.startswith(WHEEL_VERSION):
-            raise UnsupportedWheel(f"unicorn {INSTALLED} is installed, {WHEEL_VERSION} is needed")
+        if not INSTALLED.startswith(NEEDED_VERSION):
+            raise UnsupportedLibrary(f"unicorn {INSTALLED} is installed, {NEEDED_VERSION} is needed")
         missing = [name for name in EXPORTS if not hasattr(uclib, name)]
         if missing:
-            raise UnsupportedWheel(f"unicorn {INSTALLED} does not export {', '.join(missing)}")
+            raise UnsupportedLibrary(f"unicorn {INSTALLED} does not export {', '.join(missing)}")
         self.uc = ctypes.c_void_p(uc._uch.value)
         self.cpu = ctypes.c_void_p()
         self._kept: list[Any] = []  # callbacks live as long as the instance
@@ -101,6 +102,18 @@ class Wheel:
         self.cc_compute_all = uclib.cpu_cc_compute_all_x86_64
         self.cc_compute_all.argtypes = [ctypes.c_void_p, ctypes.c_int]
         self.cc_compute_all.restype = ctypes.c_uint32
+
+    def map_memory(self, address: int, size: int) -> None:
+        """Show `size` bytes at `address` of this process to the emulated CPU, from its physical address 0."""
+        region = (
+            ctypes.c_uint64(0),
+            ctypes.c_uint64(size),
+            ctypes.c_uint32(UC_PROT_ALL),
+            ctypes.c_void_p(address),
+        )
+        error = uclib.uc_mem_map_ptr(self.uc, *region)
+        if error:
+            raise UnsupportedLibrary(f"unicorn cannot map {size} bytes: {error_text(error)}")
 
     def tlb_flush(self) -> None:
         """Forget every translation."""
@@ -153,7 +166,7 @@ class Wheel:
         bounds = map(ctypes.c_uint64, span)
         error = uclib.uc_hook_add(self.uc, ctypes.byref(handle), kind, callback, data, *bounds, *extra)
         if error:
-            raise UnsupportedWheel(f"unicorn refused a hook of kind {kind:#x}: error {error}")
+            raise UnsupportedLibrary(f"unicorn refused a hook of kind {kind:#x}: error {error}")
         return handle.value
 
 

@@ -67,7 +67,7 @@ def do_set_segment_base(v: X86Vcpu, which: int = 0, base: int = 0, *_: int) -> i
     which &= 0xFFFFFFFF
     if which == SEGBASE_GS_USER_SEL:
         selector = base & 0xFFFF
-        descriptor = v.segments.descriptor(selector, v.paging.l4) if selector > 3 else None
+        descriptor = v.segments.descriptor(selector, v.paging.root) if selector > 3 else None
         usable = descriptor is not None and descriptor >> 32 & DESC_PRESENT
         v.mode.inactive_gs = unpack(descriptor)[0] if descriptor is not None and usable else 0
         return 0

@@ -26,7 +26,7 @@ def vcpu_op(v: X86Vcpu, args: tuple[int, ...]) -> int | None:
     return NO_SUCH_VCPU if args[1] >= v.nr_vcpus else None
 
 
-KNOWN_ANSWERS: Final[dict[int, Callable[[X86Vcpu, tuple[int, ...]], int | None]]] = {
+CONSTANT_ANSWERS: Final[dict[int, Callable[[X86Vcpu, tuple[int, ...]], int | None]]] = {
     Hypercall.xen_version: xen_version,
     Hypercall.vcpu_op: vcpu_op,
 }

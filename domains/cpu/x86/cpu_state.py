@@ -22,7 +22,7 @@ from typing import Any, Final
 import unicorn.x86_const as uc_x86
 
 from domains.cpu.x86.registers import EFLAGS_DF, U64
-from domains.cpu.x86.wheel import INSTALLED, UnsupportedWheel, Wheel, peek
+from domains.cpu.x86.unicorn_library import INSTALLED, UnicornLibrary, UnsupportedLibrary, peek
 
 RIP: Final = 16  # indices into `q`, in u64
 RFLAGS: Final = 17
@@ -87,15 +87,15 @@ _GPR_IDS: Final = tuple(
 class CpuState:
     """The state structure of one Unicorn instance. `q` and `d` are it as u64s and as u32s; `q[RAX]`…`q[R15]` are registers."""
 
-    def __init__(self, uc: Any, wheel: Wheel) -> None:
+    def __init__(self, uc: Any, library: UnicornLibrary) -> None:
         self.env, cpu = _locate(uc)
-        wheel.cpu.value = cpu
+        library.cpu.value = cpu
         raw = (ctypes.c_uint8 * _STATE_SIZE).from_address(self.env)
         octets = memoryview(raw).cast("B")
         self.q = octets.cast("Q")
         self.d = octets.cast("I")
         self._signed = octets.cast("i")
-        self._compute = wheel.cc_compute_all
+        self._compute = library.cc_compute_all
         self.running = False
 
     @property
@@ -163,5 +163,5 @@ def _locate(uc: Any) -> tuple[int, int]:
     for reg, value in zip(_GPR_IDS, saved, strict=True):
         uc.reg_write(reg, value)
     if found != struct.pack("<16Q", *marks):
-        raise UnsupportedWheel(f"unicorn {INSTALLED}: its CPU state was not found")
+        raise UnsupportedLibrary(f"unicorn {INSTALLED}: its CPU state was not found")
     return cpu + ENV_OFFSET, cpu
