@@ -151,6 +151,11 @@ class Dmesg(Arguments[bytes]):
 
 
 @dataclass(frozen=True, slots=True)
+class FollowLog(Stream[bytes, None]):
+    """The hypervisor's log from now on, as it is written. It never ends."""
+
+
+@dataclass(frozen=True, slots=True)
 class DebugKeys(Arguments[None]):
     """Have the hypervisor report on itself in its log, once for each key."""
 
@@ -295,6 +300,7 @@ OPERATIONS: Final[dict[str, type[Arguments[Any]]]] = {
     "info": Info,
     "stop": Stop,
     "dmesg": Dmesg,
+    "follow-log": FollowLog,
     "debug-keys": DebugKeys,
     "xenstore-ls": XenstoreLs,
     "create": Create,

@@ -28,7 +28,7 @@ from domains.kernel.xenbus import Xenbus
 from domains.kernel.xs_ring import Wire, XenstoreRing
 from hypervisor.public.arch_x86.xen import trap_info
 from hypervisor.public.arch_x86.xen_x86_64 import FLAT_KERNEL_CS64
-from hypervisor.public.sched import SCHEDOP_poll, SCHEDOP_yield, sched_poll
+from hypervisor.public.sched import SCHEDOP_poll, SCHEDOP_yield, SHUTDOWN_poweroff, sched_poll
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, Mfn, Pfn, Port, VAddr
 from hypervisor.public.xen import SIF_INITDOMAIN, SIF_PRIVILEGED
 
@@ -61,11 +61,19 @@ class ProtectionFault(Exception):
 PageFaultHandler = Callable[[PageFault], None]
 
 
+class GuestEnded(SystemExit):
+    """The domain has been shut down: nothing of the guest runs any more."""
+
+
 class Kernel(Waiting):
-    """One Python kernel on one vCPU."""
+    """One Python kernel on one vCPU.
+
+    `end`: the SHUTDOWN_… reason of the domain when the guest's `main` returns.
+    """
 
     def __init__(self, cpu: PythonCpu) -> None:
         self.cpu = cpu
+        self.end = int(SHUTDOWN_poweroff)
         day = start_of_day(cpu)
         self.start_info = day.info
         self.privileged = bool(day.info.flags & SIF_PRIVILEGED)
@@ -200,4 +208,4 @@ class Kernel(Waiting):
     def shutdown(self, reason: int) -> NoReturn:
         """End this domain with SCHEDOP_shutdown; `reason` is a SHUTDOWN_… of Xen public/sched.h."""
         self.hypercalls.hypercall_shutdown(reason)
-        raise SystemExit(0)
+        raise GuestEnded(0)

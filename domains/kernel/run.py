@@ -10,8 +10,8 @@ from typing import NoReturn, TextIO, cast
 from domains.cpu.gate import Gate
 from domains.cpu.python_cpu import PythonCpu
 from domains.kernel.image import image_spec, load_class
-from domains.kernel.kernel import Kernel
-from hypervisor.public.sched import SHUTDOWN_crash, SHUTDOWN_poweroff
+from domains.kernel.kernel import GuestEnded, Kernel
+from hypervisor.public.sched import SHUTDOWN_crash
 from hypervisor.public.types import PAGE_SIZE
 from hypervisor.wire.messages import EffectRecord
 
@@ -31,10 +31,20 @@ def run(gate: Gate, effects: Sequence[EffectRecord]) -> NoReturn:
 
 
 def run_guest(kernel: Kernel, spec: str) -> int:
-    """Run the guest class `spec`; the SHUTDOWN_… reason. What its `main` raises is printed on its console."""
+    """Run the guest class `spec`; the SHUTDOWN_… reason. What its `main` raises is printed on its console.
+
+    sys.exit() is an end as ordinary as a return; with another code than 0, or with a text, it says that the guest has
+    failed, and the domain ends as crashed.
+    """
     try:
         load_class(spec)(kernel).main()
-    except Exception:  # noqa: BLE001 - the outermost loop of the process
+    except GuestEnded:
+        raise
+    except SystemExit as exit_:
+        what = exit_.code if isinstance(exit_.code, str) else f"the guest ended with code {exit_.code or 0}"
+        kernel.console.write(f"{what}\n")
+        return int(SHUTDOWN_crash) if exit_.code else kernel.end
+    except BaseException:  # noqa: BLE001 - the outermost loop of the process
         kernel.console.write(traceback.format_exc())
         return int(SHUTDOWN_crash)
-    return int(SHUTDOWN_poweroff)
+    return kernel.end

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from domains.kernel.kernel import Kernel
 from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.sched import SHUTDOWN_reboot
 
 NODE = "control/shutdown"
+REBOOT = "reboot"
 
 
 def await_shutdown(kernel: Kernel) -> str:
-    """Run the kernel's handlers until the domain is asked to end; what it is asked for."""
+    """Run the kernel's handlers until the domain is asked to end; what it is asked for.
+
+    If that is a reboot, the domain then ends so when the guest's `main` returns, as Linux does (drivers/xen/manage.c,
+    do_reboot); the guest need do nothing.
+    """
     asked: list[str] = []
 
     def changed(path: str) -> None:
@@ -30,4 +36,6 @@ def await_shutdown(kernel: Kernel) -> str:
     token = kernel.xenbus.watch(NODE, changed)
     kernel.wait(lambda: bool(asked))
     kernel.xenbus.unwatch(token)
+    if asked[0] == REBOOT:
+        kernel.end = int(SHUTDOWN_reboot)
     return asked[0]

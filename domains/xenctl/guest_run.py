@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from domains.control.client import ControlClient
 from domains.control.description import DomainConfig
-from domains.control.operations import Created, CreateWatched, Dmesg, Ended
+from domains.control.operations import Created, CreateWatched, Dmesg, Ended, FollowLog
 from domains.control.protocol import ControlError, Exit, MachineEnded
 from domains.xenctl.output import write_bytes
 from domains.xenctl.private_machine import PrivateMachine
@@ -27,6 +27,20 @@ class Wanted:
     restart: bool = False
 
 
+class Search:
+    """Looks for a text in what comes in pieces; an empty text is never found."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+        self._tail = b""
+
+    def finds(self, data: bytes) -> bool:
+        """Whether the text is complete with `data`."""
+        seen = self._tail + data
+        self._tail = seen[max(len(seen) - len(self._text) + 1, 0) :]
+        return bool(self._text) and self._text in seen
+
+
 class GuestRun:
     """Runs a guest once. Afterwards `ended` says how, and `log` what the hypervisor said of a crash."""
 
@@ -41,13 +55,15 @@ class GuestRun:
         self._wanted = wanted
         self._deadline = deadline
         self._collect = collect
-        self._tail = b""
+        self._on_console, self._in_log = Search(wanted.text), Search(wanted.text)
+        self._log_line, self._log_request = b"", 0
         self._domid = 0
 
     def run(self, memory: int) -> None:
         """Run it on a machine of `memory` MiB; returns if it ended well. Raises ControlError."""
         self._machine = PrivateMachine("run", memory, self._deadline)
         with self._machine as client:
+            self._log_request = client.post(FollowLog())
             self.ended = self._life(client)
             while self.ended == "reboot" and self._wanted.restart:
                 self.ended = self._life(client)
@@ -73,7 +89,11 @@ class GuestRun:
         while True:
             try:
                 while (reply := client.receive(0)) is not None:
-                    if reply.id == request and (ended := self._hear(reply.result())) is not None:
+                    hear = self._hear if reply.id == request else self._hear_xen
+                    if (
+                        reply.id in (request, self._log_request)
+                        and (ended := hear(reply.result())) is not None
+                    ):
                         return ended
             except MachineEnded:
                 raise ControlError(Exit.FAILURE, f"the machine has died: {self._machine.why()}") from None
@@ -89,20 +109,25 @@ class GuestRun:
             return None
         if isinstance(result, Ended):
             return result.ended
-        if self._collect:
-            self.console += result
-        else:
-            write_bytes(result)
-        return "expected" if self._finds(result) else None
+        self._show(result)
+        return "expected" if self._on_console.finds(result) else None
 
-    def _finds(self, data: bytes) -> bool:
-        """Whether the text that is waited for is complete with `data`."""
-        text = self._wanted.text
-        if not text:
-            return False
-        seen = self._tail + data
-        self._tail = seen[max(len(seen) - len(text) + 1, 0) :]
-        return text in seen
+    def _hear_xen(self, log: bytes) -> str | None:
+        """What is new in the hypervisor's log. The guest's lines in it are shown with their mark, and they count."""
+        *lines, self._log_line = (self._log_line + log).split(b"\n")
+        mark = b"(d%d) " % self._domid
+        for line in lines:
+            if line.startswith(mark):
+                self._show(line + b"\n")
+                if self._in_log.finds(line.removeprefix(mark) + b"\n"):
+                    return "expected"
+        return None
+
+    def _show(self, data: bytes) -> None:
+        if self._collect:
+            self.console += data
+        else:
+            write_bytes(data)
 
     def _judge(self) -> None:
         """Raises ControlError unless the run ended well."""

@@ -9,7 +9,7 @@ from typing import Final
 
 from hypervisor.hypercalls.call import Call, Continue, Result
 from hypervisor.public.errno import Errno, XenError
-from hypervisor.public.xen import CONSOLEIO_read, CONSOLEIO_write
+from hypervisor.public.xen import VIRQ_CON_RING, CONSOLEIO_read, CONSOLEIO_write
 
 _CHUNK: Final = 4096
 
@@ -23,6 +23,7 @@ def _write(call: Call) -> Result:
     part = min(count, _CHUNK)
     for line in call.domain.console.write(call.copy_from_guest(va, part), call.hv.now()):
         call.hv.log.line(f"(d{call.domain.domid}) {line}")
+        call.hv.virqs.send(VIRQ_CON_RING)  # as conring_puts tells the control domain
     return Continue((CONSOLEIO_write, count - part, va + part, 0, 0)) if count > part else 0
 
 

@@ -22,6 +22,7 @@ from domains.dom0.toolstack.domains import Record
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.info import MachineIdentity, describe, describe_machine, walk_store
 from domains.dom0.toolstack.lifecycle import Lifecycle, name_of
+from domains.dom0.toolstack.log_streams import LogStreams
 from domains.dom0.toolstack.operations import Operation
 from domains.dom0.toolstack.parts import Parts
 from domains.dom0.toolstack.viewers import Viewers
@@ -50,6 +51,7 @@ class Service:
         self._machine = machine
         self._stop = stop
         self._viewers = Viewers(parts.kernel, parts.consoled)
+        self._logs = LogStreams(parts.kernel, parts.xen)
         self._server: ControlServer | None = None
 
     def listen(self, address: MachineAddress) -> None:
@@ -106,6 +108,10 @@ class Service:
 
     def _dmesg(self, _request: Request, wanted: ops.Dmesg) -> bytes:
         return self._xen.readconsole(wanted.clear)
+
+    def _follow_log(self, request: Request, _wanted: ops.FollowLog) -> object:
+        self._logs.follow(request)
+        return STREAMING
 
     def _debug_keys(self, _request: Request, wanted: ops.DebugKeys) -> None:
         self._xen.debug_keys(wanted.keys.encode("utf-8", "replace"))
@@ -183,7 +189,11 @@ class Service:
 
             self._operations.start(self._lifecycle.successor(record), go_on, partial(self._refuse, request))
 
-        self._viewers.follow(request, record.console, rebooted if reboots else None)
+        def ended(reason: str) -> None:
+            self._logs.flush()
+            self._viewers.end(request, reason)
+
+        self._viewers.follow(request, record.console, rebooted if reboots else ended)
 
     def _console_input(self, request: Request, wanted: ops.ConsoleInput) -> object:
         self._viewers.type(request.peer, wanted.data)
@@ -204,6 +214,7 @@ class Service:
         ops.Info: _info,
         ops.Stop: _stop_machine,
         ops.Dmesg: _dmesg,
+        ops.FollowLog: _follow_log,
         ops.DebugKeys: _debug_keys,
         ops.XenstoreLs: _xenstore_ls,
         ops.Create: _create,

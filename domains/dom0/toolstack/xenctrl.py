@@ -300,7 +300,11 @@ class XenCtrl:
 
     def readconsole(self, clear: bool = False) -> bytes:
         """Everything the hypervisor's console ring holds."""
-        text, index = b"", 0
+        return self.readconsole_from(0, clear)[0]
+
+    def readconsole_from(self, index: int, clear: bool = False) -> tuple[bytes, int]:
+        """What the console ring holds from a byte on, counted from the first ever written; and the index behind it."""
+        text = b""
         while True:
             with self._hypercalls.arguments as area:
                 buffer = area.push(bytes(CONSOLE_CHUNK))
@@ -310,7 +314,7 @@ class XenCtrl:
                 op = self._sysctl(Sysctl.XEN_SYSCTL_readconsole, xen_sysctl_u(readconsole=request))
                 part = op.u.readconsole
                 if not part.count:
-                    return text
+                    return text, index
                 text += self._load(buffer, part.count)
                 index = part.index
 

@@ -189,6 +189,33 @@ def test_a_domain_that_reboots_comes_back_as_another_one(shared_machine: Machine
     shared_machine.xenctl("destroy", "guest")
 
 
+HEEDING = """
+from domains.kernel.shutdown import await_shutdown
+
+class Probe(Guest):
+    def main(self) -> None:
+        await_shutdown(self.kernel)
+"""
+
+
+def test_a_guest_that_heeds_requests_and_does_no_more_reboots_when_asked(
+    shared_machine: Machine, tmp_path: Path
+) -> None:
+    shared_machine.guest(tmp_path, HEEDING, extra='on_reboot = "preserve"')
+    done = shared_machine.xenctl("reboot", "-w", "--timeout", "20", "guest")
+    assert done.returncode == 0, done.stderr
+    assert shared_machine.domains()["guest"]["shutdown"] == "reboot"
+    shared_machine.xenctl("destroy", "guest")
+
+
+def test_a_reboot_that_becomes_something_else_has_failed(shared_machine: Machine, tmp_path: Path) -> None:
+    powering_off = HEEDING + "        self.kernel.shutdown(0)\n"
+    shared_machine.guest(tmp_path, powering_off)
+    done = shared_machine.xenctl("reboot", "-w", "--timeout", "20", "guest")
+    assert done.returncode == 1
+    assert done.stderr == "xenctl: domain 'guest' ended otherwise (poweroff)\n"
+
+
 def test_rename_restart_keeps_the_old_domain_under_another_name(
     shared_machine: Machine, tmp_path: Path
 ) -> None:

@@ -17,7 +17,10 @@ from domains.xenctl.folder import folder_of
 from tests.machines import REPOSITORY, XENCTL, pids_of, wait_until
 
 GUESTS = """
+import sys
 from domains.kernel.guest import Guest
+
+CODES = {"nothing": None, "0": 0, "3": 3, "words": "it went wrong"}
 
 
 class Clean(Guest):
@@ -63,6 +66,17 @@ class InPieces(Guest):
             print(piece, end="", flush=True)
             self.kernel.sleep(0.05)
         self.kernel.wait(lambda: False)
+
+
+class Leaving(Guest):
+    def main(self):
+        sys.exit(CODES[self.kernel.cmdline])
+
+
+class SayingToXen(Guest):
+    def main(self):
+        for piece in (b"all tests ", b"passed\\n"):
+            self.kernel.hypercalls.hypercall_console_io(0, piece)
 
 
 class Talker(Guest):
@@ -181,6 +195,28 @@ def test_a_guest_that_ends_without_the_expected_text_has_failed(guests: Path) ->
     done = run(guests, "Clean", "--expect", "tests passed")
     assert done.end() == 1
     assert done.stderr == "xenctl: the guest ended without printing 'tests passed': poweroff\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "says"),
+    [("nothing", 0, "code 0"), ("0", 0, "code 0"), ("3", 5, "code 3"), ("words", 5, "it went wrong")],
+)
+def test_a_guest_that_calls_exit_ends_in_order_and_its_code_is_said(
+    guests: Path, code: str, exit_code: int, says: str
+) -> None:
+    done = run(guests, "Leaving", "--cmdline", code)
+    assert done.end() == exit_code, done.stderr
+    assert done.stdout.rstrip().endswith(says)
+    assert "protocol" not in done.stderr
+
+
+def test_what_a_guest_says_by_console_io_is_shown_with_its_mark_and_can_be_expected(guests: Path) -> None:
+    done = run(guests, "SayingToXen", "--expect", "all tests passed")
+    assert done.end() == 0, done.stderr
+    assert done.stdout == "(d1) all tests passed\n"
+    shown = run(guests, "SayingToXen")
+    assert shown.end() == 0, shown.stderr
+    assert shown.stdout == "(d1) all tests passed\n"
 
 
 def test_a_reboot_is_an_end_unless_it_is_to_start_again(guests: Path) -> None:
