@@ -65,6 +65,7 @@ class Limits:
         self._limits[quota] = limit
 
     def exceeded(self, quota: Quota, value: int) -> bool:
+        """Whether `value` is more than the limit allows."""
         limit = self._limits[quota]
         return limit != 0 and value > limit
 
@@ -80,7 +81,12 @@ class Usage:
         return self._now[quota]
 
     def most(self, quota: Quota) -> int:
+        """The most that it ever used."""
         return self._most[quota]
+
+    def forget_most(self) -> None:
+        """Begin anew with what is used now."""
+        self._most = dict(self._now)
 
     def add(self, quota: Quota, amount: int) -> None:
         """Count `amount` more (or, below zero, less). Who needs a limit checks it before."""
@@ -90,4 +96,5 @@ class Usage:
             self._most[quota] = now
 
     def snapshot(self) -> dict[Quota, int]:
+        """What it uses now."""
         return dict(self._now)

@@ -86,19 +86,24 @@ class Request:
         watches."""
         if not plan.changes:
             return
-        if self.connection.limits:
-            self._check_limits(plan, self.connection.limits)
         if self.transaction:
-            self.transaction.apply(plan)
+            with self.transaction.failing():
+                self._check_limits(plan)
+                self.transaction.apply(plan)
             return
+        self._check_limits(plan)
         self.xenstored.apply(plan, self.cause)
         self.xenstored.charge_write(self.connection)
 
-    def _check_limits(self, plan: Plan, limits: Limits) -> None:
+    def _check_limits(self, plan: Plan) -> None:
+        """Whether the domain, if limits hold for it, may do this. A node must stay below `node-size`, as in Xen."""
+        limits = self.connection.limits
+        if limits is None:
+            return
         for path, node in plan.changes.items():
             old = self.view.get(path)
             grows = node and (old is None or node.size > old.size)
-            if node and grows and limits.exceeded(Quota.NODE_SIZE, node.size):
+            if node and grows and limits.exceeded(Quota.NODE_SIZE, node.size + 1):
                 raise QuotaExceeded(Quota.NODE_SIZE)
         planned = self.transaction.charges if self.transaction else {}
         for domid, charge in cost(plan.changes, self.view.get).items():

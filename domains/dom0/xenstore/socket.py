@@ -13,7 +13,8 @@ from typing import Final, Protocol
 
 from domains.dom0.xenstore.server import Xenstored
 
-CLIENTS_MAX: Final = 256
+CLIENTS_MAX: Final = 1024
+"""More than this are cut off at once, so that descriptors are left for everything else in Dom0."""
 _BACKLOG: Final = 64
 _CHUNK: Final = 64 * 1024
 

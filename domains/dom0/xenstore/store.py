@@ -138,13 +138,16 @@ class Store:
     def check(self) -> list[str]:
         """What does not hold of the tree, in words. Empty for a sound one."""
         wrong = [f"{path} is missing" for path in (ROOT, *SPECIALS) if path not in self._nodes]
+        listed: set[Path] = set()
         for path, node in self._nodes.items():
-            names = node.names()
-            if len(set(names)) != len(names):
+            children = [child_of(path, name) for name in node.names()]
+            if len(set(children)) != len(children):
                 wrong.append(f"{path} lists a child twice")
-            wrong += [f"{path} lists {name!r}" for name in names if child_of(path, name) not in self._nodes]
-            if path != ROOT and not is_special(path):
-                parent = self._nodes.get(parent_of(path))
-                if parent is None or leaf_of(path) not in parent.names():
-                    wrong.append(f"{path} is not listed by its parent")
+            wrong += [f"{path} lists {child}" for child in children if child not in self._nodes]
+            listed.update(children)
+        wrong += [
+            f"{path} is not listed by its parent"
+            for path in self._nodes
+            if path != ROOT and not is_special(path) and path not in listed
+        ]
         return wrong

@@ -9,10 +9,13 @@ of Xen's C xenstored. A node is read before it is written, and creating or remov
 parent, so every conflict shows in `seen`; changes elsewhere in the tree do not disturb (rule S3).
 
 Starting costs nothing, and a transaction holds only what it touches: counted as memory of its domain, and
-limited in the number of nodes (rule S2). Who runs into either limit inside a request has a transaction that
-can only end.
+limited in the number of nodes (rule S2). A change that is refused for a quota breaks the transaction: its end
+commits nothing, or else half of what the client meant would be done (rule S3; `fail_transaction` in Xen's
+tools/xenstored). A refusal for lack of rights, or of a node, does not.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from domains.dom0.xenstore.errors import Conflict, MemoryExceeded, QuotaExceeded, TransactionFailed
@@ -48,7 +51,7 @@ class Transaction:
             return self._overlay[path]
         if path not in self._seen:
             if self._limits and self._limits.exceeded(Quota.TRANSACTION_NODES, len(self._seen) + 1):
-                self._failed = True
+                self._failed = True  # of a lookup, too
                 raise QuotaExceeded(Quota.TRANSACTION_NODES)
             self._hold(_ENTRY_SIZE + len(path))
             self._seen[path] = self._store.get(path)
@@ -100,6 +103,15 @@ class Transaction:
             for path, node in self._overlay.items()
             if node is not None or self._store.get(path) is not None
         }
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """A quota that refuses what the block does breaks the transaction."""
+        try:
+            yield
+        except (QuotaExceeded, MemoryExceeded):
+            self._failed = True
+            raise
 
     def names(self, domid: DomId) -> bool:
         """Whether a node that this transaction wrote names `domid` in its permissions."""

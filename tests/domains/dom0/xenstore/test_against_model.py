@@ -36,6 +36,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.transaction: tuple[int, int, Tree] | None = None  # domid, id, the model's copy
         self.disturbed = False  # the tree has changed since the transaction began
         self.doomed = False  # and so has something the transaction has certainly used
+        self.broken = False  # a quota has refused something in the transaction
         self.used: set[str] = set()
 
     @initialize(letter=LETTERS)
@@ -87,6 +88,7 @@ class StoreMachine(RuleBasedStateMachine):
         reply = client.write(path.encode(), value, tx=tx)
         if tx == 0 or not self.disturbed:
             assert reply == (self.model.write(tree, domid, path, value) or OK)
+        self.broken |= bool(tx) and reply == "ENOSPC"
         self.settle(tx, path if reply == OK else None)
 
     @rule(domid=DOMIDS, inside=st.booleans(), path=PATHS)
@@ -110,7 +112,7 @@ class StoreMachine(RuleBasedStateMachine):
     def begin(self, domid: int) -> None:
         number = self.bench.domains[domid].begin()
         self.transaction = (domid, number, copy.deepcopy(self.model.tree))
-        self.disturbed = self.doomed = False
+        self.disturbed = self.doomed = self.broken = False
         self.used = set()
 
     @precondition(lambda self: self.transaction is not None)
@@ -122,6 +124,8 @@ class StoreMachine(RuleBasedStateMachine):
         reply = self.bench.domains[domid].end(number, b"T" if commit else b"F")
         if not commit:
             assert reply == OK
+        elif self.broken:
+            assert reply == "ENOMEM"
         elif not self.disturbed:
             assert reply == OK
             self.model.tree = tree

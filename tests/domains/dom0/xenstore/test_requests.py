@@ -175,7 +175,10 @@ CONVERSATIONS: dict[str, list[Row]] = {
         (0, 0, XS_CONTROL, b"quota\0set\0nodes\0000\0", "EINVAL"),
         (0, 0, XS_CONTROL, b"quota\0set\0none\0001\0", "EINVAL"),
         (0, 0, XS_CONTROL, b"quota\00077\0", "ENOENT"),
-        (0, 0, XS_CONTROL, b"live-update\0", "EINVAL"),
+        (0, 0, XS_CONTROL, b"live-update\0", "ENOSYS"),
+        (0, 0, XS_CONTROL, b"quota-soft\0", "ENOSYS"),
+        (0, 0, XS_CONTROL, b"no-such-command\0", "EINVAL"),
+        (0, 0, XS_CONTROL, b"quota\0max\0-x\0", "EINVAL"),
         (0, 0, XS_CONTROL, b"\0", "EINVAL"),
         (0, 0, XS_CONTROL, b"", "EINVAL"),
     ],
@@ -271,3 +274,26 @@ def test_control_shows_limits_and_what_a_domain_uses(bench: Bench) -> None:
     assert b"print" in bench.dom0.need(XS_CONTROL, b"help")
     bench.dom0.ask(XS_CONTROL, b"print", b"hello")
     assert bench.lines == ["control: hello"]
+    assert bench.dom0.ask(XS_CONTROL, b"memreport") == b"OK\0"
+    assert any(line.startswith("memreport: domain 1: nodes 1, ") for line in bench.lines)
+
+
+def test_control_shows_the_most_that_a_domain_has_used_until_it_begins_anew(bench: Bench) -> None:
+    bench.home(1)
+    for name in (b"a", b"b", b"c"):
+        assert bench.domains[1].write(name, b"") == OK
+        assert bench.domains[1].watch(name) == OK
+    for name in (b"a", b"b"):
+        assert bench.domains[1].unwatch(name) == OK
+    assert b"watches          :        3\n" in bench.dom0.need(XS_CONTROL, b"quota", b"max")
+    assert b"watches          :        1\n" in bench.dom0.need(XS_CONTROL, b"quota", b"max", b"-r")
+
+
+def test_a_child_is_removed_and_no_other_whose_name_contains_its_name(bench: Bench) -> None:
+    names = [b"ab", b"b", b"ba", b"bab", b"a"]
+    for name in names:
+        assert bench.dom0.mkdir(b"/x/" + name) == OK
+    for name in (b"b", b"ab", b"a", b"ba", b"bab"):
+        assert bench.dom0.rm(b"/x/" + name) == OK
+        names.remove(name)
+        assert bench.dom0.ls(b"/x") == names

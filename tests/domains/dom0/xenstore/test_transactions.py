@@ -174,3 +174,36 @@ def test_transaction_ids_wrap_around_without_meeting_zero_or_one_in_use(bench: B
     bench.dom0.connection._next_transaction = 0xFFFFFFFF
     assert bench.dom0.begin() == 0xFFFFFFFF
     assert bench.dom0.begin() == first + 1
+
+
+@pytest.mark.parametrize("refused", ["too large", "one node too many"])
+def test_s3_a_transaction_in_which_a_quota_refused_something_commits_nothing(
+    bench: Bench, refused: str
+) -> None:
+    """What came before and after the refusal is not done either, for the client meant all of it."""
+    bench.home(1)
+    client = bench.domains[1]
+    tx = client.begin()
+    assert client.write(b"before", b"1", tx) == OK
+    if refused == "too large":
+        assert client.write(b"large", b"x" * 3000, tx) == "ENOSPC"
+    else:
+        bench.xenstored.limits[Quota.NODES] = 2
+        assert client.write(b"more", b"", tx) == "ENOSPC"
+        bench.xenstored.limits[Quota.NODES] = 1000
+    assert client.write(b"after", b"2", tx) == OK
+    assert client.end(tx) == "ENOMEM"
+    assert client.ls(b"/local/domain/1") == []
+    assert client.write(b"after", b"2") == OK, "the next request is another matter"
+
+
+def test_a_refusal_for_lack_of_rights_does_not_break_a_transaction(bench: Bench) -> None:
+    """The negative control: what is refused before anything would be changed leaves the transaction whole."""
+    bench.home(1)
+    client = bench.domains[1]
+    tx = client.begin()
+    assert client.write(b"/local/domain/2/x", b"", tx) in ("EACCES", "ENOENT")
+    assert client.rm(b"nothing/below", tx) == "ENOENT"
+    assert client.write(b"good", b"1", tx) == OK
+    assert client.end(tx) == OK
+    assert client.read(b"good") == b"1"
