@@ -68,25 +68,32 @@ class VcpuState:
             tlbs[1].clear()
 
     def local_call(self, nr: int, args: Sequence[int], result_va: int | None) -> None:
+        """Performs an entry of a multicall that concerns this vCPU's registers alone; its result goes to
+        `result_va`.
+        """
         raise NotImplementedError
 
 
 def load_cr3(cpu: VcpuState, l4: int) -> None:
+    """Another page table for kernel mode."""
     cpu.cr3 = l4
     cpu.flush()
 
 
 def load_user_cr3(cpu: VcpuState, l4: int) -> None:
+    """Another page table for user mode; 0: none."""
     cpu.user_cr3 = l4 or None
     cpu.user_tlbs[0].clear()
     cpu.user_tlbs[1].clear()
 
 
 def flush_tlb(cpu: VcpuState) -> None:
+    """Forgets all translations."""
     cpu.flush()
 
 
 def invlpg(cpu: VcpuState, va: int) -> None:
+    """Forgets the translation of one page."""
     page = va >> PAGE_SHIFT
     for tlbs in (cpu.kernel_tlbs, cpu.user_tlbs):
         tlbs[0].pop(page, None)
@@ -94,26 +101,32 @@ def invlpg(cpu: VcpuState, va: int) -> None:
 
 
 def trap_table(cpu: VcpuState, entries: Sequence[Sequence[int]]) -> None:
+    """Replaces entries of the trap table; an empty list clears it."""
     cpu.traps.replace(entries)
 
 
 def callback(cpu: VcpuState, kind: int, address: int, flags: int) -> None:
+    """Sets the entry point of this kind; bit 0 of `flags` masks events on entry."""
     cpu.callbacks[kind] = (address, bool(flags & 1))
 
 
 def vm_assist(cpu: VcpuState, bits: int) -> None:
+    """The assists now in force, as a mask."""
     cpu.vm_assist = bits
 
 
 def evtchn_unmask(cpu: VcpuState, port: int) -> None:
+    """Clears the port's mask bit, and delivers what is pending."""
     cpu.events.unmask(port)
 
 
 def evtchn_clear(cpu: VcpuState, port: int) -> None:
+    """Clears the port's pending bit."""
     cpu.events.clear(port)
 
 
 def vcpu_info_moved(cpu: VcpuState, mfn: int, offset: int) -> None:
+    """The vCPU's vcpu_info lies elsewhere now."""
     cpu.events.move(cpu.memory.view((mfn << PAGE_SHIFT) + offset, vcpu_info.sizeof))
 
 

@@ -73,6 +73,7 @@ class EventWords:
 
     @property
     def upcall_pending(self) -> bool:
+        """Whether the guest has been told that an event is pending."""
         return bool(self._info[_UPCALL_PENDING])
 
     @property
@@ -82,6 +83,7 @@ class EventWords:
 
     @upcall_mask.setter
     def upcall_mask(self, masked: bool) -> None:
+        """Masks or unmasks upcalls to this vCPU."""
         self._info[_UPCALL_MASK] = masked
 
     def set_cr2(self, va: int) -> None:

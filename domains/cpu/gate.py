@@ -140,6 +140,7 @@ class Gate:
         return self.mailbox.take_raised()
 
     def should_stop(self, vcpu: int) -> bool:
+        """Whether the core asks this vCPU to stop."""
         return self.mailbox.stop(vcpu)
 
     # --- Dom0's host descriptors -----------------------------------------------------------------

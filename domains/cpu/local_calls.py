@@ -37,6 +37,7 @@ def do_fpu_taskswitch(_cpu: VcpuState, _set: int = 0, *_: int) -> int:
 
 
 def do_set_debugreg(cpu: VcpuState, reg: int = 0, value: int = 0, *_: int) -> int:
+    """Sets a debug register. EINVAL: there is none of that number; EPERM: an address that is not canonical."""
     if reg > 7 or reg in _RESERVED_DEBUG_REGISTERS:
         return -Errno.EINVAL
     if reg < 4 and not is_canonical(value):
@@ -46,12 +47,14 @@ def do_set_debugreg(cpu: VcpuState, reg: int = 0, value: int = 0, *_: int) -> in
 
 
 def do_get_debugreg(cpu: VcpuState, reg: int = 0, *_: int) -> int:
+    """The value of a debug register. EINVAL: there is none of that number."""
     if reg > 7 or reg in _RESERVED_DEBUG_REGISTERS:
         return -Errno.EINVAL
     return cpu.debug_registers[reg]
 
 
 def do_iret(_cpu: VcpuState, *_: int) -> int:
+    """ENOSYS: a Python guest has no frame to return through."""
     return -Errno.ENOSYS
 
 

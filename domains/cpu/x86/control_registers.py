@@ -14,22 +14,27 @@ CR4_OF_GUEST: Final = CR4_TSD | CR4_DE
 
 
 def read_cr0(v: X86Vcpu) -> int:
+    """Xen's bits, and TS as the guest set it."""
     return CR0_OF_XEN | (CR0_TS if v.pv.cr0_ts else 0)
 
 
 def read_cr2(v: X86Vcpu) -> int:
+    """The address of the last page fault."""
     return v.pv.cr2
 
 
 def read_cr3(v: X86Vcpu) -> int:
+    """The guest's own kernel page table."""
     return v.mode.kernel_l4 << PAGE_SHIFT
 
 
 def read_cr4(v: X86Vcpu) -> int:
+    """What the guest believes to have set."""
     return v.pv.cr4
 
 
 def write_cr0(v: X86Vcpu, value: int) -> bool:
+    """Sets TS; False (#GP) if any other bit would change."""
     if (value ^ CR0_OF_XEN) & ~CR0_TS & U64:
         return False
     v.set_ts(bool(value & CR0_TS))
@@ -37,6 +42,7 @@ def write_cr0(v: X86Vcpu, value: int) -> bool:
 
 
 def write_cr2(v: X86Vcpu, value: int) -> bool:
+    """Sets the fault address, also where the guest reads it in vcpu_info."""
     v.pv.cr2 = value
     v.events.set_cr2(value)
     return True

@@ -37,15 +37,18 @@ EXTENDED_ECX: Final = 1 << 0
 
 
 def signature(text: bytes) -> tuple[int, int, int]:
+    """Twelve characters as three registers."""
     return struct.unpack("<3I", text)
 
 
 def vendor_leaf(highest: int) -> Leaf:
+    """Leaf 0: the highest leaf and the maker's name."""
     b, d, c = signature(b"GenuineIntel")
     return highest, b, c, d
 
 
 def brand_leaf(part: int) -> Leaf:
+    """16 characters of the CPU's name, part 0 to 2."""
     a, b, c, d = struct.unpack_from("<4I", BRAND, 16 * part)
     return a, b, c, d
 

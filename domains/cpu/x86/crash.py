@@ -47,6 +47,7 @@ def stack(v: X86Vcpu) -> list[str]:
 
 
 def page_walk(v: X86Vcpu, va: int) -> str:
+    """The entries on the way to `va`, for the report."""
     steps = [f"L{level} {entry:016x}" for level, entry in v.paging.levels(va)]
     return f"walk of {va:#x} from CR3 {v.paging.root:#x}: {', '.join(steps)}"
 

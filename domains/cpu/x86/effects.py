@@ -25,22 +25,27 @@ def apply_effects(v: X86Vcpu, effects: Sequence[EffectRecord]) -> None:
 
 
 def load_cr3(v: X86Vcpu, l4: int) -> None:
+    """Another page table for kernel mode."""
     v.mode.load_kernel_table(l4)
 
 
 def load_user_cr3(v: X86Vcpu, l4: int) -> None:
+    """Another page table for user mode."""
     v.mode.load_user_table(l4)
 
 
 def flush_tlb(v: X86Vcpu) -> None:
+    """Forgets all translations."""
     v.paging.invalidate_all()
 
 
 def invlpg(v: X86Vcpu, va: int) -> None:
+    """Forgets the translation of one page."""
     v.paging.invalidate(va)
 
 
 def flush_code(v: X86Vcpu, mfn: int, nr_frames: int) -> None:
+    """Forgets translated code of these frames, which were written from outside."""
     v.paging.invalidate_code(mfn, nr_frames)
 
 
@@ -53,6 +58,7 @@ def trap_table(v: X86Vcpu, entries: Sequence[Sequence[int]]) -> None:
 
 
 def callback(v: X86Vcpu, kind: int, address: int, flags: int) -> None:
+    """Sets the entry point of this kind."""
     v.pv.callbacks[kind] = (address, flags)
 
 
@@ -63,20 +69,24 @@ def gdt(v: X86Vcpu, entries: int, frames: Sequence[int]) -> None:
 
 
 def ldt(v: X86Vcpu, base: int, entries: int) -> None:
+    """Another LDT: its address and number of entries."""
     v.pv.ldt_base, v.pv.ldt_entries = base, entries
     v.segments.set_ldt(base, entries)
     v.paging.invalidate_all()
 
 
 def vm_assist(v: X86Vcpu, bits: int) -> None:
+    """The assists now in force, as a mask."""
     v.pv.vm_assist = bits
 
 
 def evtchn_unmask(v: X86Vcpu, port: int) -> None:
+    """Clears the port's mask bit, and delivers what is pending."""
     v.events.unmask(port)
 
 
 def evtchn_clear(v: X86Vcpu, port: int) -> None:
+    """Clears the port's pending bit."""
     v.events.clear(port)
 
 
@@ -85,6 +95,7 @@ def evtchn_vcpu(_v: X86Vcpu, _port: int, _vcpu: int) -> None:
 
 
 def vcpu_info_moved(v: X86Vcpu, mfn: int, offset: int) -> None:
+    """The vCPU's vcpu_info lies elsewhere now."""
     v.events.move(v.gate.memory.view((mfn << PAGE_SHIFT) + offset, vcpu_info.sizeof))
 
 
@@ -102,6 +113,7 @@ def local(v: X86Vcpu, nr: int, a1: int, a2: int, a3: int, a4: int, a5: int, resu
 
 
 def context(v: X86Vcpu, raw: bytes) -> None:
+    """Loads all registers from a vcpu_guest_context."""
     v.load_context(v, raw)
     cr4 = v.cpu.q[CR + 4]
     v.cpu.q[CR + 4] = cr4 & ~CR4_TSD | v.pv.cr4 & CR4_TSD

@@ -76,10 +76,12 @@ def handle_software_interrupt(v: X86Vcpu, vector: int) -> None:
 
 
 def handle_other(v: X86Vcpu, vector: int, error_code: int) -> None:
+    """An exception that Xen hands on as it is."""
     inject_hw_exception(v, vector, error_code)
 
 
 def handle_pf(v: X86Vcpu, _vector: int, error_code: int) -> None:
+    """A page fault; its address is in CR2."""
     handle_page_fault(v, v.cpu.q[CR + 2], error_code)
 
 

@@ -106,5 +106,6 @@ class Hooks:
 
 
 def do_rdtsc(v: X86Vcpu) -> None:
+    """RDTSC: nanoseconds, in EDX:EAX."""
     now = read_tsc()
     v.cpu.q[RAX], v.cpu.q[RDX] = now & U32, now >> 32
