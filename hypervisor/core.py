@@ -94,7 +94,7 @@ class Core:
     def _timeout(self) -> float | None:
         """Seconds until the next deadline, MAX_SLEEP_S at most; None if there is none."""
         hv = self.hv
-        deadlines = [d for d in (hv.timers.next_deadline(), hv.slices.next_deadline()) if d is not None]
+        deadlines = [d for d in (hv.timers.next_deadline(), hv.run.slices.next_deadline()) if d is not None]
         if not deadlines:
             return None
         return min(max(0, min(deadlines) - hv.now()) / NS_PER_S, MAX_SLEEP_S)
@@ -103,7 +103,7 @@ class Core:
         """Whether any was due."""
         hv = self.hv
         now = hv.now()
-        any_due = bool(self._guarded("the end of a slice", None, lambda: hv.slices.expire(now)))
+        any_due = bool(self._guarded("the end of a slice", None, lambda: hv.run.slices.expire(now)))
         for timer in hv.timers.due(now):
             any_due = True
             domain = hv.domains.get(DomId(timer.domid))
@@ -118,9 +118,9 @@ class Core:
         domain, and not for one of each (Q4).
         """
         hv = self.hv
-        if not hv.continuations and not hv.work:
+        if not hv.run.continuations and not hv.work:
             return False
-        if hv.continuations:
+        if hv.run.continuations:
             self._guarded("a continuation", None, self.dispatcher.go_on)
             hv.busiest.lap("a continuation")
         if hv.work:
@@ -164,19 +164,14 @@ class Core:
             self._requests.irq(link.domain, message[0])
             return
         seq, vcpu_id, nr, a1, a2, a3, a4, a5, seen = message
-        if seq != link.seq + 1:
-            raise ProtocolError(f"request {seq} after {link.seq}")
         if not 0 <= vcpu_id < len(link.domain.vcpus):
             raise ProtocolError(f"a request of vCPU {vcpu_id}")
         vcpu = link.domain.vcpus[vcpu_id]
-        if vcpu.waiting_seq is not None and not vcpu.saving:
-            raise ProtocolError("a second request before the first was answered")
-        link.seq = seq
         if not link.connected:
             link.connected = True
             self._endpoint.connected(link.domain.domid)
         if nr >= 0:
-            vcpu.waiting_seq = seq
+            self.hv.run.request(vcpu, seq, nr)
             self.dispatcher.hypercall(vcpu, nr, (a1, a2, a3, a4, a5), seen)
         else:
             self._requests.perform(vcpu, seq, nr, (a1, a2, a3, a4, a5))

@@ -117,7 +117,7 @@ class Links:
     def interrupt(self, vcpu: Vcpu) -> None:
         """Make a process that runs guest code look at its mailbox."""
         link = self.by_domid.get(vcpu.domain.domid)
-        if link is not None and link.connected and link.pidfd >= 0 and vcpu.waiting_seq is None:
+        if link is not None and link.connected and link.pidfd >= 0:
             _send_signal(link, signal.SIGUSR1)
 
     def freeze(self, domain: Domain, *, frozen: bool) -> None:
@@ -128,20 +128,17 @@ class Links:
 
     def reply(self, vcpu: Vcpu) -> None:
         """Send a vCPU's answer and its effects."""
-        reply = vcpu.reply
-        vcpu.reply = None
+        run = vcpu.run
         assert reply is not None
-        data = pack([reply.seq, reply.result, vcpu.effects.take()])
+        data = pack([vcpu.vcpu_id, run.seq, run.result, vcpu.effects.take()])
         link = self.by_domid.get(vcpu.domain.domid)
         if link is not None and not link.killed and not self.endpoint.send(vcpu.domain.domid, data):
             self.broke_the_protocol(link, "its reply cannot be delivered")
 
     def ask_to_save(self, vcpu: Vcpu) -> None:
         """Have the process send a vCPU's registers."""
-        if vcpu.waiting_seq is None:
-            return
         effects = [*vcpu.effects.take(), [Effect.SAVE_CONTEXT]]
-        self.endpoint.send(vcpu.domain.domid, pack([vcpu.waiting_seq, 0, effects]))
+        self.endpoint.send(vcpu.domain.domid, pack([vcpu.vcpu_id, vcpu.run.seq, 0, effects]))
 
     def end_machine(self) -> None:
         """Everything ends after this turn of the core's loop."""

@@ -57,11 +57,9 @@ class NoProcesses:
     def freeze(self, domain: Domain, *, frozen: bool) -> None: ...
 
     def reply(self, vcpu: Vcpu) -> None:
-        assert vcpu.reply is not None
-        self.results[vcpu] = vcpu.reply.result
+        self.results[vcpu] = vcpu.run.result
         self.effects[vcpu] = list(vcpu.effects)
         vcpu.effects.clear()
-        vcpu.reply = None
 
     def ask_to_save(self, vcpu: Vcpu) -> None: ...
 
@@ -106,7 +104,6 @@ class InProcess:
 
     memory_frames: int = 1 << 16
     nr_cpus: int = 16
-    seq: int = 0
     processes: NoProcesses = field(default_factory=NoProcesses)
     clock: Clock = field(default_factory=HostClock)
 
@@ -141,18 +138,17 @@ class InProcess:
             for i, page in enumerate(content.data.reshape(-1, 4096)):
                 self.memory.write(int(p2m[content.pfn + i]) << PAGE_SHIFT, page.tobytes())
         install_context(hv, domain.vcpus[0], vcpu_context(layout, p2m), Budget(1 << 30))
-        hv.unpause(domain)
+        hv.run.domain_unpause(domain)
         domain.tool_pauses = 0
         return Built(domain, layout, p2m, VAddr(layout.vaddr(layout.boot_stack) + 4096))
 
     def hypercall(self, vcpu: Vcpu, nr: int, *args: int) -> int | object:
         """Perform it to its end. Returns the result, or BLOCKED."""
-        self.seq += 1
-        vcpu.waiting_seq = self.seq
+        self.hv.run.request(vcpu, vcpu.run.seq + 1, nr)
         self.processes.results.pop(vcpu, None)
         a, b, c, d, e = (*(arg & (1 << 64) - 1 for arg in args), *(0,) * (5 - len(args)))
         self.dispatcher.hypercall(vcpu, nr, (a, b, c, d, e), vcpu.domain.mailbox.counter(vcpu.vcpu_id))
-        while self.hv.continuations:
+        while self.hv.run.continuations:
             self.dispatcher.go_on()
             self.step()
         return self.processes.results.pop(vcpu, BLOCKED)

@@ -88,8 +88,8 @@ class Gate:
             self._endpoint.send(pack([seq, vcpu, nr, a1, a2, a3, a4, a5, self._seen]))
             while True:
                 data = self._endpoint.recv() if self._epoll is None else self._wait_for_reply()
-                answered, result, effects = unpack_reply(data)
-                if answered == seq:
+                whose, answered, result, effects = unpack_reply(data)
+                if (whose, answered) == (vcpu, seq):
                     break
             if not effects:
                 return result, effects

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from hypervisor.domain.hypervisor import Hypervisor
+from hypervisor.domain.run_state import Run
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.machine.descriptor_window import MAX_LDT_ENTRIES
 from hypervisor.machine.paging import is_canonical
@@ -16,7 +17,6 @@ from hypervisor.public.xen import VMASST_TYPE_m2p_strict
 from hypervisor.wire.messages import Effect
 
 X86_EFLAGS_IF: Final = 1 << 9
-X86_EFLAGS_IOPL: Final = 3 << 12
 X86_EFLAGS_VM: Final = 1 << 17
 
 
@@ -42,7 +42,7 @@ def check_context(raw: bytes) -> vcpu_guest_context:
         raise XenError(Errno.EINVAL, "D1: GDT reaches into Xen's entries")
     for name in ("cs", "ss"):
         setattr(regs, name, getattr(regs, name) | 3)
-    regs.rflags = regs.rflags & ~(X86_EFLAGS_IOPL | X86_EFLAGS_VM) | X86_EFLAGS_IF | 2
+    regs.rflags = regs.rflags & ~X86_EFLAGS_VM | X86_EFLAGS_IF | 2
     context.user_regs = regs
     return context
 
@@ -69,4 +69,15 @@ def install_context(hv: Hypervisor, vcpu: Vcpu, context: vcpu_guest_context, bud
     vcpu.initialised = True
     vcpu.up = bool(context.flags & VGCF_online) and vcpu.vcpu_id == 0
     vcpu.effects.set_context(vcpu.context)
-    vcpu.effects.append([Effect.VM_ASSIST, context.vm_assist])
+    vcpu.effects.append([Effect.VM_ASSIST, vcpu.domain.vm_assist])
+
+
+def shown_context(vcpu: Vcpu) -> bytes:
+    """The saved registers as the control domain sees them: a hypercall's result is in rax; vm_assist is the domain's."""
+    raw = bytearray(vcpu.context)
+    if vcpu.run.nr >= 0 and vcpu.run.state is not Run.NEW:
+        at = vcpu_guest_context.offsetof("user_regs.rax")
+        raw[at : at + 8] = (vcpu.run.result & (1 << 64) - 1).to_bytes(8, "little")
+    at = vcpu_guest_context.offsetof("vm_assist")
+    raw[at : at + 8] = vcpu.domain.vm_assist.to_bytes(8, "little")
+    return bytes(raw)

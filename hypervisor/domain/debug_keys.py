@@ -161,7 +161,7 @@ def general_information(hv: Hypervisor, domain: Domain) -> Report:
         times = ", ".join(f"{ns // NS_PER_MS}" for ns in unit.runstate.times(hv.now()))
         yield (
             f"    VCPU{vcpu.vcpu_id}: CPU{'-' if unit.cpu is None else unit.cpu} {unit.runstate.state.name} "
-            f"poll={len(vcpu.blocked.ports) if vcpu.blocked else 0} (running, runnable, blocked, offline: {times} ms)"
+            f"poll={len(vcpu.run.ports)} (running, runnable, blocked, offline: {times} ms)"
         )
 
 

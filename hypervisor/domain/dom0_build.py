@@ -55,5 +55,5 @@ def build_dom0(hv: Hypervisor, config: MachineConfig) -> Domain:
             hv.memory.write(int(p2m[content.pfn + i]) << PAGE_SHIFT, page.tobytes())
     install_context(hv, domain.vcpus[0], vcpu_context(layout, p2m), Budget(1 << 30))
     domain.tool_pauses = 0
-    hv.unpause(domain)
+    hv.run.domain_unpause(domain)
     return domain

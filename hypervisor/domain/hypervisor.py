@@ -11,9 +11,10 @@ from typing import Any, Final, Protocol
 
 from hypervisor.domain.domain import Domain, Life, Work
 from hypervisor.domain.log import Log
+from hypervisor.domain.run_control import RunControl, RunPort
 from hypervisor.domain.runstate_area import pack_runstate
 from hypervisor.domain.standstill import Standstill
-from hypervisor.domain.vcpu import Pending, Reply, Vcpu
+from hypervisor.domain.vcpu import Vcpu
 from hypervisor.events.virq import GlobalVirqs
 from hypervisor.machine.atomic import find_atomics
 from hypervisor.machine.busiest import Busiest
@@ -28,19 +29,16 @@ from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.sched import SHUTDOWN_crash
 from hypervisor.public.trace import XENOSCOPE_TRC_EVTCHN_RAISE
 from hypervisor.public.types import DomId, Mfn, Port
-from hypervisor.public.vcpu import RunState
 from hypervisor.public.xen import DOMID_FIRST_RESERVED, VIRQ_DOM_EXC
 from hypervisor.sched.credit2 import Credit2
-from hypervisor.sched.scheduler import SchedUnit
-from hypervisor.sched.slices import Slices
-from hypervisor.sched.timers import TimerKind, Timers
+from hypervisor.sched.timers import Timers
 from hypervisor.wire.messages import Effect, EffectRecord
 
 HARDWARE_DOMID: Final = 0
 """Dom0, whose end is the machine's, as on Xen (common/domain.c, hwdom_shutdown)."""
 
 
-class Processes(Protocol):
+class Processes(RunPort, Protocol):
     """What the hypervisor asks of whoever holds the processes' connections."""
 
     def fork(self, domain: Domain) -> None:
@@ -51,18 +49,6 @@ class Processes(Protocol):
 
     def kill(self, domain: Domain) -> None:
         """End the domain's process now; `Hypervisor.process_gone` follows, perhaps at once."""
-
-    def interrupt(self, vcpu: Vcpu) -> None:
-        """Make a vCPU that runs guest code look at its mailbox."""
-
-    def freeze(self, domain: Domain, *, frozen: bool) -> None:
-        """Stop the domain's process wherever it is, or let it go on."""
-
-    def reply(self, vcpu: Vcpu) -> None:
-        """Send `vcpu.reply` with `vcpu.effects`, and clear both."""
-
-    def ask_to_save(self, vcpu: Vcpu) -> None:
-        """Have the process of a vCPU that is in the hypervisor send its registers (Request.SAVED)."""
 
     def end_machine(self) -> None:
         """Dom0 has shut down: everything ends."""
@@ -106,17 +92,22 @@ class Hypervisor:
         )
         self.atomics = find_atomics()
         self.virqs = GlobalVirqs()
-        self.standstill = Standstill(self)
         self.timers = Timers()
-        self.slices = Slices(
-            nr_cpus, Credit2(), self._resume, self._preempt, self._freeze, self._thaw, self.trace
+        self.run = RunControl(
+            nr_cpus,
+            Credit2(),
+            processes,
+            self.timers,
+            self.now,
+            self.counters,
+            self.trace,
+            keeps=lambda vcpu: self.standstill.keeps(vcpu),
+            resuming=self.write_runstate,
         )
-        self.units: dict[SchedUnit, Vcpu] = {}
+        self.standstill = Standstill(self.atomics, self.timers, self.now, self.run.ask_to_stop)
         self._extents: dict[DomId, list[EffectRecord]] = {}
         self.work: deque[Work] = deque()
         """What goes on between messages, a bounded step a turn."""
-        self.continuations: deque[Pending] = deque()
-        """Hypercalls that used up their portion's budget and go on after the others' requests."""
         self._next_domid = 1
 
     def now(self) -> int:
@@ -150,7 +141,7 @@ class Hypervisor:
         domain = self.domains.get(d.domid)
         for vcpu in domain.vcpus if domain else ():
             vcpu.effects.append([Effect.FLUSH_TLB])
-            self.processes.interrupt(vcpu)
+            self.run.interrupt_guest(vcpu)
 
     def _on_extent(self, d: DomainMemory, mfn: Mfn, nr_frames: int, offset: int) -> None:
         """An extent appeared: its own process maps it, and the control domain's."""
@@ -175,145 +166,20 @@ class Hypervisor:
 
     # --- running ---------------------------------------------------------------------------------
 
-    def answer(self, vcpu: Vcpu, result: int) -> None:
-        """The outstanding request has its result: the vCPU runs on when it holds a slice."""
-        if vcpu.waiting_seq is None:
-            return
-        vcpu.reply = Reply(vcpu.waiting_seq, result)
-        self.go_on(vcpu)
-
-    def go_on(self, vcpu: Vcpu) -> None:
-        """Send the answer that is there, if there is one, the vCPU holds a CPU, and nothing keeps it from going on."""
-        if vcpu.reply is None or vcpu.unit.runstate.state is not RunState.RUNSTATE_running:
-            return
-        if vcpu.unit.preempting or not vcpu.domain.runnable():
-            self._give_way(vcpu)
-        elif not self.standstill.keeps(vcpu):
-            self._send(vcpu)
-
-    def _give_way(self, vcpu: Vcpu) -> None:
-        if vcpu.domain.runnable():
-            self.slices.yield_(vcpu.unit, self.now())
-        else:
-            self.slices.sleep(vcpu.unit, self.now(), RunState.RUNSTATE_offline)
-
-    def _send(self, vcpu: Vcpu) -> None:
-        vcpu.waiting_seq = None
-        vcpu.context_saved = False
-        vcpu.domain.mailbox.set_stop(vcpu.vcpu_id, False)
-        self.processes.reply(vcpu)
-
-    def _resume(self, unit: SchedUnit) -> None:
-        vcpu = self.units[unit]
-        if vcpu.reply is not None:
-            if vcpu.runstate_area:
-                self.write_runstate(vcpu)
-            if not self.standstill.keeps(vcpu):
-                self._send(vcpu)
-
     def write_runstate(self, vcpu: Vcpu) -> None:
         """Bring the guest's registered runstate area up to date; an area that went away is left alone, as on Xen."""
+        if not vcpu.runstate_area:
+            return
         try:
             self.mmu.guest.copy_to_guest(vcpu.mem, vcpu.runstate_area, pack_runstate(vcpu, self.now()))
         except XenError:
             self.counters.add("runstate area not writable", vcpu.domain.domid)
 
-    def _preempt(self, unit: SchedUnit) -> None:
-        vcpu = self.units[unit]
-        vcpu.domain.mailbox.set_stop(vcpu.vcpu_id, True)
-        self.processes.interrupt(vcpu)
-
-    def _freeze(self, unit: SchedUnit) -> None:
-        self.counters.add("slices overrun")
-        self.processes.freeze(self.units[unit].domain, frozen=True)
-
-    def _thaw(self, unit: SchedUnit) -> None:
-        self.processes.freeze(self.units[unit].domain, frozen=False)
-
-    def block(self, vcpu: Vcpu) -> None:
-        self.slices.sleep(vcpu.unit, self.now())
-
-    def wake(self, vcpu: Vcpu) -> None:
-        """End a block or poll: its answer is 0."""
-        if vcpu.blocked is not None:
-            self.timers.stop(TimerKind.POLL, vcpu.domain.domid, vcpu.vcpu_id)
-            vcpu.blocked = None
-            vcpu.domain.events.unpoll(vcpu.vcpu_id)
-            if vcpu.after_block is not None:
-                self.continuations.append(vcpu.after_block)
-                vcpu.after_block = None
-            elif vcpu.waiting_seq is not None:
-                vcpu.reply = Reply(vcpu.waiting_seq, 0)
-        self.consider(vcpu)
-
-    def consider(self, vcpu: Vcpu) -> None:
-        """Queue the vCPU if nothing keeps it from running."""
-        if vcpu.up and vcpu.domain.runnable() and vcpu.blocked is None and not vcpu.saving:
-            self.slices.wake(vcpu.unit, self.now())
-
     def raise_port(self, domain: Domain, port: Port, vcpu_id: int) -> None:
         """Deliver an event (E6): the bit in the mailbox, then the wake-up or the interruption."""
-        if vcpu_id >= len(domain.vcpus):
-            vcpu_id = 0
-        vcpu = domain.vcpus[vcpu_id]
-        domain.mailbox.raise_port(port, vcpu_id)
-        if self.trace.sink is not None:
-            self.trace.record(XENOSCOPE_TRC_EVTCHN_RAISE, domain.domid, port, vcpu_id)
-        if vcpu.blocked is not None:
-            self.wake(vcpu)
-        elif vcpu.waiting_seq is None and vcpu.up:
-            self.processes.interrupt(vcpu)
-
-    # --- pausing ---------------------------------------------------------------------------------
-
-    def pause(self, domain: Domain) -> None:
-        domain.pause_count += 1
-        for vcpu in domain.vcpus:
-            self._stop(vcpu)
-
-    def _stop(self, vcpu: Vcpu) -> None:
-        """Take the vCPU off its CPU: at once when it is in the hypervisor, else as soon as it looks."""
-        if vcpu.waiting_seq is None and vcpu.unit.runstate.state is RunState.RUNSTATE_running:
-            self.slices.ask(vcpu.unit, self.now())
-            self.timers.set(TimerKind.FORCE_STOP, vcpu.domain.domid, vcpu.vcpu_id, vcpu.unit.deadline)
-        elif vcpu.unit.runstate.state is not RunState.RUNSTATE_blocked:
-            self.slices.sleep(vcpu.unit, self.now(), RunState.RUNSTATE_offline)
-
-    def force_stop(self, vcpu: Vcpu) -> None:
-        """It was asked to stop for good, and has not: its process is frozen."""
-        running = vcpu.unit.runstate.state is RunState.RUNSTATE_running
-        if vcpu.waiting_seq is None and running and not vcpu.domain.runnable():
-            vcpu.unit.frozen = True
-            self._freeze(vcpu.unit)
-            self.slices.sleep(vcpu.unit, self.now(), RunState.RUNSTATE_offline)
-
-    def unpause(self, domain: Domain) -> None:
-        domain.pause_count -= 1
-        for vcpu in domain.vcpus:
-            self.consider(vcpu)
-
-    def is_stopped(self, vcpu: Vcpu) -> bool:
-        """True while its guest executes nothing: its registers are at rest."""
-        return vcpu.waiting_seq is not None or vcpu.unit.cpu is None
-
-    def saved_context(self, vcpu: Vcpu) -> bool:
-        """True when `vcpu.context` holds the registers of the stopped vCPU; else its process is asked for them."""
-        if vcpu.context_saved:
-            return True
-        if vcpu.waiting_seq is None:
-            self._stop(vcpu)
-        elif not vcpu.saving:
-            vcpu.saving = True
-            self.processes.ask_to_save(vcpu)
-        return False
-
-    def context_saved(self, vcpu: Vcpu, seq: int, context: bytes) -> None:
-        """The process answered: what it waits for now is what it waited for before."""
-        vcpu.context, vcpu.context_saved, vcpu.saving = context, True, False
-        vcpu.waiting_seq = seq
-        if vcpu.reply is not None:
-            vcpu.reply = Reply(seq, vcpu.reply.result)
-        self.consider(vcpu)
+        vcpu = domain.vcpus[vcpu_id if vcpu_id < len(domain.vcpus) else 0]
+        domain.mailbox.raise_port(port, vcpu.vcpu_id)
+        self.run.vcpu_kick(vcpu)
 
     # --- ends ------------------------------------------------------------------------------------
 
@@ -327,7 +193,7 @@ class Hypervisor:
         if domain.domid == HARDWARE_DOMID:
             self.processes.end_machine()
         for vcpu in domain.vcpus:
-            self._stop(vcpu)
+            self.run.vcpu_sleep(vcpu)
         self.virqs.send(VIRQ_DOM_EXC)
 
     def bug(self, domain: Domain | None, what: str) -> None:

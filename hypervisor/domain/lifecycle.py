@@ -23,8 +23,7 @@ from hypervisor.mm.budget import Budget, Restart
 from hypervisor.mm.layout import XEN_FRAMES
 from hypervisor.public.arch_x86.xen import XEN_LEGACY_MAX_VCPUS
 from hypervisor.public.errno import Errno, XenError
-from hypervisor.public.types import DomId
-from hypervisor.public.vcpu import RunState
+from hypervisor.public.types import DomId, Port
 from hypervisor.public.xen import VIRQ_DOM_EXC, shared_info
 from hypervisor.sched.scheduler import SchedUnit
 from hypervisor.sched.timers import TimerKind
@@ -101,10 +100,18 @@ def create_domain(
 
 
 def _event_channels(hv: Hypervisor, domain: Domain, limits: Limits) -> EventChannels:
+    """The domain's event channels. What they tell a vCPU goes to run control: `raise_port` is how every event arrives."""
+
+    def raise_port(port: Port, vcpu_id: int) -> None:
+        hv.raise_port(domain, port, vcpu_id)
+
+    def wake_poller(vcpu_id: int) -> None:
+        hv.run.vcpu_unblock(domain.vcpus[vcpu_id])
+
     return EventChannels(
         domain.domid,
-        lambda port, vcpu_id: hv.raise_port(domain, port, vcpu_id),
-        wake_poller=lambda vcpu_id: hv.wake(domain.vcpus[vcpu_id]),
+        raise_port,
+        wake_poller=wake_poller,
         domains=lambda other: hv.domain(other).events,
         nr_vcpus=lambda: len(domain.vcpus),
         virqs=hv.virqs,
@@ -134,7 +141,7 @@ def _add_vcpus(hv: Hypervisor, domain: Domain, count: int) -> None:
         vcpu = Vcpu(vcpu_id, domain, domain.mem.vcpus[vcpu_id], unit)
         vcpu.mem.cpu = EffectPort(vcpu.effects)
         domain.vcpus.append(vcpu)
-        hv.units[unit] = vcpu
+        hv.run.add(vcpu)
     first = domain.vcpus[0].effects
     first.append([Effect.MAP_EXTENT, M2P_MEMFD, 0, XEN_FRAMES, 0])
     first.extend(hv.first_effects(domain))
@@ -163,16 +170,11 @@ def begin_destroy(hv: Hypervisor, domain: Domain) -> None:
     domain.mem.dying = True
     domain.events.dying = True
     hv.timers.stop_domain(domain.domid)
+    hv.standstill.let_go(domain)
     for vcpu in domain.vcpus:
-        _stop_for_good(hv, vcpu)
+        hv.run.end(vcpu)
     hv.processes.kill(domain)
     hv.work.append(Work(domain, lambda: _destroy_step(hv, domain)))
-
-
-def _stop_for_good(hv: Hypervisor, vcpu: Vcpu) -> None:
-    vcpu.up = False
-    vcpu.blocked = vcpu.reply = vcpu.waiting_seq = None
-    hv.slices.sleep(vcpu.unit, hv.now(), RunState.RUNSTATE_offline)
 
 
 def _destroy_step(hv: Hypervisor, domain: Domain) -> bool:
@@ -230,8 +232,7 @@ def complete_destroy(hv: Hypervisor, domain: Domain) -> None:
     hv.timers.stop_domain(domain.domid)
     domain.life = Life.DEAD
     for vcpu in domain.vcpus:
-        hv.slices.forget(vcpu.unit)
-        del hv.units[vcpu.unit]
+        hv.run.forget(vcpu)
     del hv.domains[domain.domid]
     hv.counters.forget(domain.domid)
     hv.processes.gone(domain)

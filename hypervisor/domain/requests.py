@@ -36,6 +36,8 @@ class ProcessRequests:
         handler = self._handlers.get(nr)
         if handler is None:
             raise ProtocolError(f"request {nr}")
+        if nr != Request.SAVED:
+            self.hv.run.request(vcpu, seq, nr)
         handler(vcpu, seq, args)
 
     def irq(self, domain: Domain, irq: int) -> None:
@@ -47,34 +49,31 @@ class ProcessRequests:
     def _start(self, vcpu: Vcpu, seq: int, _args: Args) -> None:
         if seq != 1:
             raise ProtocolError("a second START")
-        vcpu.waiting_seq = seq
-        self.hv.answer(vcpu, 0)
+        self.hv.run.answer(vcpu, 0)
 
-    def _stopped(self, vcpu: Vcpu, seq: int, _args: Args) -> None:
+    def _stopped(self, vcpu: Vcpu, _seq: int, _args: Args) -> None:
         """The slice is over: who has nobody to give way to goes on at once, unless its grant flags are wanted at rest."""
-        vcpu.waiting_seq = seq
-        self.hv.answer(vcpu, 0)
+        self.hv.run.answer(vcpu, 0)
 
-    def _crash(self, vcpu: Vcpu, seq: int, args: Args) -> None:
+    def _crash(self, vcpu: Vcpu, _seq: int, args: Args) -> None:
         if not isinstance(args[0], bytes):
             raise ProtocolError("a crash without a reason")
-        vcpu.waiting_seq = seq
         self.hv.crash(vcpu.domain, args[0].decode("utf-8", "replace"))
+        self.hv.run.answer(vcpu, 0)
 
     def _saved(self, vcpu: Vcpu, seq: int, args: Args) -> None:
         context = args[0]
-        if not vcpu.saving or not isinstance(context, bytes):
-            raise ProtocolError("registers that nobody asked for")
+        if not isinstance(context, bytes):
+            raise ProtocolError("registers that are no bytes")
         if len(context) not in (0, vcpu_guest_context.sizeof):
             raise ProtocolError(f"registers of {len(context)} bytes")
-        self.hv.context_saved(vcpu, seq, context or vcpu.context)
+        self.hv.run.context_saved(vcpu, seq, context or vcpu.context)
 
-    def _new_baseptr(self, vcpu: Vcpu, seq: int, args: Args) -> None:
+    def _new_baseptr(self, vcpu: Vcpu, _seq: int, args: Args) -> None:
         """A guest kernel's `mov cr3`: X3's rules; a table that takes long to validate goes on in the background."""
         mfn = args[0]
         if isinstance(mfn, bytes):
             raise ProtocolError("bytes for a frame number")
-        vcpu.waiting_seq = seq
 
         def step() -> bool:
             if vcpu.domain.life is not Life.ALIVE:
@@ -86,33 +85,31 @@ class ProcessRequests:
             except Restart:
                 return False
             except XenError as error:
-                self.hv.answer(vcpu, -error.errno)
+                self.hv.run.answer(vcpu, -error.errno)
             else:
-                self.hv.answer(vcpu, 0)
+                self.hv.run.answer(vcpu, 0)
             return True
 
         if not step():
             self.hv.work.append(Work(vcpu.domain, step))
 
-    def _ldt_page(self, vcpu: Vcpu, seq: int, args: Args) -> None:
+    def _ldt_page(self, vcpu: Vcpu, _seq: int, args: Args) -> None:
         """The CPU missed an LDT page; beyond the limit nothing is promoted (X6, XSA-298)."""
         if isinstance(args[0], bytes):
             raise ProtocolError("bytes for an offset")
-        vcpu.waiting_seq = seq
         shown = self.hv.mmu.descriptors.map_ldt_page(vcpu.mem, args[0])
-        self.hv.answer(vcpu, 0 if shown else -Errno.EFAULT)
+        self.hv.run.answer(vcpu, 0 if shown else -Errno.EFAULT)
 
-    def _pte_write(self, vcpu: Vcpu, seq: int, args: Args) -> None:
+    def _pte_write(self, vcpu: Vcpu, _seq: int, args: Args) -> None:
         """A store of the guest to a page table that it sees read-only (P12): answered 0, -EFAULT (a fault for the guest), or 1
         when a compare-and-exchange found another value."""
         va, size, value, has_old, old = args
         if isinstance(va, bytes):
             raise ProtocolError("bytes for an address")
-        vcpu.waiting_seq = seq
         try:
             expected = old if has_old else None
             stored = self.hv.mmu.va_mapping.ptwr_emulated_update(vcpu.mem, va, size, value, expected)
             result = 0 if stored else 1
         except XenError as error:
             result = -int(error.errno or Errno.EFAULT)
-        self.hv.answer(vcpu, result)
+        self.hv.run.answer(vcpu, result)

@@ -11,15 +11,14 @@ Without the hold a guest that makes one short hypercall after another would be r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.vcpu import Vcpu
+from hypervisor.machine.atomic import Atomics
 from hypervisor.public.types import DomId
-from hypervisor.sched.timers import TimerKind
-
-if TYPE_CHECKING:
-    from hypervisor.domain.hypervisor import Hypervisor
+from hypervisor.sched.timers import TimerKind, Timers
 
 HOLD_NS: Final = 100_000_000
 """How long a granter is held at most, for another domain that asked to ask again. That is longer than a back end lets pass
@@ -29,8 +28,17 @@ between two tries (drivers/retry.py); a granter that stops at once is asked agai
 class Standstill:
     """Which domains were asked to stop for their grant flags' sake, and which are held."""
 
-    def __init__(self, hv: Hypervisor) -> None:
-        self._hv = hv
+    def __init__(
+        self,
+        atomics: Atomics | None,
+        timers: Timers,
+        now: Callable[[], int],
+        ask_to_stop: Callable[[Vcpu], None],
+    ) -> None:
+        self._atomics = atomics
+        self._timers = timers
+        self._now = now
+        self._ask_to_stop = ask_to_stop
         self._asked: set[DomId] = set()
         self._held: set[DomId] = set()
 
@@ -39,37 +47,30 @@ class Standstill:
 
         Otherwise it is asked to stop.
         """
-        hv, domid = self._hv, granter.domid
-        if hv.atomics is not None and granter.mailbox.atomic_guest:
+        domid = granter.domid
+        if self._atomics is not None and granter.mailbox.atomic_guest:
             return True
-        running = [] if granter.life is not Life.ALIVE else [v for v in granter.vcpus if not at_rest(v)]
+        running = [] if granter.life is not Life.ALIVE else [v for v in granter.vcpus if not v.run.at_rest]
         if running:
             self._asked.add(domid)
             for vcpu in running:
-                granter.mailbox.set_stop(vcpu.vcpu_id, True)
-                hv.processes.interrupt(vcpu)
+                self._ask_to_stop(vcpu)
             return False
         self._asked.discard(domid)
         if domid in self._held:  # long enough: it goes on after this hypercall
-            hv.timers.set(TimerKind.GRANT_HOLD, domid, 0, hv.now())
+            self._timers.set(TimerKind.GRANT_HOLD, domid, 0, self._now())
         return True
 
     def keeps(self, vcpu: Vcpu) -> bool:
-        """Whether an answer to the vCPU must wait; `Hypervisor.go_on` follows when it need not any more."""
-        domain, hv = vcpu.domain, self._hv
+        """Whether an answer to the vCPU must wait; `RunControl.go_on` follows when it need not any more."""
+        domain = vcpu.domain
         if domain.domid in self._asked:
             self._asked.discard(domain.domid)
             self._held.add(domain.domid)
-            hv.timers.set(TimerKind.GRANT_HOLD, domain.domid, 0, hv.now() + HOLD_NS)
+            self._timers.set(TimerKind.GRANT_HOLD, domain.domid, 0, self._now() + HOLD_NS)
         return domain.domid in self._held
 
     def let_go(self, domain: Domain) -> None:
-        """The hold is over: the answers that waited are sent."""
+        """The hold is over, or the domain is dying."""
+        self._asked.discard(domain.domid)
         self._held.discard(domain.domid)
-        for vcpu in domain.vcpus:
-            self._hv.go_on(vcpu)
-
-
-def at_rest(vcpu: Vcpu) -> bool:
-    """It is in the hypervisor, or was taken off its CPU between two instructions: by force it may be in the middle of one."""
-    return vcpu.waiting_seq is not None or (vcpu.unit.cpu is None and not vcpu.unit.frozen)

@@ -8,6 +8,7 @@ from typing import Final
 from hypervisor.domain.domain import Domain
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.lifecycle import complete_destroy
+from hypervisor.domain.run_state import Run
 from hypervisor.public.sched import SHUTDOWN_watchdog
 from hypervisor.public.types import DomId
 from hypervisor.public.xen import VIRQ_TIMER
@@ -15,7 +16,7 @@ from hypervisor.sched.timers import Timer, TimerKind
 
 
 def _end_poll(hv: Hypervisor, domain: Domain, timer: Timer) -> None:
-    hv.wake(domain.vcpus[timer.index])
+    hv.run.vcpu_unblock(domain.vcpus[timer.index])
 
 
 def _singleshot(_hv: Hypervisor, domain: Domain, timer: Timer) -> None:
@@ -34,12 +35,11 @@ def _watchdog(hv: Hypervisor, domain: Domain, _timer: Timer) -> None:
     hv.shutdown(domain, int(SHUTDOWN_watchdog))
 
 
-def _force_stop(hv: Hypervisor, domain: Domain, timer: Timer) -> None:
-    hv.force_stop(domain.vcpus[timer.index])
-
-
 def _end_grant_hold(hv: Hypervisor, domain: Domain, _timer: Timer) -> None:
     hv.standstill.let_go(domain)
+    for vcpu in domain.vcpus:
+        if vcpu.run.state is Run.ANSWERED:
+            hv.run.go_on(vcpu)
 
 
 def _retry_death(hv: Hypervisor, domain: Domain, _timer: Timer) -> None:
@@ -51,7 +51,6 @@ TIMER_ACTIONS: Final[dict[TimerKind, Callable[[Hypervisor, Domain, Timer], None]
     TimerKind.SINGLESHOT: _singleshot,
     TimerKind.PERIODIC: _periodic,
     TimerKind.WATCHDOG: _watchdog,
-    TimerKind.FORCE_STOP: _force_stop,
     TimerKind.GRANT_HOLD: _end_grant_hold,
     TimerKind.DEATH_RETRY: _retry_death,
 }

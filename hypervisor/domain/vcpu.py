@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from hypervisor.domain.effects import Effects
+from hypervisor.domain.run_state import VcpuRun
 from hypervisor.mm.domain_memory import VcpuMemory
 from hypervisor.public.types import Mfn
 from hypervisor.sched.scheduler import SchedUnit
@@ -20,24 +21,9 @@ class Pending(Protocol):
     vcpu: Vcpu
 
 
-@dataclass
-class Reply:
-    """The answer to the request that a process waits for; sent when the vCPU holds a slice."""
-
-    seq: int
-    result: int
-
-
-@dataclass
-class Polling:
-    """A SCHEDOP_poll or SCHEDOP_block in progress."""
-
-    ports: tuple[int, ...] = ()
-
-
 @dataclass(eq=False)
 class Vcpu:
-    """One vCPU. `waiting_seq`: the process's outstanding request; `reply`: its answer, once there is one."""
+    """One vCPU. `run`: where it stands, which is run control's to change (domain/run_control.py)."""
 
     vcpu_id: int
     domain: Domain
@@ -46,15 +32,11 @@ class Vcpu:
     initialised: bool = False
     up: bool = False
     effects: Effects = field(default_factory=Effects)
-    waiting_seq: int | None = None
-    reply: Reply | None = None
-    blocked: Polling | None = None
-    after_block: Pending | None = None
+    run: VcpuRun = field(default_factory=VcpuRun)
+    rest: Pending | None = None
     """The rest of a multicall that one of its entries put to sleep."""
     context: bytes = b""
     """vcpu_guest_context as the toolstack set it or the process last saved it."""
-    context_saved: bool = False
-    saving: bool = False
     info_frame: Mfn | None = None
     """The frame that VCPUOP_register_vcpu_info registered; a writable type reference is held (D7)."""
     runstate_area: int = 0

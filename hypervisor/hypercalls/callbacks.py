@@ -162,5 +162,6 @@ def do_vm_assist(call: Call) -> Result:
     else:
         raise XenError(Errno.ENOSYS, f"vm_assist command {command}")
     call.domain.mem.m2p_strict = bool(call.domain.vm_assist >> VMASST_TYPE_m2p_strict & 1)
-    call.effects.append([Effect.VM_ASSIST, call.domain.vm_assist])
+    for vcpu in call.domain.vcpus:
+        vcpu.effects.append([Effect.VM_ASSIST, call.domain.vm_assist])
     return 0

@@ -1,7 +1,7 @@
 """From a request to its answer: the table look-up, the one place where an error becomes -errno, and continuations.
 
-A continuation is a call that used up its portion's budget: it waits in `hv.continuations` and goes on after the others' requests.
-Killing its domain between two portions drops it (Q5).
+A continuation is a call that used up its portion's budget: it waits in `hv.run.continuations` and goes on after the others'
+requests. Killing its domain between two portions drops it (Q5).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Final
 
 from hypervisor.domain.domain import Life
 from hypervisor.domain.hypervisor import Hypervisor
+from hypervisor.domain.run_state import Run
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.hypercalls.call import Blocked, Call, Continue, DomainCrash, Result
 from hypervisor.hypercalls.table import HYPERCALLS
@@ -31,7 +32,7 @@ class Dispatcher:
         self.hv = hv
 
     def hypercall(self, vcpu: Vcpu, nr: int, args: Args, events_seen: int) -> None:
-        """Perform one hypercall of `vcpu`, whose request is outstanding; its answer goes through `hv.answer`."""
+        """Perform one hypercall of `vcpu`, whose request is outstanding; its answer goes through `hv.run.answer`."""
         if nr < NR_HYPERCALLS:
             self.hv.counters.hypercalls[nr] += 1
         if self.hv.trace.sink is not None:
@@ -40,17 +41,23 @@ class Dispatcher:
 
     def go_on(self) -> None:
         """One portion of the continuation that has waited longest."""
-        call = self.hv.continuations.popleft()
+        call = self.hv.run.continuations.popleft()
         assert isinstance(call, Call)
-        if call.domain.life is Life.ALIVE and call.vcpu.waiting_seq is not None:
+        if call.domain.life is Life.ALIVE and call.vcpu.run.state is Run.HYPERCALL:
             self._perform(call)
 
     def _perform(self, call: Call) -> None:
         result = perform(call)
         if isinstance(result, int):
-            self.hv.answer(call.vcpu, result)
+            self.hv.run.answer(call.vcpu, result)
         elif isinstance(result, Continue):
-            self.hv.continuations.append(replace(call, args=result.args, state=result.state, budget=Budget()))
+            self.hv.run.continuations.append(
+                replace(call, args=result.args, state=result.state, budget=Budget())
+            )
+        else:
+            self.hv.run.answer(
+                call.vcpu, 0
+            )  # unless it sleeps: for a domain that shut down, should it be resumed
 
 
 def hypercall_name(nr: int) -> str:

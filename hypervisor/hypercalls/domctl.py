@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from hypervisor.domain.context import check_context, install_context
+from hypervisor.domain.context import check_context, install_context, shown_context
 from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.info import domain_info
 from hypervisor.domain.lifecycle import MAX_VCPUS, Limits, begin_destroy, create_domain
@@ -94,14 +94,19 @@ def do_destroydomain(call: Call, _op: xen_domctl, target: Domain) -> Result:
     if target is call.domain:
         raise XenError(Errno.EINVAL, "K1: a domain cannot destroy itself")
     begin_destroy(call.hv, target)
-    return Continue(call.args) if target.destroying else 0
+    return _go_on_destroying(call, target)
+
+
+def _go_on_destroying(call: Call, target: Domain) -> Result:
+    """The domain itself is what the continuation is about: it may be gone by then, and its id another's."""
+    return Continue(call.args, target) if target.destroying else 0
 
 
 def do_pausedomain(call: Call, _op: xen_domctl, target: Domain) -> Result:
     """Stops the domain's vCPUs until as many unpauses as pauses. EINVAL for the caller itself."""
     if target is call.domain:
         raise XenError(Errno.EINVAL, "V3: a domain cannot pause itself")
-    call.hv.pause(target)
+    call.hv.run.domain_pause(target)
     target.tool_pauses += 1
     return 0
 
@@ -111,18 +116,15 @@ def do_unpausedomain(call: Call, _op: xen_domctl, target: Domain) -> Result:
     if target.tool_pauses == 0:
         raise XenError(Errno.EINVAL, f"V3: d{target.domid} is not paused")
     target.tool_pauses -= 1
-    call.hv.unpause(target)
+    call.hv.run.domain_unpause(target)
     return 0
 
 
 def do_resumedomain(call: Call, _op: xen_domctl, target: Domain) -> Result:
-    """A domain that shut down to suspend runs on."""
+    """A domain that shut down to suspend runs on; its suspend is answered 1 (on Xen the toolstack writes that answer)."""
     if target is call.domain:
         raise XenError(Errno.EINVAL, "a domain cannot resume itself")
-    target.is_shut_down, target.shutdown_code = False, None
-    for vcpu in target.vcpus:
-        call.hv.answer(vcpu, 0)
-        call.hv.consider(vcpu)
+    call.hv.run.domain_resume(target)
     return 0
 
 
@@ -161,9 +163,9 @@ def do_getvcpucontext(call: Call, op: xen_domctl, target: Domain) -> Result:
         raise XenError(Errno.ENODATA, f"vCPU {vcpu.vcpu_id} has no context")
     if vcpu.domain is call.domain or not target.paused:
         raise XenError(Errno.EINVAL, f"V3: d{target.domid} is not paused")
-    if not call.hv.saved_context(vcpu):
+    if not call.hv.run.save_context(vcpu):
         return Continue(call.args)
-    call.copy_to_guest(op.u.vcpucontext.ctxt, vcpu.context)
+    call.copy_to_guest(op.u.vcpucontext.ctxt, shown_context(vcpu))
     return 0
 
 
@@ -303,6 +305,8 @@ def do_domctl(call: Call) -> Result:
     ESRCH, ENOSYS; EINVAL for a dying domain where the operation is for living ones.
     """
     call.require_control()
+    if isinstance(call.state, Domain):
+        return _go_on_destroying(call, call.state)
     op = call.read(call.args[0], xen_domctl)
     if op.interface_version != XEN_DOMCTL_INTERFACE_VERSION:
         raise XenError(Errno.EACCES, f"domctl interface version {op.interface_version:#x}")

@@ -60,7 +60,7 @@ def do_multicall(call: Call) -> Result:
         if isinstance(result, Blocked):
             call.write_words(result_at, (0,))
             rest = (va + size, count - done - 1, 0, 0, 0)
-            call.vcpu.after_block = replace(call, args=rest, state=None, budget=Budget())
+            call.vcpu.rest = replace(call, args=rest, state=None, budget=Budget())
             return result
         if result is not None:
             call.write_words(result_at, (result & (1 << call.abi.address_size) - 1,))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from hypervisor.domain.vcpu import Polling
 from hypervisor.hypercalls.call import Blocked, Call, Result, SubOp
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.sched import (
@@ -20,7 +19,7 @@ from hypervisor.public.sched import (
     sched_shutdown,
     sched_watchdog,
 )
-from hypervisor.public.xen import shared_info
+from hypervisor.public.xen import Hypercall, shared_info
 from hypervisor.sched.timers import TimerKind, s_time
 
 MAX_POLL_PORTS: Final = 128
@@ -43,8 +42,7 @@ def do_block(call: Call, _arg: int) -> Result:
     """Sleep until an event comes. An event the process had not seen when it asked is one that came (docs/events.md)."""
     if call.domain.mailbox.counter(call.vcpu.vcpu_id) != call.events_seen:
         return 0
-    call.vcpu.blocked = Polling()
-    call.hv.block(call.vcpu)
+    call.hv.run.vcpu_block(call.vcpu)
     return Blocked()
 
 
@@ -65,10 +63,9 @@ def do_poll(call: Call, arg: int) -> Result:
     if timeout and timeout <= hv.now():
         return 0
     events.poll(call.vcpu.vcpu_id, ports)
-    call.vcpu.blocked = Polling(ports=ports)
     if timeout:
         hv.timers.set(TimerKind.POLL, call.domain.domid, call.vcpu.vcpu_id, timeout)
-    hv.block(call.vcpu)
+    hv.run.vcpu_block(call.vcpu, ports)
     return Blocked()
 
 
@@ -84,6 +81,8 @@ def do_shutdown(call: Call, arg: int) -> Result:
     """Ends the caller's domain with a reason; the vCPU never returns."""
     reason = call.read(arg, sched_shutdown).reason
     call.hv.log.line(f"d{call.domain.domid} shuts down, reason {reason}")
+    if call.vcpu.run.nr == Hypercall.sched_op:
+        call.vcpu.run.cancelled = 1
     call.hv.shutdown(call.domain, reason & MAX_SHUTDOWN_CODE)
     return Blocked()
 

@@ -18,7 +18,6 @@ from hypervisor.public.arch_x86.xen import vcpu_guest_context
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import PAGE_SIZE, Mfn
 from hypervisor.public.vcpu import (
-    RunState,
     VCPU_SSHOTTMR_future,
     VCPUOP_down,
     VCPUOP_get_runstate_info,
@@ -61,18 +60,15 @@ def do_up(call: Call, vcpu: Vcpu, _arg: int) -> Result:
         raise XenError(Errno.EINVAL, f"vCPU {vcpu.vcpu_id} is not initialised")
     if vcpu.vcpu_id != 0:
         raise XenError(Errno.EOPNOTSUPP, f"vCPU {vcpu.vcpu_id}: only vCPU 0 can run")
-    vcpu.up = True
-    call.hv.consider(vcpu)
+    call.hv.run.vcpu_up(vcpu)
     return 0
 
 
 def do_down(call: Call, vcpu: Vcpu, _arg: int) -> Result:
     """Offline until VCPUOP_up; when it is the last one, the domain can only be destroyed (as Xen: it shuts down)."""
-    vcpu.up = False
+    call.hv.run.vcpu_down(vcpu)
     if all(not other.up for other in call.domain.vcpus):
         call.hv.shutdown(call.domain, 0)
-    else:
-        call.hv.slices.sleep(vcpu.unit, call.hv.now(), RunState.RUNSTATE_offline)
     return 0
 
 

@@ -25,8 +25,6 @@ class SchedUnit:
     preempting: bool = False
     yielding: bool = False
     """It gives way of its own accord; for the scheduler to heed and clear."""
-    frozen: bool = False
-    """It overran its slice and was taken off its CPU by force."""
 
 
 class Scheduler(Protocol):

@@ -7,8 +7,7 @@
 
 Invariants: at most one unit a CPU; a unit that runs is not in the scheduler's queue; no CPU idles while a unit waits.
 A unit whose slice is over is asked to stop (`preempt`) and comes back through `yield_`. One that does not within
-OVERRUN_NS, because its process hangs or will not, is taken off by force (`freeze`) and goes on where it was at its
-next turn (`thaw`).
+OVERRUN_NS, because its process hangs or will not, is its owner's to take off (`overrun`), through `yield_` or `sleep`.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ OVERRUN_NS: Final = 20_000_000
 
 
 class Slices:
-    """`resume(unit)`: it holds a CPU from now on. `preempt(unit)`: it is to stop. `freeze` and `thaw`: it executes nothing
-    in between, wherever it is. All are the core's.
+    """`resume(unit)`: it holds a CPU from now on. `preempt(unit)`: it is to stop. `overrun(unit)`: it did not in time, and its
+    owner is to take it off. All are run control's (domain/run_control.py).
     """
 
     def __init__(
@@ -36,16 +35,14 @@ class Slices:
         scheduler: Scheduler,
         resume: Callable[[SchedUnit], None],
         preempt: Callable[[SchedUnit], None],
-        freeze: Callable[[SchedUnit], None],
-        thaw: Callable[[SchedUnit], None],
+        overrun: Callable[[SchedUnit], None],
         trace: Trace | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.cpus: list[SchedUnit | None] = [None] * nr_cpus
         self._resume = resume
         self._preempt = preempt
-        self._freeze = freeze
-        self._thaw = thaw
+        self._overrun = overrun
         self._trace = trace or Trace()
 
     def wake(self, unit: SchedUnit, now: int) -> None:
@@ -77,19 +74,18 @@ class Slices:
         self._release(unit, now)
 
     def expire(self, now: int) -> bool:
-        """Ask the units whose slice is over to stop, if others wait; those that were asked in vain are frozen.
+        """Ask the units whose slice is over to stop, if others wait; those that were asked in vain have overrun it.
 
         Whether there were any.
         """
-        if not self.scheduler.waiting():
-            return False
+        waiting = self.scheduler.waiting()
         found = False
-        for unit in self.cpus:
-            if unit is None or now < unit.deadline:
+        for unit in list(self.cpus):
+            if unit is None or now < unit.deadline or not (waiting or unit.preempting):
                 continue
             found = True
             if unit.preempting:
-                self.force(unit, now)
+                self._overrun(unit)
             else:
                 self.ask(unit, now)
         return found
@@ -100,17 +96,11 @@ class Slices:
         unit.deadline = now + OVERRUN_NS
         self._preempt(unit)
 
-    def force(self, unit: SchedUnit, now: int) -> None:
-        """Take a running unit off its CPU wherever it is."""
-        unit.frozen = True
-        self._freeze(unit)
-        self.yield_(unit, now)
-
     def next_deadline(self) -> int | None:
-        """When `expire` is next of use, ns; None while nobody waits."""
-        if not self.scheduler.waiting():
-            return None
-        return min((unit.deadline for unit in self.cpus if unit is not None), default=None)
+        """When `expire` is next of use, ns; None while nobody waits and nobody was asked to stop."""
+        waiting = self.scheduler.waiting()
+        deadlines = [u.deadline for u in self.cpus if u is not None and (waiting or u.preempting)]
+        return min(deadlines, default=None)
 
     def _release(self, unit: SchedUnit, now: int) -> None:
         if unit.cpu is not None:
@@ -133,7 +123,4 @@ class Slices:
             unit.runstate.change(RunState.RUNSTATE_running, now)
             if self._trace.sink is not None:
                 self._trace.record(TRC_SCHED_SWITCH_INFNEXT, unit.domid, unit.vcpu_id, cpu)
-            if unit.frozen:
-                unit.frozen = False
-                self._thaw(unit)
             self._resume(unit)

@@ -2,9 +2,9 @@
 
     request  [seq, vcpu, nr, a1, a2, a3, a4, a5, events_seen]    process → core; 64-bit unsigned arguments
     irq      [irq]                                               process → core, one way (a host descriptor is ready)
-    reply    [seq, result, effects]                              core → process
+    reply    [vcpu, seq, result, effects]                        core → process
 
-`seq` counts a process's requests from 1. The core performs the next number only: a repeated, skipped, malformed or oversized
+`seq` counts a vCPU's requests from 1. The core performs the next number only: a repeated, skipped, malformed or oversized
 message ends that domain. `nr` >= 0 is a hypercall; the negative numbers of `Request` are the process's own.
 """
 

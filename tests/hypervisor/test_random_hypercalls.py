@@ -18,6 +18,7 @@ import pytest
 from hypervisor.domain.context import install_context
 from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.lifecycle import create_domain
+from hypervisor.domain.run_state import Run
 from hypervisor.hypercalls import grant_table_op
 from hypervisor.mm.allocator import Allocator
 from hypervisor.mm.budget import Budget
@@ -66,7 +67,7 @@ class Arena:
         context.ctrlreg = tuple(pages[0] << PAGE_SHIFT if i == 3 else 0 for i in range(8))
         install_context(hv, domain.vcpus[0], context, Budget(1 << 30))
         domain.mailbox.declare_atomic()
-        hv.unpause(domain)
+        hv.run.domain_unpause(domain)
         domain.tool_pauses = 0
         return domain
 
@@ -91,8 +92,8 @@ class Arena:
             except XenError:
                 continue
         result = self.machine.hypercall(vcpu, nr, *args)
-        if result is BLOCKED and vcpu.blocked is not None:
-            hv.wake(vcpu)
+        if result is BLOCKED and vcpu.run.state is Run.BLOCKED:
+            hv.run.vcpu_unblock(vcpu)
         assert result is BLOCKED or isinstance(result, int)
         vcpu.up = True
 

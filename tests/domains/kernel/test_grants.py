@@ -6,6 +6,7 @@ import pytest
 from domains.kernel.grants import ENTRIES_PER_FRAME, CopyEnd, GrantCopy, GrantError, InOrder
 from domains.kernel.kernel import Kernel, PageFault
 from drivers.mapped_grants import MappedGrants
+from hypervisor.domain.run_state import Run
 from hypervisor.public.errno import XenError
 from hypervisor.public.grant_table import (
     GNTCOPY_dest_gref,
@@ -128,10 +129,10 @@ def test_copies_in_order_are_all_put_off_while_the_granter_runs(
     rows["len"], rows["flags"] = 5, GNTCOPY_dest_gref
     vcpu, mailbox = domain.built.vcpu, domain.built.domain.mailbox
     declared, mailbox._octets[0xC08] = mailbox._octets[0xC08], 0  # it does not exchange flags atomically
-    waiting, vcpu.waiting_seq = vcpu.waiting_seq, None
+    waiting, vcpu.run.state = vcpu.run.state, Run.GUEST
     assert control.grants.try_copy_in_order(rows) == InOrder(0, GNTST_eagain)
     assert kernel.cpu.load(theirs.va, 16) == bytes(16)
-    vcpu.waiting_seq, mailbox._octets[0xC08] = waiting, declared
+    vcpu.run.state, mailbox._octets[0xC08] = waiting, declared
     assert control.grants.try_copy_in_order(rows) == InOrder(2, GNTST_okay)
     assert kernel.cpu.load(theirs.va, 16) == b"entry\0\0\0index\0\0\0"
     rows["dest"]["u"]["ref"][1] = 40000
@@ -152,10 +153,10 @@ def test_an_unmap_that_must_wait_for_its_granter_is_finished_later(
     mapping = control.grants.map(domain.gate.domid, refs)
     vcpu, mailbox = domain.built.vcpu, domain.built.domain.mailbox
     mailbox._octets[0xC08] = 0  # it does not declare its own exchanges atomic
-    vcpu.waiting_seq = None
+    vcpu.run.state = Run.GUEST
     MappedGrants(control).unmap(mapping)
     assert kernel.grants.in_use(refs[0])
-    vcpu.waiting_seq = 1 << 30  # as when it has seen that it is to stop
+    vcpu.run.state = Run.HYPERCALL  # as when it has seen that it is to stop
     assert control.wait(lambda: not kernel.grants.in_use(refs[0]), 10)
     assert kernel.grants.end_access(refs[0])
     assert kernel.grants.end_access(refs[1])

@@ -184,7 +184,7 @@ def test_reset_is_for_oneself_or_a_paused_domain(house: GrantingDomains) -> None
     ok(house.dom1, evtchn_bind_virq(virq=VIRQ_TIMER))
     assert call(house.dom0, evtchn_reset(dom=DomId(1)))[0] == -Errno.EINVAL
     domain = house.dom1.built.domain
-    house.machine.hv.pause(domain)
+    house.machine.hv.run.domain_pause(domain)
     domain.tool_pauses += 1
     house.dom1.built.vcpu.effects.clear()
     ok(house.dom0, evtchn_reset(dom=DomId(1)))
@@ -192,7 +192,7 @@ def test_reset_is_for_oneself_or_a_paused_domain(house: GrantingDomains) -> None
     cleared = [effect for effect in house.dom1.built.vcpu.effects if effect[0] == Effect.EVTCHN_CLEAR]
     assert cleared == [[Effect.EVTCHN_CLEAR, near], [Effect.EVTCHN_CLEAR, near + 1]]
     domain.tool_pauses -= 1
-    house.machine.hv.unpause(domain)
+    house.machine.hv.run.domain_unpause(domain)
     ok(house.dom2, evtchn_reset(dom=DOMID_SELF))
     assert house.dom2.built.domain.events.active == 0
 

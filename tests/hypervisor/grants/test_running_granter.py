@@ -7,6 +7,7 @@ which back ends retry; once the guest is off its CPU the same operation succeeds
 import pytest
 
 from hypervisor.domain.lifecycle import begin_destroy
+from hypervisor.domain.run_state import Run
 from hypervisor.public.grant_table import (
     GNTST_eagain,
     GNTST_general_error,
@@ -34,13 +35,13 @@ class Granter:
         self.run()
 
     def run(self) -> None:
-        self.vcpu.waiting_seq = None
+        self.vcpu.run.state = Run.GUEST
         self.mailbox.set_stop(0, False)
 
     def stop(self) -> None:
         """What its process does when it sees the stop byte: a STOPPED request is outstanding."""
         assert self.mailbox.stop(0), "nobody asked it to stop"
-        self.vcpu.waiting_seq = 1 << 30
+        self.vcpu.run.state = Run.HYPERCALL
 
 
 @pytest.fixture
@@ -132,14 +133,13 @@ def test_a_granter_taken_off_its_cpu_by_force_is_not_at_rest(
 ) -> None:
     """It may be in the middle of the very instruction that changes the entry."""
     hv, unit = house.machine.hv, granter.vcpu.unit
-    hv.slices.sleep(unit, hv.now(), RunState.RUNSTATE_offline)
-    unit.frozen = True
+    hv.run.slices.sleep(unit, hv.now(), RunState.RUNSTATE_offline)
+    granter.vcpu.run.state = Run.FROZEN
     va = house.dom0.page(0).va
     assert house.dom0.map(house.dom1, 8, va).status == GNTST_eagain
     assert house.dom1.entry(8).flags == PERMIT
     granter.stop()
     assert house.dom0.map(house.dom1, 8, va).status == GNTST_okay
-    unit.frozen = False
 
 
 def test_nobody_is_stopped_by_who_was_offered_nothing(house: GrantingDomains, granter: Granter) -> None:

@@ -23,7 +23,7 @@ class Cpus:
         self.now = 0
         self.ran: list[SchedUnit] = []
         self.asked: list[SchedUnit] = []
-        self.slices = Slices(nr_cpus, Credit2(), self.ran.append, self.asked.append, self.refuse, self.refuse)
+        self.slices = Slices(nr_cpus, Credit2(), self.ran.append, self.asked.append, self.refuse)
 
     def refuse(self, unit: SchedUnit) -> None:
         raise AssertionError(f"{unit} was taken off by force")

@@ -1,0 +1,278 @@
+"""Whether a vCPU runs: requests, answers, blocking, waking, pausing, and the saving of registers, under Xen's names.
+
+Owns every vCPU's `run` (domain/run_state.py) and the CPUs' slices. It knows no sockets: what must reach a process leaves through
+`RunPort`. Invariants: a request gets exactly one answer; an answer is sent only to a vCPU that holds a CPU and may run; whoever
+may run is queued or holds a CPU. Source: Xen common/sched/core.c, common/domain.c.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from hypervisor.domain.domain import Domain
+from hypervisor.domain.run_state import TRANSITIONS, Run, RunAction, RunEvent
+from hypervisor.domain.vcpu import Pending, Vcpu
+from hypervisor.machine.counters import Counters
+from hypervisor.machine.trace import Trace
+from hypervisor.public.vcpu import RunState
+from hypervisor.sched.scheduler import Scheduler, SchedUnit
+from hypervisor.sched.slices import Slices
+from hypervisor.sched.timers import TimerKind, Timers
+from hypervisor.wire.messages import ProtocolError
+
+RUNNING: Final = RunState.RUNSTATE_running
+OFFLINE: Final = RunState.RUNSTATE_offline
+
+
+class RunPort(Protocol):
+    """What run control asks of whoever holds the processes' connections."""
+
+    def interrupt(self, vcpu: Vcpu) -> None:
+        """Make a vCPU that runs guest code look at its mailbox."""
+
+    def freeze(self, domain: Domain, *, frozen: bool) -> None:
+        """Stop the domain's process wherever it is, or let it go on."""
+
+    def reply(self, vcpu: Vcpu) -> None:
+        """Send `vcpu.run.result` and the vCPU's effects, as the answer to request `vcpu.run.seq`."""
+
+    def ask_to_save(self, vcpu: Vcpu) -> None:
+        """Have the process of a vCPU that is in the hypervisor send its registers (Request.SAVED)."""
+
+
+class RunControl:
+    """`keeps(vcpu)`: an answer must wait although the vCPU holds a CPU; `resuming(vcpu)`: it got a CPU, and goes on now."""
+
+    def __init__(
+        self,
+        nr_cpus: int,
+        scheduler: Scheduler,
+        port: RunPort,
+        timers: Timers,
+        now: Callable[[], int],
+        counters: Counters,
+        trace: Trace,
+        keeps: Callable[[Vcpu], bool],
+        resuming: Callable[[Vcpu], None],
+    ) -> None:
+        self.slices = Slices(nr_cpus, scheduler, self._resume, self._preempt, self._overrun, trace)
+        self.continuations: deque[Pending] = deque()
+        """Hypercalls that used up their portion's budget and go on after the others' requests."""
+        self._port = port
+        self._timers = timers
+        self._now = now
+        self._counters = counters
+        self._keeps = keeps
+        self._resuming = resuming
+        self._vcpus: dict[SchedUnit, Vcpu] = {}
+
+    def add(self, vcpu: Vcpu) -> None:
+        """A new vCPU, which is down."""
+        self._vcpus[vcpu.unit] = vcpu
+
+    def forget(self, vcpu: Vcpu) -> None:
+        """The vCPU's domain is gone."""
+        self.slices.forget(vcpu.unit)
+        del self._vcpus[vcpu.unit]
+
+    # --- the state machine -----------------------------------------------------------------------
+
+    def _enter(self, vcpu: Vcpu, event: RunEvent) -> None:
+        run = vcpu.run
+        run.state, action = TRANSITIONS[run.state, event]
+        if action is RunAction.GO_ON:
+            self.go_on(vcpu)
+        elif action is RunAction.REPLY:
+            run.saved = False
+            vcpu.domain.mailbox.set_stop(vcpu.vcpu_id, False)
+            self._port.reply(vcpu)
+        elif action is RunAction.SLEEP:
+            self.slices.sleep(vcpu.unit, self._now())
+        elif action is RunAction.STOP_PROCESS:
+            self._port.freeze(vcpu.domain, frozen=True)
+        elif action is RunAction.CONTINUE_PROCESS:
+            self._port.freeze(vcpu.domain, frozen=False)
+
+    def request(self, vcpu: Vcpu, seq: int, nr: int) -> None:
+        """The vCPU's process asks. Raises ProtocolError for what no honest process sends."""
+        run = vcpu.run
+        if seq != run.seq + 1:
+            raise ProtocolError(f"request {seq} after {run.seq}")
+        if (run.state, RunEvent.REQUEST) not in TRANSITIONS:
+            raise ProtocolError("a second request before the first was answered")
+        run.seq, run.nr, run.cancelled = seq, nr, None
+        self._enter(vcpu, RunEvent.REQUEST)
+
+    def answer(self, vcpu: Vcpu, result: int) -> None:
+        """The outstanding request has its result. No-op when the vCPU's domain died meanwhile."""
+        if vcpu.run.state is Run.HYPERCALL:
+            vcpu.run.result = result
+            self._enter(vcpu, RunEvent.ANSWER)
+
+    def go_on(self, vcpu: Vcpu) -> None:
+        """Send the answer that is there, if the vCPU holds a CPU and nothing keeps it; else queue for a CPU."""
+        unit = vcpu.unit
+        if unit.runstate.state is not RUNNING:
+            self.vcpu_wake(vcpu)
+        elif not vcpu_runnable(vcpu):
+            self.slices.sleep(unit, self._now(), OFFLINE)
+        elif vcpu.run.state is Run.ANSWERED:
+            if unit.preempting:
+                self.slices.yield_(unit, self._now())
+            elif not self._keeps(vcpu):
+                self._enter(vcpu, RunEvent.SEND)
+
+    # --- the CPUs --------------------------------------------------------------------------------
+
+    def _resume(self, unit: SchedUnit) -> None:
+        vcpu = self._vcpus[unit]
+        state = vcpu.run.state
+        if state is Run.ANSWERED:
+            self._resuming(vcpu)
+            if not self._keeps(vcpu):
+                self._enter(vcpu, RunEvent.SEND)
+        elif state is Run.FROZEN:
+            self._enter(vcpu, RunEvent.THAW)
+            if not vcpu_runnable(vcpu):  # it is only to get to the end of its instruction
+                self.slices.ask(unit, self._now())
+
+    def _preempt(self, unit: SchedUnit) -> None:
+        self.ask_to_stop(self._vcpus[unit])
+
+    def _overrun(self, unit: SchedUnit) -> None:
+        """It was asked to stop, and has not in time: its process hangs, or will not, or the host is busy."""
+        vcpu = self._vcpus[unit]
+        if vcpu.run.state is Run.GUEST:
+            self._counters.add("slices overrun")
+            self._enter(vcpu, RunEvent.FREEZE)
+        if vcpu_runnable(vcpu):
+            self.slices.yield_(unit, self._now())
+        else:
+            self.slices.sleep(unit, self._now(), OFFLINE)
+
+    def ask_to_stop(self, vcpu: Vcpu) -> None:
+        """Have the vCPU enter the hypervisor as soon as it looks."""
+        vcpu.domain.mailbox.set_stop(vcpu.vcpu_id, True)
+        self.interrupt_guest(vcpu)
+
+    # --- blocking and waking ---------------------------------------------------------------------
+
+    def vcpu_block(self, vcpu: Vcpu, ports: tuple[int, ...] = ()) -> None:
+        """SCHEDOP_block and SCHEDOP_poll: sleep until something comes."""
+        vcpu.run.ports, vcpu.run.result = ports, 0
+        self._enter(vcpu, RunEvent.BLOCK)
+
+    def vcpu_unblock(self, vcpu: Vcpu) -> None:
+        """Something came: a block or poll is answered 0, or the multicall it was in goes on. No-op for other vCPUs."""
+        run = vcpu.run
+        if run.state is not Run.BLOCKED:
+            return
+        self._timers.stop(TimerKind.POLL, vcpu.domain.domid, vcpu.vcpu_id)
+        vcpu.domain.events.unpoll(vcpu.vcpu_id)
+        run.ports, run.result = (), 0
+        if vcpu.rest is None:
+            self._enter(vcpu, RunEvent.ANSWER)
+        else:
+            self.continuations.append(vcpu.rest)
+            vcpu.rest = None
+            self._enter(vcpu, RunEvent.REST)
+
+    def vcpu_kick(self, vcpu: Vcpu) -> None:
+        """There is something for the vCPU to look at: end its sleep, or interrupt its guest."""
+        if vcpu.run.state is Run.BLOCKED:
+            self.vcpu_unblock(vcpu)
+        else:
+            self.interrupt_guest(vcpu)
+
+    def interrupt_guest(self, vcpu: Vcpu) -> None:
+        """Make the vCPU look at its mailbox, if it executes guest code; no other is disturbed."""
+        if not vcpu.run.at_rest:
+            self._port.interrupt(vcpu)
+
+    def vcpu_wake(self, vcpu: Vcpu) -> None:
+        """Queue the vCPU for a CPU, if nothing keeps it from running."""
+        if vcpu_runnable(vcpu):
+            self.slices.wake(vcpu.unit, self._now())
+
+    def vcpu_sleep(self, vcpu: Vcpu) -> None:
+        """It may not run any more: take it off its CPU, at once when it is at rest, else as soon as it looks or by force."""
+        unit = vcpu.unit
+        if vcpu.run.state is Run.GUEST:
+            if not unit.preempting:
+                self.slices.ask(unit, self._now())
+        elif unit.runstate.state is not RunState.RUNSTATE_blocked:
+            self.slices.sleep(unit, self._now(), OFFLINE)
+
+    # --- pausing, going down, ending -------------------------------------------------------------
+
+    def domain_pause(self, domain: Domain) -> None:
+        """Its vCPUs do not run until `domain_unpause` was called as often."""
+        domain.pause_count += 1
+        for vcpu in domain.vcpus:
+            self.vcpu_sleep(vcpu)
+
+    def domain_unpause(self, domain: Domain) -> None:
+        """The counterpart of `domain_pause`."""
+        domain.pause_count -= 1
+        for vcpu in domain.vcpus:
+            self.vcpu_wake(vcpu)
+
+    def domain_resume(self, domain: Domain) -> None:
+        """A domain that shut down runs on; the vCPU whose suspend is cancelled learns it by the answer 1."""
+        domain.is_shut_down, domain.shutdown_code = False, None
+        for vcpu in domain.vcpus:
+            run = vcpu.run
+            if run.state is Run.ANSWERED and run.cancelled is not None:
+                run.result = run.cancelled
+            self.vcpu_wake(vcpu)
+
+    def vcpu_up(self, vcpu: Vcpu) -> None:
+        """VCPUOP_up."""
+        vcpu.up = True
+        self.vcpu_wake(vcpu)
+
+    def vcpu_down(self, vcpu: Vcpu) -> None:
+        """VCPUOP_down."""
+        vcpu.up = False
+        self.vcpu_sleep(vcpu)
+
+    def end(self, vcpu: Vcpu) -> None:
+        """Its domain dies: it never runs again, and no answer is sent."""
+        vcpu.up, vcpu.rest, vcpu.run.saving = False, None, False
+        self._enter(vcpu, RunEvent.END)
+        self.slices.sleep(vcpu.unit, self._now(), OFFLINE)
+
+    # --- registers -------------------------------------------------------------------------------
+
+    def save_context(self, vcpu: Vcpu) -> bool:
+        """True when `vcpu.context` holds the registers of a vCPU of a paused domain; else they are on their way: ask again.
+
+        A hypercall in progress is finished first, so that its result can be shown.
+        """
+        run = vcpu.run
+        if run.saved or run.state in (Run.NEW, Run.GONE):
+            return True
+        if run.state is Run.FROZEN:  # it goes on to the end of its instruction
+            self.slices.wake(vcpu.unit, self._now())
+        elif run.state is Run.GUEST:
+            self.vcpu_sleep(vcpu)
+        elif run.state is not Run.HYPERCALL and not run.saving:
+            run.saving = True
+            self._port.ask_to_save(vcpu)
+        return False
+
+    def context_saved(self, vcpu: Vcpu, seq: int, context: bytes) -> None:
+        """The process answered: what it waits for now is what it waited for before. Raises ProtocolError if nobody asked."""
+        run = vcpu.run
+        if not run.saving or seq != run.seq + 1:
+            raise ProtocolError("registers that nobody asked for")
+        run.seq, run.saving, run.saved = seq, False, True
+        vcpu.context = context
+        self.vcpu_wake(vcpu)
+
+
+def vcpu_runnable(vcpu: Vcpu) -> bool:
+    """Whether the vCPU may hold a CPU now: it has something to do, is up, and its domain may run."""
+    return vcpu.up and vcpu.run.may_run and vcpu.domain.runnable()
