@@ -33,13 +33,12 @@ DESCRIPTORS_PER_DOMAIN: Final = 6
 
 @dataclass(eq=False)
 class Link:
-    """The core's connection with one domain process. `seq`: the last request's number."""
+    """The core's connection with one domain process."""
 
     domain: Domain
     pair: socket.socket
     path: str
     pidfd: int = -1
-    seq: int = 0
     bound: bool = False
     connected: bool = False
     killed: bool = False
@@ -129,7 +128,6 @@ class Links:
     def reply(self, vcpu: Vcpu) -> None:
         """Send a vCPU's answer and its effects."""
         run = vcpu.run
-        assert reply is not None
         data = pack([vcpu.vcpu_id, run.seq, run.result, vcpu.effects.take()])
         link = self.by_domid.get(vcpu.domain.domid)
         if link is not None and not link.killed and not self.endpoint.send(vcpu.domain.domid, data):

@@ -27,7 +27,6 @@ from hypervisor.mm.frame_table import FrameTable
 from hypervisor.mm.mmu import Mmu
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.sched import SHUTDOWN_crash
-from hypervisor.public.trace import XENOSCOPE_TRC_EVTCHN_RAISE
 from hypervisor.public.types import DomId, Mfn, Port
 from hypervisor.public.xen import DOMID_FIRST_RESERVED, VIRQ_DOM_EXC
 from hypervisor.sched.credit2 import Credit2

@@ -69,17 +69,17 @@ def test_the_core_looks_at_messages_between_any_two_portions() -> None:
     with granting_domains() as house:
         machine = house.machine
         for guest in (house.dom1, house.dom2):
-            guest.built.vcpu.waiting_seq = machine.seq = machine.seq + 1
+            machine.hv.run.request(guest.built.vcpu, guest.built.vcpu.run.seq + 1, 20)
             args = (int(GrantTableOp.GNTTABOP_copy), *copies(guest), 0, 0)
             machine.dispatcher.hypercall(guest.built.vcpu, Hypercall.grant_table_op, args, 0)
-        waiting = list(machine.hv.continuations)
+        waiting = list(machine.hv.run.continuations)
         assert len(waiting) == 2
         core = SimpleNamespace(
             hv=machine.hv, dispatcher=machine.dispatcher, _guarded=lambda *call: call[-1]()
         )
         Core._run_background(core)  # type: ignore[arg-type]
-        assert waiting[1] is machine.hv.continuations[0]
-        while machine.hv.continuations:
+        assert waiting[1] is machine.hv.run.continuations[0]
+        while machine.hv.run.continuations:
             machine.dispatcher.go_on()
 
 
