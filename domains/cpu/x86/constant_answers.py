@@ -18,6 +18,7 @@ NO_SUCH_VCPU: Final = -int(Errno.ENOENT)
 
 
 def xen_version(_v: X86Vcpu, args: tuple[int, ...]) -> int | None:
+    """Xen's version; None: another question, which the core answers."""
     return XEN_VERSION if args[0] == VERSION else None
 
 

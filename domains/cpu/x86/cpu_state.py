@@ -108,6 +108,7 @@ class CpuState:
 
     @rflags.setter
     def rflags(self, value: int) -> None:
+        """RFLAGS, computed: while code runs, Unicorn keeps the arithmetic flags as operands."""
         self.q[CC_SRC] = value & CC_FLAGS
         self.d[CC_OP] = CC_OP_EFLAGS
         self._signed[DF] = -1 if value & EFLAGS_DF else 1
@@ -129,12 +130,15 @@ class CpuState:
         return software
 
     def selector(self, segment: int) -> int:
+        """The selector of a segment register."""
         return self.d[SEGMENT_SELECTOR + 6 * segment]
 
     def base(self, segment: int) -> int:
+        """The base of a segment."""
         return self.q[SEGMENT_BASE + 3 * segment]
 
     def set_base(self, segment: int, base: int) -> None:
+        """Sets the base of a segment."""
         self.q[SEGMENT_BASE + 3 * segment] = base & U64
 
     def set_segment(self, segment: int, selector: int, base: int, limit: int, flags: int) -> None:
@@ -146,9 +150,11 @@ class CpuState:
 
     @property
     def in_64bit_code(self) -> bool:
+        """Whether CS is a 64-bit code segment."""
         return self.d[HFLAGS] & HF_CS64 != 0
 
     def set_hflags(self, clear: int, on: int) -> None:
+        """Clears, then sets bits of Unicorn's own flags."""
         self.d[HFLAGS] = self.d[HFLAGS] & ~clear | on
 
 

@@ -35,6 +35,7 @@ class DirectPaging:
 
     @property
     def root(self) -> int:
+        """The frame of the L4 table in use."""
         return self.l4
 
     def activate(self, l4: int, *, keep: bool = False) -> None:

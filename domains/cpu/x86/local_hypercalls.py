@@ -29,29 +29,35 @@ def do_stack_switch(v: X86Vcpu, ss: int = 0, esp: int = 0, *_: int) -> int:
 
 
 def do_fpu_taskswitch(v: X86Vcpu, on: int = 0, *_: int) -> int:
+    """Sets or clears CR0.TS: the guest's next use of the FPU faults, or not."""
     v.set_ts(bool(on & 0xFFFFFFFF))
     return 0
 
 
 def do_set_debugreg(v: X86Vcpu, number: int = 0, value: int = 0, *_: int) -> int:
+    """Sets a debug register. XenError as write_dr."""
     write_dr(v.pv, number & 0xFFFFFFFF, value)
     v.breakpoints.changed()
     return 0
 
 
 def do_get_debugreg(v: X86Vcpu, number: int = 0, *_: int) -> int:
+    """The value of a debug register. XenError as read_dr."""
     return read_dr(v.pv, number & 0xFFFFFFFF)
 
 
 def set_fs(v: X86Vcpu, base: int) -> None:
+    """Sets the base of FS."""
     v.cpu.set_base(FS, base)
 
 
 def set_gs_user(v: X86Vcpu, base: int) -> None:
+    """Sets the base of GS of user mode, which is not in use now."""
     v.mode.inactive_gs = base
 
 
 def set_gs_kernel(v: X86Vcpu, base: int) -> None:
+    """Sets the base of GS of kernel mode."""
     v.cpu.set_base(GS, base)
 
 
@@ -79,6 +85,7 @@ def do_set_segment_base(v: X86Vcpu, which: int = 0, base: int = 0, *_: int) -> i
 
 
 def do_set_iopl(v: X86Vcpu, _cmd: int, iopl: int, *_: int) -> int:
+    """Sets the I/O privilege level, 0 to 3, that the guest's kernel believes to have."""
     v.pv.iopl = (iopl & 3) << 12
     return 0
 

@@ -30,6 +30,7 @@ class Pit:
         return (self._reload - (read_tsc() - self._started) * HZ // 1_000_000_000) & 0xFFFF
 
     def read(self, port: int) -> int:
+        """One byte from a port of the timer's."""
         if port == COUNT:
             count = self.count() if self._latched is None else self._latched
             self._high_next = not self._high_next
@@ -43,6 +44,7 @@ class Pit:
         return 0xFF
 
     def write(self, port: int, value: int) -> None:
+        """One byte to a port of the timer's."""
         if port == SPEAKER:
             self._gate = value & 3
         elif port == MODE and value >> 6 == CHANNEL_2:

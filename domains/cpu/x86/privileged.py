@@ -62,11 +62,13 @@ def emulate_privileged(v: X86Vcpu, instruction: Instruction) -> bool:
 
 
 def do_interrupt_flag(v: X86Vcpu, _instruction: Instruction) -> None:
+    """CLI and STI do nothing; Refused (#GP) below the I/O privilege level."""
     if not iopl_ok(v):
         raise Refused
 
 
 def do_in(v: X86Vcpu, instruction: Instruction) -> None:
+    """IN: all ones, except from the timer's ports."""
     if not iopl_ok(v):
         raise Refused
     target, source = instruction.operands
@@ -76,6 +78,7 @@ def do_in(v: X86Vcpu, instruction: Instruction) -> None:
 
 
 def do_out(v: X86Vcpu, instruction: Instruction) -> None:
+    """OUT: ignored, except to the timer's ports."""
     if not iopl_ok(v):
         raise Refused
     target, source = instruction.operands
@@ -112,10 +115,12 @@ def _debug(access: Callable[[], int | None]) -> int | None:
 
 
 def do_clts(v: X86Vcpu, _instruction: Instruction) -> None:
+    """Clears CR0.TS."""
     v.set_ts(False)
 
 
 def do_rdmsr(v: X86Vcpu, _instruction: Instruction) -> None:
+    """Reads an MSR. Refused (#GP): there is none."""
     q = v.cpu.q
     value = read_msr(v, q[RCX] & U32)
     if value is None:
@@ -124,12 +129,14 @@ def do_rdmsr(v: X86Vcpu, _instruction: Instruction) -> None:
 
 
 def do_wrmsr(v: X86Vcpu, _instruction: Instruction) -> None:
+    """Writes an MSR. Refused (#GP): not there, or not that value."""
     q = v.cpu.q
     if not write_msr(v, q[RCX] & U32, (q[RDX] & U32) << 32 | q[RAX] & U32):
         raise Refused
 
 
 def do_rdtsc(v: X86Vcpu, _instruction: Instruction) -> None:
+    """RDTSC of a guest that may not read it itself: nanoseconds."""
     now = read_tsc()
     v.cpu.q[RAX], v.cpu.q[RDX] = now & U32, now >> 32
 

@@ -64,6 +64,7 @@ def _decode(v: X86Vcpu) -> tuple[Instruction | None, Operand]:
 
 
 def store_mov(v: X86Vcpu, instruction: Instruction, _size: int, _old: int) -> Store:
+    """MOV to memory: the new value."""
     return Store(v.decoder.source(instruction.operands[1]))
 
 
@@ -86,6 +87,7 @@ def store_bit(v: X86Vcpu, instruction: Instruction, size: int, old: int) -> Stor
 
 
 def store_xchg(v: X86Vcpu, instruction: Instruction, _size: int, old: int) -> Store:
+    """XCHG: the new value, and the register that gets the old one."""
     register = next(o for o in instruction.operands if o.type == capstone.x86.X86_OP_REG)
     return Store(v.decoder.read_register(register.reg), None, (register.reg, old))
 

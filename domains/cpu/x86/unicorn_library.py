@@ -74,6 +74,7 @@ def new_instance() -> Any:
 
 
 def error_text(error: int) -> str:
+    """What Unicorn calls this error."""
     return str(_binding.UcError(error))
 
 
@@ -146,6 +147,7 @@ class UnicornLibrary:
         return self._add(kind, callback, None, extra)
 
     def remove_hook(self, handle: int) -> None:
+        """Removes a hook; it is not called any more."""
         uclib.uc_hook_del(self.uc, ctypes.c_size_t(handle))
 
     def add_code_hook(
