@@ -19,7 +19,7 @@ def device_number(vdev: str) -> int | None:
     """
     if match := re.fullmatch(r"d([0-9]+)p([0-9]+)", vdev):
         return xvd_number(int(match.group(1)), int(match.group(2)))
-    if re.fullmatch(r"0x[0-9a-f]+|[0-9]+", vdev):
+    if re.fullmatch(r"0x[0-9a-fA-F]+|[0-9]+", vdev):
         number = int(vdev, 0)
         return number if number < 1 << 31 else None
     match = re.fullmatch(r"(xvd|hd|sd)([a-z]{1,4})([1-9][0-9]{0,2})?", vdev)

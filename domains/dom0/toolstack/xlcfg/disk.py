@@ -4,6 +4,8 @@
     'format=raw, vdev=xvda, access=rw, target=/path'
     'phy:/dev/x,xvda,w'  'file:/x.img,xvda,w'     the old form: prefix, then vdev and access
 
+A CD-ROM is never writable.
+
 `target=` takes the rest of the text, commas and all. Each parameter may be given once.
 """
 
@@ -19,27 +21,18 @@ SUPPORTED_FORMATS: Final = ("raw",)
 ACCESS: Final = {"ro": False, "r": False, "rw": True, "w": True}
 
 OLD_PREFIXES: Final = {
-    "phy": "raw",
-    "file": "raw",
-    "raw": "raw",
-    "aio": "raw",
+    **dict.fromkeys(("phy", "file", "raw", "aio", "tap", "tap2", "tapdisk", "ioemu"), "raw"),
     "qcow": "qcow",
     "qcow2": "qcow2",
     "vhd": "vhd",
 }
-"""`prefix:/path` of old descriptions, and the format each stands for."""
+"""`prefix:path` of old descriptions, and the format each stands for; several may stand in a row."""
 
-FLAGS: Final = {"cdrom": ("devtype", "cdrom")}
-UNSUPPORTED: Final = (
-    "backendtype",
-    "script",
-    "direct-io-safe",
-    "discard",
-    "no-discard",
-    "colo",
-    "specification",
-    "untrusted",
-)
+FLAGS: Final = {"cdrom": "cdrom"}
+"""Words that stand for a type of device."""
+HINTS: Final = ("backendtype", "direct-io-safe", "discard", "no-discard")
+"""Options that change nothing that a guest can tell; they are read over."""
+UNSUPPORTED: Final = ("script", "colo", "specification", "untrusted")
 POSITIONS: Final = ("target", "format", "vdev", "access")
 NAMED: Final = (*POSITIONS, "devtype", "backend")
 
@@ -50,15 +43,15 @@ def parse_disk(text: str) -> Disk:
     for name in named:
         if name in UNSUPPORTED:
             raise ValueError(f"disk option '{name}' is not supported yet")
-        if name not in NAMED:
+        if name not in NAMED and name not in HINTS:
             raise ValueError(f"unknown disk option '{name}'")
     cdrom = named.get("devtype", "disk") == "cdrom"
     if named.get("devtype", "disk") not in ("disk", "cdrom"):
         raise ValueError(f"unknown devtype '{named['devtype']}'; it is disk or cdrom")
-    access = named.get("access") or ("ro" if cdrom else "rw")
+    access = named.get("access") or "rw"
     if access not in ACCESS:
         raise ValueError(f"unknown access '{access}'; it is ro or rw")
-    vdev = named.get("vdev", "")
+    vdev = named.get("vdev", "").removeprefix("/dev/")
     if not vdev:
         raise ValueError(f"disk '{text}' has no vdev (such as xvda)")
     if device_number(vdev) is None:
@@ -70,7 +63,7 @@ def parse_disk(text: str) -> Disk:
         target = f"/dev/{target}"
     disk_format = checked_format(named.get("format") or "raw")
     backend = parse_backend(named["backend"]) if "backend" in named else None
-    return Disk(target, vdev, disk_format, ACCESS[access], cdrom, backend)
+    return Disk(target, vdev, disk_format, ACCESS[access] and not cdrom, cdrom, backend)
 
 
 def checked_format(name: str) -> str:
@@ -84,14 +77,8 @@ def checked_format(name: str) -> str:
 def split_parameters(text: str) -> dict[str, str]:
     """The parameters of a specification by name, positional ones under the names of their places."""
     named: dict[str, str] = {}
+    places = list(POSITIONS)
     rest = text.lstrip()
-    if match := re.match(r"([a-z][a-z0-9]*):(?=/)", rest):
-        prefix = match.group(1)
-        if prefix not in OLD_PREFIXES:
-            raise ValueError(f"disk prefix '{prefix}:' is not supported; give a format instead")
-        named["format"] = OLD_PREFIXES[prefix]
-        rest = rest[match.end() :]
-    places = iter([place for place in POSITIONS if place not in named])
     while rest:
         if rest.startswith("target="):
             set_once(named, "target", rest.removeprefix("target="))
@@ -101,25 +88,36 @@ def split_parameters(text: str) -> dict[str, str]:
         item = item.strip()
         name, equals, value = item.partition("=")
         if item in FLAGS:
-            set_once(named, *FLAGS[item])
-        elif equals or item in UNSUPPORTED:
+            named["devtype"] = FLAGS[item]
+        elif equals or item in UNSUPPORTED or item in HINTS:
             set_once(named, name, value)
         else:
-            place = next((place for place in places if not named.get(place)), None)
-            if place is None:
+            places = [place for place in places if not named.get(place)]
+            if not places:
                 raise ValueError(f"too many positional parameters in disk '{text}'")
-            place_value(named, place, item)
+            place_value(named, places.pop(0), item)
     return named
 
 
 def place_value(named: dict[str, str], place: str, value: str) -> None:
-    """Put a positional parameter in; the old form of vdev carries the type of device: `hdc:cdrom`."""
-    if place == "vdev" and ":" in value:
-        value, _, named["devtype"] = value.rpartition(":")
+    """Put a positional parameter in. The old form of a target begins with what it is, which stands for the format;
+    that of a vdev may begin with `ioemu:` and end with the type of device, `hdc:cdrom`.
+    """
+    if place == "target":
+        while match := re.match(r"([a-z][a-z0-9]*):", value):
+            if match.group(1) not in OLD_PREFIXES:
+                raise ValueError(f"disk prefix '{match.group()}' is not supported; give a format instead")
+            named["format"] = OLD_PREFIXES[match.group(1)]
+            value = value[match.end() :]
+    if place == "vdev":
+        value = value.removeprefix("ioemu:")
+        if ":" in value:
+            value, _, devtype = value.rpartition(":")
+            named.setdefault("devtype", devtype)
     named[place] = value
 
 
 def set_once(named: dict[str, str], name: str, value: str) -> None:
-    if named.get(name):
+    if named.get(name) and name != "devtype":  # which an old vdev may carry too; the last one counts
         raise ValueError(f"disk option '{name}' is given twice")
     named[name] = value
