@@ -57,6 +57,7 @@ class Dom0(Guest):
         self._uplink_specs = [parse_uplink(text) for name, text in options if name == "uplink"]
 
     def main(self) -> None:
+        """Brings the services up, serves until the machine is to stop, and takes them down."""
         kernel = self.kernel
         self._xenstored = Xenstored(GuestRings(kernel, XenCtrl(kernel)), lambda: kernel.now() / 1e9, print)
         wire = LocalWire(self._xenstored)

@@ -28,12 +28,15 @@ class LocalWire:
         self._connection = xenstored.open(transport=self)
 
     def send(self, message: bytes) -> None:
+        """Hands a message to the store, which answers at once."""
         self._connection.feed(message)
 
     def receive(self) -> bytes:
+        """The answers and events that wait."""
         return self._connection.outgoing.take()
 
     def output_ready(self) -> None:
+        """Called by the store: something waits."""
         self.arrived()
 
     def input_wanted(self) -> None:
@@ -51,6 +54,7 @@ class GuestRings:
         """Domains that Xen has said to exist in this turn of the loop: a new domain's tree asks dozens of times."""
 
     def exists(self, domid: DomId) -> bool:
+        """Whether Xen knows the domain; asked once in a turn of the loop."""
         if domid in self._found:
             return True
         if self._xen.getdomaininfo(domid) is None:

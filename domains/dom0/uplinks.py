@@ -28,6 +28,7 @@ class Uplinks:
         return tuple(operations.Uplink(s.bridge, s.ifname, s.address, self._taps.pid) for s in self._specs)
 
     def close(self) -> None:
+        """Takes the interfaces away from the host."""
         for uplink in self._uplinks:
             uplink.close()
         self._taps.close()

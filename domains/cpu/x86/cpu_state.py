@@ -100,6 +100,7 @@ class CpuState:
 
     @property
     def rflags(self) -> int:
+        """RFLAGS, computed: while code runs, Unicorn keeps the arithmetic flags as operands."""
         lazy_op = self.d[CC_OP]
         arithmetic = self.q[CC_SRC] if lazy_op == CC_OP_EFLAGS else self._compute(self.env, lazy_op)
         if not self.running:
@@ -108,7 +109,6 @@ class CpuState:
 
     @rflags.setter
     def rflags(self, value: int) -> None:
-        """RFLAGS, computed: while code runs, Unicorn keeps the arithmetic flags as operands."""
         self.q[CC_SRC] = value & CC_FLAGS
         self.d[CC_OP] = CC_OP_EFLAGS
         self._signed[DF] = -1 if value & EFLAGS_DF else 1

@@ -36,6 +36,7 @@ class Line:
         self._kernel.events.notify(self._port)
 
     def close(self, reason: str) -> bool:
+        """Ends the console with a reason and lets go of its page; whether every viewer has been told already."""
         done = self.terminal.close(reason)
         self._kernel.events.close(self._port)
         self._kernel.memory.unmap(self._va)

@@ -16,13 +16,16 @@ class History:
 
     @property
     def start(self) -> int:
+        """The position of the oldest byte that is kept."""
         return self._start
 
     @property
     def end(self) -> int:
+        """The position behind the newest byte."""
         return self._start + len(self._data)
 
     def append(self, data: bytes) -> None:
+        """Keeps these bytes, and forgets the oldest where there are too many."""
         self._data += data
         surplus = len(self._data) - self._size
         if surplus > 0:

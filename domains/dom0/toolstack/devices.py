@@ -29,14 +29,17 @@ XEN_OUI: Final = bytes.fromhex("00163e")
 
 
 def front_path(domid: DomId, kind: str, devid: int) -> str:
+    """The front end's directory in xenstore."""
     return f"{home(domid)}/device/{kind}/{devid}"
 
 
 def back_path(backend: DomId, domid: DomId, kind: str, devid: int) -> str:
+    """The back end's directory in xenstore."""
     return f"{home(backend)}/backend/{kind}/{domid}/{devid}"
 
 
 def note_path(domid: DomId, kind: str = "", devid: int | str = "") -> str:
+    """The toolstack's own note of a device, or the directory of all such notes."""
     return f"/libxl/{domid}/device/{kind}/{devid}".rstrip("/")
 
 

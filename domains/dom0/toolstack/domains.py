@@ -123,4 +123,5 @@ class Domains:
             )
 
     def gone(self, domid: DomId) -> bool:
+        """Whether Xen does not know the domain any more."""
         return self._xen.getdomaininfo(domid) is None

@@ -44,10 +44,12 @@ PROTOCOL: Final = "vt100"
 
 
 def home(domid: DomId) -> str:
+    """A domain's own directory in xenstore."""
     return f"/local/domain/{domid}"
 
 
 def write_all(nodes: StoreCalls, path: str, values: Mapping[str, str | int]) -> None:
+    """Writes each value under its name in `path`."""
     for name, value in values.items():
         nodes.write(f"{path}/{name}", str(value))
 
@@ -62,6 +64,7 @@ def remove(nodes: StoreCalls, path: str) -> None:
 
 
 def read_or_none(nodes: StoreCalls, path: str) -> str | None:
+    """The value of a node; None: there is no such node."""
     try:
         return nodes.read(path)
     except XenError as error:

@@ -97,10 +97,12 @@ class DomainInfo:
 
     @property
     def dying(self) -> bool:
+        """Whether it is being taken apart."""
         return bool(self.flags & XEN_DOMINF_dying)
 
     @property
     def paused(self) -> bool:
+        """Whether the toolstack has paused it."""
         return bool(self.flags & XEN_DOMINF_paused)
 
     @property
@@ -156,12 +158,15 @@ class XenCtrl:
         self._domctl(Domctl.XEN_DOMCTL_destroydomain, domid)
 
     def pausedomain(self, domid: DomId) -> None:
+        """Stops the domain; pauses count."""
         self._domctl(Domctl.XEN_DOMCTL_pausedomain, domid)
 
     def unpausedomain(self, domid: DomId) -> None:
+        """Undoes one pause. XenError(EINVAL): it is not paused."""
         self._domctl(Domctl.XEN_DOMCTL_unpausedomain, domid)
 
     def max_vcpus(self, domid: DomId, vcpus: int) -> None:
+        """Says once how many vCPUs the domain has."""
         self._domctl(
             Domctl.XEN_DOMCTL_max_vcpus, domid, xen_domctl_u(max_vcpus=xen_domctl_max_vcpus(max=vcpus))
         )
@@ -335,6 +340,7 @@ class XenCtrl:
 
 
 def domain_info(info: xen_domctl_getdomaininfo) -> DomainInfo:
+    """Xen's record as plain values; CPU time in ns."""
     return DomainInfo(
         domid=DomId(info.domain),
         handle=info.handle,

@@ -90,6 +90,7 @@ class Connection:
 
     @property
     def who(self) -> Who:
+        """For whom permissions are checked."""
         return Who(self.domain.domid, self.domain.privileged, self.domain.target)
 
     @property
@@ -155,6 +156,7 @@ class Connection:
     # Output
 
     def send_reply(self, header: xsd_sockmsg, kind: int, payload: bytes, cause: Outstanding) -> None:
+        """Queues the answer to the request with this header."""
         reply = xsd_sockmsg(type=kind, req_id=header.req_id, tx_id=header.tx_id, len=len(payload))
         self._send(Message(reply.pack() + payload, cause, is_event=False))
 
@@ -197,18 +199,21 @@ class Connection:
         return number
 
     def add_watch(self, watch: Watch) -> None:
+        """Registers a watch and charges the domain for it."""
         self.watches[watch.path, watch.token] = watch
         self._shared.watches.add(watch)
         self.domain.usage.add(Quota.WATCHES, 1)
         self.domain.usage.add(Quota.MEMORY, watch.footprint)
 
     def remove_watch(self, watch: Watch) -> None:
+        """Forgets a watch."""
         del self.watches[watch.path, watch.token]
         self._shared.watches.remove(watch)
         self.domain.usage.add(Quota.WATCHES, -1)
         self.domain.usage.add(Quota.MEMORY, -watch.footprint)
 
     def drop_watches_and_transactions(self) -> None:
+        """Forgets all watches and open transactions, as XS_RESET_WATCHES asks."""
         for watch in list(self.watches.values()):
             self.remove_watch(watch)
         for transaction in self.transactions.values():

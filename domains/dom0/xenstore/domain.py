@@ -30,10 +30,12 @@ class Domain:
 
     @property
     def privileged(self) -> bool:
+        """Whether it is the control domain."""
         return self.domid == CONTROL_DOMAIN
 
     @property
     def introduced(self) -> bool:
+        """Whether the toolstack has introduced it, so that it has a connection."""
         return self.privileged or self.connection is not None
 
 
@@ -49,6 +51,7 @@ class Domains:
         return iter(self._domains.values())
 
     def find(self, domid: DomId) -> Domain | None:
+        """What is known of the domain; None: nothing."""
         return self._domains.get(domid)
 
     def get(self, domid: DomId) -> Domain:
@@ -60,6 +63,7 @@ class Domains:
         return domain
 
     def usage_of(self, domid: DomId) -> Usage:
+        """What the domain uses; a record is made for it."""
         return self.get(domid).usage
 
     def forget(self, domid: DomId) -> None:

@@ -30,12 +30,14 @@ class Outstanding:
         self._count = 0
 
     def get(self) -> "Outstanding":
+        """One more message belongs to the request."""
         if self._count == 0:
             self.usage.add(Quota.OUTSTANDING, 1)
         self._count += 1
         return self
 
     def put(self) -> None:
+        """One message less; the last one ends the request."""
         self._count -= 1
         if self._count == 0:
             self.usage.add(Quota.OUTSTANDING, -1)
@@ -70,6 +72,7 @@ class Outgoing:
         return data in self._events
 
     def append(self, message: Message) -> None:
+        """Queues a message; its bytes are on its domain's account until they are sent."""
         if message.cause:
             message.cause.get()
         if message.is_event:

@@ -50,10 +50,12 @@ def parse(raw: bytes, base: Path, allow_special: bool = False) -> Path:
 
 
 def is_relative(raw: bytes) -> bool:
+    """Whether the name begins in the client's own directory."""
     return raw[:1] not in (b"/", b"@")
 
 
 def is_special(path: Path) -> bool:
+    """Whether it is @introduceDomain or @releaseDomain."""
     return path[0] == "@"
 
 
@@ -74,6 +76,7 @@ def leaf_of(path: Path) -> bytes:
 
 
 def child_of(path: Path, leaf: bytes) -> Path:
+    """The path of a child."""
     name = leaf.decode("ascii")
     return Path(f"/{name}" if path == ROOT else f"{path}/{name}")
 

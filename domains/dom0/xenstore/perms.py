@@ -59,6 +59,7 @@ class Who(NamedTuple):
     target: DomId | None = None
 
     def is_(self, domid: DomId) -> bool:
+        """Whether it acts as this domain: as itself, or for its target."""
         return domid in (self.domid, self.target)
 
 
@@ -81,6 +82,7 @@ def format_perms(perms: Perms) -> bytes:
 
 
 def owner_of(perms: Perms) -> DomId:
+    """The domain that owns the node, and pays for it."""
     return perms[0].domid
 
 
@@ -105,4 +107,5 @@ def access_of(perms: Perms, who: Who) -> Access:
 
 
 def may_read(perms: Perms, who: Who) -> bool:
+    """Whether `who` may read the node."""
     return bool(access_of(perms, who) & Access.READ)

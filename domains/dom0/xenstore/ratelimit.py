@@ -35,6 +35,7 @@ class Credit:
         reserve.domains += 1
 
     def close(self) -> None:
+        """The domain is gone; its share goes to the others."""
         self._reserve.domains -= 1
 
     def spend(self, now: float) -> None:

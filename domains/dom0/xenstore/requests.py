@@ -55,6 +55,7 @@ class Request:
 
     @property
     def view(self) -> View:
+        """What the request reads: its transaction, or the store."""
         return self.transaction or self.xenstored.store
 
     # Decoding
@@ -70,6 +71,7 @@ class Request:
         return self.payload[:-1]
 
     def path(self, raw: bytes, allow_special: bool = False) -> Path:
+        """The path that the client named. InvalidRequest: it is no valid path, or too long."""
         path = paths.parse(raw, self.connection.base, allow_special)
         limits = self.connection.limits
         if limits and limits.exceeded(Quota.PATH_MAX, paths.quota_length(path)):
@@ -77,6 +79,7 @@ class Request:
         return path
 
     def node(self, path: Path, access: Access) -> Node:
+        """The node at `path`. StoreError: it is not there, or may not be used so."""
         return tree.lookup(self.view, self.connection.who, path, access)
 
     # Performing
@@ -132,6 +135,7 @@ class Request:
 
 
 def parse_domid(raw: bytes) -> DomId:
+    """A domain id in decimal. InvalidRequest."""
     if not raw.isdigit() or len(raw) > 5 or int(raw) > _DOMID_MAX:
         raise InvalidRequest("domid")
     return DomId(int(raw))
@@ -149,6 +153,7 @@ def parse_number(raw: bytes) -> int:
 
 
 def do_directory(request: Request) -> bytes:
+    """XS_DIRECTORY: the names of a node's children."""
     return request.node(request.path(request.only_string()), Access.READ).children
 
 
@@ -171,10 +176,12 @@ def do_directory_part(request: Request) -> bytes:
 
 
 def do_read(request: Request) -> bytes:
+    """XS_READ: a node's value."""
     return request.node(request.path(request.only_string()), Access.READ).value
 
 
 def do_write(request: Request) -> bytes:
+    """XS_WRITE: sets a value; makes the node, and its parents, if need be."""
     raw, nul, value = request.payload.partition(b"\0")
     if not nul:
         raise InvalidRequest("no path")
@@ -183,23 +190,27 @@ def do_write(request: Request) -> bytes:
 
 
 def do_mkdir(request: Request) -> bytes:
+    """XS_MKDIR: makes a node unless it is there."""
     path = request.path(request.only_string())
     request.perform(tree.plan_mkdir(request.view, request.connection.who, path))
     return OK
 
 
 def do_rm(request: Request) -> bytes:
+    """XS_RM: removes a node and all below it."""
     path = request.path(request.only_string())
     request.perform(tree.plan_rm(request.view, request.connection.who, path))
     return OK
 
 
 def do_get_perms(request: Request) -> bytes:
+    """XS_GET_PERMS: a node's permissions."""
     path = request.path(request.only_string(), allow_special=True)
     return perms.format_perms(request.node(path, Access.READ).perms)
 
 
 def do_set_perms(request: Request) -> bytes:
+    """XS_SET_PERMS: sets a node's permissions, and so its owner."""
     raw, *entries = request.strings() or [b""]
     wanted = perms.parse(entries)
     path = request.path(raw, allow_special=True)
@@ -222,6 +233,7 @@ def _known(request: Request, wanted: Perms) -> Perms:
 
 
 def do_watch(request: Request) -> bytes:
+    """XS_WATCH: registers a watch, whose first event comes at once."""
     if len(request.strings()) != 2:
         raise InvalidRequest("path and token expected")
     raw, token = request.strings()
@@ -241,6 +253,7 @@ def do_watch(request: Request) -> bytes:
 
 
 def do_unwatch(request: Request) -> bytes:
+    """XS_UNWATCH: forgets a watch."""
     if len(request.strings()) != 2:
         raise InvalidRequest("path and token expected")
     raw, token = request.strings()
@@ -261,6 +274,7 @@ def do_reset_watches(request: Request) -> bytes:
 
 
 def do_transaction_start(request: Request) -> bytes:
+    """XS_TRANSACTION_START: opens a transaction; its id."""
     if request.transaction:
         raise NestedTransaction
     request.check_count(Quota.TRANSACTIONS)
@@ -311,6 +325,7 @@ def _introduced(request: Request) -> "Domain":
 
 
 def do_introduce(request: Request) -> bytes:
+    """XS_INTRODUCE: connects a domain by its ring, for the toolstack."""
     arguments = request.strings()
     if len(arguments) < 3:
         raise InvalidRequest("domid, frame and port expected")
@@ -322,16 +337,19 @@ def do_introduce(request: Request) -> bytes:
 
 
 def do_release(request: Request) -> bytes:
+    """XS_RELEASE: disconnects a domain, for the toolstack."""
     request.xenstored.release(_introduced(request).domid)
     return OK
 
 
 def do_resume(request: Request) -> bytes:
+    """XS_RESUME: the domain runs again after it was shut down."""
     _introduced(request).shutdown = False
     return OK
 
 
 def do_set_target(request: Request) -> bytes:
+    """XS_SET_TARGET: lets a domain act for another."""
     arguments = request.strings()
     if len(arguments) < 2:
         raise InvalidRequest("two domids expected")
@@ -344,10 +362,12 @@ def do_set_target(request: Request) -> bytes:
 
 
 def do_get_domain_path(request: Request) -> bytes:
+    """XS_GET_DOMAIN_PATH: a domain's own directory."""
     return home(parse_domid(request.only_string())).encode("ascii") + b"\0"
 
 
 def do_is_domain_introduced(request: Request) -> bytes:
+    """XS_IS_DOMAIN_INTRODUCED: T or F."""
     domid = parse_domid(request.only_string())
     domain = request.xenstored.domains.find(domid)
     return b"T\0" if domid == DOMID_SELF or (domain and domain.introduced) else b"F\0"

@@ -86,10 +86,12 @@ class Ring:
         self._flush(moved)
 
     def output_ready(self) -> None:
+        """Called by the connection: something waits to be sent."""
         if not self._polling:  # else `poll` will write at its end
             self._flush(False)
 
     def input_wanted(self) -> None:
+        """Called by the connection: it takes input again."""
         self.poll()
 
     def _flush(self, moved: bool) -> None:

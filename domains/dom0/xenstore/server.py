@@ -125,6 +125,7 @@ class Xenstored:
     # Domains
 
     def exists(self, domid: DomId) -> bool:
+        """Whether there is such a domain."""
         return domid == CONTROL_DOMAIN or self.toolstack.exists(domid)
 
     def introduce(self, domid: DomId, gfn: int = 0, port: int = 0) -> Connection:

@@ -22,13 +22,17 @@ _CHUNK: Final = 64 * 1024
 class Loop(Protocol):
     """What calls back when a descriptor is ready. Level-triggered: again and again, as long as it is."""
 
-    def add_reader(self, fd: int, callback: Callable[[], None]) -> None: ...
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        """Has `callback` called whenever the descriptor can be read."""
 
-    def remove_reader(self, fd: int) -> None: ...
+    def remove_reader(self, fd: int) -> None:
+        """Ends add_reader."""
 
-    def add_writer(self, fd: int, callback: Callable[[], None]) -> None: ...
+    def add_writer(self, fd: int, callback: Callable[[], None]) -> None:
+        """Has `callback` called whenever the descriptor can be written."""
 
-    def remove_writer(self, fd: int) -> None: ...
+    def remove_writer(self, fd: int) -> None:
+        """Ends add_writer."""
 
 
 class SocketServer:

@@ -93,9 +93,11 @@ class Store:
         return len(self._nodes)
 
     def get(self, path: Path) -> Node | None:
+        """The node at `path`; None: there is none."""
         return self._nodes.get(path)
 
     def next_generation(self) -> int:
+        """A number that no node has had yet."""
         self._generation += 1
         return self._generation
 

@@ -24,9 +24,11 @@ class Watcher(Protocol):
     """A connection, as far as watches know it."""
 
     @property
-    def who(self) -> Who: ...
+    def who(self) -> Who:
+        """For whom permissions are checked."""
 
-    def send_event(self, watch: "Watch", path: Path, cause: Outstanding | None) -> None: ...
+    def send_event(self, watch: "Watch", path: Path, cause: Outstanding | None) -> None:
+        """Tells the client that `path` has changed; `cause`: the request that did it."""
 
 
 @dataclass(eq=False, slots=True)
@@ -58,11 +60,13 @@ class Watches:
         self._serial = 0
 
     def add(self, watch: Watch) -> None:
+        """Enters a watch."""
         self._serial += 1
         watch.serial = self._serial
         self._at.setdefault(watch.path, {})[watch] = None
 
     def remove(self, watch: Watch) -> None:
+        """Takes a watch out."""
         at = self._at[watch.path]
         del at[watch]
         if not at:

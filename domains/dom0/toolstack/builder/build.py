@@ -133,4 +133,5 @@ class Builder:
 
 
 def mfn_of(p2m: npt.NDArray[np.uint64], pfn: Pfn) -> Mfn:
+    """The machine frame of a page of the new domain's."""
     return Mfn(int(p2m[pfn]))

@@ -38,6 +38,7 @@ class Damaged(Exception):
 
 
 def is_bzimage(data: bytes) -> bool:
+    """Whether the file has a bzImage's boot header."""
     return len(data) >= 0x250 and data[0x1FE:0x200] == b"\x55\xaa" and data[0x202:0x206] == b"HdrS"
 
 
@@ -77,6 +78,7 @@ def unpack(data: bytes, name: str, most: int = MAX_UNPACKED) -> bytes:
 
 
 def unpack_gzip(data: bytes, most: int) -> bytes:
+    """At most `most` bytes. Damaged: no gzip, or longer."""
     unpacker = zlib.decompressobj(wbits=31)
     try:
         return whole(unpacker.decompress(data, most + 1), unpacker.eof, most)
@@ -85,6 +87,7 @@ def unpack_gzip(data: bytes, most: int) -> bytes:
 
 
 def unpack_bzip2(data: bytes, most: int) -> bytes:
+    """At most `most` bytes. Damaged: no bzip2, or longer."""
     unpacker = bz2.BZ2Decompressor()
     try:
         return whole(unpacker.decompress(data, most + 1), unpacker.eof, most)
@@ -124,6 +127,7 @@ def unpack_lz4(data: bytes, most: int) -> bytes:
 
 
 def unpack_zstd(data: bytes, most: int) -> bytes:
+    """At most `most` bytes. Damaged: no zstd, or longer."""
     import zstandard
 
     unpacker = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()

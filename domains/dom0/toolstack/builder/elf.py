@@ -129,11 +129,13 @@ class ElfFile:
         return None
 
     def bytes_at(self, offset: int, size: int, what: str) -> memoryview:
+        """A part of the file. ToolstackError, which names `what`: the file is shorter."""
         if offset + size > len(self._data):
             raise self.refused(f"its {what} reach beyond the end of the file")
         return self._data[offset : offset + size]
 
     def refused(self, reason: str) -> ToolstackError:
+        """The error to raise: it names the kernel."""
         return ToolstackError(f"kernel {self._name}: {reason}")
 
     def _rows(
@@ -197,6 +199,7 @@ def check_apart(elf: ElfFile, segments: list[Segment]) -> None:
 
 
 def address(notes: XenNotes, note: ElfNote) -> VAddr | None:
+    """The note as a virtual address; None: the kernel has no such note."""
     return VAddr(notes.numbers[note]) if note in notes.numbers else None
 
 
@@ -222,6 +225,7 @@ def find_notes(elf: ElfFile) -> XenNotes:
 
 
 def collected(elf: ElfFile, places: list[tuple[int, int]]) -> XenNotes:
+    """Xen's notes in these places (offset, size) of the file. ToolstackError: there are too many."""
     notes = XenNotes()
     seen = 0
     for offset, size in places:

@@ -67,6 +67,7 @@ def parse_disk(text: str) -> Disk:
 
 
 def checked_format(name: str) -> str:
+    """The name, if it is a format that can be used. ValueError."""
     if name not in FORMATS:
         raise ValueError(f"unknown disk format '{name}'; it is one of {', '.join(FORMATS)}")
     if name not in SUPPORTED_FORMATS:
@@ -118,6 +119,7 @@ def place_value(named: dict[str, str], place: str, value: str) -> None:
 
 
 def set_once(named: dict[str, str], name: str, value: str) -> None:
+    """Enters a named option. ValueError: it is there already."""
     if named.get(name) and name != "devtype":  # which an old vdev may carry too; the last one counts
         raise ValueError(f"disk option '{name}' is given twice")
     named[name] = value

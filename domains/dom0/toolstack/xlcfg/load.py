@@ -175,6 +175,7 @@ def merged(settings: Iterable[Setting], mistakes: list[ConfigError]) -> list[Set
 
 
 def joined(before: Value, setting: Setting) -> Value:
+    """What `+=` makes of two values: two lists, or two strings. ConfigError: one of each."""
     after = setting.value
     if isinstance(before, ListValue) and isinstance(after, ListValue):
         return ListValue(before.items + after.items, before.position)

@@ -68,6 +68,8 @@ class Atom:
 
 @dataclass(frozen=True, slots=True)
 class ListValue:
+    """A list in brackets."""
+
     items: tuple["Value", ...]
     position: Position
 
@@ -77,6 +79,8 @@ Value = Atom | ListValue
 
 @dataclass(frozen=True, slots=True)
 class Setting:
+    """One `key = value`."""
+
     key: str
     value: Value
     position: Position
@@ -85,6 +89,8 @@ class Setting:
 
 
 class Token(NamedTuple):
+    """A word of the text: its kind, the word itself, and where it stands."""
+
     kind: str
     text: str
     position: Position
@@ -130,6 +136,7 @@ class Parser:
         self._next = next(self._tokens)
 
     def settings(self) -> Iterator[Setting]:
+        """Every setting, in order. ConfigError."""
         while self._next.kind != "end":
             if self._next.kind == "newline" or self._next.text == ";":
                 self._take()
@@ -210,6 +217,7 @@ def scan(text: str, file: str) -> Iterator[Token]:
 
 
 def unreadable(character: str) -> str:
+    """What to say of a character that begins no token."""
     if character in "'\"":
         return f"the string that begins with {character} is not closed on its line"
     if character.isalpha() or character in "/.":
