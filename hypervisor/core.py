@@ -30,12 +30,15 @@ from hypervisor.machine.config import MachineConfig
 from hypervisor.machine.memory import MachineMemory, create_memfd, seal_read_only
 from hypervisor.mm.layout import XEN_FRAMES
 from hypervisor.public.types import DomId
-from hypervisor.wire.messages import ProtocolError, unpack_request
+from hypervisor.public.xen import Hypercall
+from hypervisor.wire.messages import ProtocolError, Request, unpack_request
 
 MESSAGES_PER_TURN: Final = 64
 MAX_SLEEP_S: Final = 3600.0
 """How long the core sleeps at most, however far the next deadline is: epoll takes no more than a 32-bit number of ms."""
 NS_PER_S: Final = 10**9
+REQUEST_NAMES: Final = {int(one): one.name for one in (*Hypercall, *Request)}
+"""What a hypercall, or a process's own request, is called."""
 
 T = TypeVar("T")
 
@@ -56,6 +59,8 @@ class Core:
         self.links.hv = self.hv
         self.dispatcher = Dispatcher(self.hv)
         self._requests = ProcessRequests(self.hv)
+        self._last_nr = 0
+        """Number of the last request that was looked at."""
 
     # --- the loop --------------------------------------------------------------------------------
 
@@ -63,6 +68,7 @@ class Core:
         """Build Dom0, then serve until the machine ends; the folder is gone afterwards."""
         try:
             build_dom0(self.hv, self.config)
+            self.hv.busiest.reset()
             self._loop()
         finally:
             self._endpoint.close()
@@ -150,7 +156,7 @@ class Core:
                 except Exception:  # noqa: BLE001 - H3: a bug of the hypervisor ends nobody but the caller
                     self.hv.bug(link.domain, f"a message of d{domid}")
                     self.links.broke_the_protocol(link, "hypervisor bug")
-            lap("a message of", domid)
+            lap(REQUEST_NAMES.get(self._last_nr, "an unknown request"), "of domain", domid)
             if not readable():
                 return False
         return True
@@ -164,6 +170,7 @@ class Core:
             self._requests.irq(link.domain, message[0])
             return
         seq, vcpu_id, nr, a1, a2, a3, a4, a5, seen = message
+        self._last_nr = nr
         if not 0 <= vcpu_id < len(link.domain.vcpus):
             raise ProtocolError(f"a request of vCPU {vcpu_id}")
         vcpu = link.domain.vcpus[vcpu_id]

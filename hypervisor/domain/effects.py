@@ -91,16 +91,19 @@ class Effects:
 
     def take(self) -> list[EffectRecord]:
         """All of them, for the process; then there are none."""
+        if not self._records:
+            return []
         records = list(self._records.values())
-        if records:
-            self.clear()
+        self.clear()
         return records
 
     def clear(self) -> None:
         """Forget all of them."""
         self._records.clear()
-        self._pages.clear()
-        self._frames.clear()
+        if self._pages:
+            self._pages.clear()
+        if self._frames:
+            self._frames.clear()
         self._barrier = 0
 
     def _replace(self, key: Key, record: EffectRecord) -> None:
@@ -124,9 +127,10 @@ class Effects:
         self._records[self._barrier, _INVLPG, page] = record
 
     def _flush_tlb(self) -> None:
-        for page in self._pages:
-            del self._records[self._barrier, _INVLPG, page]
-        self._pages.clear()
+        if self._pages:
+            for page in self._pages:
+                del self._records[self._barrier, _INVLPG, page]
+            self._pages.clear()
         self._replace((self._barrier, _FLUSH_TLB, 0), [Effect.FLUSH_TLB])
 
     def _flush_code(self, record: EffectRecord) -> None:

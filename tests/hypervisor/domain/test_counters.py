@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hypervisor.machine.busiest import Busiest
-from tests.machines import Machine
+from tests.machines import Machine, wait_until
 
 
 def test_what_was_counted_is_told(clean_machine: Machine, tmp_path: Path) -> None:
@@ -28,3 +28,25 @@ def test_the_busiest_lap_is_the_one_that_took_most_time() -> None:
         busiest.lap(name, rounds)
     assert busiest.what == "long 400000"
     assert busiest.us > 0
+
+
+BUSY = """
+class Probe(Guest):
+    def main(self):
+        kernel = self.kernel
+        pages = [kernel.memory.alloc_page() for _ in range(64)]
+        for _ in range(20):
+            for va in [kernel.memory.map_own(page.mfn) for page in pages]:
+                kernel.memory.unmap(va)
+"""
+
+
+def test_nothing_that_guests_ask_for_holds_the_core_long(clean_machine: Machine, tmp_path: Path) -> None:
+    """Domains come, change their page tables, try what is forbidden, and go. In CPU time, and with room for a slow host."""
+    hostile = 'kernel = "python:domains.guests.hostile:Hostile"\nmemory = 16\n'
+    for turn in range(2):
+        assert clean_machine.guest(tmp_path, BUSY, name=f"busy{turn}").returncode == 0
+        assert clean_machine.create(tmp_path, f'name = "hostile{turn}"\n{hostile}').returncode == 0
+    wait_until(lambda: set(clean_machine.domains()) == {"Domain-0"}, 60, "the guests' end")
+    info = clean_machine.json("info")
+    assert info["core_longest_busy_ms"] < 250, info["core_longest_busy_with"]
