@@ -1,8 +1,8 @@
 """The gate: the one way from a domain process to the core.
 
-Owns the process's socket, its sequence number and its view of the mailbox. A process runs its guest or has
-exactly one request outstanding;
-`_ask` is where it waits. Host descriptors (Dom0's physical interrupts) are looked at only there, while waiting.
+Owns the process's socket and its view of the mailbox, and each vCPU's place in the conversation (`VcpuPort`). A vCPU runs its
+guest or has exactly one request outstanding; `_ask` is where its process waits. Host descriptors (Dom0's physical interrupts)
+are looked at only there, while waiting.
 """
 
 from __future__ import annotations
@@ -21,6 +21,18 @@ from hypervisor.wire.mailbox import Mailbox
 from hypervisor.wire.messages import M2P_MEMFD, U64_MASK, Effect, EffectRecord, Request, pack, unpack_reply
 
 
+class VcpuPort:
+    """One vCPU's place in the conversation with the core. `seq`: its last request's number; `seen`: the mailbox's counter when
+    it last looked, which tells the core of events that it has not seen.
+    """
+
+    __slots__ = ("seen", "seq")
+
+    def __init__(self) -> None:
+        self.seq = 0
+        self.seen = 0
+
+
 class Gate:
     """`busy` is true while a request is outstanding: a signal handler must then leave the gate alone."""
 
@@ -29,8 +41,7 @@ class Gate:
         self.memory = MachineMemory()
         self.mailbox = Mailbox(mailbox_fd)
         self.busy = False
-        self._seq = 0
-        self._seen = 0
+        self._ports = [VcpuPort() for _ in range(max(self.mailbox.vcpus, 1))]
         self._pair = pair
         self._memfds: dict[int, int] = {}
         self._endpoint = ProcessEndpoint(path)
@@ -84,8 +95,9 @@ class Gate:
     ) -> tuple[int, list[EffectRecord]]:
         self.busy = True
         try:
-            self._seq = seq = self._seq + 1
-            self._endpoint.send(pack([seq, vcpu, nr, a1, a2, a3, a4, a5, self._seen]))
+            port = self._ports[vcpu]
+            port.seq = seq = port.seq + 1
+            self._endpoint.send(pack([seq, vcpu, nr, a1, a2, a3, a4, a5, port.seen]))
             while True:
                 data = self._endpoint.recv() if self._epoll is None else self._wait_for_reply()
                 whose, answered, result, effects = unpack_reply(data)
@@ -131,13 +143,13 @@ class Gate:
 
     # --- events ----------------------------------------------------------------------------------
 
-    def raised(self, vcpu: int = 0) -> list[int]:
-        """The ports raised since the last call; the caller sets the guest's pending bits.
+    def raised(self, vcpu: int) -> list[int]:
+        """The ports raised for this vCPU since the last call; the caller sets the guest's pending bits.
 
         What comes after this has not been seen: a block that follows returns at once (`events_seen`).
         """
-        self._seen = self.mailbox.counter(vcpu)
-        return self.mailbox.take_raised()
+        self._ports[vcpu].seen = self.mailbox.counter(vcpu)
+        return self.mailbox.take_raised(vcpu)
 
     def should_stop(self, vcpu: int) -> bool:
         """Whether the core asks this vCPU to stop."""

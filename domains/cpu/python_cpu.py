@@ -312,7 +312,7 @@ class PythonCpu(VcpuState):
         while counter(self.vcpu) != self._collected:
             self._in_xen = True
             self._collected = counter(self.vcpu)
-            for port in self.gate.raised():
+            for port in self.gate.raised(self.vcpu):
                 self.events.set_pending(port)
             self._in_xen = held
             if not held:

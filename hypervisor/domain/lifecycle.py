@@ -27,7 +27,7 @@ from hypervisor.public.types import DomId, Port
 from hypervisor.public.xen import VIRQ_DOM_EXC, shared_info
 from hypervisor.sched.scheduler import SchedUnit
 from hypervisor.sched.timers import TimerKind
-from hypervisor.wire.mailbox import Engine, Mailbox
+from hypervisor.wire.mailbox import MAILBOX_FRAMES, Engine, Mailbox
 from hypervisor.wire.messages import M2P_MEMFD, Effect
 
 MAX_VCPUS: Final = XEN_LEGACY_MAX_VCPUS
@@ -70,7 +70,7 @@ def create_domain(
         raise XenError(Errno.EINVAL, f"a domain has 1 to {MAX_VCPUS} vCPUs, not {limits.nr_vcpus}")
     nr_frames = hv.memory_frames + GRANT_OVERHEAD_FRAMES
     memfd = create_growing_memfd(f"d{domid}")
-    mailbox_fd = create_memfd(f"d{domid} mailbox", 1)
+    mailbox_fd = create_memfd(f"d{domid} mailbox", MAILBOX_FRAMES)
     hv.processes.share_memfd(domid, memfd)
     try:
         mem = hv.mmu.create(

@@ -5,13 +5,16 @@
        ▲                ▲                       │  │
        └── sleep ───────┴───────────────────────┘  └─ sleep ─► blocked / offline
 
-Invariants: at most one unit a CPU; a unit that runs is not in the scheduler's queue; no CPU idles while a unit waits.
+Invariants: at most one unit a CPU; a unit that runs is not in the scheduler's queue; no CPU idles while a unit waits. Of one
+domain at most one unit runs, for its process is one thread: its units stand in a line, the scheduler knows the first of it, and
+they take turns.
 A unit whose slice is over is asked to stop (`preempt`) and comes back through `yield_`. One that does not within
 OVERRUN_NS, because its process hangs or will not, is its owner's to take off (`overrun`), through `yield_` or `sleep`.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -44,12 +47,18 @@ class Slices:
         self._preempt = preempt
         self._overrun = overrun
         self._trace = trace or Trace()
+        self._lines: dict[int, deque[SchedUnit]] = {}
+        """By domain: its units that run or would, the one whose turn it is first."""
 
     def wake(self, unit: SchedUnit, now: int) -> None:
         """`unit` has something to do. No-op unless it sleeps."""
         if unit.runstate.state in (RunState.RUNSTATE_running, RunState.RUNSTATE_runnable):
             return
         unit.runstate.change(RunState.RUNSTATE_runnable, now)
+        line = self._lines.setdefault(unit.domid, deque())
+        line.append(unit)
+        if line[0] is not unit:
+            return
         self.scheduler.insert(unit, now, woken=True)
         self._fill(now)
         if unit.cpu is None and (victim := self.scheduler.victim(unit, now)) is not None:
@@ -63,6 +72,14 @@ class Slices:
         """`unit` gives its CPU up, or its place in the queue, until it is woken."""
         self.scheduler.remove(unit)
         unit.runstate.change(state, now)
+        line = self._lines.get(unit.domid)
+        if line is not None and unit in line:
+            had_turn = line[0] is unit
+            line.remove(unit)
+            if not line:
+                del self._lines[unit.domid]
+            elif had_turn:
+                self.scheduler.insert(line[0], now, woken=False)
         self._release(unit, now)
 
     def yield_(self, unit: SchedUnit, now: int) -> None:
@@ -70,7 +87,11 @@ class Slices:
         if unit.runstate.state is not RunState.RUNSTATE_running:
             return
         unit.runstate.change(RunState.RUNSTATE_runnable, now)
-        self.scheduler.insert(unit, now, woken=False)
+        line = self._lines[unit.domid]
+        if len(line) > 1:
+            self.scheduler.remove(unit)
+            line.rotate(-1)
+        self.scheduler.insert(line[0], now, woken=False)
         self._release(unit, now)
 
     def expire(self, now: int) -> bool:
@@ -78,10 +99,9 @@ class Slices:
 
         Whether there were any.
         """
-        waiting = self.scheduler.waiting()
         found = False
         for unit in list(self.cpus):
-            if unit is None or now < unit.deadline or not (waiting or unit.preempting):
+            if unit is None or now < unit.deadline or not self._is_timed(unit):
                 continue
             found = True
             if unit.preempting:
@@ -98,9 +118,12 @@ class Slices:
 
     def next_deadline(self) -> int | None:
         """When `expire` is next of use, ns; None while nobody waits and nobody was asked to stop."""
-        waiting = self.scheduler.waiting()
-        deadlines = [u.deadline for u in self.cpus if u is not None and (waiting or u.preempting)]
+        deadlines = [unit.deadline for unit in self.cpus if unit is not None and self._is_timed(unit)]
         return min(deadlines, default=None)
+
+    def _is_timed(self, unit: SchedUnit) -> bool:
+        """Whether its deadline matters: somebody waits for its CPU or for its domain's turn, or it was asked to stop."""
+        return unit.preempting or self.scheduler.waiting() or len(self._lines[unit.domid]) > 1
 
     def _release(self, unit: SchedUnit, now: int) -> None:
         if unit.cpu is not None:

@@ -1,7 +1,5 @@
-"""The page that the core and one domain process share for what must not wait for a message.
+"""The pages that the core and one domain process share for what must not wait for a message.
 
-    0x000  raised[512 bytes]     one bit an event channel; the core flips a bit, and only when it equals `applied`
-    0x200  applied[512 bytes]    the process copies `raised` here once it has set the guest's pending bit
     0x400  vCPU 0: counter u64   the core adds 1 each time it raises something for this vCPU
            +8      stop u8       the core sets it to end a running slice, and clears it before it answers STOPPED
     0x440  vCPU 1: …
@@ -9,6 +7,9 @@
     0xC08  atomic u8             1: this guest changes grant flags by an atomic exchange (process)
     0xC10  vcpus u64             how many vCPUs the domain has (core, once)
     0xC18  engine u8             which CPU the process plays: Engine (core, once, before the process is there)
+    0x1000 vCPU 0: raised[512]   one bit an event channel; the core flips a bit, and only when it equals `applied`
+           +0x200: applied[512]  the process copies `raised` here once it has set the guest's pending bit
+    0x1400 vCPU 1: …
 
 Invariant: each word has one writer (docs/events.md): raised, counter, stop: the core; applied: the process.
 A guest's pending bits are therefore written by its own process alone, and no event can be lost or doubled.
@@ -24,13 +25,16 @@ from hypervisor.public.types import PAGE_SIZE
 
 NR_EVENT_CHANNELS: Final = 4096
 MAX_VCPUS: Final = 32
-_APPLIED: Final = 0x200
 _VCPU: Final = 0x400
 _VCPU_STRIDE: Final = 64
 _EPOCH: Final = 0xC00
 _ATOMIC: Final = 0xC08
 _VCPUS: Final = 0xC10
 _ENGINE: Final = 0xC18
+_EVENTS: Final = 0x1000
+_EVENTS_STRIDE: Final = 0x400
+_APPLIED: Final = 0x200
+MAILBOX_FRAMES: Final = (_EVENTS + MAX_VCPUS * _EVENTS_STRIDE) // PAGE_SIZE
 STOP_OFFSET: Final = 8
 """Where a vCPU's stop byte lies after its counter."""
 
@@ -48,10 +52,11 @@ class Mailbox:
     """One domain's mailbox, as mapped in this process."""
 
     def __init__(self, fd: int) -> None:
-        self._map = mmap.mmap(fd, PAGE_SIZE)
+        self._map = mmap.mmap(fd, MAILBOX_FRAMES * PAGE_SIZE)
         view = memoryview(self._map)
-        self._raised = view[0:_APPLIED]
-        self._applied = view[_APPLIED:_VCPU]
+        places = range(_EVENTS, _EVENTS + MAX_VCPUS * _EVENTS_STRIDE, _EVENTS_STRIDE)
+        self._raised = [view[at : at + _APPLIED] for at in places]
+        self._applied = [view[at + _APPLIED : at + 2 * _APPLIED] for at in places]
         self._counters = view[_VCPU:_EPOCH].cast("Q")
         self._octets = view
 
@@ -60,13 +65,15 @@ class Mailbox:
     def raise_port(self, port: int, vcpu: int) -> None:
         """Make `port` pending for `vcpu`: N raises that the process has not applied are one."""
         byte, bit = port >> 3, 1 << (port & 7)
-        if (self._raised[byte] ^ self._applied[byte]) & bit == 0:
-            self._raised[byte] ^= bit
+        raised = self._raised[vcpu]
+        if (raised[byte] ^ self._applied[vcpu][byte]) & bit == 0:
+            raised[byte] ^= bit
         self._counters[vcpu * (_VCPU_STRIDE // 8)] += 1
 
     def is_raised(self, port: int) -> bool:
-        """True until the process has applied the last raise of `port`."""
-        return bool((self._raised[port >> 3] ^ self._applied[port >> 3]) & 1 << (port & 7))
+        """True until the process has applied the last raise of `port`, whichever vCPU it was for."""
+        byte, bit = port >> 3, 1 << (port & 7)
+        return any((self._raised[i][byte] ^ self._applied[i][byte]) & bit for i in range(self.vcpus or 1))
 
     def kick(self, vcpu: int) -> None:
         """Count an occasion to wake that is no port (a timer, VCPUOP_up)."""
@@ -122,18 +129,19 @@ class Mailbox:
         """The CPU that this process plays."""
         return Engine(self._octets[_ENGINE])
 
-    def take_raised(self) -> list[int]:
-        """The ports raised since the last call, now applied: the caller sets their pending bits."""
-        fresh = int.from_bytes(self._raised, "little") ^ int.from_bytes(self._applied, "little")
+    def take_raised(self, vcpu: int) -> list[int]:
+        """The ports raised for this vCPU since the last call, now applied: the caller sets their pending bits."""
+        applied = self._applied[vcpu]
+        fresh = int.from_bytes(self._raised[vcpu], "little") ^ int.from_bytes(applied, "little")
         ports = []
         while fresh:
             port = (fresh & -fresh).bit_length() - 1
             fresh &= fresh - 1
-            self._applied[port >> 3] ^= 1 << (port & 7)
+            applied[port >> 3] ^= 1 << (port & 7)
             ports.append(port)
         return ports
 
     def close(self) -> None:
-        """Lets go of the page; the mailbox cannot be used any more."""
-        for view in (self._raised, self._applied, self._counters, self._octets):
+        """Lets go of the pages; the mailbox cannot be used any more."""
+        for view in (*self._raised, *self._applied, self._counters, self._octets):
             view.release()

@@ -36,7 +36,7 @@ def flood(octets, times=1):
 class Probe(Guest):
     def main(self):
         gate = self.kernel.cpu.gate
-        sock, seq = gate._endpoint.socket, gate._seq
+        sock, seq = gate._endpoint.socket, gate._ports[0].seq
         {attack}
         while True:
             sock.recv()

@@ -88,8 +88,8 @@ class LocalGate:
         self.built.domain.mailbox.set_stop(vcpu, False)
         return self.start()
 
-    def raised(self) -> list[int]:
-        return self.mailbox.take_raised()
+    def raised(self, vcpu: int) -> list[int]:
+        return self.mailbox.take_raised(vcpu)
 
     def should_stop(self, vcpu: int) -> bool:
         return self.mailbox.stop(vcpu)

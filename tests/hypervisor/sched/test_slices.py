@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hypervisor.public.vcpu import RunState
 from hypervisor.sched.credit2 import Credit2
@@ -68,6 +68,21 @@ def test_units_take_turns_in_the_order_in_which_they_came() -> None:
     assert [unit.domid for unit in resumed] == [0, 1, 2, 0, 1, 2, 0]
 
 
+def test_the_units_of_a_domain_take_turns_even_when_cpus_idle() -> None:
+    slices, resumed, preempted = make(2)
+    first, second = SchedUnit(1, 0), SchedUnit(1, 1)
+    slices.wake(first, 0)
+    slices.wake(second, 0)
+    assert resumed == [first]
+    assert slices.next_deadline() == SLICE
+    slices.expire(SLICE)
+    assert preempted == [first]
+    slices.yield_(first, SLICE)
+    assert resumed == [first, second]
+    slices.sleep(second, SLICE + 1)
+    assert resumed == [first, second, first]
+
+
 def test_time_in_each_run_state_adds_up_to_the_time_that_passed() -> None:
     slices, _, _ = make(1)
     first, second = SchedUnit(1, 0), SchedUnit(2, 0)
@@ -87,22 +102,21 @@ class SlicesMachine(RuleBasedStateMachine):
         super().__init__()
         self.now = 0
         self.slices, self.resumed, self.preempted = make(2, self.policy())
-        self.units = [SchedUnit(i, 0) for i in range(5)]
+        self.units = [SchedUnit(i // 2, i % 2) for i in range(6)]
 
-    @rule(i=st.integers(0, 4), dt=st.integers(0, 15_000_000))
+    @rule(i=st.integers(0, 5), dt=st.integers(0, 15_000_000))
     def wake(self, i: int, dt: int) -> None:
         self.now += dt
         self.slices.wake(self.units[i], self.now)
 
-    @rule(i=st.integers(0, 4))
+    @rule(i=st.integers(0, 5))
     def sleep(self, i: int) -> None:
         self.slices.sleep(self.units[i], self.now)
 
-    @rule(i=st.integers(0, 4))
+    @rule(i=st.integers(0, 5))
     def yield_(self, i: int) -> None:
         self.slices.yield_(self.units[i], self.now)
 
-    @precondition(lambda self: self.slices.scheduler.waiting())
     @rule(dt=st.integers(0, 30_000_000))
     def expire(self, dt: int) -> None:
         self.now += dt
@@ -113,8 +127,11 @@ class SlicesMachine(RuleBasedStateMachine):
         holders = [unit for unit in self.slices.cpus if unit is not None]
         running = [u for u in self.units if u.runstate.state is RunState.RUNSTATE_running]
         assert sorted(u.domid for u in holders) == sorted(u.domid for u in running)
+        assert len({u.domid for u in running}) == len(running), "two units of a domain run"
         assert all(self.slices.cpus[u.cpu] is u for u in running if u.cpu is not None)
-        assert not self.slices.scheduler.waiting() or None not in self.slices.cpus
+        waiting = [u for u in self.units if u.runstate.state is RunState.RUNSTATE_runnable]
+        idle = None in self.slices.cpus
+        assert not idle or {u.domid for u in waiting} <= {u.domid for u in running}
 
 
 class Credit2Machine(SlicesMachine):

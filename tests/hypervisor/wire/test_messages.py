@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypervisor.machine.memory import create_memfd
-from hypervisor.wire.mailbox import Mailbox
+from hypervisor.wire.mailbox import MAILBOX_FRAMES, Mailbox
 from hypervisor.wire.messages import MAX_MESSAGE, ProtocolError, Request, pack, unpack_request
 
 U64 = st.integers(0, (1 << 64) - 1)
@@ -66,21 +66,23 @@ def test_deep_nesting_is_refused() -> None:
         unpack_request(b"\x91" * 10_000)
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 4095)), max_size=60))
-def test_no_event_is_lost_or_invented_by_the_mailbox(steps: list[tuple[bool, int]]) -> None:
-    fd = create_memfd("mailbox", 1)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 4095), st.integers(0, 31)), max_size=60))
+def test_no_event_is_lost_or_invented_by_the_mailbox(steps: list[tuple[bool, int, int]]) -> None:
+    """Each vCPU takes what was raised for it, and only that."""
+    fd = create_memfd("mailbox", MAILBOX_FRAMES)
     core, process = Mailbox(fd), Mailbox(fd)
-    pending: set[int] = set()
-    for take, port in steps:
+    core.set_vcpus(32)
+    pending: list[set[int]] = [set() for _ in range(32)]
+    for take, port, vcpu in steps:
         if take:
-            assert set(process.take_raised()) == pending
-            pending.clear()
+            assert set(process.take_raised(vcpu)) == pending[vcpu]
+            pending[vcpu].clear()
         else:
-            before = process.counter(0)
-            core.raise_port(port, 0)
-            assert process.counter(0) == before + 1
-            pending.add(port)
-        assert all(core.is_raised(port) for port in pending)
+            before = process.counter(vcpu)
+            core.raise_port(port, vcpu)
+            assert process.counter(vcpu) == before + 1
+            pending[vcpu].add(port)
+        assert core.is_raised(port) == any(port in ports for ports in pending)
     core.close()
     process.close()
 

@@ -23,7 +23,7 @@ from hypervisor.machine.memory import MachineMemory, create_memfd
 from hypervisor.machine.paging import PAGE_ACCESSED, PAGE_DIRTY, PAGE_PRESENT, PAGE_RW, PAGE_USER, table_index
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
 from hypervisor.public.xen import shared_info
-from hypervisor.wire.mailbox import Mailbox
+from hypervisor.wire.mailbox import MAILBOX_FRAMES, Mailbox
 from hypervisor.wire.messages import Effect, EffectRecord
 
 NR_FRAMES = 1024
@@ -52,7 +52,7 @@ class BenchGate:
     def __init__(self) -> None:
         self.memory = MachineMemory(NR_FRAMES)
         self.memory.map(create_memfd("bench", NR_FRAMES), 0, NR_FRAMES, 0)
-        self.mailbox = Mailbox(create_memfd("mailbox", 1))
+        self.mailbox = Mailbox(create_memfd("mailbox", MAILBOX_FRAMES))
         self.calls: list[tuple[int, ...]] = []
         self.answers: dict[int, Callable[..., int | tuple[int, list[EffectRecord]]]] = {}
         self.pte_writes: list[tuple[int, int, int, int | None]] = []
@@ -82,7 +82,7 @@ class BenchGate:
         return -22, []
 
     def raised(self, vcpu: int = 0) -> list[int]:
-        return self.mailbox.take_raised()
+        return self.mailbox.take_raised(vcpu)
 
     def crash(self, _vcpu: int, reason: str) -> NoReturn:
         raise GuestCrashed(reason)
