@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from hypervisor.mm.extents import Extents
 from hypervisor.public.types import DomId, Mfn
@@ -130,6 +130,68 @@ class DomainMemory:
     def controls(self, target: int) -> bool:
         """True if this domain may act on the memory of domain `target` (U2)."""
         return self.privileged or target == self.domid or (self.target is not None and target == self.target)
+
+
+VCPU_NUMBERS: Final = (
+    "cr3",
+    "user_cr3",
+    "gdt_frames",
+    "gdt_entries",
+    "ldt_base",
+    "ldt_entries",
+    "old_table",
+    "old_table_partial",
+    "old_table_parent",
+)
+DOMAIN_NUMBERS: Final = (
+    "max_pages",
+    "privileged",
+    "dying",
+    "tot_pages",
+    "m2p_strict",
+    "flush_clock",
+    "target",
+    "e820",
+    "relinquish_step",
+)
+"""What of a vCPU and of a domain is written down as it is."""
+
+
+def snapshot_domain(d: DomainMemory) -> dict[str, Any]:
+    """One domain and its vCPUs as plain data. Remembered walks are not in it, nor what runs a vCPU."""
+    return {
+        "domid": int(d.domid),
+        **{name: getattr(d, name) for name in DOMAIN_NUMBERS},
+        "relinquished": [d.relinquished.extent, d.relinquished.quiet_extents],
+        "window": None if d.window is None else [d.window.l3, d.window.l2, list(d.window.l1s)],
+        "extents": d.extents.snapshot(),
+        "vcpus": [snapshot_vcpu(v) for v in d.vcpus],
+    }
+
+
+def snapshot_vcpu(v: VcpuMemory) -> dict[str, Any]:
+    """One vCPU's frames, and the table that it still has to drop."""
+    numbers = {name: getattr(v, name) for name in VCPU_NUMBERS}
+    return {**numbers, "gdt_frames": list(v.gdt_frames), "ldt_frames": sorted(v.ldt_frames.items())}
+
+
+def restore_domain(record: dict[str, Any], extents: Extents) -> DomainMemory:
+    """The domain that `snapshot_domain` wrote down; `extents` is empty, with its memfd. Its vCPUs have no CPU yet."""
+    extents.restore(record["extents"])
+    d = DomainMemory(DomId(record["domid"]), record["max_pages"], extents)
+    for name in DOMAIN_NUMBERS:
+        setattr(d, name, record[name])
+    d.relinquished = Relinquished(*record["relinquished"])
+    if record["window"] is not None:
+        l3, l2, l1s = record["window"]
+        d.window = Window(l3, l2, list(l1s))
+    for vcpu in record["vcpus"]:
+        v = VcpuMemory(len(d.vcpus), d)
+        for name in VCPU_NUMBERS:
+            setattr(v, name, vcpu[name])
+        v.gdt_frames, v.ldt_frames = list(vcpu["gdt_frames"]), dict(vcpu["ldt_frames"])
+        d.vcpus.append(v)
+    return d
 
 
 Flush = Callable[[DomainMemory], None]

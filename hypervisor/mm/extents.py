@@ -12,7 +12,7 @@ Invariant: an extent's frames are mapped in the core from `add` to `release`; ev
 `free` at least once (numbers that a run took are skipped when met).
 """
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,14 @@ class MachineSpace:
     def give_back(self, base: int) -> None:
         """The extent that begins at frame `base` is unmapped, and may be taken again."""
         self._returned.append(base)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Where the next extent would be, and which were given back."""
+        return {"next": self._next, "returned": list(self._returned)}
+
+    def restore(self, record: dict[str, Any]) -> None:
+        """Become what `snapshot` wrote down."""
+        self._next, self._returned = record["next"], list(record["returned"])
 
 
 class Extents:
@@ -143,6 +151,23 @@ class Extents:
                 punch_hole(self.fd, self.bases[base] + first - base, part)
                 first, nr = first + part, nr - part
         self.dirty.clear()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Where the extents lie, and their free frames in the order in which they will be handed out."""
+        return {
+            "capacity": self.capacity,
+            "bases": sorted(self.bases.items(), key=lambda extent: extent[1]),
+            "free": list(self.free),
+            "dirty": sorted(self.dirty),
+        }
+
+    def restore(self, record: dict[str, Any]) -> None:
+        """Become what `snapshot` wrote down, and map the extents of this domain's memfd where they were."""
+        self.capacity = record["capacity"]
+        self.bases = dict(record["bases"])
+        self.free, self.dirty = list(record["free"]), set(record["dirty"])
+        for base, offset in self.bases.items():
+            self.space.memory.map(self.fd, base, EXTENT_FRAMES, offset)
 
     def _rebuild(self) -> None:
         """Drop the numbers that are on the list twice or in use, keeping the order."""

@@ -68,6 +68,18 @@ NO_OWNER: Final = -1
 IN_TRANSIT: Final = -2
 """Owner of a stolen frame; only inside one step of an exchange or a transfer, never at a return (F13)."""
 
+COLUMNS: Final = (
+    "owner",
+    "refs",
+    "type",
+    "tcount",
+    "flags",
+    "nr_validated",
+    "partial_set",
+    "linear",
+    "stamp",
+)
+
 Code = Literal["i", "I", "B", "H", "h"]
 
 
@@ -122,6 +134,18 @@ class FrameTable:
         self.refs[mfn] = left
         if not left:
             self.release(mfn)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Every column below `top`, as bytes, and `top` itself."""
+        columns = {name: getattr(self, f"{name}_np")[: self.top].tobytes() for name in COLUMNS}
+        return {"top": self.top, "columns": columns}
+
+    def restore(self, record: dict[str, Any]) -> None:
+        """Have exactly the frames of a snapshot. ValueError: a column of another length."""
+        self.top = record["top"]
+        for name in COLUMNS:
+            whole = getattr(self, f"{name}_np")
+            whole[: self.top] = np.frombuffer(record["columns"][name], whole.dtype)
 
     def describe(self, mfn: int) -> str:
         """For the log: which frame, whose, with which counts."""

@@ -8,6 +8,8 @@
 The methods here are what other rooms use; the hypercall decoders reach for the parts themselves.
 """
 
+from typing import Any
+
 import numpy as np
 
 from hypervisor.machine.memory import MachineMemory
@@ -19,7 +21,14 @@ from hypervisor.mm.base_pointers import BasePointers
 from hypervisor.mm.budget import Budget
 from hypervisor.mm.contents import Contents
 from hypervisor.mm.descriptors import Descriptors
-from hypervisor.mm.domain_memory import DomainMemory, Flush, OnExtent, VcpuMemory
+from hypervisor.mm.domain_memory import (
+    DomainMemory,
+    Flush,
+    OnExtent,
+    VcpuMemory,
+    restore_domain,
+    snapshot_domain,
+)
 from hypervisor.mm.extents import Extents, MachineSpace
 from hypervisor.mm.frame_table import NO_OWNER, FrameTable
 from hypervisor.mm.grant_entries import GrantEntries
@@ -81,6 +90,39 @@ class Mmu:
         self.reservation = Reservation(self.allocator)
         self._relinquish = Relinquish(self.types, self.allocator, self.bases)
         xen_slots.build_machine(self.contents, frames)
+
+    # --- written down and read back -----------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, Any]:
+        """All of the machine's frames, page types, the core's copies of tables, and its domains, as plain data.
+
+        What is in the frames is not: neither the guests' memory nor the M2P.
+        """
+        return {
+            "frames": self.frames.snapshot(),
+            "tables": self.tables.snapshot(),
+            "space": self.space.snapshot(),
+            "quota_frames": self.allocator.quota_frames,
+            "used_frames": self.allocator.used_frames,
+            "domains": [snapshot_domain(d) for d in self.domains.values()],
+        }
+
+    def restore(self, record: dict[str, Any], memfds: dict[DomId, int]) -> None:
+        """Become what `snapshot` wrote down, in a machine without domains; `memfds` are those of the domains.
+
+        Their frames' contents are put back by the caller, and each vCPU is told its CPU.
+        """
+        self.frames.restore(record["frames"])
+        self.space.restore(record["space"])
+        self.tables.restore(record["tables"])
+        self.allocator.quota_frames, self.allocator.used_frames = (
+            record["quota_frames"],
+            record["used_frames"],
+        )
+        for written in record["domains"]:
+            domid = DomId(written["domid"])
+            extents = Extents(self.space, memfds[domid], written["extents"]["capacity"])
+            self.domains[domid] = restore_domain(written, extents)
 
     # --- domains --------------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ A copy exists exactly while its frame is L1…L4 and being validated, VALIDATED 
 
 from __future__ import annotations
 
+import numpy as np
+
 from hypervisor.mm.contents import Contents, Entries, Slots
 
 
@@ -62,6 +64,15 @@ class Tables:
         """Record entries of distinct slots and show them."""
         self._tables[mfn].entries[slots] = entries
         self._contents.write_entries(mfn, slots, entries)
+
+    def snapshot(self) -> list[tuple[int, bytes]]:
+        """(frame, its 512 recorded entries) of every table, parked ones included."""
+        return [(mfn, table.entries.tobytes()) for mfn, table in sorted(self._tables.items())]
+
+    def restore(self, record: list[tuple[int, bytes]]) -> None:
+        """Have exactly the tables of a snapshot; the guests' frames are not looked at."""
+        self._tables = {mfn: Table(np.frombuffer(entries, np.uint64).copy()) for mfn, entries in record}
+        self.generation += 1
 
     def walks_changed(self) -> None:
         """An entry above L1 changed: no remembered walk is good any more (T3)."""

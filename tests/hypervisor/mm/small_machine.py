@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import msgpack
 import numpy as np
 
 from hypervisor.machine.memory import MachineMemory, create_memfd
@@ -96,6 +97,27 @@ class SmallMachine:
 
     def recount(self) -> None:
         recount(self.mmu, self.held, honest=self.honest)
+
+    def write_down_and_read_back(self) -> None:
+        """Go on with a memory management that was read back from what this one wrote down (msgpack in between)."""
+        record = self.mmu.snapshot()
+        packed = msgpack.packb(record)
+        old, memfds = self.mmu, {d.domid: d.extents.fd for d in self.domains.values()}
+        restored: dict[DomId, DomainMemory] = {}
+        fresh = Mmu(
+            self.memory,
+            FrameTable(),
+            restored,
+            quota_frames=0,
+            flush=lambda d: self.flushed.append(d.domid),
+            on_extent=old.allocator.on_extent,
+        )
+        fresh.restore(msgpack.unpackb(packed), memfds)
+        assert fresh.snapshot() == record
+        for domid, d in self.domains.items():
+            for v, copy in zip(d.vcpus, restored[domid].vcpus, strict=True):
+                copy.cpu = v.cpu
+        self.mmu, self.domains = fresh, restored
 
     def close(self) -> None:
         for fd in self.fds:

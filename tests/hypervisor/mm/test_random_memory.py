@@ -211,6 +211,17 @@ class RandomMemory(RuleBasedStateMachine):
             del self.running[v]
         self.machine.recount()
 
+    # --- written down and read back ----------------------------------------------------------------------------
+
+    @rule()
+    def write_down_and_read_back(self) -> None:
+        """At any stop of any operation; it goes on as if nothing had happened."""
+        self.machine.write_down_and_read_back()
+        domains = self.machine.domains
+        for guest in self.guests:
+            guest.d = domains[guest.d.domid]
+        self.running = {domains[v.domain.domid].vcpus[v.vcpu_id]: op for v, op in self.running.items()}
+
     # --- death -----------------------------------------------------------------------------------------------
 
     @rule(who=st.integers(1, 2), entries=PORTION)
@@ -294,6 +305,9 @@ def one_step(m: RandomMemory, rng: random.Random) -> None:
     ]
     if rng.random() < 0.003:
         m.die_and_be_replaced(rng.randint(1, 2), rng.choice([1, 2, 700]))
+        return
+    if rng.random() < 0.02:
+        m.write_down_and_read_back()
         return
     steps: list[Callable[[], None]] = [
         lambda: m.write_a_table(who, frame, level, picks[: rng.randint(0, 3)]),
