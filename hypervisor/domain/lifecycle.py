@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from hypervisor.domain.domain import DEATH_STEPS, NO_FRAME, Domain, Life, Work
@@ -12,9 +12,8 @@ from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.vcpu import Vcpu
 from hypervisor.events.event_channels import EventChannels
 from hypervisor.grants.grant_table import (
-    DEFAULT_GRANT_FRAMES,
-    DEFAULT_MAPTRACK_FRAMES,
-    MAX_GRANT_VERSION,
+    INITIAL_NR_GRANT_FRAMES,
+    GrantLimits,
     GrantTable,
 )
 from hypervisor.grants.mapping import release_maps
@@ -44,9 +43,7 @@ class Limits:
 
     nr_vcpus: int = 1
     max_evtchn_port: int = 4095
-    max_grant_frames: int = DEFAULT_GRANT_FRAMES
-    max_maptrack_frames: int = DEFAULT_MAPTRACK_FRAMES
-    max_grant_version: int = MAX_GRANT_VERSION
+    grants: GrantLimits = field(default_factory=GrantLimits)
 
 
 DEFAULT_LIMITS: Final = Limits()
@@ -120,18 +117,17 @@ def _event_channels(hv: Hypervisor, domain: Domain, limits: Limits) -> EventChan
 
 
 def _grant_table(hv: Hypervisor, domain: Domain, limits: Limits) -> GrantTable:
-    """XenError(ENOMEM)."""
-    return GrantTable(
+    """XenError(ENOMEM): there is no frame for it."""
+    table = GrantTable(
         domain.mem,
         hv.mmu,
-        hv.memory,
+        limits.grants,
         domains=lambda other: hv.domain(other).grants,
         granter_stopped=lambda other: hv.standstill.reached(hv.domain(other)),
         atomics=hv.atomics,
-        max_grant_frames=limits.max_grant_frames,
-        max_maptrack_frames=limits.max_maptrack_frames,
-        max_version=limits.max_grant_version,
     )
+    table.grow(INITIAL_NR_GRANT_FRAMES)
+    return table
 
 
 def _add_vcpus(hv: Hypervisor, domain: Domain, count: int) -> None:

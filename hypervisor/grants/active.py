@@ -38,6 +38,10 @@ class Active:
     length: int = PAGE_SIZE
     sub_page: bool = False  # a part of it, which may be copied and not mapped
 
+    def as_numbers(self) -> list[int]:
+        """Its fields in their order, as `Active` takes them."""
+        return [self.domid, self.mfn, self.pin, self.start, self.length, self.sub_page]
+
     @property
     def written(self) -> bool:
         """Whether somebody may write through it."""

@@ -20,7 +20,8 @@ refused, as by a Xen with `gnttab=transitive:off` (XSA-226).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 from hypervisor.grants.active import Active, GNTPIN_writers
 from hypervisor.grants.maptrack import Maptrack
@@ -33,7 +34,6 @@ from hypervisor.grants.shared_entries import (
 )
 from hypervisor.grants.status import GrantRefused
 from hypervisor.machine.atomic import Atomics
-from hypervisor.machine.memory import MachineMemory
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.mmu import Mmu
 from hypervisor.public.errno import Errno, XenError
@@ -59,12 +59,25 @@ DEFAULT_MAPTRACK_FRAMES: Final = 1024
 """The limit of a mapper's handles, in pages of 256."""
 MAX_GRANT_VERSION: Final = 2
 
+
+@dataclass(frozen=True)
+class GrantLimits:
+    """What one domain's table may have at most: its frames, pages of handles, and its version."""
+
+    frames: int = DEFAULT_GRANT_FRAMES
+    maptrack_frames: int = DEFAULT_MAPTRACK_FRAMES
+    version: int = MAX_GRANT_VERSION
+
+
+GrantsRecord = dict[str, Any]
+"""A domain's grants as plain data (`GrantTable.snapshot`)."""
+
 _READING, _WRITING, _READONLY = int(GTF_reading), int(GTF_writing), int(GTF_readonly)
 _TYPE, _SUB_PAGE, _PERMIT_ACCESS = int(GTF_type_mask), int(GTF_sub_page), int(GTF_permit_access)
 
 
 class GrantTable:
-    """The grants of one domain.
+    """The grants of one domain; it has no frames, and so no entries, until it has grown (INITIAL_NR_GRANT_FRAMES).
 
     domains(domid)          a peer's GrantTable; XenError(ESRCH) if there is no such domain
     granter_stopped(domid)  whether Xen may write that granter's flags now. False: its guest runs and does not
@@ -72,38 +85,33 @@ class GrantTable:
                             GNTST_eagain
     atomics                 how flags are exchanged; None where the host cannot: then `granter_stopped` may say
                             True only of a domain that executes nothing at all
-    XenError(ENOMEM): there is no frame for the table.
     """
 
     def __init__(
         self,
         memory_of: DomainMemory,
         mmu: Mmu,
-        memory: MachineMemory,
+        limits: GrantLimits,
         *,
         domains: Callable[[DomId], GrantTable],
         granter_stopped: Callable[[DomId], bool],
         atomics: Atomics | None,
-        max_grant_frames: int = DEFAULT_GRANT_FRAMES,
-        max_maptrack_frames: int = DEFAULT_MAPTRACK_FRAMES,
-        max_version: int = MAX_GRANT_VERSION,
     ) -> None:
         self.d = memory_of
         self.domid = memory_of.domid
         self.mmu = mmu
-        self.memory = memory
-        self.max_grant_frames = max_grant_frames
-        self.max_version = max_version
+        self.memory = mmu.contents.memory
+        self.max_grant_frames = limits.frames
+        self.max_version = limits.version
         self.frames: list[Mfn] = []
         self.status_frames: list[Mfn] = []
         self._atomics = atomics
         self.shared: SharedEntries
         self.become(1)
         self.active: dict[GrantRef, Active] = {}
-        self.maptrack = Maptrack(max_maptrack_frames)
+        self.maptrack = Maptrack(limits.maptrack_frames)
         self.find = domains
         self._granter_stopped = granter_stopped
-        self.grow(INITIAL_NR_GRANT_FRAMES)
 
     # --- the table -----------------------------------------------------------------------------------
 
@@ -170,6 +178,28 @@ class GrantTable:
             while frames:
                 self.mmu.allocator.free_xen_page(frames.pop())
         return True
+
+    # --- written down and read back ------------------------------------------------------------------
+
+    def snapshot(self) -> GrantsRecord:
+        """What it grants and what it uses of others', as plain data; what is in its frames is memory's affair."""
+        return {
+            "version": self.shared.version,
+            "limits": [self.max_grant_frames, self.max_version],
+            "frames": list(self.frames),
+            "status_frames": list(self.status_frames),
+            "active": [[ref, *active.as_numbers()] for ref, active in sorted(self.active.items())],
+            "maptrack": self.maptrack.snapshot(),
+        }
+
+    def restore(self, record: GrantsRecord) -> None:
+        """Become what `snapshot` wrote down; for a table that has no frames yet. The granters are found when needed."""
+        self.max_grant_frames, self.max_version = record["limits"]
+        self.frames[:] = record["frames"]
+        self.status_frames[:] = record["status_frames"]
+        self.become(record["version"])
+        self.active = {GrantRef(ref): Active(*numbers) for ref, *numbers in record["active"]}
+        self.maptrack.restore(record["maptrack"])
 
     # --- pinning -------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from hypervisor.grants.status import GrantRefused
 from hypervisor.public.grant_table import GNTST_bad_handle, GNTST_no_space
@@ -88,6 +88,19 @@ class Maptrack:
         mapping = self._records[-1]
         assert mapping is not None
         return len(self._records) - 1, mapping
+
+    def snapshot(self) -> dict[str, Any]:
+        """Every handle, and the order in which the free ones will be given out."""
+        live = [[handle, mapping.granter, mapping.ref, mapping.flags] for handle, mapping in self.items()]
+        return {"max": self._max, "records": len(self._records), "mappings": live, "free": list(self._free)}
+
+    def restore(self, record: dict[str, Any]) -> None:
+        """Become what `snapshot` wrote down."""
+        self._max, self._free = record["max"], deque(record["free"])
+        self._records = [None] * record["records"]
+        for handle, granter, ref, flags in record["mappings"]:
+            self._records[handle] = Mapping(granter, ref, flags)
+        self._live = len(record["mappings"])
 
     def close(self) -> None:
         """No handle is given out any more: the mapper dies (K1)."""

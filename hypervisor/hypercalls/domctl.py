@@ -13,7 +13,12 @@ from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.info import domain_info
 from hypervisor.domain.lifecycle import MAX_VCPUS, Limits, begin_destroy, create_domain
 from hypervisor.domain.vcpu import Vcpu
-from hypervisor.grants.grant_table import DEFAULT_GRANT_FRAMES, DEFAULT_MAPTRACK_FRAMES, MAX_GRANT_VERSION
+from hypervisor.grants.grant_table import (
+    DEFAULT_GRANT_FRAMES,
+    DEFAULT_MAPTRACK_FRAMES,
+    MAX_GRANT_VERSION,
+    GrantLimits,
+)
 from hypervisor.hypercalls.call import Call, Continue, Result
 from hypervisor.hypercalls.domctl_memory import MEMORY_OPS
 from hypervisor.mm.frame_table import PGT
@@ -72,9 +77,11 @@ def do_createdomain(call: Call, op: xen_domctl) -> Result:
     limits = Limits(
         config.max_vcpus,
         min(config.max_evtchn_port, 0x7FFF_FFFF),
-        _limit(config.max_grant_frames, DEFAULT_GRANT_FRAMES, MAX_GRANT_FRAMES),
-        _limit(config.max_maptrack_frames, DEFAULT_MAPTRACK_FRAMES, MAX_MAPTRACK_FRAMES),
-        grant_version,
+        GrantLimits(
+            _limit(config.max_grant_frames, DEFAULT_GRANT_FRAMES, MAX_GRANT_FRAMES),
+            _limit(config.max_maptrack_frames, DEFAULT_MAPTRACK_FRAMES, MAX_MAPTRACK_FRAMES),
+            grant_version,
+        ),
     )
     engine = Engine.PYTHON if config.flags & XENOSCOPE_CDF_python else Engine.X86_64
     create_domain(hv, DomId(domid), handle=bytes(config.handle), limits=limits, engine=engine)

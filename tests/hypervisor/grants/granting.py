@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from hypervisor.grants.grant_table import GrantTable
+import msgpack
+
+from hypervisor.grants.grant_table import GrantLimits, GrantTable
 from hypervisor.public.errno import XenError
 from hypervisor.public.grant_table import (
     GNTMAP_host_map,
@@ -201,6 +203,8 @@ class GrantingDomains:
         self.dom2 = Guest(self, machine.build())
         self.honest: set[DomId] | None = None
         self.hypercalls = 0
+        self.written_down_every: int | None = None
+        """Hypercalls between two moments at which all grant tables are written down and read back."""
 
     @property
     def guests(self) -> tuple[Guest, Guest, Guest]:
@@ -212,7 +216,25 @@ class GrantingDomains:
 
     def after_hypercall(self) -> None:
         self.hypercalls += 1
+        if self.written_down_every and self.hypercalls % self.written_down_every == 0:
+            self.write_down_and_read_back()
         self.recount(frames=self.hypercalls % FRAMES_EVERY == 0)
+
+    def write_down_and_read_back(self) -> None:
+        """Every domain goes on with a grant table that was read back from what its own wrote down."""
+        for domain in self.machine.hv.domains.values():
+            old = domain.grants
+            fresh = GrantTable(
+                old.d,
+                old.mmu,
+                GrantLimits(),
+                domains=old.find,
+                granter_stopped=old._granter_stopped,
+                atomics=old._atomics,
+            )
+            fresh.restore(msgpack.unpackb(msgpack.packb(old.snapshot())))
+            assert fresh.snapshot() == old.snapshot()
+            domain.grants = fresh
 
     def recount(self, *, frames: bool = True) -> None:
         """Every grant and event channel of the machine, from scratch; with `frames` every frame too."""
