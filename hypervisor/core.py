@@ -19,6 +19,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVar
 
+import numpy.ma  # noqa: F401 - np.unique imports it at its first use, which would hold the first hypercall that needs it for 30 ms
+
 from hypervisor.domain.dom0_build import build_dom0
 from hypervisor.domain.domain import Domain
 from hypervisor.domain.hypervisor import Hypervisor

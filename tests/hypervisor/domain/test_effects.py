@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hypervisor.domain.effects import FLUSH_CODE_LIMIT, INVLPG_LIMIT, Effects
+from hypervisor.hypercalls import multicall
 from hypervisor.mm.layout import EXTENT_FRAMES
+from hypervisor.public.errno import Errno
+from hypervisor.public.xen import MMUEXT_INVLPG_LOCAL, Hypercall, mmuext_op, mmuext_op_arg1, multicall_entry
 from hypervisor.wire.messages import Effect
+from tests.hypervisor.mm.caller import callers
 
 PAGES = range(40)
 FRAMES = range(0, 100 * EXTENT_FRAMES, EXTENT_FRAMES // 2)
@@ -120,3 +125,30 @@ def test_registers_come_after_the_first_mappings_and_before_what_they_need() -> 
     effects.set_context(b"second")
     assert [r[0] for r in effects] == [Effect.MAP_EXTENT, Effect.CONTEXT, Effect.LOAD_CR3, Effect.MAP_EXTENT]
     assert [Effect.CONTEXT, b"second"] in list(effects)
+
+
+def test_one_hypercall_that_forgets_many_pages_is_answered_by_one_flush() -> None:
+    """Negative control: a list holds one effect for each page; half a million of them were a reply of 58 MB."""
+    with callers() as (_, guest):
+        pages = [
+            mmuext_op(cmd=int(MMUEXT_INVLPG_LOCAL), arg1=mmuext_op_arg1(linear_addr=page << 12))
+            for page in range(150)
+        ]
+        assert guest.mmuext_op(*pages) == (0, 150)
+        told = guest.machine.processes.effects[guest.built.vcpu]
+        assert [record[0] for record in told].count(Effect.FLUSH_TLB) == 1
+        assert len(told) <= INVLPG_LIMIT
+
+
+def test_a_multicall_gathers_no_more_effects_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries that the process performs itself are sent together, at the end; those beyond the limit are refused."""
+    monkeypatch.setattr(multicall, "MAX_EFFECTS", 8)
+    with callers() as (_, guest):
+        entry = multicall_entry(op=int(Hypercall.stack_switch), args=(0, 0, 0, 0, 0, 0))
+        at = guest.put(entry.pack() * 12)
+        guest.machine.processes.effects.pop(guest.built.vcpu, None)
+        assert guest.call(Hypercall.multicall, at, 12) == 0
+        told = guest.machine.processes.effects[guest.built.vcpu]
+        assert len(told) <= 8
+        results = guest.read_numbers(12 * 8)[1::8]
+        assert results[-4:] == [-Errno.E2BIG & (1 << 64) - 1] * 4
