@@ -1,7 +1,7 @@
 """What Dom0's toolstack can be asked: one record an operation, and one table with the name of each on the wire.
 
 A record's fields are the operation's arguments. `Arguments[R]` is answered once, by an R. `Stream[P, R]` is answered by
-any number of P, then by an R. Who asks has `client.py`; `domains/dom0/toolstack/service.py` has what each one does.
+any number of P, then by an R. The asking program has `client.py`; `domains/dom0/toolstack/service.py` has what each one does.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class WebServer(Guest):
         print(f"{self.count} requests answered")
 
     def page(self) -> bytes:
-        """The page as it is now: who serves it, how many requests came, since when."""
+        """The page as it is now: the domain that serves it, the number of requests, and for how long it has served."""
         seconds = (self.kernel.now() - self.start) / 1e9
         return PAGE.format(
             domid=self.kernel.domid, address=self.net.address, count=self.count, seconds=seconds

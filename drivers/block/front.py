@@ -6,7 +6,7 @@
     disk.submit_read(2048, 256, lambda status, data: …)
 
 Source: Xen public/io/blkif.h. Owns the device's state in xenstore, the ring page, the event channel and the
-granted pages. The back end may complete requests in any order: who needs an order waits, or flushes.
+granted pages. The back end may complete requests in any order: a caller that needs an order waits, or flushes.
 
 When the back end closes or disappears every request on its way fails with BlockError, none is lost silently,
 and `connect` may be called again: a write that was on its way may or may not have happened, and may be

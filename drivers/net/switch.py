@@ -16,7 +16,7 @@ Deliver = Callable[[Hashable, Packet], None]
 
 
 class Observer(Protocol):
-    """Who sees every packet that passes an interface or a switch."""
+    """Somebody that sees every packet that passes an interface or a switch."""
 
     def saw(self, packet: Packet) -> None:
         """A packet passed."""

@@ -120,8 +120,9 @@ class TxServer:
         return [part for chain in self._taken if not chain.bad for part in chain.parts]
 
     def finish(self, pieces: Iterable[bytes | Outcome]) -> tuple[list[Packet], bool]:
-        """Answer what was taken, of which these are the parts' bytes, up to what was put off; the good packets, and
-        whether the front wants to hear of it.
+        """Answer the requests that `pieces` has the bytes for; a piece that was put off, and all behind it, wait.
+
+        The good packets, and whether the front wants an event.
         """
         taken, self._taken = self._taken, []
         packets, count = self._join(taken, iter(pieces))

@@ -102,7 +102,7 @@ def gnttab_usage(hv: Hypervisor) -> Report:
 
 
 def usage_of(domain: Domain) -> Report:
-    """A line a pinned entry: who uses which frame, the core's pins and the guest's flags."""
+    """A line for each pinned entry: its user, the frame, the core's pins and the guest's flags."""
     table = domain.grants
     yield (
         f"grant-table for domain {domain.domid} (v{table.shared.version}): {len(table.frames)} frames "

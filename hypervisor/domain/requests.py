@@ -52,7 +52,7 @@ class ProcessRequests:
         self.hv.run.answer(vcpu, 0)
 
     def _stopped(self, vcpu: Vcpu, _seq: int, _args: Args) -> None:
-        """The slice is over: who has nobody to give way to goes on at once, unless its grant flags are wanted at rest."""
+        """The slice is over: a vCPU that has nobody to give way to goes on at once, unless its grant flags are wanted at rest."""
         self.hv.run.answer(vcpu, 0)
 
     def _crash(self, vcpu: Vcpu, _seq: int, args: Args) -> None:

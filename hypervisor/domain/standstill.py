@@ -1,7 +1,7 @@
 """Granters that are brought to a standstill, so that their grant flags can be exchanged (docs/events.md).
 
 An x86 guest's locked instructions are not atomic towards the core, which therefore writes grant flags only while such a
-guest executes nothing. Who needs them meanwhile is told GNTST_eagain, and asks again:
+guest executes nothing. A domain that needs them meanwhile gets GNTST_eagain, and asks again:
 
     running ──reached? no: asked, stop byte──► its next request, whatever it is ──► held: the answer waits ──► running
                                                                             until somebody reached it, or HOLD_NS
@@ -21,7 +21,7 @@ from hypervisor.public.types import DomId
 from hypervisor.sched.timers import TimerKind, Timers
 
 HOLD_NS: Final = 100_000_000
-"""How long a granter is held at most, for another domain that asked to ask again. That is longer than a back end lets pass
+"""The longest, in ns, that a granter is held until the domain that got GNTST_eagain repeats its operation. That is longer than a back end lets pass
 between two tries (drivers/retry.py); a granter that stops at once is asked again at once, and held no longer."""
 
 

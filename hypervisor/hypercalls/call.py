@@ -1,4 +1,4 @@
-"""One hypercall being performed: who calls, with what, and the ways to its guest's memory.
+"""One hypercall being performed: the caller, its arguments, and the ways to its guest's memory.
 
 Decode, then perform: a handler copies what it needs through this object, once, checks it, and then acts.
 Ways to fail (STYLE 6): XenError → `-errno` (in `perform` alone); a status inside an operation; DomainCrash → the caller's

@@ -32,7 +32,7 @@ _POLLIN: Final = int(zmq.POLLIN)
 
 
 Received = tuple[int | None, bytes | ProtocolError]
-"""Who sent it, and one message, or what is wrong with that connection. Nobody: a part of a message, or its sender is gone."""
+"""The sender and one message, or what is wrong with that connection. Nobody: a part of a message, or its sender is gone."""
 _NOTHING_YET: Final[Received] = (None, b"")
 
 

@@ -33,7 +33,7 @@ class Record:
     `created`: system time in ns; `warnings`: what its maker should know; `shutdown`: the reason that was acted upon;
     `restarting`: until it is known whether the domain is made again, when `restarted` is sent; `successor`: the domain
     that was made of it. Ids
-    change over a restart, and the successor can be gone as soon as it is there: who waits for it finds it here.
+    change over a restart, and the successor can be gone as soon as it is there: an operation that waits for it finds it here.
     """
 
     domid: DomId

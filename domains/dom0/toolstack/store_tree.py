@@ -1,5 +1,4 @@
-"""What a domain finds of itself in xenstore: the directories that the toolstack makes, and who may do what
-there.
+"""A domain's own directories in xenstore, as the toolstack makes them, with their permissions.
 
     /local/domain/5            owner 0, readable by 5: the domain sees, the toolstack decides
         name domid vm

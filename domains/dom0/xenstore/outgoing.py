@@ -1,4 +1,4 @@
-"""Bytes on their way to one client, message by message, and who pays for them.
+"""Bytes on their way to one client, message by message, and the accounts that they are charged to.
 
 A request is over when its reply and all events that it caused, at whichever clients, have been taken. Until
 then it counts against its domain (`Quota.OUTSTANDING`), so a guest cannot fill other clients' queues: it is

@@ -89,7 +89,7 @@ class Usage:
         self._most = dict(self._now)
 
     def add(self, quota: Quota, amount: int) -> None:
-        """Count `amount` more (or, below zero, less). Who needs a limit checks it before."""
+        """Count `amount` more (or, below zero, less). A caller that is limited checks the limit before."""
         now = self._now[quota] + amount
         self._now[quota] = now
         if now > self._most[quota]:

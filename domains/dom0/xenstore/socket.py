@@ -1,7 +1,7 @@
 """The unix socket for Xen's own clients (xenstore-ls, libxenstore, pyxs): a transport, and no loop of its
 own.
 
-Who may open the socket is the control domain: the file is readable for its owner alone. Everything is
+A client that may open the socket counts as the control domain: the file is readable for its owner alone. Everything is
 bounded: the number of clients, what one may leave unread (connection.OUTGOING_MAX), what is read ahead
 (`Connection.room`). A client that breaks the protocol or stalls is cut off, and nobody else notices.
 """

@@ -1,4 +1,4 @@
-"""The tree as a flat map from path to immutable node, and the account of who owns what in it.
+"""The tree as a flat map from path to immutable node, and the account of what each domain owns in it.
 
 Invariants: the root and the special names always exist; the parent of every node exists and lists it; the
 usage of every domain (`Quota.NODES`, `Quota.MEMORY`) is the sum over the nodes it owns. `check` recounts the

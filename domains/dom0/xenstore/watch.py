@@ -1,4 +1,4 @@
-"""Watches: who is told that a path has changed, and who may be told.
+"""Watches: which clients are told that a path has changed, and which of them may be told.
 
 An event reaches the watches on its own path and, for `Match.SUBTREE`, those on the ancestors of it. The
 removal of a tree is one SUBTREE event for its top and an EXACT event for every node below, so that each watch

@@ -1,4 +1,4 @@
-"""Many domains from one file: which there are, what connects them, who waits for whom.
+"""Many domains from one file: which there are, what connects them, and which one waits for which.
 
     source.py   YAML text → plain data, and where each piece of it stands
     model.py    what a topology may say: typed, with a JSON Schema

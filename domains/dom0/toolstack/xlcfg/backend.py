@@ -1,4 +1,4 @@
-"""Who serves a device: `backend=` of a disk or a network interface, a domain's name or id."""
+"""The domain that serves a device: `backend=` of a disk or a network interface, a domain's name or id."""
 
 from typing import Final
 
