@@ -18,7 +18,8 @@ T = TypeVar("T")
 
 
 class Signal:
-    """Something that happens now and then. `send` wakes those that wait at that moment, and is not remembered: a task that waits for a condition looks at the condition first."""
+    """Something that happens now and then. `send` wakes those that wait at that moment, and is not remembered:
+    a task that waits for a condition looks at the condition first."""
 
     __slots__ = ("_wakers",)
 

@@ -1,6 +1,7 @@
 """Packets that wait for one front, a queue for each port they come from, taken in turn.
 
-A sender that floods fills its own queue and waits behind itself: the packets of the others pass by, and only the flood's are dropped. State code.
+A sender that floods fills its own queue and waits behind itself: the packets of the others pass by, and only
+the flood's are dropped. State code.
 """
 
 from collections import deque

@@ -21,7 +21,8 @@ from hypervisor.public.types import DomId
 from hypervisor.sched.timers import TimerKind, Timers
 
 HOLD_NS: Final = 100_000_000
-"""The longest, in ns, that a granter is held until the domain that got GNTST_eagain repeats its operation. That is longer than a back end lets pass
+"""The longest, in ns, that a granter is held until the domain that got GNTST_eagain repeats its operation. That
+is longer than a back end lets pass
 between two tries (drivers/retry.py); a granter that stops at once is asked again at once, and held no longer."""
 
 

@@ -4,7 +4,9 @@
     10 ms ┤╲            ╭── the first in the queue has none left: everybody gets 10 ms more, up to a little over 10 ms
         0 ┤ ╲___________│
 
-Source: Xen common/sched/credit2.c. Owns the queue of those that can run, the one with most credit first. A vCPU that mostly sleeps therefore does not wait for those that compute, however long their slices are, and cannot save up for later. What is used
+Source: Xen common/sched/credit2.c. Owns the queue of those that can run, the one with most credit first. A vCPU
+that mostly sleeps therefore does not wait for those that compute, however long their slices are, and cannot
+save up for later. What is used
 while nobody waits is no debt: Xen gives out new credit at the end of each slice then, here slices go on and it is made
 up for when somebody comes. Other differences: one queue for all CPUs; no rate limit on preemption; a unit that yields
 gives its lead away, where Xen looks past it once; no caps.

@@ -4,7 +4,8 @@ Nothing is changed here. Every function either raises or returns a `Plan`, which
 whole.
 
 Permissions are those of the node alone: a domain may be let into a node whose parents are closed to it. But
-what a refusal tells is decided by the nearest ancestor that exists: a client without a right there learns only "denied", not whether the node exists (rule S1).
+what a refusal tells is decided by the nearest ancestor that exists: a client without a right there learns only
+"denied", not whether the node exists (rule S1).
 """
 
 from domains.dom0.xenstore import perms as permissions
