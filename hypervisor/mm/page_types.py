@@ -8,6 +8,16 @@
                               │               PARTIAL ───┴──────────── budget out ──── being de-validated
                               └───────────────────────── all references dropped ◄─────────────┘
 
+Two counts of a frame, and what holds them, for a frame that one L1 maps read-only and another one writable:
+
+     L1 a:  entry, read-only ──────► refs                        refs    3 = ALLOCATED + entry + entry
+     L1 b:  entry, RW ─────────────► refs, and tcount            type    writable_page
+     given to its owner: ALLOCATED ► refs                        tcount  1: no use as a page table until it is 0
+
+A type reference is always taken by whoever holds a general one (tcount <= refs, F3), so a frame never becomes free while it
+has a type in use. While tcount > 0 the type cannot change; at 0 the old type stays written down, because stale
+translations of it may be left in a TLB: `stamp` remembers when the last use ended, and the next other use flushes first.
+
 PARTIAL (A7): tcount is 1 and there is one extra general reference, both owned by the flag itself; entries
 [0, nr_validated) hold references, entry nr_validated holds a general one if partial_set (Q1). Such a table can only
 be resumed or torn down (Q2). A table whose validation failed half-way is parked on the vCPU's `old_table`, PARTIAL,
@@ -62,11 +72,12 @@ class PageTypes:
         frames = self.frames
         tcount = frames.tcount[mfn]
         was_partial = False
+        # Five cases: unused; too many uses; of another type; good as it is; parked half-way, and to be gone on with.
         if tcount == 0:
             flags = frames.flags[mfn]
             frames.tcount[mfn] = 1
             if frames.type[mfn] == pgt and flags & VALIDATED:
-                return
+                return  # writable or seg_desc, unused meanwhile: nothing can have altered it (F6)
             self._begin_type(mfn, pgt, flags)
             if pgt == WRITABLE:
                 frames.flags[mfn] |= VALIDATED
@@ -87,7 +98,7 @@ class PageTypes:
             self._validate(mfn, pgt, portion, resumed=was_partial)
         finally:
             if was_partial:
-                frames.put_page(mfn)
+                frames.put_page(mfn)  # PARTIAL's own; if it parked again, it has taken a new one (Q3)
 
     def get_page_and_type(self, mfn: int, domid: int, pgt: int, portion: Portion | None = None) -> None:
         """A general and a type reference; neither if refused. XenError, Restart as in get_type.
@@ -121,7 +132,9 @@ class PageTypes:
     def _validate(self, mfn: int, pgt: int, portion: Portion | None, *, resumed: bool) -> None:
         """Exclusive until VALIDATED or PARTIAL is set, or the type word is 0 again (F8, F9)."""
         frames = self.frames
-        if not resumed:
+        if (
+            not resumed
+        ):  # a parked table is gone on with from its copy: the guest may have written to its frame since
             frames.nr_validated[mfn] = 0
             frames.partial_set[mfn] = 0
             frames.linear[mfn] = 0
@@ -134,7 +147,7 @@ class PageTypes:
             raise
         except XenError:
             if portion is not None and portion.vcpu.old_table == mfn:
-                self._park(mfn)
+                self._park(mfn)  # some entries hold references: they go with the vCPU's next operation (Q3)
             else:
                 frames.type[mfn] = 0
                 frames.tcount[mfn] = 0

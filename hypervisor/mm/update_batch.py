@@ -6,6 +6,8 @@ another one fail. Everything else takes the path of one entry at a time (update.
 leave the same state, which a test compares.
 """
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 from numpy import count_nonzero
@@ -18,7 +20,7 @@ from hypervisor.mm.frame_table import L1, VALIDATED
 from hypervisor.mm.page_types import PageTypes
 from hypervisor.mm.validate import try_take_l1es
 
-MIN_RUN = 8
+MIN_RUN: Final = 8
 """Shorter runs of requests are not worth the set-up."""
 _P, _NOT_FASTPATH = np.uint64(PAGE_PRESENT), np.uint64(NOT_FASTPATH)
 

@@ -201,6 +201,15 @@ def get_page_from_upper(
 # --- L2…L4: entry by entry --------------------------------------------------------------------------------
 
 
+# A table of this kind can be stopped between any two entries, because what it holds is written down at each stop:
+#
+#     slot     0 … n-1            n                              n+1 … 511
+#     holds    its references     a general one if partial_set   nothing yet
+#
+# When the table below stopped in the middle, entry n has partial_set: the reference on it stays, for it must not be freed
+# while it is parked. The next one who wants this table's type goes on from n.
+
+
 def promote_upper(types: TypeReferences, mfn: int, level: int, portion: Portion) -> None:
     """Validate an L2…L4 table from where it stopped. Restart: parked after at least one more entry (Q1)."""
     frames = types.frames
