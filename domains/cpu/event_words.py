@@ -40,9 +40,9 @@ class EventWords:
         self._info_words[_SEL] = (1 << 64) - 1
         self._info[_UPCALL_PENDING] = 1
 
-    def set_clock(self, epoch: int) -> None:
-        """System time is the TSC, which counts nanoseconds, since `epoch` (ns): written once, it stays true."""
-        clock = vcpu_time_info(version=2, tsc_timestamp=epoch, tsc_to_system_mul=1 << 31, tsc_shift=1)
+    def set_clock(self, tsc_at_start: int) -> None:
+        """System time is the TSC, which counts nanoseconds, since it read `tsc_at_start`: written once, it stays true."""
+        clock = vcpu_time_info(version=2, tsc_timestamp=tsc_at_start, tsc_to_system_mul=1 << 31, tsc_shift=1)
         at = vcpu_info.offsetof("time")
         self._info[at : at + vcpu_time_info.sizeof] = clock.pack()
 

@@ -17,12 +17,12 @@ would fault for ever.
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final, NoReturn
 
+from domains.cpu.clock import TscClock
 from domains.cpu.effects import EFFECTS, VcpuState
 from domains.cpu.event_words import EventWords
 from domains.cpu.gate import Gate
@@ -363,7 +363,8 @@ class PythonCpu(VcpuState):
         info = (found.mfn << PAGE_SHIFT) + (self.rsi & PAGE_OFFSET) + start_info.offsetof("shared_info")
         shared = int.from_bytes(self.memory.read(info, 8), "little")
         self.events = EventWords(self.memory.view(shared, PAGE_SIZE), self.vcpu)
-        self.events.set_clock(self.gate.mailbox.epoch)
+        self._clock = TscClock(self.gate.mailbox)
+        self.events.set_clock(self._clock.tsc_at_start)
         self._atomics = find_atomics()
         if self._atomics is not None:
             self.gate.mailbox.declare_atomic()
@@ -381,7 +382,7 @@ class PythonCpu(VcpuState):
 
     def rdtsc(self) -> int:
         """The time-stamp counter: nanoseconds of the host's monotonic clock."""
-        return time.monotonic_ns()
+        return self._clock.tsc()
 
     def address_of(self, handler: Callable[..., int | None]) -> VAddr:
         """The code address that stands for `handler`, to be given to set_trap_table or a callback."""

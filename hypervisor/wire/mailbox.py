@@ -7,6 +7,7 @@
     0xC08  atomic u8             1: this guest changes grant flags by an atomic exchange (process)
     0xC10  vcpus u64             how many vCPUs the domain has (core, once)
     0xC18  engine u8             which CPU the process plays: Engine (core, once, before the process is there)
+    0xC20  tsc_offset i64        the guest's TSC is the host's CLOCK_MONOTONIC, ns, plus this (core, before the process is there)
     0x1000 vCPU 0: raised[512]   one bit an event channel; the core flips a bit, and only when it equals `applied`
            +0x200: applied[512]  the process copies `raised` here once it has set the guest's pending bit
     0x1400 vCPU 1: …
@@ -31,6 +32,7 @@ _EPOCH: Final = 0xC00
 _ATOMIC: Final = 0xC08
 _VCPUS: Final = 0xC10
 _ENGINE: Final = 0xC18
+_TSC_OFFSET: Final = 0xC20
 _EVENTS: Final = 0x1000
 _EVENTS_STRIDE: Final = 0x400
 _APPLIED: Final = 0x200
@@ -95,6 +97,10 @@ class Mailbox:
         """Say which CPU the process is to play, before it is there."""
         self._octets[_ENGINE] = engine
 
+    def set_tsc_offset(self, ns: int) -> None:
+        """For the core, once: how far the guest's TSC is ahead of this host's clock; 0 unless the guest comes from elsewhere."""
+        self._octets[_TSC_OFFSET : _TSC_OFFSET + 8] = ns.to_bytes(8, "little", signed=True)
+
     @property
     def atomic_guest(self) -> bool:
         """What the process says of its CPU; a lie spoils the grants of its own domain alone."""
@@ -110,6 +116,11 @@ class Mailbox:
     def epoch(self) -> int:
         """CLOCK_MONOTONIC at system time 0: system time is `time.monotonic_ns() - epoch`, in every process."""
         return int.from_bytes(self._octets[_EPOCH : _EPOCH + 8], "little")
+
+    @property
+    def tsc_offset(self) -> int:
+        """What a TSC of this domain reads beyond the host's CLOCK_MONOTONIC, in ns."""
+        return int.from_bytes(self._octets[_TSC_OFFSET : _TSC_OFFSET + 8], "little", signed=True)
 
     def declare_atomic(self) -> None:
         """For the process: its guest exchanges grant flags by atomic instructions."""

@@ -1,7 +1,8 @@
 """A vCPU's whole state as vcpu_guest_context: taken over at the start, given back when the core asks for it.
 
-Virtual addresses and frames were checked by the core (D4, D6); selectors get RPL 3 here. The FPU starts as FNINIT leaves it,
-and is not part of what is given back (VGCF_i387_valid is clear). Source: Xen arch/x86/domain.c (arch_set_info_guest).
+Virtual addresses and frames were checked by the core (D4, D6); selectors get RPL 3 here. Without
+VGCF_i387_valid the FPU starts as FNINIT leaves it; what is given back has it.
+Source: Xen arch/x86/domain.c (arch_set_info_guest).
 """
 
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 from domains.cpu.traps import TrapGate
 from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.debug_registers import write_dr
+from domains.cpu.x86.fpu_image import INITIAL, load_fpu, save_fpu
 from domains.cpu.x86.registers import (
     CR0_TS,
     CS,
@@ -28,10 +30,12 @@ from domains.cpu.x86.segments import SelectorFault
 from domains.cpu.x86.vcpu import X86Vcpu
 from hypervisor.public.arch_x86.xen import (
     VGCF_failsafe_disables_events,
+    VGCF_i387_valid,
     VGCF_in_kernel,
     VGCF_syscall_disables_events,
     trap_info,
     vcpu_guest_context,
+    vcpu_guest_context_fpu_ctxt,
 )
 from hypervisor.public.callback import (
     CALLBACKF_mask_events,
@@ -96,6 +100,8 @@ def _load_pv_state(v: X86Vcpu, context: vcpu_guest_context) -> None:
         ),
     }
     v.set_ts(bool(context.ctrlreg[0] & CR0_TS))
+    image = context.fpu_ctxt.pack() if flags & VGCF_i387_valid else INITIAL
+    load_fpu(v.cpu, v.float_unit, image)
     for number in (0, 1, 2, 3, 6, 7):
         write_dr(pv, number, context.debugreg[number])
     v.breakpoints.changed()
@@ -114,7 +120,8 @@ def save_context(v: X86Vcpu) -> bytes:
     for segment, name in ((CS, "cs"), (SS, "ss"), *DATA_SEGMENTS):
         setattr(regs, name, cpu.selector(segment) & 0xFFFF)
     context.flags = int(VGCF_in_kernel) if v.mode.in_kernel else 0
-    context.flags |= _callback_flags(v)
+    context.flags |= _callback_flags(v) | VGCF_i387_valid
+    context.fpu_ctxt = vcpu_guest_context_fpu_ctxt.unpack(save_fpu(cpu, v.float_unit))
     context.trap_ctxt = tuple(
         trap_info(vector=vector, flags=gate.flags, cs=gate.cs, address=gate.address) if gate else trap_info()
         for vector, gate in enumerate(pv.traps)

@@ -91,7 +91,7 @@ class CpuState:
         self.env, cpu = _locate(uc)
         library.cpu.value = cpu
         raw = (ctypes.c_uint8 * _STATE_SIZE).from_address(self.env)
-        octets = memoryview(raw).cast("B")
+        self.octets = octets = memoryview(raw).cast("B")
         self.q = octets.cast("Q")
         self.d = octets.cast("I")
         self._signed = octets.cast("i")

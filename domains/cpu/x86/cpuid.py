@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from domains.cpu.x86.clock import TSC_KHZ
+from domains.cpu.clock import TSC_KHZ
 from domains.cpu.x86.registers import RAX, RBX, RCX, RDX, U32
 from domains.cpu.x86.vcpu import X86Vcpu
 

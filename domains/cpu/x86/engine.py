@@ -24,6 +24,7 @@ from domains.cpu.x86.decode import Decoder
 from domains.cpu.x86.effects import apply_effects
 from domains.cpu.x86.float_code import HF_TF
 from domains.cpu.x86.float_unit import float_unit
+from domains.cpu.x86.fpu_image import INITIAL, load_fpu
 from domains.cpu.x86.guest_kinds import GuestKind
 from domains.cpu.x86.hooks import Hooks
 from domains.cpu.x86.io_ports import PortStub
@@ -87,6 +88,7 @@ class X86Cpu:
         v.cpu.q[CR + 4] = 0
         uc.reg_write(uc_x86.UC_X86_REG_CR4, CR4_OF_CPU)
         uc.reg_write(uc_x86.UC_X86_REG_CR0, CR0_OF_XEN)
+        load_fpu(v.cpu, v.float_unit, INITIAL)
         v.segments.load_tables()
         v.segments.flat()
         for segment in (ES, DS, FS, GS):
@@ -106,7 +108,7 @@ class X86Cpu:
         """The shared page lies at this machine address."""
         v = self.vcpu
         v.events = EventWords(v.gate.memory.view(shared_info_maddr, PAGE_SIZE), v.vcpu_id)
-        v.events.set_clock(v.gate.mailbox.epoch)
+        v.events.set_clock(v.clock.tsc_at_start)
 
     def apply(self, effects: Sequence[EffectRecord]) -> None:
         """Perform the effects of a reply, in order (docs/contracts.md)."""

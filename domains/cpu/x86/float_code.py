@@ -78,6 +78,7 @@ LABELS: Final = {
     "new_fninit": 0x111,
     "new_fxrstor": 0x11C,
     "new_fxsave": 0x127,
+    "merge_x87": 0x90,
     "merge_mxcsr": 0x137,
     "new_op3": 0x14E,
     "new_update": 0x187,

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import mmap
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -46,6 +47,8 @@ REPLACED: Final = {
 }
 """By what. RSM, which guests cannot execute, lends its place in Unicorn's list of functions that translated code may call."""
 
+FP_FLAGS: Final = 0x30A
+"""Of the CPUX86State: what softfloat has gathered for x87."""
 SAVED_BYTES: Final = 0x738
 """Of the CPUX86State, up to the last XMM register."""
 
@@ -73,9 +76,25 @@ class FloatUnit:
         """What ends the block that runs (StopStub.handler), for a change that must be in force with the next one."""
         struct.pack_into("<Q", self._octets, self._ask_at, handler)
 
+    def gather(self, env: int) -> None:
+        """Put the exceptions that softfloat has gathered where the guest sees them: the status word and MXCSR."""
+        for label in ("merge_x87", "merge_mxcsr"):
+            _routine(self.base + LABELS[label])(env)
+
+    def reload(self, env: int) -> None:
+        """The control word and MXCSR were written from outside: what follows from them is in force, and nothing gathered."""
+        ctypes.c_uint8.from_address(env + FP_FLAGS).value = 0
+        _routine(exported("update_fp_status_x86_64"))(env)
+        _routine(self.base + LABELS["new_update"])(env)
+
     def keep(self, env: int) -> None:
         """The guest goes on from here: the state to which an instruction that raises #XM goes back."""
         ctypes.memmove(self.base + LABELS["saved"], env, SAVED_BYTES)
+
+
+def _routine(address: int) -> Callable[[int], None]:
+    """A routine that gets `env`."""
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
 
 
 @functools.cache

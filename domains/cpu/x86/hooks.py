@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import unicorn.x86_const as uc_x86
 
-from domains.cpu.x86.clock import read_tsc
 from domains.cpu.x86.cpu_state import HFLAGS, RIP
 from domains.cpu.x86.cpuid import do_cpuid
 from domains.cpu.x86.exceptions import handle_exception, handle_software_interrupt
@@ -107,5 +106,5 @@ class Hooks:
 
 def do_rdtsc(v: X86Vcpu) -> None:
     """RDTSC: nanoseconds, in EDX:EAX."""
-    now = read_tsc()
+    now = v.clock.tsc()
     v.cpu.q[RAX], v.cpu.q[RDX] = now & U32, now >> 32

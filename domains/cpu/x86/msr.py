@@ -8,7 +8,6 @@ arch/x86/cpu/mcheck/vmce.c, arch/x86/cpu/vpmu.c.
 from collections.abc import Callable
 from typing import Final
 
-from domains.cpu.x86.clock import read_tsc
 from domains.cpu.x86.registers import (
     EFER_SCE_LME_LMA_NX,
     FS,
@@ -114,7 +113,7 @@ READ: Final[dict[int, Callable[[X86Vcpu], int]]] = {
     MSR_FS_BASE: lambda v: v.cpu.base(FS),
     MSR_GS_BASE: lambda v: v.cpu.base(GS),
     MSR_SHADOW_GS_BASE: lambda v: v.mode.inactive_gs,
-    MSR_TSC: lambda _v: read_tsc(),
+    MSR_TSC: lambda v: v.clock.tsc(),
 }
 
 

@@ -4,9 +4,8 @@ Ports 0x42 (count, low byte then high byte), 0x43 (mode) and 0x61 (bit 0: gate, 
 written at 1.193182 MHz; other channels do not exist. Source: Xen arch/x86/emul-i8254.c (pv_pit_handler).
 """
 
-from typing import Final
-
-from domains.cpu.x86.clock import read_tsc
+from time import monotonic_ns
+from typing import Final, NamedTuple
 
 COUNT, MODE, SPEAKER = 0x42, 0x43, 0x61
 PORTS: Final = frozenset({COUNT, MODE, SPEAKER})
@@ -14,20 +13,41 @@ HZ: Final = 1_193_182
 CHANNEL_2: Final = 2
 
 
+class PitState(NamedTuple):
+    """Channel 2 written down. `elapsed`: ns since the count began; None: nothing there."""
+
+    reload: int
+    elapsed: int
+    low: int | None
+    high_next: bool
+    latched: int | None
+    gate: int
+
+
 class Pit:
     """One guest's channel 2. All accesses are of one byte."""
 
     def __init__(self) -> None:
         self._reload = 0x10000
-        self._started = read_tsc()
+        self._started = monotonic_ns()
         self._low: int | None = None
         self._high_next = False
         self._latched: int | None = None
         self._gate = 0
 
+    def snapshot(self) -> PitState:
+        """The channel as data."""
+        elapsed = monotonic_ns() - self._started
+        return PitState(self._reload, elapsed, self._low, self._high_next, self._latched, self._gate)
+
+    def restore(self, state: PitState) -> None:
+        """Go on from there, on this host's clock."""
+        self._reload, elapsed, self._low, self._high_next, self._latched, self._gate = state
+        self._started = monotonic_ns() - elapsed
+
     def count(self) -> int:
         """What is left of the count."""
-        return (self._reload - (read_tsc() - self._started) * HZ // 1_000_000_000) & 0xFFFF
+        return (self._reload - (monotonic_ns() - self._started) * HZ // 1_000_000_000) & 0xFFFF
 
     def read(self, port: int) -> int:
         """One byte from a port of the timer's."""
@@ -39,7 +59,7 @@ class Pit:
             self._latched = None
             return count >> 8
         if port == SPEAKER:
-            expired = (read_tsc() - self._started) * HZ >= self._reload * 1_000_000_000
+            expired = (monotonic_ns() - self._started) * HZ >= self._reload * 1_000_000_000
             return self._gate | (0x20 if expired else 0)
         return 0xFF
 
@@ -54,4 +74,4 @@ class Pit:
             self._low = value
         elif port == COUNT:
             self._reload = (value << 8 | (self._low or 0)) or 0x10000
-            self._low, self._started = None, read_tsc()
+            self._low, self._started = None, monotonic_ns()

@@ -15,7 +15,6 @@ from typing import Final
 import capstone.x86
 
 from domains.cpu.x86.bounce import inject_debug, inject_hw_exception
-from domains.cpu.x86.clock import read_tsc
 from domains.cpu.x86.control_registers import READ_CR, WRITE_CR
 from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.debug_registers import read_dr, write_dr
@@ -137,7 +136,7 @@ def do_wrmsr(v: X86Vcpu, _instruction: Instruction) -> None:
 
 def do_rdtsc(v: X86Vcpu, _instruction: Instruction) -> None:
     """RDTSC of a guest that may not read it itself: nanoseconds."""
-    now = read_tsc()
+    now = v.clock.tsc()
     v.cpu.q[RAX], v.cpu.q[RDX] = now & U32, now >> 32
 
 

@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from domains.cpu.clock import TscClock
 from domains.cpu.event_words import EventWords
 from domains.cpu.gate import Gate
 from domains.cpu.traps import TrapGate
 from domains.cpu.x86.breakpoints import Breakpoints
 from domains.cpu.x86.cpu_state import CR, HF_TS, CpuState
 from domains.cpu.x86.decode import Decoder
+from domains.cpu.x86.float_unit import float_unit
 from domains.cpu.x86.mode import Mode
 from domains.cpu.x86.paging import Paging
 from domains.cpu.x86.pit import Pit
@@ -74,6 +76,7 @@ class X86Vcpu:
         self.nr_vcpus = gate.mailbox.vcpus
         """Of the domain, fixed since it was made."""
         self.cpu = cpu
+        self.clock = TscClock(gate.mailbox)
         self.paging = paging
         self.segments = segments
         self.decoder = decoder
@@ -82,6 +85,7 @@ class X86Vcpu:
         self.events: EventWords
         """Of the shared page; there once the vCPU has its first registers."""
         self.breakpoints: Breakpoints
+        self.float_unit = float_unit()
         self.load_context: Callable[[X86Vcpu, bytes], None]
         """Takes over the bytes of a vcpu_guest_context, whose layout is the guest's kind's."""
         self.exits: Counter[str] = Counter()

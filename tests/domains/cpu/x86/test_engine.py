@@ -47,7 +47,7 @@ def test_two_engines_in_one_process_keep_their_registers() -> None:
 
 def test_the_timer_chip_counts_down_and_its_output_rises(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0
-    monkeypatch.setattr("domains.cpu.x86.pit.read_tsc", lambda: now)
+    monkeypatch.setattr("domains.cpu.x86.pit.monotonic_ns", lambda: now)
     pit = Pit()
     pit.write(MODE, 0xB0)
     pit.write(COUNT, 0xFF)
