@@ -85,9 +85,17 @@ class Uplink:
 
 
 @dataclass(frozen=True, slots=True)
+class Counter:
+    """One of the hypervisor's counters."""
+
+    name: str
+    value: Count
+
+
+@dataclass(frozen=True, slots=True)
 class MachineInfo:
-    """A machine: its name and paths, memory in frames of 4 KiB, CPUs, the number of its domains; what held the core longest at a
-    time, and for how many ms of CPU time.
+    """A machine: its name and paths, memory in frames of 4 KiB, CPUs, the number of its domains; what the hypervisor
+    has counted; what held the core longest at a time, and for how many ms of CPU time.
     """
 
     machine: str
@@ -98,7 +106,8 @@ class MachineInfo:
     free_frames: Count
     domains: Count
     uplinks: tuple[Uplink, ...]
-    core_longest_busy_ms: float
+    counters: tuple[Counter, ...]
+    core_longest_busy_ms: Annotated[float, Range(0, float("inf"))]
     core_longest_busy_with: str
 
 

@@ -13,7 +13,7 @@ from domains.control.records import encode
 from domains.xenctl import machine
 from domains.xenctl.folder import folder_of, supervisor_pid
 from domains.xenctl.options import DEFAULT, Json, Machine
-from domains.xenctl.output import print_json, print_lines
+from domains.xenctl.output import print_json, print_lines, printable
 
 
 def start(
@@ -76,18 +76,20 @@ def stop(name: Machine = DEFAULT, json: Json = False) -> None:
 
 
 def info(name: Machine = DEFAULT, json: Json = False) -> None:
-    """Show a machine's memory, CPUs and paths."""
+    """Show a machine's memory, CPUs and paths, and what its hypervisor has counted."""
     with machine.connect(name) as client:
         info = client.call(Info())
     about = {**encode(info), "supervisor_pid": supervisor_pid(folder_of(name))}
     if json:
         print_json(about)
         return
-    del about["uplinks"]
+    del about["uplinks"], about["counters"]
     for key, value in about.items():
-        print(f"{key:<16}: {value}")
+        print(f"{key:<22}: {value}")
     for one in info.uplinks:
-        print(f"{'uplink':<16}: {uplink_text(one)}")
+        print(f"{'uplink':<22}: {uplink_text(one)}")
+    for counter in info.counters:
+        print(f"{printable(counter.name):<22}: {counter.value}")
 
 
 def dmesg(

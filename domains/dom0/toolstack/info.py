@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from domains.control.operations import Listed, MachineInfo, StoreNode, Uplink
+from domains.control.operations import Counter, Listed, MachineInfo, StoreNode, Uplink
 from domains.dom0.toolstack.domains import Domains
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.lifecycle import name_of
@@ -53,7 +53,8 @@ def describe(info: DomainInfo, domains: Domains) -> Listed:
 def describe_machine(xen: XenCtrl, identity: MachineIdentity) -> MachineInfo:
     """The machine as `info` shows it."""
     physical = xen.physinfo()
-    what, longest = longest_busy(xen.perfc_query())
+    counted = xen.perfc_query()
+    what, longest = longest_busy(counted)
     return MachineInfo(
         machine=identity.name,
         folder=str(identity.folder),
@@ -63,6 +64,11 @@ def describe_machine(xen: XenCtrl, identity: MachineIdentity) -> MachineInfo:
         free_frames=physical.free_pages,
         domains=len(xen.domains()),
         uplinks=identity.uplinks,
+        counters=tuple(
+            Counter(name, sum(values))
+            for name, values in counted.items()
+            if not name.startswith(LONGEST_BUSY)
+        ),
         core_longest_busy_ms=longest,
         core_longest_busy_with=what,
     )

@@ -169,7 +169,9 @@ class Service:
     # --- streams ---------------------------------------------------------------------------------
 
     def _console(self, request: Request, wanted: ops.Console) -> object:
-        domid = self._domains.guest(wanted.domain).domid
+        domid = self._domains.find(wanted.domain).domid
+        if domid == 0:
+            raise ToolstackError("Dom0 has no console; 'xenctl dmesg' shows what it says")
         if (record := self._domains.records.get(domid)) is None:
             raise ToolstackError(f"domain {domid} has no console")
         self._follow(request, record, wanted.reboots)
@@ -207,7 +209,7 @@ class Service:
         if wanted.bridge is not None:
             self._captures.start_bridge(request, wanted.bridge)
         elif wanted.domain is not None:
-            self._captures.start(request, self._domains.guest(wanted.domain).domid, wanted.vif)
+            self._captures.start(request, self._domains.find(wanted.domain).domid, wanted.vif)
         return STREAMING
 
     HANDLERS: Final[dict[type[Any], Callable[[Service, Request, Any], Any]]] = {

@@ -72,6 +72,38 @@ class Follower:
         return code
 
 
+def test_dom0_has_no_console_and_it_is_said_where_its_lines_are(shared_machine: Machine) -> None:
+    done = shared_machine.xenctl("console", "Domain-0")
+    assert done.returncode == 1
+    assert "xenctl dmesg" in done.stderr
+
+
+WAITING = """
+class Probe(Guest):
+    def main(self) -> None:
+        print("here")
+        self.kernel.wait(lambda: False)
+"""
+
+
+def test_a_console_ends_when_its_machine_does(machine: Machine, tmp_path: Path) -> None:
+    machine.guest(tmp_path, WAITING)
+    following = subprocess.Popen(
+        [*XENCTL, "console", "guest"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=machine.environment,
+    )
+    assert following.stdout is not None
+    assert following.stdout.readline().strip() == "here"
+    machine.stop()
+    _, said = following.communicate(timeout=30)
+    assert following.returncode == 1
+    assert said == "xenctl: the machine has ended\n"
+
+
 def test_create_with_console_shows_every_byte_of_a_short_life(
     shared_machine: Machine, tmp_path: Path
 ) -> None:

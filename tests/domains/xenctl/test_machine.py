@@ -24,6 +24,8 @@ def test_info_tells_of_memory_cpus_and_paths(shared_machine: Machine) -> None:
     assert 0 < info["free_frames"] < info["total_frames"]
     assert info["domains"] == 1
     assert Path(info["xenstored_path"]).is_socket()
+    counters = {one["name"]: one["value"] for one in info["counters"]}
+    assert counters["hypercalls"] > 0
     assert shared_machine.name in shared_machine.xenctl("info").stdout
 
 
