@@ -9,10 +9,8 @@ before.
 import heapq
 import mmap
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 from numpy.typing import NDArray
@@ -23,10 +21,10 @@ from domains.kernel.kernel import Kernel
 from domains.kernel.memory import Page
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.grant_table import GNTCOPY_dest_gref, GNTCOPY_source_gref, GrantStatus
-from hypervisor.public.io import xs_wire
 from hypervisor.public.types import PAGE_SIZE, DomId, GrantRef, Mfn, Pfn, Port, VAddr
 from hypervisor.public.xen import DOMID_SELF
-from tests.domains.dom0.xenstore.client import OK, Client, Rings
+from tests.domains.dom0.xenstore.client import Rings
+from tests.drivers.store_client import StoreClient
 
 MAPPINGS = 1 << 40
 """Mapped grants of a domain are seen from this address on; its own pages at their machine address."""
@@ -356,92 +354,3 @@ class Events:
         if channel.peer is not None:
             other = self._machine.domains[channel.peer[0]].events.channels[channel.peer[1]]
             other.peer = None
-
-
-@dataclass
-class StoreTransaction:
-    """One transaction of a client."""
-
-    client: "StoreClient"
-    id: int
-    done: list[str] = field(default_factory=list)
-
-    def read(self, path: str) -> str:
-        return self.client.read(path, self.id)
-
-    def write(self, path: str, value: str) -> None:
-        self.client.write(path, value, self.id)
-
-    def set_permissions(self, path: str, permissions: list[str]) -> None:
-        self.client.set_permissions(path, permissions, self.id)
-
-
-class StoreClient:
-    """A connection to the real store, served at once; its events are callbacks of the machine's queue."""
-
-    def __init__(self, machine: Machine, domid: int) -> None:
-        self._machine = machine
-        connection = (
-            machine.store.open() if domid == 0 else machine.store.introduce(DomId(domid), gfn=1, port=1)
-        )
-        connection.transport = None
-        self._client = Client(connection)
-        self.callbacks: dict[str, tuple[str, Callable[[str], None]]] = {}
-        self._next = 0
-        machine.stores.append(self)
-
-    def deliver(self) -> None:
-        """Queue the callbacks of events that have come."""
-        for path, token in self._client.take_events():
-            self._machine.queue.append(partial(self._event, path.decode(), token.decode()))
-
-    def _event(self, path: str, token: str) -> None:
-        if token in self.callbacks:
-            self.callbacks[token][1](path)
-
-    @staticmethod
-    def _result(reply: Any) -> Any:
-        if isinstance(reply, str):
-            raise XenError(Errno[reply])
-        return reply
-
-    def read(self, path: str, tx: int = 0) -> str:
-        return str(self._result(self._client.read(path.encode(), tx)), "utf-8")
-
-    def write(self, path: str, value: str, tx: int = 0) -> None:
-        self._result(self._client.write(path.encode(), value.encode(), tx))
-
-    def rm(self, path: str) -> None:
-        self._result(self._client.rm(path.encode()))
-
-    def directory(self, path: str) -> list[str]:
-        return [name.decode() for name in self._ls(path)]
-
-    def _ls(self, path: str) -> list[bytes]:
-        reply = self._client.ask(xs_wire.XS_DIRECTORY, path.encode())
-        return bytes(self._result(reply)).split(b"\0")[:-1]
-
-    def set_permissions(self, path: str, permissions: list[str], tx: int = 0) -> None:
-        entries = [entry.encode() for entry in permissions]
-        self._result(self._client.chmod(path.encode(), *entries, tx=tx))
-
-    @contextmanager
-    def transaction(self) -> Iterator[StoreTransaction]:
-        transaction = StoreTransaction(self, self._client.begin())
-        try:
-            yield transaction
-        except BaseException:
-            self._client.end(transaction.id, b"F")
-            raise
-        self._result(self._client.end(transaction.id))
-
-    def watch(self, path: str, callback: Callable[[str], None]) -> str:
-        self._next += 1
-        token = f"{self._next}"
-        self.callbacks[token] = (path, callback)
-        assert self._client.watch(path.encode(), token.encode()) == OK
-        return token
-
-    def unwatch(self, token: str) -> None:
-        path, _ = self.callbacks.pop(token)
-        assert self._client.unwatch(path.encode(), token.encode()) == OK
