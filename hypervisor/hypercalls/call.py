@@ -45,7 +45,7 @@ class Continue:
 
 @dataclass(frozen=True)
 class Blocked:
-    """The vCPU sleeps; `Hypervisor.answer` ends it. Only sched_op does this."""
+    """The vCPU sleeps until `RunControl.vcpu_unblock`, or its domain has shut down. Only sched_op does this."""
 
 
 @dataclass(slots=True)
