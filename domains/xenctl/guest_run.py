@@ -21,10 +21,13 @@ REFUSED: Final = "refused"
 
 @dataclass(frozen=True)
 class Wanted:
-    """`text` on the console ends the run well; nothing: a power-off does. `restart`: a reboot ends nothing."""
+    """`text` on the console ends the run well; nothing: a power-off does. `restart`: a reboot ends nothing.
+    `deadline`, on the monotonic clock: whatever has not ended by then has failed.
+    """
 
     text: bytes = b""
     restart: bool = False
+    deadline: float | None = None
 
 
 class Search:
@@ -44,16 +47,14 @@ class Search:
 class GuestRun:
     """Runs a guest once. Afterwards `ended` says how, and `log` what the hypervisor said of a crash."""
 
-    def __init__(
-        self, config: DomainConfig, wanted: Wanted, deadline: float | None, *, collect: bool
-    ) -> None:
-        """`deadline` on the monotonic clock. `collect`: keep the console in `console` and show nothing."""
+    def __init__(self, config: DomainConfig, wanted: Wanted, *, collect: bool) -> None:
+        """`collect`: keep the console in `console` and show nothing."""
         self.ended: str | None = None
         self.log: list[str] = []
         self.console = bytearray()
         self._config = config
         self._wanted = wanted
-        self._deadline = deadline
+        self._deadline = wanted.deadline
         self._collect = collect
         self._on_console, self._in_log = Search(wanted.text), Search(wanted.text)
         self._log_line, self._log_request = b"", 0

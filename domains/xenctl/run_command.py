@@ -22,6 +22,7 @@ import typer
 
 from domains.control.description import DomainConfig
 from domains.control.protocol import ControlError, Exit
+from domains.xenctl.guest_run import GuestRun, Wanted
 from domains.xenctl.options import Json
 from domains.xenctl.output import print_json, printable
 from hypervisor.machine.config import MACHINE_OVERHEAD
@@ -46,27 +47,33 @@ def run(
     json: Json = False,
 ) -> None:
     """Run one guest to its end on a machine of its own, and show its console."""
-    from domains.xenctl.guest_run import GuestRun, Wanted
-
     started = time.monotonic()
     settings: dict[str, Any] = {"name": NAME, "kernel": kernel, "memory": memory, "cmdline": cmdline}
     settings |= {"disk": disk or [], "on_reboot": "destroy"}
     if ramdisk is not None:
         settings["ramdisk"] = str(ramdisk)
-    config = checked(settings)
+    wanted = Wanted(expect.encode(errors="surrogateescape"), restart, started + timeout if timeout else None)
+    follow(checked(settings), wanted, json=json)
+
+
+def follow(config: DomainConfig, wanted: Wanted, *, json: bool) -> None:
+    """Run the guest on a machine that is just large enough for it, and report. Raises ControlError unless it ended as
+    wanted.
+    """
     for number in ENDING_SIGNALS:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, leave)
-    deadline = started + timeout if timeout else None
-    guest = GuestRun(config, Wanted(expect.encode(), restart), deadline, collect=json)
+    started = time.monotonic()
+    guest = GuestRun(config, wanted, collect=json)
     try:
-        guest.run(memory + MACHINE_OVERHEAD)
+        guest.run(config.memory + MACHINE_OVERHEAD)
         error = None
     except ControlError as failure:
         error = failure
-    report(guest.log, json)
     if json:
         print_json(guest.about(error) | {"seconds": round(time.monotonic() - started, 3)})
+    else:
+        report(guest.log)
     if error is not None:
         raise error
 
@@ -85,11 +92,10 @@ def checked(settings: dict[str, Any]) -> DomainConfig:
         raise ControlError(Exit.USAGE, "\n".join(one.message for one in error.each)) from None
 
 
-def report(log: list[str], json: bool) -> None:
+def report(log: list[str]) -> None:
     """What the hypervisor says of a crash."""
-    if not json:
-        for line in log:
-            print(printable(line), file=sys.stderr)
+    for line in log:
+        print(printable(line), file=sys.stderr)
 
 
 def leave(number: int, _frame: object) -> NoReturn:
