@@ -13,6 +13,7 @@ from typing import Any, Final
 from domains.cpu.event_words import EventWords
 from domains.cpu.gate import Gate
 from domains.cpu.traps import CodeAddresses, TrapTable
+from hypervisor.machine.debug_registers import DR6_DEFAULT, DR7_DEFAULT
 from hypervisor.machine.trace import Trace
 from hypervisor.public.arch_x86.xen import trap_info, vcpu_guest_context
 from hypervisor.public.arch_x86.xen_x86_64 import cpu_user_regs
@@ -20,9 +21,6 @@ from hypervisor.public.callback import CALLBACKTYPE_event, CALLBACKTYPE_failsafe
 from hypervisor.public.types import PAGE_SHIFT
 from hypervisor.public.xen import vcpu_info
 from hypervisor.wire.messages import Effect
-
-DR6_DEFAULT: Final = 0xFFFF0FF0
-DR7_DEFAULT: Final = 0x400
 
 CONTEXT_CALLBACKS: Final = (
     (CALLBACKTYPE_event, "event_callback_eip"),

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hypervisor.builder.pv_layout import Mapping, Plan, Table, pages_for, table_span
+from hypervisor.machine.debug_registers import DR6_DEFAULT, DR7_DEFAULT
 from hypervisor.machine.paging import (
     PAGE_ACCESSED,
     PAGE_DIRTY,
@@ -42,8 +43,6 @@ LEAF: Final = PAGE_PRESENT | PAGE_RW | PAGE_USER | PAGE_ACCESSED
 INNER: Final = PAGE_PRESENT | PAGE_RW | PAGE_USER | PAGE_ACCESSED | PAGE_DIRTY
 
 RFLAGS_IF: Final = 1 << 9
-DR6_DEFAULT: Final = 0xFFFF0FF0
-DR7_DEFAULT: Final = 0x400
 
 Words = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]

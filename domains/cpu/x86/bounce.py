@@ -31,7 +31,8 @@ from domains.cpu.x86.registers import (
     U32,
     U64,
 )
-from domains.cpu.x86.vcpu import DR6_DEFAULT, X86Vcpu
+from domains.cpu.x86.vcpu import X86Vcpu
+from hypervisor.machine.debug_registers import DR6_DEFAULT
 from hypervisor.machine.paging import PFEC_USER
 from hypervisor.public.arch_x86.xen_x86_64 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
 from hypervisor.public.trace import TRC_PV_TRAP

@@ -23,14 +23,13 @@ from domains.cpu.x86.paging import Paging
 from domains.cpu.x86.pit import Pit
 from domains.cpu.x86.registers import CR0_TS
 from domains.cpu.x86.segments import Segments
+from hypervisor.machine.debug_registers import DR6_DEFAULT, DR7_DEFAULT
 from hypervisor.machine.trace import Trace
 
 CR0_OF_XEN = 0x80050033
 """PG, AM, WP, NE, ET, MP, PE: what a guest reads of CR0, TS apart."""
 CR4_OF_XEN = 0x660
 """PAE, MCE, OSFXSR, OSXMMEXCPT: what a guest sees of the machine's CR4 (Xen's PV_CR4_GUEST_VISIBLE_MASK)."""
-DR6_DEFAULT = 0xFFFF0FF0
-DR7_DEFAULT = 0x400
 
 
 @dataclass

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from domains.cpu.python_cpu import MAX_REFAULTS
+from domains.cpu.python_memory import MAX_REFAULTS
 from domains.cpu.traps import TrapFrame
 from domains.kernel.kernel import Kernel, PageFault
 from domains.kernel.page_tables import READ_WRITE
