@@ -66,18 +66,17 @@ class BackEnds(Generic[D]):
             self._kernel.call_soon(self._work)
 
     def _work(self) -> None:
-        """Look at every device that may have changed."""
-        while self._dirty:
-            if any(device.serving for device in self._devices.values()):
-                self._kernel.call_soon(self._work)
-                return
+        """Look at one device that may have changed; at the next one after everybody else's turn."""
+        if not any(device.serving for device in self._devices.values()):
             path = next(iter(self._dirty))
             del self._dirty[path]
             if path == self._root:
                 self._scan()
             else:
                 self._look(path)
-        self._working = False
+        self._working = bool(self._dirty)
+        if self._working:
+            self._kernel.call_soon(self._work)
 
     def _scan(self) -> None:
         """Mark all devices there are, and all there were."""

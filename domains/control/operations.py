@@ -95,7 +95,7 @@ class Counter:
 @dataclass(frozen=True, slots=True)
 class MachineInfo:
     """A machine: its name and paths, memory in frames of 4 KiB, CPUs, the number of its domains; what the hypervisor
-    has counted; what held the core longest at a time, and for how many ms of CPU time.
+    has counted; what held the core longest at a time, and for how many ms of CPU time; the same of Dom0's loop.
     """
 
     machine: str
@@ -109,6 +109,8 @@ class MachineInfo:
     counters: tuple[Counter, ...]
     core_longest_busy_ms: Annotated[float, Range(0, float("inf"))]
     core_longest_busy_with: str
+    dom0_longest_busy_ms: Annotated[float, Range(0, float("inf"))]
+    dom0_longest_busy_with: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from domains.kernel.kernel import Kernel
 from drivers.block.back import BlockBack
 from drivers.net.back import NetBack
 from drivers.net.tap import TapError
+from hypervisor.machine.busiest import Busiest
 from hypervisor.public.xen import VIRQ_DOM_EXC
 
 STORE_SOCKET: Final = "xenstored"
@@ -102,6 +103,7 @@ class Dom0(Guest):
     def _serve(self) -> None:
         """Serve until the machine is stopped; the store gets its turn after every handler."""
         turns = StoreTurns(self.kernel, self._xenstored)
+        self.kernel.loop.busiest = Busiest()
 
         def stopped() -> bool:
             turns.turn()

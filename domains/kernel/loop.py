@@ -20,6 +20,7 @@ from types import GeneratorType
 from typing import Any, Final
 
 from domains.kernel.tasks import Pause, Task
+from hypervisor.machine.busiest import Busiest
 
 Callback = Callable[[], None] | Callable[[], Task[None] | None]
 """A handler."""
@@ -44,6 +45,11 @@ class Source:
         if not self._queued:
             self._queued = True
             self._loop.ready.append(self)
+
+    def __str__(self) -> str:
+        """The handler's name, or that of the task which it drives."""
+        owner = getattr(self.callback, "__self__", None)
+        return str(owner if isinstance(owner, Job) else getattr(self.callback, "__qualname__", "a handler"))
 
     def run(self) -> None:
         """Run the handler now, or after its task that is under way."""
@@ -86,6 +92,10 @@ class Job:
         self._failed = failed
         self._turn = Source(loop, self.step)
 
+    def __str__(self) -> str:
+        """The task's name."""
+        return str(getattr(self._task, "__qualname__", "a task"))
+
     def step(self) -> None:
         """Go on up to the task's next pause, or its end."""
         try:
@@ -127,6 +137,8 @@ class Loop:
 
     def __init__(self) -> None:
         self.ready: deque[Source] = deque()
+        self.busiest: Busiest | None = None
+        """Who wants to know what held the loop longest at a time puts it here."""
         self._timers: list[tuple[int, int, Timer]] = []
         self._cancelled = 0
         self._order = count()
@@ -182,7 +194,10 @@ class Loop:
         """Run the source that has been ready longest; False if none is."""
         if not self.ready:
             return False
-        self.ready.popleft().run()
+        source = self.ready.popleft()
+        source.run()
+        if self.busiest is not None:
+            self.busiest.lap(source)
         return True
 
     def next_deadline(self) -> int | None:

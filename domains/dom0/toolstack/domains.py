@@ -5,7 +5,7 @@ were made.
 from __future__ import annotations
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
@@ -99,13 +99,24 @@ class Domains:
             domid = int(wanted)
             info = self._xen.getdomaininfo(DomId(domid)) if domid < DOMID_FIRST_RESERVED else None
         else:
-            named = (info for info in self._xen.domains() if self.name_of(info.domid) == wanted)
-            info = next(named, None)
+            info = next(self._named(wanted), None)
         if info is None:
             raise ToolstackError(
                 f"there is no domain '{wanted}'; 'xenctl list' shows those there are", Exit.NO_SUCH_DOMAIN
             )
         return info
+
+    def _named(self, name: str) -> Iterator[DomainInfo]:
+        """The domains of that name in the store. Those that were made under it come first: a look at each domain's node
+        takes a while where there are hundreds.
+        """
+        if name == DOM0_NAME:
+            domids = [DomId(0)]
+        else:
+            domids = sorted(self.records, key=lambda domid: self.records[domid].config.name != name)
+        for domid in domids:
+            if self.name_of(domid) == name and (info := self._xen.getdomaininfo(domid)) is not None:
+                yield info
 
     def guest(self, wanted: str) -> DomainInfo:
         """As `find`, but never Dom0."""
@@ -116,11 +127,11 @@ class Domains:
 
     def check_name_free(self, name: str) -> None:
         """Raises ToolstackError if a domain has the name."""
-        taken = {self.name_of(info.domid): info.domid for info in self._xen.domains() if not info.dying}
-        if name in taken:
-            raise ToolstackError(
-                f"domain '{name}' exists already with id {taken[name]}; destroy it or choose another name"
-            )
+        for info in self._named(name):
+            if not info.dying:
+                raise ToolstackError(
+                    f"domain '{name}' exists already with id {info.domid}; destroy it or choose another name"
+                )
 
     def gone(self, domid: DomId) -> bool:
         """Whether Xen does not know the domain any more."""

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from domains.control.operations import Counter, Listed, MachineInfo, StoreNode, Uplink
+from domains.control.records import encode
 from domains.dom0.toolstack.domains import Domains
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.lifecycle import name_of
 from domains.dom0.toolstack.xenctrl import DomainInfo, XenCtrl
+from domains.kernel.tasks import NEXT_TURN, Task
 from domains.kernel.xenbus import Xenbus
+from hypervisor.machine.busiest import Busiest
 from hypervisor.public.errno import Errno, XenError
 
 KIB_PER_PAGE: Final = 4
 LONGEST_BUSY: Final = "longest busy, us: "
 """How the counter begins whose name goes on to tell what it was."""
+DOMAINS_PER_TURN: Final = 16
+NODES_PER_TURN: Final = 16
 MAX_NODES: Final = 50_000
 """Nodes shown of the store."""
 
@@ -50,8 +55,18 @@ def describe(info: DomainInfo, domains: Domains) -> Listed:
     )
 
 
-def describe_machine(xen: XenCtrl, identity: MachineIdentity) -> MachineInfo:
-    """The machine as `info` shows it."""
+def describe_all(xen: XenCtrl, domains: Domains) -> Task[tuple[Listed, ...]]:
+    """All domains as `list` shows them; the others' turn comes after every few."""
+    listed: list[Listed] = []
+    for number, info in enumerate((yield from xen.all_domains()), 1):
+        listed.append(describe(info, domains))
+        if number % DOMAINS_PER_TURN == 0:
+            yield NEXT_TURN
+    return tuple(listed)
+
+
+def describe_machine(xen: XenCtrl, identity: MachineIdentity, busiest: Busiest | None) -> MachineInfo:
+    """The machine as `info` shows it. `busiest`: what held Dom0's loop."""
     physical = xen.physinfo()
     counted = xen.perfc_query()
     what, longest = longest_busy(counted)
@@ -71,6 +86,8 @@ def describe_machine(xen: XenCtrl, identity: MachineIdentity) -> MachineInfo:
         ),
         core_longest_busy_ms=longest,
         core_longest_busy_with=what,
+        dom0_longest_busy_ms=busiest.us / 1000 if busiest is not None else 0.0,
+        dom0_longest_busy_with=busiest.what if busiest is not None else "",
     )
 
 
@@ -82,15 +99,18 @@ def longest_busy(counters: dict[str, list[int]]) -> tuple[str, float]:
     return "", 0.0
 
 
-def walk_store(xenbus: Xenbus, path: str) -> tuple[StoreNode, ...]:
-    """A node and all below it, depth first, children by name. Raises ToolstackError."""
+def walk_store(xenbus: Xenbus, path: str) -> Task[list[Any]]:
+    """A StoreNode of a node and of each below it, depth first, children by name, in the form in which they are sent.
+    Raises ToolstackError. The others' turn comes after every few nodes: what changes meanwhile is shown as it was found.
+    """
     root = path.rstrip("/") or "/"
-    found: list[StoreNode] = []
+    found: list[Any] = []
     rest = [root]
     while rest:
         node = rest.pop()
         try:
-            found.append(StoreNode(node, xenbus.read_bytes(node), tuple(xenbus.get_permissions(node))))
+            shown = StoreNode(node, xenbus.read_bytes(node), tuple(xenbus.get_permissions(node)))
+            found.append(encode(shown))
             names = sorted(xenbus.directory(node), reverse=True)
         except XenError as error:
             if error.errno is not Errno.ENOENT:
@@ -101,4 +121,6 @@ def walk_store(xenbus: Xenbus, path: str) -> tuple[StoreNode, ...]:
         if len(found) > MAX_NODES:
             raise ToolstackError(f"more than {MAX_NODES} nodes below {path}; name a node further down")
         rest += [f"{node.rstrip('/')}/{name}" for name in names]
-    return tuple(found)
+        if len(found) % NODES_PER_TURN == 0:
+            yield NEXT_TURN
+    return found

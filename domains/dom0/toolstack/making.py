@@ -119,7 +119,9 @@ class Maker:
         yield NEXT_TURN
         built = yield from self._builder.build(domid, config, prepared)
         record.console = self._parts.consoled.connect(domid, built.console_mfn, built.console_port)
+        yield NEXT_TURN
         xenbus.in_transaction(lambda nodes: store_tree.publish(nodes, domid, record.uuid, config, built))
+        yield NEXT_TURN
         self._parts.xenstored.introduce(domid, built.store_mfn, built.store_port)
         for path in (yield from self._parts.backends.plug(record)):
             yield from self._device_ready(record, path)
@@ -156,22 +158,15 @@ class Maker:
         if not self._domains.gone(domid):
             self._xen.pausedomain(domid)
         self._parts.consoled.disconnect(domid, reason)
-        self._kernel.xenbus.in_transaction(
-            lambda nodes: store_tree.remove(nodes, f"{store_tree.home(domid)}/device")
-        )
+        yield from self._parts.backends.unplug(domid)
         if not self._domains.gone(domid):
             self._xen.destroydomain(domid)
-        yield from self._forget(domid)
-        yield from self._gone(domid)
-
-    def _forget(self, domid: DomId) -> Task[None]:
-        """Take the domain out of the store and out of the records."""
-        parts = self._parts
-        parts.xenstored.release(domid)
-        yield from parts.backends.unplug(domid)
+        yield NEXT_TURN
+        self._parts.xenstored.release(domid)
         self._kernel.xenbus.in_transaction(lambda nodes: store_tree.remove_tree(nodes, domid))
         self._domains.records.pop(domid, None)
-        yield from parts.backends.ended(domid)
+        yield from self._parts.backends.ended(domid)
+        yield from self._gone(domid)
 
     def _gone(self, domid: DomId) -> Task[None]:
         yield from self._parts.operations.until(

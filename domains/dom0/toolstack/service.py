@@ -20,12 +20,13 @@ from domains.control.server import Congested, ControlServer, Disconnected, Reque
 from domains.dom0.toolstack.captures import Captures
 from domains.dom0.toolstack.domains import Record
 from domains.dom0.toolstack.errors import ToolstackError
-from domains.dom0.toolstack.info import MachineIdentity, describe, describe_machine, walk_store
+from domains.dom0.toolstack.info import MachineIdentity, describe, describe_all, describe_machine, walk_store
 from domains.dom0.toolstack.lifecycle import Lifecycle, name_of
 from domains.dom0.toolstack.log_streams import LogStreams
 from domains.dom0.toolstack.operations import Operation
 from domains.dom0.toolstack.parts import Parts
 from domains.dom0.toolstack.viewers import Viewers
+from domains.kernel.tasks import Task
 from hypervisor.public.errno import XenError
 from hypervisor.public.sched import SHUTDOWN_reboot, ShutdownReason
 from hypervisor.public.types import DomId
@@ -99,7 +100,7 @@ class Service:
     # --- the machine -----------------------------------------------------------------------------
 
     def _info(self, _request: Request, _wanted: ops.Info) -> ops.MachineInfo:
-        return describe_machine(self._xen, self._machine)
+        return describe_machine(self._xen, self._machine, self._kernel.loop.busiest)
 
     def _stop_machine(self, request: Request, _wanted: ops.Stop) -> object:
         request.answer(None)
@@ -116,7 +117,7 @@ class Service:
     def _debug_keys(self, _request: Request, wanted: ops.DebugKeys) -> None:
         self._xen.debug_keys(wanted.keys.encode("utf-8", "replace"))
 
-    def _xenstore_ls(self, _request: Request, wanted: ops.XenstoreLs) -> tuple[ops.StoreNode, ...]:
+    def _xenstore_ls(self, _request: Request, wanted: ops.XenstoreLs) -> Task[list[Any]]:
         return walk_store(self._kernel.xenbus, wanted.path)
 
     # --- domains ---------------------------------------------------------------------------------
@@ -137,9 +138,10 @@ class Service:
     def _destroy(self, _request: Request, wanted: ops.Destroy) -> Operation:
         return self._lifecycle.destroy(self._domains.guest(wanted.domain).domid)
 
-    def _list(self, _request: Request, wanted: ops.List) -> tuple[ops.Listed, ...]:
-        infos = self._xen.domains() if wanted.domain is None else [self._domains.find(wanted.domain)]
-        return tuple(describe(info, self._domains) for info in infos)
+    def _list(self, _request: Request, wanted: ops.List) -> Task[tuple[ops.Listed, ...]]:
+        if wanted.domain is None:
+            return (yield from describe_all(self._xen, self._domains))
+        return (describe(self._domains.find(wanted.domain), self._domains),)
 
     def _pause(self, _request: Request, wanted: ops.Pause) -> None:
         self._xen.pausedomain(self._domains.guest(wanted.domain).domid)
