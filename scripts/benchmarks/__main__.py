@@ -52,6 +52,7 @@ FIGURES: Final[dict[str, Family]] = {
 GOALS: Final = {
     "hypercall_rtt": Goal("ratio", 1.5),
     "hypercall_rtt_250": Goal("ratio", 1.5),
+    "budget_units": Goal("ratio", 3),
     "l1_validation": Goal("ratio", 0.1),
     "mmu_update_batch": Goal("value", 500_000, at_least=True),
     "mmu_update_single": Goal("ratio", 1.7),
