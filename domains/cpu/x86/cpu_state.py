@@ -47,6 +47,10 @@ CC_OP_EFLAGS: Final = 1
 CC_FLAGS: Final = 0x8D5
 LAZY_FLAGS: Final = CC_FLAGS | EFLAGS_DF
 
+# hflags: what the translator must know of the CPU's state; it is part of the name of each translated block
+#
+#    bit  15 CS64 │ 14 LMA │ 11 TS │ 8 a block an instruction (float_code.HF_TF) │ 6 ADDSEG │ 5 SS32 │ 4 CS32 │ 3 no interrupt
+#     1-0 CPL: 3 for ever, for kernel and user space of 64-bit PV alike
 HF_CPL: Final = 3
 HF_INHIBIT_IRQ: Final = 1 << 3
 HF_CS32: Final = 1 << 4
