@@ -97,7 +97,7 @@ def shared_bits(hv: Hypervisor, domain: Domain, port: int) -> tuple[int, int]:
 def gnttab_usage(hv: Hypervisor) -> Report:
     """The grants in use of every domain."""
     for domain in domains_now(hv):
-        if hasattr(domain, "grants"):  # one whose making failed has none, until it is gone
+        if domain.has_grants:
             yield from usage_of(domain)
 
 

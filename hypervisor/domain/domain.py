@@ -69,6 +69,8 @@ class Domain:
     """("iomem", first, count), ("irq", …), ("ioport", …) that the control domain granted."""
     events: EventChannels = field(init=False)
     grants: GrantTable = field(init=False)
+    has_grants: bool = False
+    """Whether `grants` is there: not while the domain is made, and never if its making failed before that."""
 
     @property
     def paused(self) -> bool:

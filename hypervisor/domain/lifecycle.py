@@ -78,14 +78,13 @@ def create_domain(
         os.close(memfd)
         os.close(mailbox_fd)
         raise
-    domain = Domain(domid, handle, mem, Mailbox(mailbox_fd), memfd, mailbox_fd, privileged=privileged)
-    domain.mailbox.set_engine(engine)
-    domain.mailbox.set_epoch(hv.clock.boot_ns)
-    domain.mailbox.set_vcpus(limits.nr_vcpus)
+    mailbox = _mailbox(mailbox_fd, engine, hv.clock.boot_ns, limits.nr_vcpus)
+    domain = Domain(domid, handle, mem, mailbox, memfd, mailbox_fd, privileged=privileged)
     domain.events = _event_channels(hv, domain, limits)
     hv.domains[domid] = domain
     try:
         domain.grants = _grant_table(hv, domain, limits)
+        domain.has_grants = True
         _add_vcpus(hv, domain, limits.nr_vcpus)
         domain.shared_info = hv.mmu.allocator.alloc_xen_page(mem, writable=True)
         _write_wallclock(hv, domain)
@@ -94,6 +93,15 @@ def create_domain(
         begin_destroy(hv, domain)
         raise
     return domain
+
+
+def _mailbox(fd: int, engine: Engine, epoch_ns: int, nr_vcpus: int) -> Mailbox:
+    """The new domain's mailbox, with what the core says in it once."""
+    mailbox = Mailbox(fd)
+    mailbox.set_engine(engine)
+    mailbox.set_epoch(epoch_ns)
+    mailbox.set_vcpus(nr_vcpus)
+    return mailbox
 
 
 def _event_channels(hv: Hypervisor, domain: Domain, limits: Limits) -> EventChannels:
@@ -190,7 +198,7 @@ def _destroy_step(hv: Hypervisor, domain: Domain) -> bool:
 
 
 def _release_maps(hv: Hypervisor, domain: Domain, budget: Budget) -> bool:
-    return not hasattr(domain, "grants") or release_maps(domain.grants)
+    return not domain.has_grants or release_maps(domain.grants)
 
 
 def _close_ports(hv: Hypervisor, domain: Domain, budget: Budget) -> bool:
@@ -216,7 +224,7 @@ def complete_destroy(hv: Hypervisor, domain: Domain) -> None:
     """The last step: when the process is gone and nobody holds a frame any more, the domain and its id are free (K4)."""
     if domain.life is not Life.DYING or domain.death_step < DEATH_STEPS:
         return
-    if hasattr(domain, "grants"):
+    if domain.has_grants:
         domain.grants.destroy()
     if domain.pid:  # process_gone comes back here
         return
