@@ -7,6 +7,7 @@ says that it was seen.
 from __future__ import annotations
 
 from domains.kernel.kernel import Kernel
+from domains.kernel.tasks import Task
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.sched import SHUTDOWN_reboot
 
@@ -22,15 +23,15 @@ def await_shutdown(kernel: Kernel) -> str:
     """
     asked: list[str] = []
 
-    def changed(path: str) -> None:
+    def changed(path: str) -> Task[None]:
         try:
-            request = kernel.xenbus.read(path)
+            request = yield from kernel.xenbus.tasks.read(path)
         except XenError as error:
             if error.errno != Errno.ENOENT:
                 raise
             return
         if request:
-            kernel.xenbus.write(path, "")
+            yield from kernel.xenbus.tasks.write(path, "")
             asked.append(request)
 
     token = kernel.xenbus.watch(NODE, changed)

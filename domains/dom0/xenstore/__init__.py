@@ -11,6 +11,7 @@ Read in this order, each file standing on the ones before it:
     connection   one client: framing, transactions, watches   domain  what is known about one domid
     requests, control, dispatch   one table from XS_* to handler; the place where errors become errno names
     server       Xenstored: the whole, fed with bytes
+    snapshot     the store as data, and back
     socket, ring the unix socket for Xen's own clients; the shared page of a guest
 
 Modelled on Xen's `tools/xenstored` and `docs/misc/xenstore.txt` (protocol of Xen 4.17).

@@ -220,6 +220,20 @@ class Connection:
             transaction.close()
         self.transactions.clear()
 
+    # Another store takes over
+
+    def unfinished(self) -> tuple[bytes, list[tuple[bytes, bool]]]:
+        """What the client has sent of its next requests, and the messages that it has not taken (and whether each is an
+        event); of one that it has begun to take only the rest.
+        """
+        return bytes(self._input), self.outgoing.waiting()
+
+    def take_over(self, sent: bytes, waiting: list[Message]) -> None:
+        """Go on where another store's connection with the client was."""
+        for message in waiting:
+            self.outgoing.append(message)
+        self.feed(sent)
+
     # The end
 
     def reset(self) -> None:

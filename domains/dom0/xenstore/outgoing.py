@@ -108,6 +108,15 @@ class Outgoing:
         self.advance(len(data))
         return data
 
+    def waiting(self) -> list[tuple[bytes, bool]]:
+        """The messages not yet taken, of the first what is left of it; and whether each is an event, which the rest of
+        one is not.
+        """
+        messages = [(message.data, message.is_event) for message in self._messages]
+        if messages and self._taken:
+            messages[0] = (messages[0][0][self._taken :], False)
+        return messages
+
     def expire(self, now: float) -> None:
         """Drop the events whose time is over, except one that the client has begun to take."""
         kept: deque[Message] = deque()

@@ -9,7 +9,7 @@ an overlay over this map. The store enforces no permission and no quota: `tree` 
 before.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import Final, NamedTuple, Protocol
 
@@ -93,8 +93,25 @@ class Store:
         return len(self._nodes)
 
     def get(self, path: Path) -> Node | None:
-        """The node at `path`; None: there is none."""
+        """The node, or None."""
         return self._nodes.get(path)
+
+    def nodes(self) -> Iterator[tuple[Path, Node]]:
+        """All nodes with their paths, in no order."""
+        return iter(self._nodes.items())
+
+    @property
+    def generation(self) -> int:
+        """That of the last change."""
+        return self._generation
+
+    def load(self, nodes: Mapping[Path, Node], generation: int) -> None:
+        """Be a tree of these nodes, whose last change was `generation`, and of nothing else."""
+        self.apply(dict.fromkeys(self._nodes))
+        for path, node in nodes.items():
+            self._nodes[path] = node
+            self._account(path, node, 1)
+        self._generation = generation
 
     def next_generation(self) -> int:
         """A number that no node has had yet."""

@@ -2,11 +2,14 @@
 pages."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgpack
 
 from domains.dom0.xenstore.connection import Connection
 from domains.dom0.xenstore.ring import Ring
 from domains.dom0.xenstore.server import Xenstored
+from domains.dom0.xenstore.snapshot import restore, snapshot
 from hypervisor.public.io import xs_wire
 from hypervisor.public.io.xs_wire import XS_ERROR, XS_WATCH_EVENT, xenstore_domain_interface, xsd_sockmsg
 from hypervisor.public.types import DomId
@@ -208,6 +211,13 @@ class Clock:
         return self.now
 
 
+def snapshot_of_copy(data: dict[str, Any], bench: "Bench") -> dict[str, Any]:
+    """What a store says of itself that was made of `data`."""
+    copy = Xenstored(bench.toolstack, bench.clock)
+    restore(copy, data)
+    return msgpack.unpackb(msgpack.packb(snapshot(copy)))  # type: ignore[no-any-return]
+
+
 class Bench:
     """A store, its domains 0 to 4, and a client that acts for each. Domain 9 exists but is not introduced."""
 
@@ -224,6 +234,17 @@ class Bench:
         connection = self.xenstored.introduce(DomId(domid), gfn=1, port=1)
         connection.transport = None
         return Client(connection)
+
+    def take_over(self) -> None:
+        """Another store goes on with what this one has been; the control domain's clients connect anew."""
+        data = msgpack.unpackb(msgpack.packb(snapshot(self.xenstored)))
+        assert snapshot_of_copy(data, self) == data, "what was restored is what was written down"
+        self.xenstored = Xenstored(self.toolstack, self.clock, self.lines.append)
+        connections = restore(self.xenstored, data)
+        self.dom0 = Client(self.xenstored.open())
+        self.domains = [self.dom0, *self.domains[1:]]
+        for domid, connection in connections.items():
+            self.domains[domid].connection = connection
 
     def home(self, domid: int) -> bytes:
         """The domain's home, made and handed over as the toolstack does."""

@@ -146,6 +146,13 @@ class StoreMachine(RuleBasedStateMachine):
         self.bench.domains[domid].watch(b"/")
         self.bench.domains[domid].take_events()
 
+    @precondition(lambda self: self.transaction is None)
+    @rule()
+    def another_store_takes_over(self) -> None:
+        self.bench.take_over()
+        assert self.bench.dom0.watch(b"/") == OK
+        self.bench.dom0.take_events()
+
     @invariant()
     def nobody_hears_of_what_he_may_not_read(self) -> None:
         for domid in range(3):
