@@ -16,17 +16,15 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from domains.cpu.x86.cpu_state import RFLAGS, RIP
-from domains.cpu.x86.paging import GuestFault
+from domains.cpu.x86.cpu_state import RFLAGS, RIP, CpuState
+from domains.cpu.x86.paging import GuestFault, Paging
+from domains.cpu.x86.pv_state import PvState
 from domains.cpu.x86.registers import EFLAGS_RF
 from domains.cpu.x86.step_stub import NO_RIP, step_stub
 from domains.cpu.x86.stop_stub import StopStub
 from domains.cpu.x86.unicorn_library import HOOK_CODE, MEM_WRITE, MEMORY_HOOK, UnicornLibrary
-
-if TYPE_CHECKING:
-    from domains.cpu.x86.vcpu import X86Vcpu
 
 EXECUTE, ACCESS = 0, 3
 """What DR7's two bits a breakpoint ask for; 1 is writing, 2 is I/O, which never reaches the CPU (debug_registers)."""
@@ -55,14 +53,16 @@ class Watched(NamedTuple):
 class Breakpoints:
     """Of one vCPU. `stale`: `settle` has something to do before the guest goes on. `watching`: data is watched."""
 
-    def __init__(self, library: UnicornLibrary, v: X86Vcpu, stop_stub: StopStub) -> None:
+    def __init__(
+        self, library: UnicornLibrary, cpu: CpuState, pv: PvState, paging: Paging, stop_stub: StopStub
+    ) -> None:
         self._library = library
-        self._v = v
+        self._cpu, self._pv, self._paging = cpu, pv, paging
         self._stop_stub = stop_stub
         self._control = (ctypes.c_uint64 * 5)(0, *[NO_RIP] * 4)
         self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         self._octets = (ctypes.c_uint8 * mmap.PAGESIZE).from_buffer(self._page)
-        code = step_stub(v.cpu.env, library.cpu.value or 0)
+        code = step_stub(cpu.env, library.cpu.value or 0)
         self._page[: len(code)] = code
         self._on_access = MEMORY_HOOK(self._accessed)
         self._hooks: list[int] = []
@@ -105,7 +105,7 @@ class Breakpoints:
             self._library.remove_hook(hook)
         self._hooks, self._watched = [], []
         self._stop_stub.ask()
-        self._library.emu_start(self._v.cpu.q[RIP])
+        self._library.emu_start(self._cpu.q[RIP])
         self._stop_stub.stepping(False)
 
     def refresh(self) -> None:
@@ -127,7 +127,7 @@ class Breakpoints:
     def take(self) -> int:
         """DR6's bits for the #DB that is being handled; one that is a fault will not be taken again."""
         bits, self._control[0] = int(self._control[0]), 0
-        q = self._v.cpu.q
+        q = self._cpu.q
         if not bits and not q[RFLAGS] & EFLAGS_RF:
             bits = sum(1 << number for number in range(4) if self._control[1 + number] == q[RIP])
             if bits:
@@ -135,7 +135,7 @@ class Breakpoints:
         return bits
 
     def _enabled(self) -> list[Armed]:
-        pv, found = self._v.pv, []
+        pv, found = self._pv, []
         for number in range(4):
             if pv.dr7 >> 2 * number & 3:
                 kind = pv.dr7 >> 16 + 4 * number & 3
@@ -144,15 +144,15 @@ class Breakpoints:
 
     def _placed(self, armed: Armed) -> Watched | None:
         """None while it is mapped nowhere, or is no breakpoint on data."""
-        pv, number = self._v.pv, armed.number
+        pv, number = self._pv, armed.number
         if armed.kind == EXECUTE:
             return None
         length = LENGTHS[pv.dr7 >> 18 + 4 * number & 3]
         try:
-            maddr = self._v.paging.translate(pv.dr[number] & -length)
+            maddr = self._paging.translate(pv.dr[number] & -length)
         except GuestFault:
             return None
-        return Watched(number, self._v.paging.physical(maddr), length, armed.kind)
+        return Watched(number, self._paging.physical(maddr), length, armed.kind)
 
     def _accessed(self, _uc: int, kind: int, maddr: int, size: int, _value: int, _data: int) -> None:
         for at in self._watched:

@@ -5,8 +5,9 @@ from typing import Final
 
 from domains.cpu.x86.cpu_state import CR
 from domains.cpu.x86.effects import apply_effects
+from domains.cpu.x86.pv_state import CR4_OF_XEN
 from domains.cpu.x86.registers import CR0_TS, CR4_DE, CR4_TSD, U64
-from domains.cpu.x86.vcpu import CR0_OF_XEN, CR4_OF_XEN, X86Vcpu
+from domains.cpu.x86.vcpu import CR0_OF_XEN, X86Vcpu
 from hypervisor.public.types import PAGE_SHIFT
 
 CR4_OF_GUEST: Final = CR4_TSD | CR4_DE

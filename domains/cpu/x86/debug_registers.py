@@ -6,8 +6,8 @@ Source: Xen arch/x86/pv/misc-hypercalls.c, arch/x86/debug.c.
 
 from typing import Final
 
+from domains.cpu.x86.pv_state import PvState
 from domains.cpu.x86.registers import CR4_DE, U32
-from domains.cpu.x86.vcpu import PvState
 from hypervisor.machine.debug_registers import DR6_DEFAULT, DR7_DEFAULT
 from hypervisor.machine.paging import is_canonical
 from hypervisor.public.arch_x86.xen_x86_64 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START

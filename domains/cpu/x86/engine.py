@@ -78,7 +78,8 @@ class X86Cpu:
         self._set_up_registers()
         self._port_stub = PortStub(library, cpu)
         self.vcpu.load_context = kind.load_context
-        self.vcpu.breakpoints = Breakpoints(library, self.vcpu, self.stop_stub)
+        v = self.vcpu
+        v.breakpoints = Breakpoints(library, v.cpu, v.pv, v.paging, self.stop_stub)
         self._hooks = Hooks(library, self.vcpu, self._float_unit)
 
     def _set_up_registers(self) -> None:

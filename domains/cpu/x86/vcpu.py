@@ -8,53 +8,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from domains.cpu.clock import TscClock
 from domains.cpu.event_words import EventWords
 from domains.cpu.gate import Gate
-from domains.cpu.traps import TrapGate
 from domains.cpu.x86.breakpoints import Breakpoints
 from domains.cpu.x86.cpu_state import CR, HF_TS, CpuState
 from domains.cpu.x86.decode import Decoder
 from domains.cpu.x86.float_unit import float_unit
 from domains.cpu.x86.mode import Mode
 from domains.cpu.x86.paging import Paging
-from domains.cpu.x86.pit import Pit
+from domains.cpu.x86.pv_state import PvState
 from domains.cpu.x86.registers import CR0_TS
 from domains.cpu.x86.segments import Segments
-from hypervisor.machine.debug_registers import DR6_DEFAULT, DR7_DEFAULT
 from hypervisor.machine.trace import Trace
 
 CR0_OF_XEN = 0x80050033
 """PG, AM, WP, NE, ET, MP, PE: what a guest reads of CR0, TS apart."""
-CR4_OF_XEN = 0x660
-"""PAE, MCE, OSFXSR, OSXMMEXCPT: what a guest sees of the machine's CR4 (Xen's PV_CR4_GUEST_VISIBLE_MASK)."""
-
-
-@dataclass
-class PvState:
-    """Xen's struct pv_vcpu. `traps[vector]` is None where no handler is set; callbacks: type → (address, flags)."""
-
-    traps: list[TrapGate | None] = field(default_factory=lambda: [None] * 256)
-    callbacks: dict[int, tuple[int, int]] = field(default_factory=dict)
-    kernel_ss: int = 3
-    kernel_sp: int = 0
-    iopl: int = 0
-    """The guest's own IOPL, in place in EFLAGS (bits 12 and 13); the real one is always 0."""
-    vm_assist: int = 0
-    cr0_ts: bool = False
-    cr2: int = 0
-    cr4: int = CR4_OF_XEN
-    dr: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
-    dr6: int = DR6_DEFAULT
-    dr7: int = DR7_DEFAULT
-    dr7_emul: int = 0
-    pit: Pit = field(default_factory=Pit)
-    gdt_entries: int = 0
-    gdt_frames: list[int] = field(default_factory=list)
-    ldt_base: int = 0
-    ldt_entries: int = 0
 
 
 class X86Vcpu:
