@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hypervisor.domain.domain import Domain
+from hypervisor.domain.domain import Domain, Vcpu
 from hypervisor.domain.hypervisor import HARDWARE_DOMID, Hypervisor
 from hypervisor.domain.lifecycle import begin_destroy, process_gone
-from hypervisor.domain.vcpu import Vcpu
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import DomId
 from hypervisor.wire import descriptors

@@ -16,11 +16,10 @@ from hypervisor.builder.pv_contents import StartOfDay, contents, vcpu_context
 from hypervisor.builder.pv_image import PvImage, Segment
 from hypervisor.builder.pv_layout import Plan, plan
 from hypervisor.domain.context import install_context
-from hypervisor.domain.domain import Domain, Life
+from hypervisor.domain.domain import Domain, Life, Vcpu
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.lifecycle import begin_destroy, create_domain, process_gone
 from hypervisor.domain.timer_actions import fire
-from hypervisor.domain.vcpu import Vcpu
 from hypervisor.hypercalls.dispatch import Dispatcher
 from hypervisor.machine.clock import Clock, HostClock
 from hypervisor.machine.memory import MachineMemory, create_memfd

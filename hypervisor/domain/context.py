@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from hypervisor.domain.domain import Vcpu
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.run_state import Run
-from hypervisor.domain.vcpu import Vcpu
 from hypervisor.machine.descriptor_window import MAX_LDT_ENTRIES
 from hypervisor.machine.paging import is_canonical
 from hypervisor.mm.budget import Budget

@@ -1,4 +1,4 @@
-"""A domain: what all rooms hold of it, side by side, and where it stands in its life.
+"""A domain and its virtual CPUs: what all rooms hold of them, side by side, and where the domain stands in its life.
 
 created ─(unpause)─► running ─(SCHEDOP_shutdown, crash)─► shut down
    │                    │                                    │
@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final
+from typing import Final, Protocol
 
+from hypervisor.domain.effects import Effects
 from hypervisor.domain.guest_console import GuestConsole
-from hypervisor.domain.vcpu import Vcpu
+from hypervisor.domain.run_state import VcpuRun
 from hypervisor.events.event_channels import EventChannels
 from hypervisor.grants.grant_table import GrantTable
-from hypervisor.mm.domain_memory import DomainMemory
+from hypervisor.mm.domain_memory import DomainMemory, VcpuMemory
 from hypervisor.public.abi import NATIVE, Abi
 from hypervisor.public.types import DomId, Mfn
+from hypervisor.sched.scheduler import SchedUnit
 from hypervisor.wire.mailbox import Mailbox
 
 DEATH_STEPS: Final = 4
@@ -85,6 +87,35 @@ class Domain:
     def runnable(self) -> bool:
         """True when its vCPUs may hold slices at all."""
         return self.life is Life.ALIVE and not self.paused and not self.is_shut_down
+
+
+class Pending(Protocol):
+    """A hypercall that is to go on: hypervisor.hypercalls' Call, which nobody below it looks into."""
+
+    vcpu: Vcpu
+
+
+@dataclass(eq=False)
+class Vcpu:
+    """One vCPU. `run`: where it stands, which is run control's to change (domain/run_control.py)."""
+
+    vcpu_id: int
+    domain: Domain
+    mem: VcpuMemory
+    unit: SchedUnit
+    initialised: bool = False
+    up: bool = False
+    effects: Effects = field(default_factory=Effects)
+    run: VcpuRun = field(default_factory=VcpuRun)
+    rest: Pending | None = None
+    """The rest of a multicall that one of its entries put to sleep."""
+    context: bytes = b""
+    """vcpu_guest_context as the toolstack set it or the process last saved it."""
+    info_frame: Mfn | None = None
+    """The frame that VCPUOP_register_vcpu_info registered; a writable type reference is held (D7)."""
+    runstate_area: int = 0
+    periodic_period: int = 0
+    """ns between two VIRQ_TIMERs of VCPUOP_set_periodic_timer; 0: none."""
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,11 @@ import traceback
 from collections import deque
 from typing import Any, Final, Protocol
 
-from hypervisor.domain.domain import Domain, Life, Work
+from hypervisor.domain.domain import Domain, Life, Vcpu, Work
 from hypervisor.domain.log import Log
 from hypervisor.domain.run_control import RunControl, RunPort
 from hypervisor.domain.runstate_area import pack_runstate
 from hypervisor.domain.standstill import Standstill
-from hypervisor.domain.vcpu import Vcpu
 from hypervisor.events.virq import GlobalVirqs
 from hypervisor.machine.atomic import find_atomics
 from hypervisor.machine.busiest import Busiest
@@ -80,15 +79,7 @@ class Hypervisor:
         self.domains: dict[DomId, Domain] = {}
         self.memories: dict[DomId, DomainMemory] = {}
         self.frames = FrameTable()
-        self.mmu = Mmu(
-            memory,
-            self.frames,
-            self.memories,
-            quota_frames=memory_frames,
-            flush=self._flush,
-            on_extent=self._on_extent,
-            trace=self.trace,
-        )
+        self.mmu = self._memory_management()
         self.atomics = find_atomics()
         self.virqs = GlobalVirqs()
         self.timers = Timers()
@@ -108,6 +99,17 @@ class Hypervisor:
         self.work: deque[Work] = deque()
         """What goes on between messages, a bounded step a turn."""
         self._next_domid = 1
+
+    def _memory_management(self) -> Mmu:
+        return Mmu(
+            self.memory,
+            self.frames,
+            self.memories,
+            quota_frames=self.memory_frames,
+            flush=self._flush,
+            on_extent=self._on_extent,
+            trace=self.trace,
+        )
 
     def now(self) -> int:
         """System time, ns."""

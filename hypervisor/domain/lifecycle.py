@@ -6,10 +6,9 @@ import os
 from dataclasses import dataclass, field
 from typing import Final
 
-from hypervisor.domain.domain import DEATH_STEPS, NO_FRAME, Domain, Life, Work
+from hypervisor.domain.domain import DEATH_STEPS, NO_FRAME, Domain, Life, Vcpu, Work
 from hypervisor.domain.effects import EffectPort
 from hypervisor.domain.hypervisor import Hypervisor
-from hypervisor.domain.vcpu import Vcpu
 from hypervisor.events.event_channels import EventChannels
 from hypervisor.grants.grant_table import (
     INITIAL_NR_GRANT_FRAMES,

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from hypervisor.domain.domain import Domain, Life, Work
+from hypervisor.domain.domain import Domain, Life, Vcpu, Work
 from hypervisor.domain.hypervisor import Hypervisor
-from hypervisor.domain.vcpu import Vcpu
 from hypervisor.mm.budget import Budget, Portion, Restart
 from hypervisor.public.arch_x86.xen import vcpu_guest_context
 from hypervisor.public.errno import Errno, XenError

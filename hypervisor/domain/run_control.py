@@ -11,9 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from hypervisor.domain.domain import Domain
+from hypervisor.domain.domain import Domain, Pending, Vcpu
 from hypervisor.domain.run_state import TRANSITIONS, Run, RunAction, RunEvent
-from hypervisor.domain.vcpu import Pending, Vcpu
 from hypervisor.machine.counters import Counters
 from hypervisor.machine.trace import Trace
 from hypervisor.public.vcpu import RunState

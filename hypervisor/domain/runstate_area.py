@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypervisor.domain.vcpu import Vcpu
+from hypervisor.domain.domain import Vcpu
 from hypervisor.public.vcpu import vcpu_runstate_info
 
 

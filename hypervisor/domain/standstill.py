@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from hypervisor.domain.domain import Domain, Life
-from hypervisor.domain.vcpu import Vcpu
+from hypervisor.domain.domain import Domain, Life, Vcpu
 from hypervisor.machine.atomic import Atomics
 from hypervisor.public.types import DomId
 from hypervisor.sched.timers import TimerKind, Timers

@@ -14,10 +14,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervisor.domain.domain import Domain
+from hypervisor.domain.domain import Domain, Vcpu
 from hypervisor.domain.effects import Effects
 from hypervisor.domain.hypervisor import Hypervisor
-from hypervisor.domain.vcpu import Vcpu
 from hypervisor.mm.budget import Budget
 from hypervisor.public.abi import Abi
 from hypervisor.public.errno import Errno, XenError

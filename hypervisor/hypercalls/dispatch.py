@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from hypervisor.domain.domain import Life
+from hypervisor.domain.domain import Life, Vcpu
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.run_state import Run
-from hypervisor.domain.vcpu import Vcpu
 from hypervisor.hypercalls.call import Blocked, Call, Continue, DomainCrash, Result
 from hypervisor.hypercalls.table import HYPERCALLS
 from hypervisor.machine.counters import NR_HYPERCALLS

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Final
 
 from hypervisor.domain.context import check_context, install_context, shown_context
-from hypervisor.domain.domain import Domain, Life
+from hypervisor.domain.domain import Domain, Life, Vcpu
 from hypervisor.domain.info import domain_info
 from hypervisor.domain.lifecycle import MAX_VCPUS, Limits, begin_destroy, create_domain
-from hypervisor.domain.vcpu import Vcpu
 from hypervisor.grants.grant_table import (
     DEFAULT_GRANT_FRAMES,
     DEFAULT_MAPTRACK_FRAMES,

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 from hypervisor.domain.context import check_context, install_context
+from hypervisor.domain.domain import Vcpu
 from hypervisor.domain.runstate_area import pack_runstate
-from hypervisor.domain.vcpu import Vcpu
 from hypervisor.hypercalls.call import Call, Result
 from hypervisor.mm.frame_table import PGT
 from hypervisor.mm.layout import addr_ok

@@ -14,10 +14,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from hypervisor.domain.domain import Vcpu
 from hypervisor.domain.lifecycle import create_domain
 from hypervisor.domain.run_control import vcpu_runnable
 from hypervisor.domain.run_state import TRANSITIONS, Run, RunEvent
-from hypervisor.domain.vcpu import Vcpu
 from hypervisor.public.types import Port
 from hypervisor.public.vcpu import RunState
 from hypervisor.sched.slices import OVERRUN_NS
