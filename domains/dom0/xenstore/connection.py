@@ -15,14 +15,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Protocol
 
-from domains.dom0.xenstore.domain import Domain
 from domains.dom0.xenstore.outgoing import EVENT_TIMEOUT, Message, Outgoing, Outstanding
 from domains.dom0.xenstore.path import Path, home
 from domains.dom0.xenstore.perms import Who
-from domains.dom0.xenstore.quota import Limits, Quota
+from domains.dom0.xenstore.quota import Limits, Quota, Usage
+from domains.dom0.xenstore.ratelimit import Credit
 from domains.dom0.xenstore.transaction import Transaction
 from domains.dom0.xenstore.watch import Watch, Watches
 from hypervisor.public.io.xs_wire import XENSTORE_PAYLOAD_MAX, XS_WATCH_EVENT, xsd_sockmsg
+from hypervisor.public.types import DomId
 
 HEADER_SIZE: Final = xsd_sockmsg.sizeof
 MESSAGE_MAX: Final = HEADER_SIZE + XENSTORE_PAYLOAD_MAX
@@ -32,6 +33,19 @@ BACKLOG: Final = 64 * 1024
 """A privileged client with so many bytes not taken is not served until it takes some."""
 OUTGOING_MAX: Final = 1024 * 1024
 """A privileged client with so many bytes not taken is given up. Unprivileged ones have the memory quota."""
+
+
+class Bearer(Protocol):
+    """The domain that a connection belongs to, and whose account it is charged to: a record of domain.py."""
+
+    domid: DomId
+    usage: Usage
+    credit: Credit
+    target: DomId | None
+
+    @property
+    def privileged(self) -> bool:
+        """Whether it is the control domain."""
 
 
 class Death(Enum):
@@ -77,7 +91,7 @@ class Shared:
 class Connection:
     """Made by `Xenstored.open` and `Xenstored.introduce`."""
 
-    def __init__(self, domain: Domain, shared: Shared) -> None:
+    def __init__(self, domain: Bearer, shared: Shared) -> None:
         self.domain = domain
         self.outgoing = Outgoing(domain.usage)
         self.transactions: dict[int, Transaction] = {}

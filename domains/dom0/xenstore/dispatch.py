@@ -1,21 +1,18 @@
 """From a message to a reply: the table of operations, and the one place where refusals become errno names."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from domains.dom0.xenstore import errors
 from domains.dom0.xenstore import requests as handlers
 from domains.dom0.xenstore.connection import Connection
 from domains.dom0.xenstore.control import do_control
 from domains.dom0.xenstore.outgoing import Outstanding
-from domains.dom0.xenstore.requests import Request
+from domains.dom0.xenstore.requests import Request, StoreServer
 from domains.dom0.xenstore.transaction import Transaction
 from hypervisor.public.errno import Errno
 from hypervisor.public.io import xs_wire
 from hypervisor.public.io.xs_wire import XENSTORE_PAYLOAD_MAX, XS_ERROR, xsd_sockmsg
-
-if TYPE_CHECKING:
-    from domains.dom0.xenstore.server import Xenstored
 
 
 class Operation(NamedTuple):
@@ -70,7 +67,7 @@ ERRNO: Final[Mapping[type[errors.StoreError], Errno]] = {
 
 
 def dispatch(
-    xenstored: "Xenstored", connection: Connection, header: xsd_sockmsg, payload: bytes, cause: Outstanding
+    xenstored: StoreServer, connection: Connection, header: xsd_sockmsg, payload: bytes, cause: Outstanding
 ) -> None:
     """Serve one request: every one gets exactly one reply, an ERROR with the errno's name if it was
     refused."""

@@ -6,15 +6,12 @@ gone).
 """
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
+from domains.dom0.xenstore.connection import Connection
 from domains.dom0.xenstore.quota import Usage
 from domains.dom0.xenstore.ratelimit import Credit, Reserve
 from domains.dom0.xenstore.store import CONTROL_DOMAIN
 from hypervisor.public.types import DomId
-
-if TYPE_CHECKING:
-    from domains.dom0.xenstore.connection import Connection
 
 
 class Domain:

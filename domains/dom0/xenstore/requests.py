@@ -5,13 +5,14 @@ StoreError as long as nothing has been changed. Payloads are described in docs/m
 nul-terminated strings.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from domains.dom0.xenstore import path as paths
 from domains.dom0.xenstore import perms, tree
 from domains.dom0.xenstore.connection import Connection
-from domains.dom0.xenstore.domain import Domain
+from domains.dom0.xenstore.domain import Domain, Domains
 from domains.dom0.xenstore.errors import (
     AlreadyWatched,
     InvalidRequest,
@@ -27,25 +28,49 @@ from domains.dom0.xenstore.outgoing import Outstanding
 from domains.dom0.xenstore.path import Path, home
 from domains.dom0.xenstore.perms import Access, Perms
 from domains.dom0.xenstore.quota import Limits, Quota
-from domains.dom0.xenstore.store import CONTROL_DOMAIN, Charge, Plan, View, cost
+from domains.dom0.xenstore.store import CONTROL_DOMAIN, Charge, Plan, Store, View, cost
 from domains.dom0.xenstore.transaction import Transaction
 from domains.dom0.xenstore.watch import Watch
 from hypervisor.public.io.xs_wire import XENSTORE_PAYLOAD_MAX
 from hypervisor.public.types import DomId
 from hypervisor.public.xen import DOMID_SELF
 
-if TYPE_CHECKING:
-    from domains.dom0.xenstore.server import Xenstored
-
 OK: Final = b"OK\0"
 _DOMID_MAX: Final = 0xFFFF
+
+
+class StoreServer(Protocol):
+    """What handlers use of the store's server (server.py), which dispatches to them."""
+
+    store: Store
+    domains: Domains
+    limits: Limits
+    log: Callable[[str], None]
+
+    def exists(self, domid: DomId) -> bool:
+        """Whether there is such a domain."""
+
+    def introduce(self, domid: DomId, gfn: int, port: int) -> Connection:
+        """Talk to this domain from now on."""
+
+    def release(self, domid: DomId) -> None:
+        """Let go of a domain."""
+
+    def apply(self, plan: Plan, cause: Outstanding | None) -> None:
+        """Do all of a plan, and tell the watches."""
+
+    def charge_write(self, connection: Connection) -> None:
+        """Charge a write that may have disturbed a transaction."""
+
+    def check(self, in_hand: Outstanding | None) -> list[str]:
+        """Recount; what is wrong, in words."""
 
 
 @dataclass(slots=True)
 class Request:
     """One request of one client. `first_event`: a watch that is to fire once, after the reply."""
 
-    xenstored: "Xenstored"
+    xenstored: StoreServer
     connection: Connection
     payload: bytes
     transaction: Transaction | None
