@@ -134,3 +134,14 @@ def test_every_file_of_a_driver_belongs_to_its_front_or_its_back_or_is_named_neu
         if (path.suffix == ".py" and path.stem != "__init__") or path.name == "ip"
     }
     assert sides == files - {folder + name for folder, names in NEUTRAL.items() for name in names}
+
+
+def test_no_import_is_for_type_checkers_alone() -> None:
+    """Such an import hides a circle, or makes a reader think of one."""
+    hidden = [
+        str(file.relative_to(REPOSITORY))
+        for package in (*PACKAGES, "scripts")
+        for file in (REPOSITORY / package).rglob("*.py")
+        if "TYPE_CHECKING" in file.read_text()
+    ]
+    assert not hidden
