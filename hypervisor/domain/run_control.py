@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from hypervisor.domain.domain import Domain, Pending, Vcpu
-from hypervisor.domain.run_state import TRANSITIONS, Run, RunAction, RunEvent
+from hypervisor.domain.run_state import Run, RunAction, RunEvent, Ways, ways_of
 from hypervisor.machine.counters import Counters
 from hypervisor.machine.trace import Trace
 from hypervisor.public.vcpu import RunState
@@ -23,6 +23,17 @@ from hypervisor.wire.messages import ProtocolError
 
 RUNNING: Final = RunState.RUNSTATE_running
 OFFLINE: Final = RunState.RUNSTATE_offline
+GUEST: Final = Run.GUEST  # a name of the module is found in half the time that a member of an enum takes
+HYPERCALL: Final = Run.HYPERCALL
+ANSWERED: Final = Run.ANSWERED
+REQUEST: Final = ways_of(RunEvent.REQUEST)
+ANSWER: Final = ways_of(RunEvent.ANSWER)
+BLOCK: Final = ways_of(RunEvent.BLOCK)
+REST: Final = ways_of(RunEvent.REST)
+SEND: Final = ways_of(RunEvent.SEND)
+FREEZE: Final = ways_of(RunEvent.FREEZE)
+THAW: Final = ways_of(RunEvent.THAW)
+END: Final = ways_of(RunEvent.END)
 
 
 class RunPort(Protocol):
@@ -66,6 +77,14 @@ class RunControl:
         self._keeps = keeps
         self._resuming = resuming
         self._vcpus: dict[SchedUnit, Vcpu] = {}
+        self._actions: Final[dict[RunAction, Callable[[Vcpu], None]]] = {
+            RunAction.NOTHING: self._nothing,
+            RunAction.SLEEP: self._sleep,
+            RunAction.GO_ON: self.go_on,
+            RunAction.REPLY: self._reply,
+            RunAction.STOP_PROCESS: self._stop_process,
+            RunAction.CONTINUE_PROCESS: self._continue_process,
+        }
 
     def add(self, vcpu: Vcpu) -> None:
         """A new vCPU, which is down."""
@@ -78,37 +97,42 @@ class RunControl:
 
     # --- the state machine -----------------------------------------------------------------------
 
-    def _enter(self, vcpu: Vcpu, event: RunEvent) -> None:
+    def _enter(self, vcpu: Vcpu, ways: Ways) -> None:
         run = vcpu.run
-        run.state, action = TRANSITIONS[run.state, event]
-        if action is RunAction.GO_ON:
-            self.go_on(vcpu)
-        elif action is RunAction.REPLY:
-            run.saved = False
-            vcpu.domain.mailbox.set_stop(vcpu.vcpu_id, False)
-            self._port.reply(vcpu)
-        elif action is RunAction.SLEEP:
-            self.slices.sleep(vcpu.unit, self._now())
-        elif action is RunAction.STOP_PROCESS:
-            self._port.freeze(vcpu.domain, frozen=True)
-        elif action is RunAction.CONTINUE_PROCESS:
-            self._port.freeze(vcpu.domain, frozen=False)
+        run.state, action = ways[run.state]
+        self._actions[action](vcpu)
+
+    def _nothing(self, vcpu: Vcpu) -> None: ...
+
+    def _sleep(self, vcpu: Vcpu) -> None:
+        self.slices.sleep(vcpu.unit, self._now())
+
+    def _reply(self, vcpu: Vcpu) -> None:
+        vcpu.run.saved = False
+        vcpu.domain.mailbox.set_stop(vcpu.vcpu_id, False)
+        self._port.reply(vcpu)
+
+    def _stop_process(self, vcpu: Vcpu) -> None:
+        self._port.freeze(vcpu.domain, frozen=True)
+
+    def _continue_process(self, vcpu: Vcpu) -> None:
+        self._port.freeze(vcpu.domain, frozen=False)
 
     def request(self, vcpu: Vcpu, seq: int, nr: int) -> None:
         """The vCPU's process asks. Raises ProtocolError for what no honest process sends."""
         run = vcpu.run
         if seq != run.seq + 1:
             raise ProtocolError(f"request {seq} after {run.seq}")
-        if (run.state, RunEvent.REQUEST) not in TRANSITIONS:
+        if run.state not in REQUEST:
             raise ProtocolError("a second request before the first was answered")
         run.seq, run.nr, run.cancelled = seq, nr, None
-        self._enter(vcpu, RunEvent.REQUEST)
+        self._enter(vcpu, REQUEST)
 
     def answer(self, vcpu: Vcpu, result: int) -> None:
         """The outstanding request has its result. No-op when the vCPU's domain died meanwhile."""
-        if vcpu.run.state is Run.HYPERCALL:
+        if vcpu.run.state is HYPERCALL:
             vcpu.run.result = result
-            self._enter(vcpu, RunEvent.ANSWER)
+            self._enter(vcpu, ANSWER)
 
     def go_on(self, vcpu: Vcpu) -> None:
         """Send the answer that is there, if the vCPU holds a CPU and nothing keeps it; else queue for a CPU."""
@@ -117,23 +141,23 @@ class RunControl:
             self.vcpu_wake(vcpu)
         elif not vcpu_runnable(vcpu):
             self.slices.sleep(unit, self._now(), OFFLINE)
-        elif vcpu.run.state is Run.ANSWERED:
+        elif vcpu.run.state is ANSWERED:
             if unit.preempting:
                 self.slices.yield_(unit, self._now())
             elif not self._keeps(vcpu):
-                self._enter(vcpu, RunEvent.SEND)
+                self._enter(vcpu, SEND)
 
     # --- the CPUs --------------------------------------------------------------------------------
 
     def _resume(self, unit: SchedUnit) -> None:
         vcpu = self._vcpus[unit]
         state = vcpu.run.state
-        if state is Run.ANSWERED:
+        if state is ANSWERED:
             self._resuming(vcpu)
             if not self._keeps(vcpu):
-                self._enter(vcpu, RunEvent.SEND)
+                self._enter(vcpu, SEND)
         elif state is Run.FROZEN:
-            self._enter(vcpu, RunEvent.THAW)
+            self._enter(vcpu, THAW)
             if not vcpu_runnable(vcpu):  # it is only to get to the end of its instruction
                 self.slices.ask(unit, self._now())
 
@@ -143,9 +167,9 @@ class RunControl:
     def _overrun(self, unit: SchedUnit) -> None:
         """It was asked to stop, and has not in time: its process hangs, or will not, or the host is busy."""
         vcpu = self._vcpus[unit]
-        if vcpu.run.state is Run.GUEST:
+        if vcpu.run.state is GUEST:
             self._counters.add("slices overrun")
-            self._enter(vcpu, RunEvent.FREEZE)
+            self._enter(vcpu, FREEZE)
         if vcpu_runnable(vcpu):
             self.slices.yield_(unit, self._now())
         else:
@@ -161,7 +185,7 @@ class RunControl:
     def vcpu_block(self, vcpu: Vcpu, ports: tuple[int, ...] = ()) -> None:
         """SCHEDOP_block and SCHEDOP_poll: sleep until something comes."""
         vcpu.run.ports, vcpu.run.result = ports, 0
-        self._enter(vcpu, RunEvent.BLOCK)
+        self._enter(vcpu, BLOCK)
 
     def vcpu_unblock(self, vcpu: Vcpu) -> None:
         """Something came: a block or poll is answered 0, or the multicall it was in goes on. No-op for other vCPUs."""
@@ -172,11 +196,11 @@ class RunControl:
         vcpu.domain.events.unpoll(vcpu.vcpu_id)
         run.ports, run.result = (), 0
         if vcpu.rest is None:
-            self._enter(vcpu, RunEvent.ANSWER)
+            self._enter(vcpu, ANSWER)
         else:
             self.continuations.append(vcpu.rest)
             vcpu.rest = None
-            self._enter(vcpu, RunEvent.REST)
+            self._enter(vcpu, REST)
 
     def vcpu_kick(self, vcpu: Vcpu) -> None:
         """There is something for the vCPU to look at: end its sleep, or interrupt its guest."""
@@ -198,7 +222,7 @@ class RunControl:
     def vcpu_sleep(self, vcpu: Vcpu) -> None:
         """It may not run any more: take it off its CPU, at once when it is at rest, else as soon as it looks or by force."""
         unit = vcpu.unit
-        if vcpu.run.state is Run.GUEST:
+        if vcpu.run.state is GUEST:
             if not unit.preempting:
                 self.slices.ask(unit, self._now())
         elif unit.runstate.state is not RunState.RUNSTATE_blocked:
@@ -223,7 +247,7 @@ class RunControl:
         domain.is_shut_down, domain.shutdown_code = False, None
         for vcpu in domain.vcpus:
             run = vcpu.run
-            if run.state is Run.ANSWERED and run.cancelled is not None:
+            if run.state is ANSWERED and run.cancelled is not None:
                 run.result = run.cancelled
             self.vcpu_wake(vcpu)
 
@@ -240,7 +264,7 @@ class RunControl:
     def end(self, vcpu: Vcpu) -> None:
         """Its domain dies: it never runs again, and no answer is sent."""
         vcpu.up, vcpu.rest, vcpu.run.saving = False, None, False
-        self._enter(vcpu, RunEvent.END)
+        self._enter(vcpu, END)
         self.slices.sleep(vcpu.unit, self._now(), OFFLINE)
 
     # --- registers -------------------------------------------------------------------------------
@@ -255,9 +279,9 @@ class RunControl:
             return True
         if run.state is Run.FROZEN:  # it goes on to the end of its instruction
             self.slices.wake(vcpu.unit, self._now())
-        elif run.state is Run.GUEST:
+        elif run.state is GUEST:
             self.vcpu_sleep(vcpu)
-        elif run.state is not Run.HYPERCALL and not run.saving:
+        elif run.state is not HYPERCALL and not run.saving:
             run.saving = True
             self._port.ask_to_save(vcpu)
         return False
