@@ -15,6 +15,7 @@ gives its lead away, where Xen looks past it once; no caps.
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,6 +35,24 @@ class Account:
     resets: int
     charged: int
     credit: int = CREDIT_INIT_NS
+
+
+UnitKey = tuple[int, int]
+"""Domain id and vCPU number."""
+
+
+@dataclass(frozen=True)
+class Credit2Record:
+    """What `Credit2.snapshot` writes down; an account is (resets, charged, credit)."""
+
+    resets: int
+    accounts: dict[UnitKey, tuple[int, int, int]]
+    queue: list[UnitKey]
+    running: list[UnitKey]
+
+
+def _key(unit: SchedUnit) -> UnitKey:
+    return unit.domid, unit.vcpu_id
 
 
 class Credit2:
@@ -89,6 +108,24 @@ class Credit2:
         running = [other for other in self._running if not other.preempting]
         poorest = min(running, key=lambda other: self._settle(other, now), default=None)
         return poorest if poorest is not None and self._credit(poorest) < self._credit(unit) else None
+
+    # --- writing it down -------------------------------------------------------------------------
+
+    def snapshot(self) -> Credit2Record:
+        """All state as plain data; a unit is named by its domain and vCPU."""
+        return Credit2Record(
+            self._resets,
+            {_key(unit): (a.resets, a.charged, a.credit) for unit, a in self._accounts.items()},
+            [_key(unit) for unit in self._queue],
+            [_key(unit) for unit in self._running],
+        )
+
+    def restore(self, record: Credit2Record, units: Mapping[UnitKey, SchedUnit]) -> None:
+        """Become what `snapshot` wrote down, of these units."""
+        self._resets = record.resets
+        self._accounts = {units[key]: Account(*account) for key, account in record.accounts.items()}
+        self._queue = [units[key] for key in record.queue]
+        self._running = {units[key]: None for key in record.running}
 
     # --- credit ----------------------------------------------------------------------------------
 

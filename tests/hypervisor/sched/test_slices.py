@@ -135,7 +135,18 @@ class SlicesMachine(RuleBasedStateMachine):
 
 
 class Credit2Machine(SlicesMachine):
+    """Now and then the policy goes on as what was written down of it."""
+
     policy = Credit2
+
+    @rule()
+    def written_down_and_read_back(self) -> None:
+        before = self.slices.scheduler
+        assert isinstance(before, Credit2)
+        after = Credit2()
+        after.restore(before.snapshot(), {(unit.domid, unit.vcpu_id): unit for unit in self.units})
+        assert after.snapshot() == before.snapshot()
+        self.slices.scheduler = after
 
 
 TestSlices = SlicesMachine.TestCase
