@@ -13,10 +13,14 @@ from typing import Final, Protocol
 
 from domains.cpu.python_cpu import PythonCpu
 from domains.kernel.hypercalls import Hypercalls
-from hypervisor.public.io.console import IN_SIZE, OUT_SIZE, xencons_interface
+from hypervisor.public.io.console import xencons_interface
 from hypervisor.public.types import PAGE_SIZE, VAddr
 from hypervisor.public.xen import CONSOLEIO_read, CONSOLEIO_write
 
+IN_SIZE: Final = xencons_interface.offsetof("out")
+"""Bytes of the ring from the daemon to the guest, which comes first in the page."""
+OUT_SIZE: Final = xencons_interface.offsetof("in_cons") - IN_SIZE
+"""Bytes of the ring from the guest to the daemon."""
 FULL_RING_PATIENCE: Final = 5.0
 """Seconds that output waits for a daemon that does not read; after that it is dropped."""
 _U32: Final = (1 << 32) - 1

@@ -15,7 +15,7 @@ same of the store's ring).
 
 from typing import Final
 
-from hypervisor.public.io.console import IN_SIZE, OUT_SIZE
+from domains.kernel.console import IN_SIZE, OUT_SIZE
 
 OUT_AT: Final = IN_SIZE
 INDICES_AT: Final = IN_SIZE + OUT_SIZE

@@ -3,8 +3,8 @@
 import pytest
 
 from domains.dom0.console.terminal import Viewer
+from domains.kernel.console import OUT_SIZE
 from domains.kernel.kernel import Kernel
-from hypervisor.public.io.console import OUT_SIZE
 from tests.domains.kernel.two_domains import TwoDomains
 from tests.inprocess import InProcess
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from domains.dom0.console.history import History
 from domains.dom0.console.ring import INDICES_AT, OUT_AT, ConsoleRing
 from domains.dom0.console.terminal import Terminal, Viewer
-from hypervisor.public.io.console import IN_SIZE, OUT_SIZE
+from domains.kernel.console import IN_SIZE, OUT_SIZE
 
 IN_CONS, IN_PROD, OUT_CONS, OUT_PROD = range(4)
 
