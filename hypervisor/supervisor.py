@@ -4,7 +4,7 @@ It holds no guest state, no ZeroMQ context and no thread, so that a fork of it i
 what the core asks for, reaps,
 and ends the machine: when the core is gone, for whatever reason, nothing of the machine is left within a second.
 
-    core ──FORK──► supervisor ──fork──► domain process (dies with the supervisor: PDEATHSIG)
+    core ──FORK──► supervisor ──fork──► domain process, service of Dom0 (die with the supervisor: PDEATHSIG)
          ◄─FORKED (pidfd)──  ◄──pipe── its last words, LAST_WORDS bytes at most
 
 What a domain's process prints goes through a pipe into the machine's log, so that no domain can fill the disk with it. Dom0,
@@ -44,12 +44,22 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
+class Service:
+    """A process that serves Dom0 from the beginning: `run(pair)`, where Dom0 holds the other end of `pair`."""
+
+    name: str
+    pair: socket.socket
+    run: Callable[[socket.socket], None]
+
+
+@dataclass(frozen=True)
 class Entries:
     """What forked processes run. `core(config, pair to the supervisor, pidfd of the supervisor)`;
     `domain(domid, endpoint path, pair to the core, mailbox)`."""
 
     core: Callable[[MachineConfig, socket.socket, int], None]
     domain: Callable[[int, str, socket.socket, int], None]
+    services: tuple[Service, ...] = ()
 
 
 class Supervisor:
@@ -79,6 +89,8 @@ class Supervisor:
         try:
             self.core_pid = self._fork_core(core_end)
             core_end.close()
+            for service in self.entries.services:
+                self._fork_service(service)
             self._loop(wake_read)
         finally:
             self._end()
@@ -98,6 +110,14 @@ class Supervisor:
         pid = self._fork(core, keep={core_end.fileno(), supervisor_pidfd} | lock)
         os.close(supervisor_pidfd)
         return pid
+
+    def _fork_service(self, service: Service) -> None:
+        def body() -> None:
+            become(service.name, dies_with_parent=True)
+            service.run(service.pair)
+
+        self._fork(body, keep={service.pair.fileno()})
+        service.pair.close()
 
     def _loop(self, wake_read: int) -> None:
         poll = self._poll
@@ -137,7 +157,8 @@ class Supervisor:
         self._words[words] = LAST_WORDS
         self._poll.register(words, select.POLLIN)
         try:
-            pid = self._fork(domain, keep={pair_fd, mailbox_fd, out})
+            inherited = () if domid else self.config.dom0_fds
+            pid = self._fork(domain, keep={pair_fd, mailbox_fd, out, *inherited})
         except OSError:
             descriptors.send(self.pair, [Note.FORKED, domid, 0])
         else:

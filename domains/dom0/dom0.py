@@ -10,6 +10,7 @@ One kernel, one loop: sockets are physical interrupts in it, rings are event cha
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 from random import Random, SystemRandom
@@ -43,8 +44,8 @@ BACKENDS: Final = "/local/domain/0/backend"
 
 
 class Dom0(Guest):
-    """`folder=` and `machine=` on the command line say which machine this is, each `uplink=` what connects it;
-    what is chosen at random follows from `seed=`, if that is given.
+    """`folder=` and `machine=` on the command line say which machine this is, each `uplink=` what connects it; `unpacker=` is
+    the descriptor of the process that unpacks kernels; what is chosen at random follows from `seed=`, if that is given.
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -55,6 +56,7 @@ class Dom0(Guest):
         self._folder = Path(settings["folder"])
         self._machine = settings["machine"]
         self._chance = Random(int(settings["seed"])) if "seed" in settings else SystemRandom()
+        self._unpacker = socket.socket(fileno=int(settings["unpacker"]))
         self._uplink_specs = [parse_uplink(text) for name, text in options if name == "uplink"]
 
     def main(self) -> None:
@@ -88,7 +90,7 @@ class Dom0(Guest):
 
     def _start_toolstack(self, nets: NetBack, uplinks: Uplinks) -> Service:
         kernel = self.kernel
-        parts = Parts.made(kernel, self._xenstored, self._chance)
+        parts = Parts.made(kernel, self._xenstored, self._chance, self._unpacker)
         lifecycle = Lifecycle(parts, print)
         kernel.events.bind_virq(VIRQ_DOM_EXC, lifecycle.domain_exception)
         kernel.xenbus.watch(BACKENDS, parts.domains.device_changed)

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from domains.cpu.process import run_domain
+from domains.dom0.toolstack.builder.unpacker import serve
 from domains.kernel.image import make_image
 from hypervisor.core import run_core
 from hypervisor.machine.config import MachineConfig
-from hypervisor.supervisor import Entries, Supervisor
+from hypervisor.supervisor import Entries, Service, Supervisor
+from hypervisor.wire import descriptors
 
 DOM0: Final = "domains.dom0.dom0:Dom0"
 WARM: Final = ("domains.kernel.run", "domains.dom0.dom0")
@@ -26,13 +28,16 @@ def run_machine(
     """Run a machine to its end; its folder is removed. `lock` holds the folder's lock."""
     for module in WARM:
         importlib.import_module(module)
+    dom0_end, unpacker_end = descriptors.pair()
     config = MachineConfig(
         name=name,
         folder=folder,
         memory_frames=memory_frames,
         nr_cpus=cpus,
         dom0_kernel=make_image(DOM0),
-        dom0_options=tuple(f"uplink={uplink}" for uplink in uplinks),
+        dom0_options=(f"unpacker={dom0_end.fileno()}", *(f"uplink={uplink}" for uplink in uplinks)),
+        dom0_fds=(dom0_end.fileno(),),
         lock_fd=lock,
     )
-    Supervisor(config, Entries(core=run_core, domain=run_domain)).run()
+    services = (Service("xeno-unpacker", unpacker_end, serve),)
+    Supervisor(config, Entries(core=run_core, domain=run_domain, services=services)).run()

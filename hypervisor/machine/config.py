@@ -28,3 +28,5 @@ class MachineConfig:
     """The image of Dom0's kernel (domains.kernel.image.make_image)."""
     dom0_options: tuple[str, ...] = ()
     """What else is on Dom0's command line."""
+    dom0_fds: tuple[int, ...] = ()
+    """Descriptors of the supervisor that Dom0's process inherits."""

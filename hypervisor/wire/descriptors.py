@@ -1,6 +1,7 @@
 """Descriptors travel over SOCK_SEQPACKET pairs inherited at the fork (SCM_RIGHTS), beside one small msgpack list.
 
-Two kinds of pair: core ↔ supervisor (`Fork`, `Forked`), core ↔ domain process (`MEMFD`, `BOUND`).
+Three kinds of pair: core ↔ supervisor (`FORK`, `FORKED`), core ↔ domain process (`MEMFD`, `BOUND`), Dom0 → its unpacker
+(`UNPACK`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 import msgpack
 
-MAX_NOTE: Final = 8192
+MAX_NOTE: Final = 16384
 MAX_DESCRIPTORS: Final = 4
 
 
@@ -28,6 +29,7 @@ class Note(IntEnum):
     BOUND = 4  # process → core: the endpoint accepts its connection
     READY = 5  # core → supervisor: Dom0 runs
     STOP = 6  # core → supervisor: the machine ends
+    UNPACK = 7  # Dom0 → unpacker: name, kernel, ramdisk, MiB; a memfd for the pages and a socket for the answer ride along
 
 
 @dataclass

@@ -65,7 +65,7 @@ class Maker:
     def make(self, config: DomainConfig, built: Callable[[DomId], None], paused: bool) -> Operation:
         """The same, of a description whose driver domains are resolved: one that is made again."""
         self._domains.check_name_free(config.name)
-        prepared = yield from prepare(self._kernel, config)
+        prepared = yield from prepare(self._kernel, self._parts.unpacker, config)
         self._domains.check_name_free(config.name)
         self._check_memory(config)
         record = self._begin(config)

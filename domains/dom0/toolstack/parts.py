@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from random import Random
 
@@ -27,11 +28,14 @@ class Parts:
     backends: Backends
     chance: Random
     """Where what a description leaves open comes from: ids and addresses."""
+    unpacker: socket.socket
+    """The process that unpacks kernels (builder/unpacker.py)."""
 
     @classmethod
-    def made(cls, kernel: Kernel, xenstored: Xenstored, chance: Random) -> Parts:
+    def made(cls, kernel: Kernel, xenstored: Xenstored, chance: Random, unpacker: socket.socket) -> Parts:
         """The toolstack's own parts, around Dom0's kernel and its store."""
         xen, operations = XenCtrl(kernel), Operations(kernel)
         domains = Domains(xen, kernel.xenbus)
         backends = Backends(kernel.xenbus, domains, operations)
-        return cls(kernel, xen, xenstored, Consoled(kernel), domains, operations, backends, chance)
+        consoled = Consoled(kernel)
+        return cls(kernel, xen, xenstored, consoled, domains, operations, backends, chance, unpacker)

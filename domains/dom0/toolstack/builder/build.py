@@ -8,6 +8,7 @@ the domain. It is a task of many turns, for Dom0 serves everybody meanwhile.
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from domains.control.description import DomainConfig
 from domains.dom0.toolstack.builder import unpacking
 from domains.dom0.toolstack.builder.prepared import Prepared, hypercall_pfn
-from domains.dom0.toolstack.builder.unpacking import prepare_python
+from domains.dom0.toolstack.builder.unpacking import Request, prepare_python
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.xenctrl import XenCtrl
 from domains.kernel.kernel import Kernel
@@ -48,11 +49,12 @@ class Built:
     console_port: Port
 
 
-def prepare(kernel: Kernel, config: DomainConfig) -> Task[Prepared]:
-    """Read kernel and ramdisk and lay the domain out. Raises ToolstackError."""
+def prepare(kernel: Kernel, unpacker: socket.socket, config: DomainConfig) -> Task[Prepared]:
+    """Have `unpacker` read kernel and ramdisk and lay the domain out. Raises ToolstackError."""
     if config.python_guest is not None and config.ramdisk is None:
         return prepare_python(config.name, config.python_guest, config.memory)
-    return (yield from unpacking.prepare(kernel, config.name, config.kernel, config.ramdisk, config.memory))
+    request = Request(config.name, config.kernel, config.ramdisk or "", config.memory)
+    return (yield from unpacking.prepare(kernel, unpacker, request))
 
 
 class Builder:

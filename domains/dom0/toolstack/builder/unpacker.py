@@ -1,10 +1,13 @@
-"""The process that reads, unpacks and checks a kernel and a ramdisk, so that Dom0's loop does not.
+"""The process that reads, unpacks and checks kernels and ramdisks, so that Dom0's loop does not.
 
-    python -m domains.dom0.toolstack.builder.unpacker <memfd> <domain> <kernel> <ramdisk or ""> <memory in MiB>
+    supervisor ──fork──► xeno-unpacker ──fork──► one process a kernel, which ends with its answer
+                              ▲                     │ pidfd, then one msgpack map (prepared.py); pages in a memfd
+    Dom0 ───── UNPACK ────────┘                     ▼
+      ▲──────────────────────────────────────── Dom0
 
-Files are data from a stranger: a small one may unpack to gigabytes, or take minutes. The process limits its own memory and
-time before it opens any, and ends with Dom0. It writes the domain's pages into the memfd and one msgpack map to standard
-output (prepared.py).
+Files are data from a stranger: a small one may unpack to gigabytes, or take minutes. Each is left to a process of its own, which
+limits its memory and time before it opens any file, sees no domain's memory, and ends when Dom0 wants no answer any more. The
+process that forks them was forked warm, so that a kernel costs no start of Python.
 """
 
 from __future__ import annotations
@@ -13,9 +16,9 @@ import ctypes
 import os
 import resource
 import signal
-import sys
+import socket
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 from domains.dom0.toolstack.builder.image import MAX_IMAGE, load_kernel, load_ramdisk
 from domains.dom0.toolstack.builder.prepared import Run, encode, encode_refusal, hypercall_pfn
@@ -24,34 +27,61 @@ from hypervisor.builder.pv_contents import Content, kernel_contents, whole_pages
 from hypervisor.builder.pv_image import LayoutError, PvImage
 from hypervisor.builder.pv_layout import Plan, plan
 from hypervisor.public.types import PAGE_SIZE, PAGES_PER_MIB
+from hypervisor.wire import descriptors
 
 PR_SET_PDEATHSIG: Final = 1
 CPU_SECONDS: Final = 60
 """Of one CPU; a Linux kernel takes less than one."""
-MEMORY_BASE: Final = 512 << 20
-"""Bytes of address space for Python and its libraries."""
+WORKING_MEMORY: Final = 256 << 20
+"""Bytes of address space that the libraries may take beside what the process begins with."""
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Do it; whatever is wrong with the files is said in one line."""
-    memfd, name, kernel, ramdisk, memory = int(arguments[0]), *arguments[1:4], int(arguments[4])
-    limit(memory << 20, [kernel, ramdisk])
+def serve(requests: socket.socket) -> None:
+    """The body of xeno-unpacker: a process for each request, until Dom0's end of `requests` is closed."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them: the kernel forgets them at once
+    while (received := descriptors.receive(requests)) is not None:
+        _note, name, kernel, ramdisk, memory = received.note
+        if os.fork() == 0:
+            requests.close()
+            unpack_one(received.fds[0], socket.socket(fileno=received.fds[1]), name, kernel, ramdisk, memory)
+        received.close()
+
+
+def unpack_one(
+    memfd: int, answer: socket.socket, name: str, kernel: str, ramdisk: str, memory: int
+) -> NoReturn:
+    """Unpack one kernel, in a process made for it; whatever is wrong with the files is said in one line."""
+    status = 1
     try:
-        answer = prepared(memfd, kernel, ramdisk or None, memory)
+        socket.send_fds(answer, [b"\0"], [os.pidfd_open(os.getpid())])
+        limit(memory << 20, [kernel, ramdisk])
+        answer.sendall(answer_for(memfd, name, kernel, ramdisk, memory))
+        status = 0
+    except OSError:  # Dom0 has closed its end
+        status = 2
+    finally:
+        os._exit(status)
+
+
+def answer_for(memfd: int, name: str, kernel: str, ramdisk: str, memory: int) -> bytes:
+    """What there is to say of the files."""
+    try:
+        return prepared(memfd, kernel, ramdisk or None, memory)
     except ToolstackError as error:
-        answer = encode_refusal(str(error))
+        return encode_refusal(str(error))
     except LayoutError as error:
-        answer = encode_refusal(f"domain {name}: {error}")
+        return encode_refusal(f"domain {name}: {error}")
     except MemoryError:
-        answer = encode_refusal(f"domain {name}: its kernel and ramdisk take too much memory to unpack")
-    write_all(1, answer)
+        return encode_refusal(f"domain {name}: its kernel and ramdisk take too much memory to unpack")
 
 
 def limit(memory: int, files: Sequence[str]) -> None:
     """Bound this process: the files and three copies of the domain's memory (read, unpacked, laid out) fit."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     sizes = sum(min(os.path.getsize(path), MAX_IMAGE) for path in files if os.path.isfile(path))
-    space = MEMORY_BASE + sizes + 3 * memory
+    with open("/proc/self/statm") as statm:
+        begins_with = int(statm.read().split()[0]) * PAGE_SIZE
+    space = begins_with + WORKING_MEMORY + sizes + 3 * memory
     resource.setrlimit(resource.RLIMIT_AS, (space, space))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -88,7 +118,3 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
     rest = memoryview(data).cast("B")
     while rest:
         rest = rest[os.write(fd, rest) :]
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

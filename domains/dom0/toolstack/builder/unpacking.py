@@ -1,13 +1,14 @@
-"""Dom0's side of the process that unpacks kernels: starts it, waits for its answer in the loop, and ends it in any case."""
+"""Dom0's side of the process that unpacks kernels: asks it, waits for the answer in the loop, and ends the work in any case."""
 
 from __future__ import annotations
 
 import fcntl
 import mmap
 import os
-import subprocess
-import sys
-from pathlib import Path
+import signal
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from domains.dom0.toolstack.builder.image import python_image
@@ -18,12 +19,22 @@ from domains.kernel.tasks import Signal, Task
 from hypervisor.builder.pv_image import LayoutError
 from hypervisor.builder.pv_layout import plan
 from hypervisor.public.types import PAGE_SIZE, PAGES_PER_MIB
+from hypervisor.wire import descriptors
+from hypervisor.wire.descriptors import Note
 
-UNPACKER: Final = "domains.dom0.toolstack.builder.unpacker"
-REPOSITORY: Final = Path(__file__).resolve().parents[4]
 SECONDS: Final = 120.0
 """What a kernel may take to be read and unpacked, on a busy host."""
 MAX_ANSWER: Final = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The files of the domain `name`, of `memory` MiB; `ramdisk` is empty when there is none."""
+
+    name: str
+    kernel: str
+    ramdisk: str
+    memory: int
 
 
 def prepare_python(name: str, spec: str, memory: int) -> Prepared:
@@ -37,55 +48,68 @@ def prepare_python(name: str, spec: str, memory: int) -> Prepared:
     return Prepared(layout, [Run(layout.kernel.pfn, 1, 0)], memoryview(page))
 
 
-def prepare(kernel: Kernel, name: str, image: str, ramdisk: str | None, memory: int) -> Task[Prepared]:
-    """Read and unpack the files of the domain `name`, of `memory` MiB. Raises ToolstackError."""
-    with Unpacking(kernel, name, image, ramdisk or "", memory) as unpacking:
+def prepare(kernel: Kernel, unpacker: socket.socket, request: Request) -> Task[Prepared]:
+    """Have a domain's files read and unpacked. Raises ToolstackError."""
+    with Unpacking(kernel, unpacker, request) as unpacking:
         answer = yield from unpacking.answer()
         try:
-            return decode(answer, unpacking.pages(), memory * PAGES_PER_MIB)
+            return decode(answer, unpacking.pages(), request.memory * PAGES_PER_MIB)
         except Refused as refused:
             raise ToolstackError(str(refused)) from None
         except ValueError as error:
-            raise ToolstackError(f"kernel {image}: the process that unpacks it broke down: {error}") from None
+            raise ToolstackError(
+                f"kernel {request.kernel}: the process that unpacks it broke down: {error}"
+            ) from None
+
+
+def ask(unpacker: socket.socket, request: Request, memfd: int) -> socket.socket:
+    """Have the files unpacked into `memfd`; the answer comes over the socket. OSError: the unpacker is gone or does not read."""
+    ours, theirs = socket.socketpair()
+    try:
+        note = [Note.UNPACK, request.name, request.kernel, request.ramdisk, request.memory]
+        descriptors.send(unpacker, note, (memfd, theirs.fileno()))
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return ours
 
 
 class Unpacking:
-    """One process. `with` ends it."""
+    """One kernel being unpacked. `with` ends the process that does it."""
 
-    def __init__(self, kernel: Kernel, name: str, image: str, ramdisk: str, memory: int) -> None:
+    def __init__(self, kernel: Kernel, unpacker: socket.socket, request: Request) -> None:
+        """Raises ToolstackError when there is nobody to do it."""
         self._kernel = kernel
-        self._what = image
-        self._memfd = os.memfd_create("kernel", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", UNPACKER, str(self._memfd), name, image, ramdisk, str(memory)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(self._memfd,),
-                cwd=REPOSITORY,
-                env={"OPENBLAS_NUM_THREADS": "1", "PATH": os.environ.get("PATH", "")},
-            )
-        except BaseException:
-            os.close(self._memfd)
-            raise
-        assert self._process.stdout is not None
-        self._pipe = self._process.stdout.fileno()
-        os.set_blocking(self._pipe, False)
+        self._what = request.kernel
+        self._pidfd = -1
         self._said = bytearray()
         self._ended = False
         self._arrived = Signal()
-        kernel.add_reader(self._pipe, self._read)
+        unpacker.setblocking(False)
+        self._memfd = os.memfd_create("kernel", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            self._socket = ask(unpacker, request, self._memfd)
+        except OSError as error:
+            os.close(self._memfd)
+            raise ToolstackError(
+                f"kernel {request.kernel}: the process that unpacks kernels: {error.strerror}"
+            ) from None
+        self._socket.setblocking(False)
+        kernel.add_reader(self._socket.fileno(), self._read)
 
     def __enter__(self) -> Unpacking:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._kernel.remove_reader(self._pipe)
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        if not self._ended:
+            self._kernel.remove_reader(self._socket.fileno())
+        if self._pidfd >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            os.close(self._pidfd)
+        self._socket.close()  # it ends by this if it has not yet said who it is
         os.close(self._memfd)
 
     def answer(self) -> Task[bytes]:
@@ -106,12 +130,21 @@ class Unpacking:
         return memoryview(mmap.mmap(self._memfd, 0, prot=mmap.PROT_READ))
 
     def _read(self) -> None:
+        """First comes one byte with the process's pidfd, then its answer, then the end."""
         try:
-            data = os.read(self._pipe, 1 << 16)
+            if self._pidfd < 0:
+                data, fds, _flags, _address = socket.recv_fds(self._socket, 1, 1)
+                self._pidfd = fds[0] if fds else -1
+                if self._pidfd >= 0:
+                    return
+            else:
+                data = self._socket.recv(1 << 16)
+                self._said += data
         except BlockingIOError:
             return
-        self._said += data
+        except ConnectionResetError:
+            data = b""
         if not data or len(self._said) > MAX_ANSWER:
             self._ended = True
-            self._kernel.remove_reader(self._pipe)
+            self._kernel.remove_reader(self._socket.fileno())
             self._arrived.send()

@@ -9,8 +9,12 @@ import fcntl
 import lzma
 import mmap
 import os
+import select
+import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +22,11 @@ import msgpack
 import pytest
 
 from domains.dom0.toolstack.builder.prepared import Prepared, Refused, decode
-from domains.dom0.toolstack.builder.unpacking import UNPACKER
+from domains.dom0.toolstack.builder.unpacker import serve
+from domains.dom0.toolstack.builder.unpacking import Request, ask
 from hypervisor.public.io.xs_wire import XS_READ
 from hypervisor.public.types import PAGE_SIZE, PAGES_PER_MIB
+from hypervisor.wire import descriptors
 from tests.domains.dom0.store_socket import StoreSocket
 from tests.domains.dom0.toolstack.elf_files import LINUX_NOTES, elf
 from tests.machines import REPOSITORY, XENCTL, Machine
@@ -29,28 +35,38 @@ LINUX = elf(note_segment=LINUX_NOTES)
 MEMORY = 32
 
 
-def unpacked(path: Path, ramdisk: str = "") -> Prepared:
+@pytest.fixture
+def unpacker() -> Iterator[socket.socket]:
+    """Dom0's end of a process that unpacks kernels."""
+    ours, theirs = descriptors.pair()
+    code = (
+        f"import socket; from {serve.__module__} import serve; serve(socket.socket(fileno={theirs.fileno()}))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], pass_fds=(theirs.fileno(),), cwd=REPOSITORY):
+        theirs.close()
+        yield ours
+        ours.close()
+
+
+def unpacked(unpacker: socket.socket, path: Path, ramdisk: str = "") -> Prepared:
     """What the process makes of a kernel, as Dom0 reads it."""
     memfd = os.memfd_create("test", os.MFD_ALLOW_SEALING)
-    done = subprocess.run(
-        [sys.executable, "-m", UNPACKER, str(memfd), "guest", path, ramdisk, str(MEMORY)],
-        pass_fds=(memfd,),
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        check=True,
-    )
+    with ask(unpacker, Request("guest", str(path), ramdisk, MEMORY), memfd) as answer:
+        _, (pidfd,), _, _ = socket.recv_fds(answer, 1, 1)
+        os.close(pidfd)
+        said = b"".join(iter(lambda: answer.recv(1 << 16), b""))
     fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
     size = os.fstat(memfd).st_size
     pages = memoryview(mmap.mmap(memfd, 0, prot=mmap.PROT_READ)) if size else memoryview(b"")
     os.close(memfd)
-    return decode(done.stdout, pages, MEMORY * PAGES_PER_MIB)
+    return decode(said, pages, MEMORY * PAGES_PER_MIB)
 
 
-def test_the_process_prepares_kernel_and_ramdisk(tmp_path: Path) -> None:
+def test_the_process_prepares_kernel_and_ramdisk(unpacker: socket.socket, tmp_path: Path) -> None:
     kernel, ramdisk = tmp_path / "kernel", tmp_path / "ramdisk"
     kernel.write_bytes(bz2.compress(LINUX))
     ramdisk.write_bytes(b"files" * 2000)
-    prepared = unpacked(kernel, str(ramdisk))
+    prepared = unpacked(unpacker, kernel, str(ramdisk))
     layout = prepared.plan
     assert layout.ramdisk is not None
     assert layout.ramdisk_bytes == 10_000
@@ -59,14 +75,32 @@ def test_the_process_prepares_kernel_and_ramdisk(tmp_path: Path) -> None:
     assert any(page.startswith(b"code" * 100) for page in pages.values())
 
 
-def test_a_kernel_that_takes_more_memory_to_unpack_than_it_may_is_refused(tmp_path: Path) -> None:
+def test_a_kernel_that_takes_more_memory_to_unpack_than_it_may_is_refused(
+    unpacker: socket.socket, tmp_path: Path
+) -> None:
     """A dictionary of 768 MiB, which the packer itself is allowed."""
     packed = bytearray(lzma.compress(LINUX, lzma.FORMAT_ALONE))
     packed[1:5] = (768 << 20).to_bytes(4, "little")
     path = tmp_path / "kernel"
     path.write_bytes(packed)
     with pytest.raises(Refused, match="too much memory"):
-        unpacked(path)
+        unpacked(unpacker, path)
+
+
+def test_the_work_ends_when_nobody_wants_the_answer_any_more(unpacker: socket.socket, tmp_path: Path) -> None:
+    """A fifo that nobody writes would hold it for ever."""
+    fifo = tmp_path / "kernel"
+    os.mkfifo(fifo)
+    memfd = os.memfd_create("test")
+    with ask(unpacker, Request("guest", str(fifo), "", MEMORY), memfd) as answer:
+        _, (pidfd,), _, _ = socket.recv_fds(answer, 1, 1)
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    assert select.select([pidfd], [], [], 30)[0]
+    os.close(pidfd)
+    os.close(memfd)
+    kernel = tmp_path / "good"
+    kernel.write_bytes(LINUX)
+    assert unpacked(unpacker, kernel).runs, "the next kernel is served all the same"
 
 
 def said(prepared: bytes, **changed: Any) -> bytes:
