@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import is_hypothesis_test
 
 from tests.machines import XENCTL, Machine, wait_until
 
@@ -43,7 +44,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         module = getattr(item, "module", None)
         if getattr(module, "Machine", None) is Machine or getattr(module, "XENCTL", None) is XENCTL:
             item.add_marker("real_machine")
-        if "steps" in getattr(item, "fixturenames", ()) or "random" in item.nodeid:
+        drawn = is_hypothesis_test(getattr(item, "obj", None)) or item.nodeid.endswith("::runTest")
+        if drawn or "steps" in getattr(item, "fixturenames", ()) or "random" in item.nodeid:
             item.add_marker("random")
 
 

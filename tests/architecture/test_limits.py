@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 
 from tests.machines import REPOSITORY
 
@@ -18,6 +19,12 @@ def sources(*folders: str) -> Iterator[tuple[str, str]]:
     for folder in folders:
         for file in sorted((REPOSITORY / folder).rglob("*.py")):
             yield str(file.relative_to(REPOSITORY)), file.read_text()
+
+
+@cache
+def parsed(text: str) -> ast.Module:
+    """A module's syntax tree, made once for all tests."""
+    return ast.parse(text)
 
 
 def definitions(node: ast.AST) -> Iterator[Definition]:
@@ -46,7 +53,7 @@ def is_setter(node: Definition) -> bool:
 
 def without_docstring(text: str) -> list[str]:
     """The public names in this module's text that have no docstring."""
-    return [name for name, node in public_names(ast.parse(text)) if not ast.get_docstring(node)]
+    return [name for name, node in public_names(parsed(text)) if not ast.get_docstring(node)]
 
 
 def test_no_file_is_long() -> None:
@@ -60,7 +67,7 @@ def test_no_function_is_long() -> None:
     long = [
         f"{path}: {node.name}, {lines(node)} lines"
         for path, text in sources(*FOLDERS)
-        for node in definitions(ast.parse(text))
+        for node in definitions(parsed(text))
         if not isinstance(node, ast.ClassDef) and lines(node) > MAX_FUNCTION
     ]
     assert not long
@@ -71,7 +78,7 @@ def test_no_class_is_large() -> None:
         node.name
         for path, text in sources(*FOLDERS)
         if not abi_table(path)
-        for node in definitions(ast.parse(text))
+        for node in definitions(parsed(text))
         if isinstance(node, ast.ClassDef) and lines(node) > MAX_CLASS
     }
     assert not large
