@@ -158,7 +158,10 @@ class Core:
                 except Exception:  # noqa: BLE001 - H3: a bug of the hypervisor ends nobody but the caller
                     self.hv.bug(link.domain, f"a message of d{domid}")
                     self.links.broke_the_protocol(link, "hypervisor bug")
-            lap(REQUEST_NAMES.get(self._last_nr, "an unknown request"), "of domain", domid)
+            if domid is None:
+                lap("bytes that were no whole message")
+            else:
+                lap(REQUEST_NAMES.get(self._last_nr, "an unknown request"), "of domain", domid)
             if not readable():
                 return False
         return True

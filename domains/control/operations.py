@@ -44,10 +44,11 @@ class Stream(Arguments[R], Generic[P, R]):
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """A domain that was made."""
+    """A domain that was made; `warnings`: in what it differs from its description, a line each."""
 
     domid: DomIdNumber
     name: str
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

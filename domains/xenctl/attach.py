@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from domains.control.client import ControlClient
-from domains.control.operations import ConsoleDetach, ConsoleInput, Ended
+from domains.control.operations import ConsoleDetach, ConsoleInput, Created, Ended
 from domains.control.protocol import ControlError, Exit
-from domains.xenctl.output import print_error, write_bytes
+from domains.xenctl.output import print_error, print_warning, write_bytes
 
 ESCAPE: Final = b"\x1d"
 """Ctrl-]"""
@@ -75,9 +75,12 @@ def read_input(reader: int) -> bytes:
 
 
 def show(result: Any) -> str | None:
-    """Write output; why the domain ended if the result says so."""
+    """Write output, or the warnings about a domain that was made; why the domain ended if the result says so."""
     if isinstance(result, bytes):
         write_bytes(result)
+    if isinstance(result, Created):
+        for warning in result.warnings:
+            print_warning(warning)
     return result.ended if isinstance(result, Ended) else None
 
 

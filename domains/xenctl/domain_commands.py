@@ -27,7 +27,7 @@ from domains.control.protocol import ControlError, Exit
 from domains.control.records import encode
 from domains.xenctl import machine
 from domains.xenctl.options import DEFAULT, Domain, Json, Machine
-from domains.xenctl.output import print_error, print_json, print_table, printable
+from domains.xenctl.output import print_json, print_table, print_warning, printable
 
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait until the domain has ended.")]
 Timeout = Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait; 0: for ever.")]
@@ -58,6 +58,8 @@ def create(
             follow(client, client.post(CreateWatched(config, paused)))
             return
         made = client.call(Create(config, paused), timeout=CREATE_TIMEOUT)
+    for warning in made.warnings:
+        print_warning(warning)
     if json:
         print_json(encode(made))
     else:
@@ -70,7 +72,7 @@ def described(file: Path, overrides: list[str]) -> DomainConfig:
     from domains.dom0.toolstack.xlcfg.syntax import COMMAND_LINE, ConfigError
 
     try:
-        return load(file, overrides, lambda line: print_error(f"warning: {line}"))
+        return load(file, overrides, print_warning)
     except OSError as error:
         raise ControlError(Exit.FAILURE, f"cannot read {file}: {error.strerror}") from None
     except ConfigError as error:

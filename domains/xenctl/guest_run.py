@@ -12,7 +12,7 @@ from domains.control.client import ControlClient
 from domains.control.description import DomainConfig
 from domains.control.operations import Created, CreateWatched, Dmesg, Ended, FollowLog
 from domains.control.protocol import ControlError, Exit, MachineEnded
-from domains.xenctl.output import write_bytes
+from domains.xenctl.output import print_warning, write_bytes
 from domains.xenctl.private_machine import PrivateMachine
 
 CRASHES: Final = ("crash", "watchdog")
@@ -107,6 +107,8 @@ class GuestRun:
         """One message of the console's stream; how the run ended, if that is decided."""
         if isinstance(result, Created):
             self._domid = result.domid
+            for warning in result.warnings:
+                print_warning(warning)
             return None
         if isinstance(result, Ended):
             return result.ended

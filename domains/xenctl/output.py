@@ -61,6 +61,11 @@ def print_error(message: str) -> None:
         print(f"xenctl: {line}", file=sys.stderr, flush=True)
 
 
+def print_warning(message: str) -> None:
+    """One line on standard error about something that is done, but not quite as it was asked for."""
+    print_error(f"warning: {message}")
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]], right: frozenset[str]) -> None:
     """Columns as wide as their widest cell; those named in `right` flush right."""
     cells = [list(header), *([printable(str(cell)) for cell in row] for row in rows)]

@@ -124,13 +124,14 @@ class Service:
 
     def _create(self, _request: Request, wanted: ops.Create) -> Generator[Any, None, ops.Created]:
         record: Record = yield from self._lifecycle.create(wanted.config, lambda _domid: None, wanted.paused)
-        return ops.Created(record.domid, wanted.config.name)
+        return created(record)
 
     def _create_watched(self, request: Request, wanted: ops.CreateWatched) -> Generator[Any, None, object]:
         def built(domid: DomId) -> None:
+            record = self._domains.records[domid]
             with suppress(Congested, Disconnected):
-                request.stream(ops.Created(domid, wanted.config.name))
-            self._follow(request, self._domains.records[domid])
+                request.stream(created(record))
+            self._follow(request, record)
 
         yield from self._lifecycle.create(wanted.config, built, wanted.paused)
         return STREAMING
@@ -242,6 +243,11 @@ class Service:
 
 STREAMING: Final = object()
 """A handler's result when the request is answered, or will be, by other means."""
+
+
+def created(record: Record) -> ops.Created:
+    """What the maker of a domain is told of it."""
+    return ops.Created(record.domid, record.config.name, record.warnings)
 
 
 def reason_of(reason: ShutdownReason | None) -> ops.Reason:

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from domains.control.client import ControlClient
-from domains.control.operations import Console, Create, Destroy, Ended, List, Listed, Unpause, Wait
+from domains.control.operations import Console, Create, Created, Destroy, Ended, List, Listed, Unpause, Wait
 from domains.control.protocol import ControlError, Exit
 from domains.dom0.toolstack.xlcfg.load import config_of
+from domains.xenctl.output import print_warning
 from domains.xenctl.topology.conversation import Ask, Conversations, More, Talk
 from domains.xenctl.topology.expand import Plan, Planned
 from domains.xenctl.topology.images import make_image
@@ -115,8 +116,10 @@ class BringUp:
         if about is None:
             for image in planned.images:
                 make_image(image)
-            about = yield Ask(self._creation(planned, paused=waits), deadline)
-            made = about.domid
+            created: Created = yield Ask(self._creation(planned, paused=waits), deadline)
+            for warning in created.warnings:
+                print_warning(warning)
+            made = created.domid
         else:
             made = about.domid
         domid = (yield from self._readiness(planned, made)) if waits else made

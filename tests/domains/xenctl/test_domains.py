@@ -275,5 +275,12 @@ def test_a_domain_of_several_vcpus_is_built_with_one_and_a_warning(machine: Mach
     done = machine.guest(tmp_path, STUBBORN, name="two", extra="vcpus = 2\nmaxvcpus = 4")
     assert done.returncode == 0, done.stderr
     assert machine.domains()["two"]["vcpus"] == 1
-    assert "two has 1 vCPU, not 2" in machine.xenctl("dmesg").stdout
+    warning = "two has 1 vCPU, not 2: a domain's further vCPUs do not run yet"
+    assert done.stderr == f"xenctl: warning: {warning}\n"
+    assert warning in machine.xenctl("dmesg").stdout
     assert machine.xenctl("destroy", "two").returncode == 0
+
+
+def test_who_follows_the_console_of_a_new_domain_is_warned_as_well(machine: Machine, tmp_path: Path) -> None:
+    done = machine.guest(tmp_path, CRASHING, "--console", name="two", extra="vcpus = 2")
+    assert done.stderr.splitlines()[0].startswith("xenctl: warning: two has 1 vCPU, not 2")

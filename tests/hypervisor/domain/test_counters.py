@@ -14,6 +14,7 @@ def test_what_was_counted_is_told(clean_machine: Machine, tmp_path: Path) -> Non
     info = clean_machine.json("info")
     assert info["core_longest_busy_ms"] > 0
     assert info["core_longest_busy_with"]
+    assert "None" not in info["core_longest_busy_with"]
     assert clean_machine.xenctl("debug-keys", "p").returncode == 0
     log = clean_machine.xenctl("dmesg").stdout
     assert "domain crashes: 1\n" in log
