@@ -26,6 +26,7 @@ from hypervisor.mm.frame_table import FrameTable
 from hypervisor.mm.mmu import Mmu
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.sched import SHUTDOWN_crash
+from hypervisor.public.trace import XENOSCOPE_TRC_EVTCHN_RAISE
 from hypervisor.public.types import DomId, Mfn, Port
 from hypervisor.public.xen import DOMID_FIRST_RESERVED, VIRQ_DOM_EXC
 from hypervisor.sched.credit2 import Credit2
@@ -179,6 +180,8 @@ class Hypervisor:
     def raise_port(self, domain: Domain, port: Port, vcpu_id: int) -> None:
         """Deliver an event (E6): the bit in the mailbox, then the wake-up or the interruption."""
         vcpu = domain.vcpus[vcpu_id if vcpu_id < len(domain.vcpus) else 0]
+        if self.trace.sink is not None:
+            self.trace.record(XENOSCOPE_TRC_EVTCHN_RAISE, domain.domid, port, vcpu_id)
         domain.mailbox.raise_port(port, vcpu.vcpu_id)
         self.run.vcpu_kick(vcpu)
 
