@@ -62,6 +62,10 @@ class Matches:
         return None if self.pattern.fullmatch(value) else "has not the right form"
 
 
+Decoder = Callable[[Any, str], Any]
+"""(plain form, what it is called in the message of a Malformed) -> value"""
+
+
 def encode(value: Any) -> Any:
     """The plain form of a record, or of what a record may contain."""
     if is_dataclass(value):
@@ -77,19 +81,27 @@ def decode(kind: Any, plain: Any, name: str = "the value") -> Any:
     """The value of the annotated type `kind` that `plain` is the form of. Raises Malformed; `name` is what it is
     called in the message.
     """
+    return decoder_of(kind)(plain, name)
+
+
+@cache
+def decoder_of(kind: Any) -> Decoder:
+    """What decodes an annotated type. It is made once: a description may have hundreds of devices, and the looks at a
+    type's parts take ten times as long as the looks at a value.
+    """
     origin = get_origin(kind)
     if origin is Annotated:
         base, *bounds = get_args(kind)
-        return checked(decode(base, plain, name), bounds, name)
+        if get_origin(base) is tuple:
+            return tuple_decoder(get_args(base)[0], bounds)
+        return bounded_decoder(decoder_of(base), bounds)
     if origin in (Union, UnionType):
-        return decode_union(get_args(kind), plain, name)
+        return union_decoder(get_args(kind))
     if origin is tuple:
-        if not isinstance(plain, list | tuple):
-            raise Malformed(f"{name} must be a list")
-        return tuple(decode(get_args(kind)[0], item, f"{name}[{n}]") for n, item in enumerate(plain))
+        return tuple_decoder(get_args(kind)[0], [])
     if is_dataclass(kind):
-        return decode_record(kind, plain, name)
-    return decode_scalar(kind, plain, name)
+        return record_decoder(kind)
+    return plain_decoder(kind) if kind in NAMES else converter(kind)
 
 
 def checked(value: Any, bounds: list[Any], name: str) -> Any:
@@ -100,23 +112,71 @@ def checked(value: Any, bounds: list[Any], name: str) -> Any:
     return value
 
 
-def decode_union(kinds: tuple[Any, ...], plain: Any, name: str) -> Any:
-    """The first of the types that takes the value; the last one's complaint if none does."""
-    problem = Malformed(f"{name} must not be empty")
-    for kind in kinds:
-        try:
-            return decode(kind, plain, name)
-        except Malformed as error:
-            if kind is not NoneType:
+def bounded_decoder(decoder: Decoder, bounds: list[Any]) -> Decoder:
+    """Decodes what keeps its bounds besides."""
+    return lambda plain, name: checked(decoder(plain, name), bounds, name)
+
+
+def tuple_decoder(item: Any, bounds: list[Any]) -> Decoder:
+    """Decodes a list. Its length is checked first: one that is too long costs nothing."""
+    decoder = decoder_of(item)
+
+    def decode_tuple(plain: Any, name: str) -> Any:
+        if not isinstance(plain, list | tuple):
+            raise Malformed(f"{name} must be a list")
+        checked(plain, bounds, name)
+        return tuple(decoder(value, f"{name}[{n}]") for n, value in enumerate(plain))
+
+    return decode_tuple
+
+
+def union_decoder(kinds: tuple[Any, ...]) -> Decoder:
+    """Decodes to the first of the types that takes the value; the last one's complaint if none does."""
+    optional = NoneType in kinds
+    decoders = [decoder_of(kind) for kind in kinds if kind is not NoneType]
+
+    def decode_union(plain: Any, name: str) -> Any:
+        if plain is None and optional:
+            return None
+        problem = Malformed(f"{name} must be empty")
+        for decoder in decoders:
+            try:
+                return decoder(plain, name)
+            except Malformed as error:
                 problem = error
-    raise problem
+        raise problem
+
+    return decode_union
 
 
-@cache
-def fields_of(kind: Any) -> dict[str, tuple[Any, bool]]:
-    """A record's fields: the annotated type of each, and whether it must be there."""
+def record_decoder(kind: Any) -> Decoder:
+    """Decodes a map to a record."""
     hints = get_type_hints(kind, include_extras=True)
-    return {field.name: (hints[field.name], is_required(field)) for field in fields(kind)}
+    known = {
+        field.name: (decoder_of(hints[field.name]), is_required(field), f"'{field.name}'")
+        for field in fields(kind)
+    }
+
+    def decode_record(plain: Any, name: str) -> Any:
+        if not isinstance(plain, dict):
+            raise Malformed(f"{name} must be a map")
+        for key in plain:
+            if key not in known:
+                raise Malformed(f"{name} has no '{str(key)[:40]}'")
+        values = {}
+        for field, (decoder, required, called) in known.items():
+            if field in plain:
+                values[field] = decoder(plain[field], called)
+            elif required:
+                raise Malformed(f"{name} needs '{field}'")
+        try:
+            return kind(**values)
+        except Malformed:
+            raise
+        except ValueError as error:
+            raise Malformed(f"{name}: {error}") from None
+
+    return decode_record
 
 
 def is_required(field: Field[Any]) -> bool:
@@ -124,42 +184,33 @@ def is_required(field: Field[Any]) -> bool:
     return field.default is MISSING and field.default_factory is MISSING
 
 
-def decode_record(kind: Any, plain: Any, name: str) -> Any:
-    """The record that a map is the form of. Raises Malformed."""
-    if not isinstance(plain, dict):
-        raise Malformed(f"{name} must be a map")
-    known = fields_of(kind)
-    for key in plain:
-        if key not in known:
-            raise Malformed(f"{name} has no '{str(key)[:40]}'")
-    values = {}
-    for field, (hint, required) in known.items():
-        if field in plain:
-            values[field] = decode(hint, plain[field], f"'{field}'")
-        elif required:
-            raise Malformed(f"{name} needs '{field}'")
-    try:
-        return kind(**values)
-    except Malformed:
-        raise
-    except ValueError as error:
-        raise Malformed(f"{name}: {error}") from None
+def plain_decoder(kind: Any) -> Decoder:
+    """Decodes a value of exactly that plain type; a float may be written as a whole number."""
 
-
-def decode_scalar(kind: Any, plain: Any, name: str) -> Any:
-    """A plain value of exactly that type. Raises Malformed."""
-    if kind in (bool, int, str, bytes, NoneType):
+    def decode_plain(plain: Any, name: str) -> Any:
         if type(plain) is not kind:
             raise Malformed(f"{name} must be {NAMES[kind]}")
         return plain
-    if kind is float:
+
+    def decode_float(plain: Any, name: str) -> Any:
         if type(plain) not in (int, float) or not math.isfinite(plain):
-            raise Malformed(f"{name} must be a number")
+            raise Malformed(f"{name} must be {NAMES[float]}")
         return float(plain)
-    try:
-        return CONVERTERS.get(kind, kind)(plain)
-    except (ValueError, TypeError):
-        raise Malformed(f"{name} has not the right form") from None
+
+    return decode_float if kind is float else decode_plain
+
+
+def converter(kind: Any) -> Decoder:
+    """Decodes to a type that is no record and not plain: an enumeration, a UUID."""
+    make = CONVERTERS.get(kind, kind)
+
+    def convert(plain: Any, name: str) -> Any:
+        try:
+            return make(plain)
+        except (ValueError, TypeError):
+            raise Malformed(f"{name} has not the right form") from None
+
+    return convert
 
 
 def uuid_of(plain: Any) -> UUID:
@@ -172,6 +223,7 @@ def uuid_of(plain: Any) -> UUID:
 NAMES: Final = {
     bool: "true or false",
     int: "a whole number",
+    float: "a number",
     str: "a text",
     bytes: "bytes",
     NoneType: "empty",

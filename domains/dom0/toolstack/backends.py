@@ -63,8 +63,14 @@ class Backends:
 
     def resolved(self, config: DomainConfig) -> DomainConfig:
         """The description with every driver domain by its name. ToolstackError: one is none, or is not there."""
-        disks = [replace(disk, backend=self._name("disk", disk.backend)) for disk in config.disks]
-        vifs = [replace(vif, backend=self._name("vif", vif.backend)) for vif in config.vifs]
+        disks = [
+            replace(disk, backend=self._name("disk", disk.backend)) if disk.backend is not None else disk
+            for disk in config.disks
+        ]
+        vifs = [
+            replace(vif, backend=self._name("vif", vif.backend)) if vif.backend is not None else vif
+            for vif in config.vifs
+        ]
         return replace(config, disks=tuple(disks), vifs=tuple(vifs))
 
     def plug(self, record: Record) -> Task[list[str]]:
@@ -166,9 +172,8 @@ class Backends:
                 return record.domid
         return None
 
-    def _name(self, device: str, backend: str | None) -> str | None:
-        if backend is None:
-            return None
+    def _name(self, device: str, backend: str) -> str:
+        """The name of the driver domain `backend`. ToolstackError: it is none, or is not there."""
         try:
             info = self._domains.find(backend)
         except ToolstackError as error:

@@ -55,14 +55,14 @@ def describe(info: DomainInfo, domains: Domains) -> Listed:
     )
 
 
-def describe_all(xen: XenCtrl, domains: Domains) -> Task[tuple[Listed, ...]]:
-    """All domains as `list` shows them; the others' turn comes after every few."""
-    listed: list[Listed] = []
+def describe_all(xen: XenCtrl, domains: Domains) -> Task[list[Any]]:
+    """All domains as `list` shows them, in the form in which they are sent; the others' turn comes after every few."""
+    listed: list[Any] = []
     for number, info in enumerate((yield from xen.all_domains()), 1):
-        listed.append(describe(info, domains))
+        listed.append(encode(describe(info, domains)))
         if number % DOMAINS_PER_TURN == 0:
             yield NEXT_TURN
-    return tuple(listed)
+    return listed
 
 
 def describe_machine(xen: XenCtrl, identity: MachineIdentity, busiest: Busiest | None) -> MachineInfo:

@@ -65,6 +65,7 @@ class Maker:
     def make(self, config: DomainConfig, built: Callable[[DomId], None], paused: bool) -> Operation:
         """The same, of a description whose driver domains are resolved: one that is made again."""
         self._domains.check_name_free(config.name)
+        config = with_macs(config, self._parts.chance)
         prepared = yield from prepare(self._kernel, self._parts.unpacker, config)
         self._domains.check_name_free(config.name)
         self._check_memory(config)
@@ -85,18 +86,15 @@ class Maker:
         return record
 
     def _begin(self, config: DomainConfig) -> Record:
-        """A domain without anything in it, under its name."""
+        """A domain without anything in it."""
         chance = self._parts.chance
         uuid = config.uuid or UUID(int=chance.getrandbits(128), version=4)
-        config, warnings = with_one_vcpu(replace(with_macs(config, chance), uuid=uuid))
+        config, warnings = with_one_vcpu(replace(config, uuid=uuid))
         try:
             domid = self._createdomain(config, uuid)
         except XenError as error:
             raise explained(config, error) from None
         record = self._domains.records[domid] = Record(domid, config, uuid, self._kernel.now(), warnings)
-        self._kernel.xenbus.in_transaction(
-            lambda nodes: store_tree.make_tree(nodes, domid, uuid, config.name)
-        )
         return record
 
     def _createdomain(self, config: DomainConfig, uuid: UUID) -> DomId:
@@ -116,12 +114,11 @@ class Maker:
     def _complete(self, record: Record, prepared: Prepared) -> Task[None]:
         """Everything between an empty domain and one whose devices are ready."""
         domid, config, xenbus = record.domid, record.config, self._kernel.xenbus
-        yield NEXT_TURN
+        yield from store_tree.make_tree(xenbus, domid, record.uuid, config.name)
         built = yield from self._builder.build(domid, config, prepared)
         record.console = self._parts.consoled.connect(domid, built.console_mfn, built.console_port)
         yield NEXT_TURN
-        xenbus.in_transaction(lambda nodes: store_tree.publish(nodes, domid, record.uuid, config, built))
-        yield NEXT_TURN
+        yield from store_tree.publish(xenbus, domid, record.uuid, config, built)
         self._parts.xenstored.introduce(domid, built.store_mfn, built.store_port)
         for path in (yield from self._parts.backends.plug(record)):
             yield from self._device_ready(record, path)

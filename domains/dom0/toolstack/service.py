@@ -139,10 +139,10 @@ class Service:
     def _destroy(self, _request: Request, wanted: ops.Destroy) -> Operation:
         return self._lifecycle.destroy(self._domains.guest(wanted.domain).domid)
 
-    def _list(self, _request: Request, wanted: ops.List) -> Task[tuple[ops.Listed, ...]]:
+    def _list(self, _request: Request, wanted: ops.List) -> Task[list[Any]]:
         if wanted.domain is None:
             return (yield from describe_all(self._xen, self._domains))
-        return (describe(self._domains.find(wanted.domain), self._domains),)
+        return [describe(self._domains.find(wanted.domain), self._domains)]
 
     def _pause(self, _request: Request, wanted: ops.Pause) -> None:
         self._xen.pausedomain(self._domains.guest(wanted.domain).domid)

@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 from uuid import UUID
 
 from domains.control.description import DomainConfig
 from domains.dom0.toolstack.builder.build import Built
 from domains.kernel.store_calls import StoreCalls
+from domains.kernel.tasks import NEXT_TURN, Task
+from domains.kernel.xenbus import Xenbus
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import DomId
 
@@ -82,28 +85,59 @@ def children(nodes: StoreCalls, path: str) -> list[str]:
         raise
 
 
-def make_tree(nodes: StoreCalls, domid: DomId, uuid: UUID, name: str) -> None:
-    """The empty directories of a new domain; what a former one left is gone."""
-    own, readable, ours = [f"n{domid}"], ["n0", f"r{domid}"], ["n0"]
+def make_tree(xenbus: Xenbus, domid: DomId, uuid: UUID, name: str) -> Task[None]:
+    """The empty directories of a new domain; what a former one left is gone.
+
+    Dozens of requests: the others' turn comes between. The name is there before the first pause, so that no two
+    domains get the same one. Nobody looks for the rest before the domain is introduced to the store.
+    """
+    xenbus.in_transaction(partial(make_roots, domid=domid, uuid=uuid, name=name))
+    yield NEXT_TURN
+    xenbus.in_transaction(partial(make_directories, domid=domid))
+    yield NEXT_TURN
+    xenbus.in_transaction(partial(make_own_nodes, domid=domid))
+    yield NEXT_TURN
+
+
+def make_roots(nodes: StoreCalls, domid: DomId, uuid: UUID, name: str) -> None:
+    """The three directories of a new domain, with what says whose they are."""
     path, vm = home(domid), f"/vm/{uuid}"
-    for directory, permissions in ((path, readable), (vm, readable), (f"/libxl/{domid}", ours)):
+    readable = ["n0", f"r{domid}"]
+    for directory, permissions in ((path, readable), (vm, readable), (f"/libxl/{domid}", ["n0"])):
         remove(nodes, directory)
         nodes.mkdir(directory)
         nodes.set_permissions(directory, permissions)
-    for directory in READABLE_DIRECTORIES:
-        nodes.mkdir(f"{path}/{directory}")
-        nodes.set_permissions(f"{path}/{directory}", readable)
-    for node in OWN_NODES:
-        nodes.write(f"{path}/{node}", "")
-        nodes.set_permissions(f"{path}/{node}", own)
     write_all(nodes, path, {"vm": vm, "name": name})
-    write_all(nodes, f"{path}/control", {"platform-feature-xs_reset_watches": 1})
     write_all(nodes, vm, {"uuid": str(uuid), "name": name, "start_time": f"{time.time():.2f}"})
     write_all(nodes, f"/libxl/{domid}", {"type": "pv"})
 
 
-def publish(nodes: StoreCalls, domid: DomId, uuid: UUID, config: DomainConfig, built: Built) -> None:
-    """What is known once the domain is built."""
+def make_directories(nodes: StoreCalls, domid: DomId) -> None:
+    """The directories that the domain may read."""
+    path = home(domid)
+    for directory in READABLE_DIRECTORIES:
+        nodes.mkdir(f"{path}/{directory}")
+        nodes.set_permissions(f"{path}/{directory}", ["n0", f"r{domid}"])
+    write_all(nodes, f"{path}/control", {"platform-feature-xs_reset_watches": 1})
+
+
+def make_own_nodes(nodes: StoreCalls, domid: DomId) -> None:
+    """The nodes that the domain may write."""
+    for node in OWN_NODES:
+        nodes.write(f"{home(domid)}/{node}", "")
+        nodes.set_permissions(f"{home(domid)}/{node}", [f"n{domid}"])
+
+
+def publish(xenbus: Xenbus, domid: DomId, uuid: UUID, config: DomainConfig, built: Built) -> Task[None]:
+    """What is known once the domain is built; the others' turn comes between."""
+    xenbus.in_transaction(partial(publish_domain, domid=domid, uuid=uuid, config=config, built=built))
+    yield NEXT_TURN
+    xenbus.in_transaction(partial(publish_console, domid=domid, built=built))
+    yield NEXT_TURN
+
+
+def publish_domain(nodes: StoreCalls, domid: DomId, uuid: UUID, config: DomainConfig, built: Built) -> None:
+    """Its memory, its vCPUs, its ring of the store and its kernel."""
     path = home(domid)
     write_all(
         nodes,
@@ -123,7 +157,6 @@ def publish(nodes: StoreCalls, domid: DomId, uuid: UUID, config: DomainConfig, b
         nodes.write(f"/libxl/{domid}/mark", config.mark)
     image = {"ostype": "linux", "kernel": config.kernel, "cmdline": config.cmdline}
     write_all(nodes, f"/vm/{uuid}/image", image | ({"ramdisk": config.ramdisk} if config.ramdisk else {}))
-    publish_console(nodes, domid, built)
 
 
 def publish_console(nodes: StoreCalls, domid: DomId, built: Built) -> None:

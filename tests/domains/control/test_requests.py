@@ -92,6 +92,13 @@ def test_what_is_not_declared_is_refused_in_one_line(request_: dict[str, Any], w
     assert "\n" not in str(caught.value)
 
 
+def test_a_list_that_is_too_long_is_refused_before_its_items_are_looked_at() -> None:
+    """Dom0's loop would be held for as long as the sender likes. Control: one that is not too long is refused for its item."""
+    for count, why in ((257, "longer than 256"), (1, "must be a map")):
+        with pytest.raises(Malformed, match=why):
+            decode(Create, {"config": {**encode(CONFIG), "vifs": ["no interface"] * count}})
+
+
 def numbers_without_range(kind: Any, inside: bool = False) -> Iterator[Any]:
     """Annotated types of numbers in a record, and in those within it, that say no range."""
     if typing.get_origin(kind) is typing.Annotated:
