@@ -86,14 +86,20 @@ def owner_of(perms: Perms) -> DomId:
     return perms[0].domid
 
 
+def names(perms: Perms, domid: DomId) -> bool:
+    """Whether an entry is that domain's."""
+    return any(perm.domid == domid for perm in perms)
+
+
 def with_owner(perms: Perms, domid: DomId) -> Perms:
     """The same list, owned by `domid`: what a domain creates is its own."""
     return (Perm(domid, perms[0].access), *perms[1:])
 
 
-def without(perms: Perms, domid: DomId) -> Perms:
-    """The same list without the entries of `domid`, whose ownership must have been settled before."""
-    return (perms[0], *(perm for perm in perms[1:] if perm.domid != domid))
+def without(perms: Perms, domid: DomId, heir: DomId) -> Perms:
+    """The same list without the entries of `domid`; what it owned is the `heir`'s."""
+    owner = perms[0]._replace(domid=heir) if perms[0].domid == domid else perms[0]
+    return (owner, *(perm for perm in perms[1:] if perm.domid != domid))
 
 
 def access_of(perms: Perms, who: Who) -> Access:

@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from domains.dom0.xenstore import perms as permissions
 from domains.dom0.xenstore.connection import Connection, Death, Shared, Transport
 from domains.dom0.xenstore.dispatch import dispatch
 from domains.dom0.xenstore.domain import Domain, Domains
@@ -185,17 +184,13 @@ class Xenstored:
             node = self.store.get(path)
             if node is None:  # it was below another one
                 continue
-            if owner_of(node.perms) != domid:
-                self.apply(Plan({path: node.with_perms(permissions.without(node.perms, domid))}, {}), None)
-            elif path == ROOT or is_special(path):
-                mine = permissions.with_owner(permissions.without(node.perms, domid), CONTROL_DOMAIN)
-                self.apply(Plan({path: node.with_perms(mine)}, {}), None)
+            if owner_of(node.perms) != domid or path == ROOT or is_special(path):
+                self.store.forget(path, domid)
             else:
                 self.apply(plan_removal(self.store, path), None)
         for connection in self._connections:
             for transaction in connection.transactions.values():
-                if transaction.names(domid):
-                    transaction.spoil()
+                transaction.forget(domid)
 
     # Changes
 

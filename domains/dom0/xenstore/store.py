@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 
 from domains.dom0.xenstore.node import Node
 from domains.dom0.xenstore.path import ROOT, SPECIALS, Path, child_of, is_special, leaf_of, parent_of
-from domains.dom0.xenstore.perms import Access, Perm, owner_of
+from domains.dom0.xenstore.perms import Access, Perm, owner_of, without
 from domains.dom0.xenstore.quota import Quota, Usage
 from hypervisor.public.types import DomId
 
@@ -132,6 +132,17 @@ class Store:
             self._account(path, old, -1)
             self._account(path, new, 1)
         return before
+
+    def forget(self, path: Path, domid: DomId) -> None:
+        """Take the entries of `domid`, which is gone, out of a node's permissions; what it owned is the control domain's.
+
+        The generation stays: to everybody else the node is the same, and open transactions meet no conflict (as in
+        Xen's tools/xenstored/domain.c).
+        """
+        node = self._nodes[path]
+        self._account(path, node, -1)
+        self._nodes[path] = new = node.with_perms(without(node.perms, domid, CONTROL_DOMAIN))
+        self._account(path, new, 1)
 
     def _account(self, path: Path, node: Node | None, sign: int) -> None:
         if node is None:

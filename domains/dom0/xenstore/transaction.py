@@ -2,10 +2,10 @@
 
     first get of a path     the node (or its absence) is remembered in `seen`: later gets see the same
     changes                 go to the overlay
-    commit                  everything in `seen` must still be there, the very same node; else Conflict
+    commit                  everything in `seen` must still be there, of the same generation; else Conflict
 
-Nodes are immutable, so "changed by someone else" is object identity: the same rule as the generation numbers
-of Xen's C xenstored. A node is read before it is written, and creating or removing a child changes the
+"Changed by someone else" is another generation: the same rule as that of Xen's C xenstored. A node is
+read before it is written, and creating or removing a child changes the
 parent, so every conflict shows in `seen`; changes elsewhere in the tree do not disturb (rule S3).
 
 Starting costs nothing, and a transaction holds only what it touches: counted as memory of its domain, and
@@ -21,8 +21,9 @@ from typing import Final
 from domains.dom0.xenstore.errors import Conflict, MemoryExceeded, QuotaExceeded, TransactionFailed
 from domains.dom0.xenstore.node import Node
 from domains.dom0.xenstore.path import Path
+from domains.dom0.xenstore.perms import names, without
 from domains.dom0.xenstore.quota import Limits, Quota, Usage
-from domains.dom0.xenstore.store import Changes, Charge, Match, Plan, Store, cost, footprint
+from domains.dom0.xenstore.store import CONTROL_DOMAIN, Changes, Charge, Match, Plan, Store, cost, footprint
 from hypervisor.public.types import DomId
 
 _ENTRY_SIZE: Final = 64  # what remembering one node costs, besides its path
@@ -96,7 +97,8 @@ class Transaction:
         if self._spoilt:
             raise Conflict("domain")
         for path, node in self._seen.items():
-            if self._store.get(path) is not node:
+            now = self._store.get(path)
+            if (now and now.generation) != (node and node.generation):
                 raise Conflict(path)
         return {
             path: node
@@ -113,14 +115,15 @@ class Transaction:
             self._failed = True
             raise
 
-    def names(self, domid: DomId) -> bool:
-        """Whether a node that this transaction wrote names `domid` in its permissions."""
-        return any(node and any(p.domid == domid for p in node.perms) for node in self._overlay.values())
-
-    def spoil(self) -> None:
-        """Make the commit a Conflict: a domain that is named in the transaction's nodes has died
-        meanwhile."""
-        self._spoilt = True
+    def forget(self, domid: DomId) -> None:
+        """A domain is gone: what this transaction creates from now on takes over no rights of it. If a node that it
+        wrote already names the domain, the commit will be a Conflict.
+        """
+        for path, node in self._seen.items():
+            if node and names(node.perms, domid):
+                self._seen[path] = node.with_perms(without(node.perms, domid, CONTROL_DOMAIN))
+        if any(node and names(node.perms, domid) for node in self._overlay.values()):
+            self._spoilt = True
 
     @property
     def footprint(self) -> int:

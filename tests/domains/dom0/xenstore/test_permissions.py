@@ -158,6 +158,27 @@ def test_xsa_322_a_transaction_cannot_carry_rights_over_a_death(
     assert bench.dom0.end(tx) == "EAGAIN"
 
 
+def test_the_death_of_a_domain_is_no_conflict_for_who_looked_at_a_node_that_names_it(bench: Bench) -> None:
+    """And what the transaction creates afterwards takes over no rights of the dead. Control: while the domain lives, a
+    change of the node's permissions is a conflict.
+    """
+    for death in (False, True):
+        bench.dom0.write(b"/node", b"x")
+        bench.dom0.chmod(b"/node", b"n0", b"r1", b"r2")
+        tx = bench.dom0.begin()
+        assert bench.dom0.read(b"/node", tx=tx) == b"x"
+        if not death:
+            bench.dom0.chmod(b"/node", b"n0", b"r2")
+            assert bench.dom0.end(tx) == "EAGAIN"
+            continue
+        bench.xenstored.release(DomId(1))
+        assert bench.dom0.write(b"/node/below", b"y", tx=tx) == OK
+        assert bench.dom0.end(tx) == OK
+        assert bench.dom0.perms(b"/node/below") == b"n0\0r2\0"
+        assert bench.introduced(1).read(b"/node/below") == "EACCES"
+        assert bench.xenstored.check() == []
+
+
 def test_the_root_and_special_names_survive_the_death_of_an_owner(bench: Bench) -> None:
     for path in (b"/", b"@releaseDomain"):
         assert bench.dom0.chmod(path, b"r1", b"r2") == OK
