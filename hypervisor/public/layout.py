@@ -18,14 +18,14 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Self, get_args, get_ori
 import numpy as np
 import numpy.typing as npt
 
-u8 = Annotated[int, "<u1"]
-u16 = Annotated[int, "<u2"]
-u32 = Annotated[int, "<u4"]
-u64 = Annotated[int, "<u8"]
-i8 = Annotated[int, "<i1"]
-i16 = Annotated[int, "<i2"]
-i32 = Annotated[int, "<i4"]
-i64 = Annotated[int, "<i8"]
+from hypervisor.public.types import i8 as i8
+from hypervisor.public.types import i16 as i16
+from hypervisor.public.types import i32 as i32
+from hypervisor.public.types import i64 as i64
+from hypervisor.public.types import u8 as u8
+from hypervisor.public.types import u16 as u16
+from hypervisor.public.types import u32 as u32
+from hypervisor.public.types import u64 as u64
 
 STRUCT_CODE = {"<u1": "B", "<u2": "H", "<u4": "I", "<u8": "Q", "<i1": "b", "<i2": "h", "<i4": "i", "<i8": "q"}
 

@@ -6,7 +6,15 @@ typedefs, for `Struct` fields, are those of Xen public/xen.h, public/event_chann
 
 from typing import Annotated, Final, NewType
 
-from hypervisor.public.layout import i64, u64
+u8 = Annotated[int, "<u1"]
+u16 = Annotated[int, "<u2"]
+u32 = Annotated[int, "<u4"]
+u64 = Annotated[int, "<u8"]
+i8 = Annotated[int, "<i1"]
+i16 = Annotated[int, "<i2"]
+i32 = Annotated[int, "<i4"]
+i64 = Annotated[int, "<i8"]
+"""C's numbers as the fields of structures: a Python int, and the numpy code of its width (layout.py reads it)."""
 
 Mfn = NewType("Mfn", int)
 """Machine frame number: which 4 KiB frame of the machine."""
