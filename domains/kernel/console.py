@@ -1,9 +1,7 @@
 """The guest's console: a text stream that `print` and `input` use.
 
 A domain has a ring of xencons_interface with an event channel; Dom0, and a guest before it has one, uses
-HYPERVISOR_console_io. Single writers: the guest writes out and out_prod, in_cons; the console daemon in and
-in_prod, out_cons. What the daemon writes is checked: an index that claims more than the ring holds is taken
-as a full (or empty) ring.
+HYPERVISOR_console_io. A ring that the console daemon broke (byte_ring.py) is taken as one that is full and empty.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from domains.cpu.python_cpu import PythonCpu
+from domains.kernel.byte_ring import ByteRingReader, ByteRingWriter, Direction, RingBroken
 from domains.kernel.hypercalls import Hypercalls
 from hypervisor.public.io.console import xencons_interface
 from hypervisor.public.types import PAGE_SIZE, VAddr
@@ -23,7 +22,20 @@ OUT_SIZE: Final = xencons_interface.offsetof("in_cons") - IN_SIZE
 """Bytes of the ring from the guest to the daemon."""
 FULL_RING_PATIENCE: Final = 5.0
 """Seconds that output waits for a daemon that does not read; after that it is dropped."""
-_U32: Final = (1 << 32) - 1
+CONSOLE_IN: Final = Direction(
+    xencons_interface.offsetof("in_"),
+    IN_SIZE,
+    xencons_interface.offsetof("in_cons"),
+    xencons_interface.offsetof("in_prod"),
+)
+"""From the daemon to the guest."""
+CONSOLE_OUT: Final = Direction(
+    xencons_interface.offsetof("out"),
+    OUT_SIZE,
+    xencons_interface.offsetof("out_cons"),
+    xencons_interface.offsetof("out_prod"),
+)
+"""From the guest to the daemon."""
 _CONSOLE_IO_CHUNK: Final = 1024
 
 Wait = Callable[[Callable[[], bool], float | None], bool]
@@ -43,37 +55,28 @@ class RingChannel:
     """The console ring at `va`; `notify` sends its event."""
 
     def __init__(self, cpu: PythonCpu, va: VAddr, notify: Callable[[], None]) -> None:
-        self._octets = cpu.view(va, PAGE_SIZE, write=True)
-        self._words = self._octets.cast("I")
+        page = cpu.view(va, PAGE_SIZE, write=True)
+        self._input = ByteRingReader(page, CONSOLE_IN)
+        self._output = ByteRingWriter(page, CONSOLE_OUT)
         self._notify = notify
-
-    def _word(self, name: str) -> int:
-        return self._words[xencons_interface.offsetof(name) // 4]
 
     def send(self, data: memoryview) -> int:
         """Puts what fits into the ring and tells the daemon; how many bytes that was."""
-        prod, cons = self._word("out_prod"), self._word("out_cons")
-        used = prod - cons & _U32
-        count = min(len(data), max(OUT_SIZE - used, 0))
-        out = xencons_interface.offsetof("out")
-        at = prod % OUT_SIZE
-        first = min(count, OUT_SIZE - at)
-        self._octets[out + at : out + at + first] = data[:first]
-        self._octets[out : out + count - first] = data[first:count]
+        try:
+            count = self._output.put(data)
+        except RingBroken:
+            return 0
         if count:
-            self._words[xencons_interface.offsetof("out_prod") // 4] = prod + count & _U32
             self._notify()
         return count
 
     def receive(self) -> bytes:
-        """What the daemon has put into the ring; nothing if its index is impossible."""
-        prod, cons = self._word("in_prod"), self._word("in_cons")
-        count = prod - cons & _U32
-        if count > IN_SIZE:
+        """What the daemon has put into the ring."""
+        try:
+            data = self._input.take()
+        except RingBroken:
             return b""
-        data = bytes(self._octets[(cons + i) % IN_SIZE] for i in range(count))
-        if count:
-            self._words[xencons_interface.offsetof("in_cons") // 4] = prod
+        if data:
             self._notify()
         return data
 

@@ -1,26 +1,35 @@
 """The xenstore ring: two streams of bytes in the page that a domain shares with the store.
 
-Single writers: the guest writes req, req_prod, rsp_cons; the store rsp, rsp_prod, req_cons. Whole messages
-are queued here and copied as room appears, so that messages of nested callers never mix. Source: Xen
-public/io/xs_wire.h.
+Whole messages are queued here and copied as room appears (byte_ring.py), so that messages of nested callers never
+mix. Source: Xen public/io/xs_wire.h.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 from domains.cpu.python_cpu import PythonCpu
+from domains.kernel.byte_ring import ByteRingReader, ByteRingWriter, Direction, RingBroken
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.io.xs_wire import XENSTORE_RING_SIZE, xenstore_domain_interface
 from hypervisor.public.types import PAGE_SIZE, VAddr
 
-_U32: Final = (1 << 32) - 1
-_REQ: Final = xenstore_domain_interface.offsetof("req")
-_RSP: Final = xenstore_domain_interface.offsetof("rsp")
-_REQ_CONS, _REQ_PROD, _RSP_CONS, _RSP_PROD = (
-    xenstore_domain_interface.offsetof(name) // 4 for name in ("req_cons", "req_prod", "rsp_cons", "rsp_prod")
+REQUESTS: Final = Direction(
+    xenstore_domain_interface.offsetof("req"),
+    XENSTORE_RING_SIZE,
+    xenstore_domain_interface.offsetof("req_cons"),
+    xenstore_domain_interface.offsetof("req_prod"),
 )
+"""From the guest to the store."""
+REPLIES: Final = Direction(
+    xenstore_domain_interface.offsetof("rsp"),
+    XENSTORE_RING_SIZE,
+    xenstore_domain_interface.offsetof("rsp_cons"),
+    xenstore_domain_interface.offsetof("rsp_prod"),
+)
+"""From the store to the guest: answers and events."""
 
 
 class Wire(Protocol):
@@ -39,53 +48,39 @@ class XenstoreRing:
     """The ring in the page at `va`; `notify` sends its event."""
 
     def __init__(self, cpu: PythonCpu, va: VAddr, notify: Callable[[], None]) -> None:
-        self._octets = cpu.view(va, PAGE_SIZE, write=True)
-        self._words = self._octets.cast("I")
+        page = cpu.view(va, PAGE_SIZE, write=True)
+        self._requests = ByteRingWriter(page, REQUESTS)
+        self._replies = ByteRingReader(page, REPLIES)
         self._notify = notify
         self._out = bytearray()
 
     def send(self, message: bytes) -> None:
-        """Queues a message and puts as much of the queue into the ring as fits."""
+        """Queues a message and puts as much of the queue into the ring as fits. Raises XenError(EIO)."""
         self._out += message
-        if self._push():
-            self._notify()
+        with eio_if_broken():
+            if self._push():
+                self._notify()
 
     def receive(self) -> bytes:
-        """The bytes of answers and events that have come; puts more of the queue into the ring."""
-        moved = self._push()
-        data = self._take()
+        """The bytes of answers and events that have come; puts more of the queue into the ring. Raises XenError(EIO)."""
+        with eio_if_broken():
+            moved = self._push()
+            data = self._replies.take()
         if moved or data:
             self._notify()
         return data
 
     def _push(self) -> bool:
-        """Copy what has room: the bytes, then the index."""
-        prod = self._words[_REQ_PROD]
-        used = self._words_between(self._words[_REQ_CONS], prod)
-        count = min(len(self._out), XENSTORE_RING_SIZE - used)
-        if not count:
-            return False
-        at = prod % XENSTORE_RING_SIZE
-        first = min(count, XENSTORE_RING_SIZE - at)
-        self._octets[_REQ + at : _REQ + at + first] = self._out[:first]
-        self._octets[_REQ : _REQ + count - first] = self._out[first:count]
-        self._words[_REQ_PROD] = prod + count & _U32
+        """Copy what has room; whether that was anything."""
+        count = self._requests.put(self._out)
         del self._out[:count]
-        return True
+        return count > 0
 
-    def _take(self) -> bytes:
-        cons, prod = self._words[_RSP_CONS], self._words[_RSP_PROD]
-        count = self._words_between(cons, prod)
-        at = cons % XENSTORE_RING_SIZE
-        first = min(count, XENSTORE_RING_SIZE - at)
-        data = bytes(self._octets[_RSP + at : _RSP + at + first])
-        data += bytes(self._octets[_RSP : _RSP + count - first])
-        self._words[_RSP_CONS] = prod
-        return data
 
-    def _words_between(self, cons: int, prod: int) -> int:
-        """Bytes in a ring; an index that claims more than fits was not written by a store."""
-        count = prod - cons & _U32
-        if count > XENSTORE_RING_SIZE:
-            raise XenError(Errno.EIO, f"xenstore ring with {count} bytes in it")
-        return count
+@contextmanager
+def eio_if_broken() -> Iterator[None]:
+    """A broken ring is XenError(EIO): an index in it was not written by a store."""
+    try:
+        yield
+    except RingBroken as broken:
+        raise XenError(Errno.EIO, f"xenstore ring: {broken}") from None

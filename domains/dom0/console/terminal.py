@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 from domains.dom0.console.history import HISTORY_SIZE, History
-from domains.dom0.console.ring import ConsoleRing, RingBroken
+from domains.dom0.console.ring import ConsoleRing
+from domains.kernel.byte_ring import RingBroken
 
 CHUNK: Final = 64 * 1024
 """Bytes given to a viewer at once."""

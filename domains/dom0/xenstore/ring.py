@@ -4,10 +4,9 @@
     1024  rsp[1024]   store -> guest       rsp_prod is ours, rsp_cons the guest's word
     2048  req_cons  req_prod  rsp_cons  rsp_prod  server_features  connection  error
 
-Everything in the page can be changed by the guest at any moment. So its two indices are read once per turn
-and checked, and what is ours is kept here and only written there, never read back. An index that lies, or a
-message that is too long, sets `error` and ends this connection, and nothing else (rule S4, XSA-325). Payload
-first, then the index, then the event. (Xen public/io/xs_wire.h, docs/misc/xenstore-ring.txt)
+Everything in the page can be changed by the guest at any moment (byte_ring.py). An index that lies, or a message
+that is too long, sets `error` and ends this connection, and nothing else (rule S4, XSA-325). (Xen
+public/io/xs_wire.h, docs/misc/xenstore-ring.txt)
 
 A guest need not send an event for bytes that it adds while others are still waiting, nor for room that it makes in a
 ring that is not full: Linux does not. So after each turn both of its indices are looked at once more.
@@ -17,9 +16,12 @@ Difference from Xen's C xenstored, as in its OCaml one: a guest may ask for a fr
 """
 
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from domains.dom0.xenstore.connection import Connection, Death
+from domains.kernel.byte_ring import ByteRingReader, ByteRingWriter, RingBroken
+from domains.kernel.xs_ring import REPLIES, REQUESTS
 from hypervisor.machine.barrier import full_barrier
 from hypervisor.public.io.xs_wire import (
     XENSTORE_CONNECTED,
@@ -34,9 +36,6 @@ from hypervisor.public.io.xs_wire import (
     xenstore_domain_interface,
 )
 
-_REQ: Final = xenstore_domain_interface.offsetof("req")
-_RSP: Final = xenstore_domain_interface.offsetof("rsp")
-_INDEX_MASK: Final = 0xFFFFFFFF
 _FEATURES: Final = int(XENSTORE_SERVER_FEATURE_ERROR) | int(XENSTORE_SERVER_FEATURE_RECONNECTION)
 _ERROR_OF: Final = {
     Death.PROTOCOL: XENSTORE_ERROR_PROTO,
@@ -44,6 +43,8 @@ _ERROR_OF: Final = {
     Death.OVERFLOW: XENSTORE_ERROR_COMM,
     Death.CLOSED: XENSTORE_ERROR_NONE,
 }
+
+T = TypeVar("T")
 
 
 class Ring:
@@ -61,14 +62,14 @@ class Ring:
         soon: Callable[[Callable[[], None]], object],
     ) -> None:
         self._connection = connection
-        self._page = memoryview(page).cast("B")
-        self._words = xenstore_domain_interface.array(self._page, 1)[0]
+        octets = memoryview(page).cast("B")
+        self._words = xenstore_domain_interface.array(octets, 1)[0]
+        self._requests = ByteRingReader(octets, REQUESTS)
+        self._replies = ByteRingWriter(octets, REPLIES)
         self._notify = notify
         self._soon = soon
         self._polling = False
         self._again = False
-        self._req_cons = 0
-        self._rsp_prod = 0
         connection.transport = self
         self._start()
 
@@ -109,16 +110,14 @@ class Ring:
     def _is_behind(self) -> bool:
         """Whether the guest has gone on meanwhile, which it may not tell."""
         full_barrier()
-        if self._distance(int(self._words["req_prod"]), self._req_cons) and self._connection.room:
+        if self._unless_broken(self._requests.waiting, 0) and self._connection.room:
             return True
-        used = self._distance(self._rsp_prod, int(self._words["rsp_cons"]))
-        return bool(self._connection.outgoing) and used < XENSTORE_RING_SIZE
+        return self._unless_broken(self._replies.room, 0) > 0 and bool(self._connection.outgoing)
 
     def _start(self) -> None:
         """An empty ring: all words, then the state, then the event."""
-        self._req_cons = self._rsp_prod = 0
-        for word in ("req_cons", "req_prod", "rsp_cons", "rsp_prod"):
-            self._words[word] = 0
+        self._requests.restart()
+        self._replies.restart()
         self._words["error"] = XENSTORE_ERROR_NONE
         self._words["server_features"] = _FEATURES
         self._words["connection"] = XENSTORE_CONNECTED
@@ -126,42 +125,33 @@ class Ring:
 
     def _read(self) -> bool:
         """Feed at most what was in the ring on entry. Returns whether anything was taken."""
-        available = self._distance(int(self._words["req_prod"]), self._req_cons)
+        available = self._unless_broken(self._requests.waiting, 0)
         moved = False
         while available and (room := self._connection.room):
-            at = self._req_cons % XENSTORE_RING_SIZE
-            count = min(available, room, XENSTORE_RING_SIZE - at)
-            data = bytes(self._page[_REQ + at : _REQ + at + count])
-            available -= count
-            self._req_cons = (self._req_cons + count) & _INDEX_MASK
-            self._words["req_cons"] = self._req_cons
+            data = self._unless_broken(partial(self._requests.take, min(available, room)), b"")
+            if not data:
+                break
+            available -= len(data)
             self._connection.feed(data)
             moved = True
         return moved
 
     def _write(self) -> bool:
         """Returns whether the guest has anything to look at."""
-        used = self._distance(self._rsp_prod, int(self._words["rsp_cons"]))
+        count = 0
+        if not self._connection.dead:
+            data = self._connection.outgoing.peek(XENSTORE_RING_SIZE)
+            count = self._unless_broken(partial(self._replies.put, data), 0)
         if self._connection.dead:
             self._words["error"] = _ERROR_OF[self._connection.dead]
             return True
-        data = self._connection.outgoing.peek(XENSTORE_RING_SIZE - used)
-        if not data:
-            return False
-        at = self._rsp_prod % XENSTORE_RING_SIZE
-        first, rest = data[: XENSTORE_RING_SIZE - at], data[XENSTORE_RING_SIZE - at :]
-        self._page[_RSP + at : _RSP + at + len(first)] = first
-        self._page[_RSP : _RSP + len(rest)] = rest
-        self._rsp_prod = (self._rsp_prod + len(data)) & _INDEX_MASK
-        self._words["rsp_prod"] = self._rsp_prod
-        self._connection.outgoing.advance(len(data))
-        return True
+        self._connection.outgoing.advance(count)
+        return count > 0
 
-    def _distance(self, producer: int, consumer: int) -> int:
-        """Bytes between two indices, which run freely modulo 2^32. More than the ring holds ends the
-        connection."""
-        distance = (producer - consumer) & _INDEX_MASK
-        if distance > XENSTORE_RING_SIZE:
+    def _unless_broken(self, look: Callable[[], T], otherwise: T) -> T:
+        """What `look` gives. An index of the guest's that cannot be ends the connection; then `otherwise`."""
+        try:
+            return look()
+        except RingBroken:
             self._connection.kill(Death.RING_INDEX)
-            return 0
-        return distance
+            return otherwise

@@ -5,10 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domains.dom0.console.history import History
-from domains.dom0.console.ring import INDICES_AT, OUT_AT, ConsoleRing
+from domains.dom0.console.ring import ConsoleRing
 from domains.dom0.console.terminal import Terminal, Viewer
 from domains.kernel.console import IN_SIZE, OUT_SIZE
 
+OUT_AT, INDICES_AT = IN_SIZE, IN_SIZE + OUT_SIZE
 IN_CONS, IN_PROD, OUT_CONS, OUT_PROD = range(4)
 
 

@@ -52,7 +52,7 @@ def test_the_indices_run_over_the_end_of_the_ring_and_of_32_bits(bench: Bench) -
     ring = guest.ring
     assert ring
     start = 0xFFFFFFFF - 100
-    ring._req_cons = ring._rsp_prod = start
+    ring._requests._index = ring._replies._index = start
     for word in ("req_cons", "req_prod", "rsp_cons", "rsp_prod"):
         guest.words[word] = start
     for number in range(50):
@@ -90,7 +90,7 @@ def test_a_request_that_joins_others_still_waiting_needs_no_event(bench: Bench) 
     assert ring
     first = encode(XS_WRITE, b"state\0" + b"4")
     start = 1024 - len(first)
-    ring._req_cons = start
+    ring._requests._index = start
     guest.words["req_cons"] = guest.words["req_prod"] = start
     third = encode(XS_READ, b"state\0")
     watcher = bench.xenstored.open()
