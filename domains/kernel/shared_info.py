@@ -19,6 +19,7 @@ _UPCALL_MASK: Final = vcpu_info.offsetof("evtchn_upcall_mask")
 _SEL: Final = vcpu_info.offsetof("evtchn_pending_sel") // 8
 _CR2: Final = vcpu_info.offsetof("arch.cr2") // 8
 _TIME: Final = vcpu_info.offsetof("time")
+_VERSION: Final = (_TIME + vcpu_time_info.offsetof("version")) // 4
 _NR_WORDS: Final = 64
 
 
@@ -29,6 +30,9 @@ class SharedInfo:
         self._cpu = cpu
         self._octets = cpu.view(va, PAGE_SIZE, write=True)
         self._words = self._octets.cast("Q")
+        self._halves = self._octets.cast("I")
+        self._clock = vcpu_time_info.unpack(self._octets, _TIME)
+        """What vcpu_time_info held when it was last read; it holds the same while its version does."""
 
     def mask_all(self) -> None:
         """Hold back every port, as a kernel does before it binds any."""
@@ -85,11 +89,13 @@ class SharedInfo:
 
     def system_time(self) -> int:
         """Nanoseconds since the machine started, from vcpu_time_info and the time-stamp counter."""
+        clock = self._clock
         while True:
-            clock = vcpu_time_info.unpack(self._octets, _TIME)
-            ticks = self._cpu.rdtsc() - clock.tsc_timestamp
-            if not clock.version & 1 and clock.version == self._octets[_TIME]:
+            tsc = self._cpu.rdtsc()
+            if self._halves[_VERSION] == clock.version and not clock.version & 1:
                 break
+            clock = self._clock = vcpu_time_info.unpack(self._octets, _TIME)
+        ticks = tsc - clock.tsc_timestamp
         shift = clock.tsc_shift
         ticks = ticks << shift if shift >= 0 else ticks >> -shift
         return int(clock.system_time + (ticks * clock.tsc_to_system_mul >> 32))

@@ -69,13 +69,14 @@ class Waiting:
         while not self._round(condition):
             if expired:
                 return False
-            now = self.now()
-            self.loop.fire(now)
-            expired = deadline is not None and deadline <= now
-            if self.loop.ready:
-                self._look_at_host_fds(now)
-            elif not expired:
-                timer = self.loop.next_deadline()
+            timer = self.loop.next_deadline()
+            if deadline is not None or timer is not None or self.watches_host:
+                now = self.now()
+                self.loop.fire(now)
+                expired = deadline is not None and deadline <= now
+                if self.loop.ready:
+                    self._look_at_host_fds(now)
+            if not self.loop.ready and not expired:
                 self._sleep(min((d for d in (deadline, timer) if d is not None), default=None))
         return True
 

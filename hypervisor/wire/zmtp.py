@@ -35,11 +35,15 @@ OUR_HANDSHAKE: Final = (
 """All that the core says before its first message."""
 
 
+_SHORT_HEADS: Final = tuple(bytes((SHORT, size)) for size in range(256))
+"""What comes before a message, by its size."""
+
+
 def frame(data: bytes) -> bytes:
     """One message, as it goes over the connection."""
     size = len(data)
     if size < 256:
-        return bytes((SHORT, size)) + data
+        return _SHORT_HEADS[size] + data
     return b"\x02" + size.to_bytes(8, "big") + data
 
 
