@@ -28,6 +28,8 @@ exit_restore:       .quad 0
 exit_noexc:         .quad 0
 raise_exception:    .quad 0
 ask:                .quad 0
+    /* 1 from the instruction that masks the last exception up to the end of that instruction */
+leaving:            .quad 0
 
     /* ---- x87: the flags that softfloat gathered go into the status word, and with them its summary */
 merge_x87:
@@ -102,7 +104,10 @@ new_update:
     jnz     1f
     and     $ALL_BUT_DE, %eax
     mov     %al, SSE_FLAGS(%rdi)
+    testl   $HF_TF, HFLAGS(%rdi)
+    jz      2f
     andl    $~HF_TF, HFLAGS(%rdi)
+    movb    $1, leaving(%rip)
     ret
 1:  movb    $0, SSE_FLAGS(%rdi)
     testl   $HF_TF, HFLAGS(%rdi)
@@ -132,10 +137,16 @@ new_ldmxcsr:
     jmp     *exit_restore(%rip)
 1:  ret
 
-    /* after each instruction while HF_TF or the guest's TF is set */
+    /* after each instruction while HF_TF or the guest's TF is set; after the one that clears HF_TF, too, for its block was made
+       with it: that one is no single step of the guest's unless the guest's TF says so */
 new_single_step:
     testl   $HF_TF, HFLAGS(%rdi)
+    jnz     2f
+    cmpb    $0, leaving(%rip)
     jz      own
+    movb    $0, leaving(%rip)
+    jmp     3f
+2:
     movzbl  SSE_FLAGS(%rdi), %eax
     testb   $0x80, %al
     jz      1f
@@ -154,7 +165,7 @@ new_single_step:
     mov     $SAVED, %ecx
     rep movsb
     pop     %rdi
-    testb   $1, EFLAGS+1(%rdi)
+3:  testb   $1, EFLAGS+1(%rdi)
     jnz     own
     lea     -ENV_OFFSET(%rdi), %rdi
     jmp     *exit_noexc(%rip)

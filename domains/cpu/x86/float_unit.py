@@ -86,6 +86,7 @@ class FloatUnit:
         ctypes.c_uint8.from_address(env + FP_FLAGS).value = 0
         _routine(exported("update_fp_status_x86_64"))(env)
         _routine(self.base + LABELS["new_update"])(env)
+        self._octets[LABELS["leaving"]] = 0  # no instruction of the guest has just done it
 
     def keep(self, env: int) -> None:
         """The guest goes on from here: the state to which an instruction that raises #XM goes back."""
