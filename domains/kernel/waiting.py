@@ -109,6 +109,8 @@ class Waiting:
             self.shared_info.unmask_upcalls()
         else:
             self.hypercalls.hypercall_sched_op(SCHEDOP_block)
+            if self.watches_host:
+                self._looked = self.now()
 
     def _timer_fired(self) -> None:
         self._armed = None
