@@ -7,6 +7,7 @@ code is 0 only if all guests did their work and the census after each act equals
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -43,8 +44,15 @@ def demonstrate(machine: Machine, folder: Path) -> None:
     require(not folder_of(machine.name).exists(), "the machine's folder is left")
 
 
+def end(number: int, _frame: object) -> None:
+    """A demonstration that is told to end takes its machine along."""
+    raise Failed(f"ended by {signal.Signals(number).name}")
+
+
 def main() -> int:
     """Run the demonstration; 0 if everything went as told."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
     print("Xenoscope: a Xen machine out of ordinary processes,", f"run by uid {os.getuid()}.", end=" ")
     print("No root, no KVM, no kernel module.")
     began = time.monotonic()

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import yaml
 
 from domains.xenctl.topology.check import load
 from scripts.demonstration.second_act import EXAMPLE, without_linux
-from tests.machines import REPOSITORY, pids_of
+from tests.machines import REPOSITORY, pids_of, wait_until
 
 SECONDS = 250
 
@@ -95,3 +96,20 @@ def test_a_machine_that_does_not_start_is_a_failed_demonstration(tmp_path: Path)
     assert failed.returncode == 1
     assert failed.stderr.startswith("\ndemo: FAILED: xenctl start")
     assert "census" not in failed.stdout
+
+
+def test_a_demonstration_that_is_told_to_end_takes_its_machine_along(tmp_path: Path) -> None:
+    runtime = tmp_path / "r"
+    runtime.mkdir(mode=0o700)
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime), "TMPDIR": str(tmp_path)}
+    demo = REPOSITORY / "scripts" / "demo"
+    with subprocess.Popen(
+        [demo], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as telling:
+        assert telling.stdout is not None
+        supervisor = next(int(line.split()[1][:-1]) for line in telling.stdout if "xeno-supervisor" in line)
+        telling.send_signal(signal.SIGTERM)
+        _, errors = telling.communicate(timeout=SECONDS)
+    assert telling.returncode == 1
+    assert "ended by SIGTERM" in errors
+    wait_until(lambda: pids_of(supervisor) == [], 30, "the machine's end")

@@ -69,7 +69,7 @@ def bounce(v: X86Vcpu, address: int, *, mask: bool, error_code: int | None = Non
     except GuestFault as fault:
         crash(v, f"no frame for a trap can be written at {rsp:#x}: {fault}", walk=fault.va)
     if not address:
-        crash(v, "a trap, and the guest has no handler for it")
+        crash(v, "a trap or an event, and the guest has set no handler for it")
     if mask:
         events.upcall_mask = True
     q[RSP] = rsp

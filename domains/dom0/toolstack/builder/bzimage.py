@@ -34,7 +34,11 @@ LZ4_LEGACY_BLOCK: Final = 8 << 20
 
 
 class Damaged(Exception):
-    """The packed data is damaged or too large."""
+    """The packed data is damaged."""
+
+
+class TooLarge(Exception):
+    """The data unpacks to more than the domain has room for, or than any kernel has."""
 
 
 def is_bzimage(data: bytes) -> bool:
@@ -75,10 +79,12 @@ def unpack(data: bytes, name: str, most: int = MAX_UNPACKED) -> bytes:
         return PACKERS[packer][1](data, min(most, MAX_UNPACKED))
     except Damaged as error:
         raise ToolstackError(f"kernel {name}: its {packer} payload is damaged ({error})") from None
+    except TooLarge as error:
+        raise ToolstackError(f"kernel {name}: {error}, which is more than fits") from None
 
 
 def unpack_gzip(data: bytes, most: int) -> bytes:
-    """At most `most` bytes. Damaged: no gzip, or longer."""
+    """At most `most` bytes. Damaged: no gzip. TooLarge."""
     unpacker = zlib.decompressobj(wbits=31)
     try:
         return whole(unpacker.decompress(data, most + 1), unpacker.eof, most)
@@ -87,7 +93,7 @@ def unpack_gzip(data: bytes, most: int) -> bytes:
 
 
 def unpack_bzip2(data: bytes, most: int) -> bytes:
-    """At most `most` bytes. Damaged: no bzip2, or longer."""
+    """At most `most` bytes. Damaged: no bzip2. TooLarge."""
     unpacker = bz2.BZ2Decompressor()
     try:
         return whole(unpacker.decompress(data, most + 1), unpacker.eof, most)
@@ -127,7 +133,7 @@ def unpack_lz4(data: bytes, most: int) -> bytes:
 
 
 def unpack_zstd(data: bytes, most: int) -> bytes:
-    """At most `most` bytes. Damaged: no zstd, or longer."""
+    """At most `most` bytes. Damaged: no zstd. TooLarge."""
     import zstandard
 
     unpacker = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
@@ -145,7 +151,7 @@ def unpack_zstd(data: bytes, most: int) -> bytes:
 def whole(data: bytes, ended: bool, most: int) -> bytes:
     """`data`, if it is not too long and its packer saw the end of it."""
     if len(data) > most:
-        raise Damaged(f"it unpacks to more than {most >> 20} MiB")
+        raise TooLarge(f"it unpacks to more than {most >> 20} MiB")
     if not ended:
         raise Damaged("it is cut off")
     return data
