@@ -131,7 +131,7 @@ class ElfFile:
     def bytes_at(self, offset: int, size: int, what: str) -> memoryview:
         """A part of the file. ToolstackError, which names `what`: the file is shorter."""
         if offset + size > len(self._data):
-            raise self.refused(f"it ends before the end of its {what}")
+            raise self.refused(f"it has its {what} beyond the end of the file")
         return self._data[offset : offset + size]
 
     def refused(self, reason: str) -> ToolstackError:

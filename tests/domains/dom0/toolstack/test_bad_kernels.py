@@ -66,8 +66,8 @@ BAD_KERNELS = {
     "another Xen, in many lines and colours": (with_notes(XEN_VERSION="xen\n\r\x1b[2J"), "xen\\n"),
     "no segments": (elf(segments=[], note_segment=LINUX_NOTES), "entry point"),
     "program headers past the end": (elf(note_segment=LINUX_NOTES, e_phoff=1 << 62), "beyond the end"),
-    "notes past the end": (note_claiming(1 << 40), "before the end of its notes"),
-    "notes that claim the whole address space": (note_claiming((1 << 64) - 1), "before the end of its notes"),
+    "notes past the end": (note_claiming(1 << 40), "notes beyond the end"),
+    "notes that claim the whole address space": (note_claiming((1 << 64) - 1), "notes beyond the end"),
     "a note longer than its segment": (
         elf(note_segment=struct.pack("<III", 4, 0xFFFF_FFFF, 1) + b"Xen\0"),
         "no Xen ELF notes",
