@@ -26,7 +26,12 @@ class MappedGrants:
         """As Grants.try_map. Raises XenError; GranterRuns: try again later."""
         if not self._try_unmap():
             raise GranterRuns(f"map for d{domid} before an unmap")
-        return self._kernel.grants.try_map(domid, refs, writable)
+        try:
+            return self._kernel.grants.try_map(domid, refs, writable)
+        except GranterRuns as late:
+            if late.owed is not None:
+                self.unmap(late.owed)
+            raise
 
     def unmap(self, mapping: GrantMapping) -> None:
         """Let them go, now or later."""

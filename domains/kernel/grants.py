@@ -69,10 +69,14 @@ class GrantError(XenError):
 
 
 class GranterRuns(GrantError):
-    """Xen cannot do it while the granter's vCPUs run (GNTST_eagain): it has asked them to stop; try again later."""
+    """Xen cannot do it while the granter's vCPUs run (GNTST_eagain): it has asked them to stop; try again later.
 
-    def __init__(self, what: str) -> None:
+    `owed`: a mapping that was made in part and could not be taken back; it is to be unmapped.
+    """
+
+    def __init__(self, what: str, owed: GrantMapping | None = None) -> None:
         super().__init__(GNTST_eagain, what)
+        self.owed = owed
 
 
 def refusal(status: int, what: str) -> GrantError:
@@ -220,10 +224,19 @@ class Grants:
 
     def map(self, domid: DomId, refs: Sequence[GrantRef], writable: bool = True) -> GrantMapping:
         """Map frames that `domid` granted, all or none. Raises GrantError (an XenError) with the first status."""
-        return self._patiently(lambda: self.try_map(domid, refs, writable))
+
+        def step() -> GrantMapping:
+            try:
+                return self.try_map(domid, refs, writable)
+            except GranterRuns as late:
+                if late.owed is not None:
+                    self.unmap(late.owed)
+                raise
+
+        return self._patiently(step)
 
     def try_map(self, domid: DomId, refs: Sequence[GrantRef], writable: bool = True) -> GrantMapping:
-        """The same without waiting: raises GranterRuns, too."""
+        """The same without waiting: raises GranterRuns, too, whose `owed` the caller unmaps."""
         va = self._memory.area.alloc(len(refs))
         for first in range(va, va + len(refs) * PAGE_SIZE, PAGE_SIZE):
             self._memory.tables.ensure_l1(VAddr(first))
@@ -235,9 +248,13 @@ class Grants:
         self._perform(GNTTABOP_map_grant_ref, ops)
         failed = [op for op in ops if op.status != GNTST_okay]
         if failed:
-            if not self._unmap([op for op in ops if op.status == GNTST_okay]):
-                self._memory.area.free(va)
-            raise refusal(failed[0].status, f"map of grant {failed[0].ref} of d{domid}")
+            what = f"map of grant {failed[0].ref} of d{domid}"
+            made = [op for op in ops if op.status == GNTST_okay]
+            if left := self._unmap(made):
+                self._unfinished[va] = left
+                raise GranterRuns(what, GrantMapping(va, tuple(op.handle for op in made)))
+            self._memory.area.free(va)
+            raise refusal(failed[0].status, what)
         return GrantMapping(va, tuple(op.handle for op in ops))
 
     def unmap(self, mapping: GrantMapping) -> None:

@@ -102,13 +102,14 @@ MUTATIONS = [
 ]
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
 def test_random_operations_find_a_missing_check(
     mutation: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mutation(monkeypatch)
     once = settings(
-        max_examples=120,
+        max_examples=400,
         stateful_step_count=40,
         deadline=None,
         database=None,
