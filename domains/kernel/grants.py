@@ -9,7 +9,7 @@ compare-and-exchange on the entry's first word. Source: Xen public/grant_table.h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -224,16 +224,7 @@ class Grants:
 
     def map(self, domid: DomId, refs: Sequence[GrantRef], writable: bool = True) -> GrantMapping:
         """Map frames that `domid` granted, all or none. Raises GrantError (an XenError) with the first status."""
-
-        def step() -> GrantMapping:
-            try:
-                return self.try_map(domid, refs, writable)
-            except GranterRuns as late:
-                if late.owed is not None:
-                    self.unmap(late.owed)
-                raise
-
-        return self._patiently(step)
+        return self._patiently(lambda: map_or_take_back(self, domid, refs, writable))
 
     def try_map(self, domid: DomId, refs: Sequence[GrantRef], writable: bool = True) -> GrantMapping:
         """The same without waiting: raises GranterRuns, too, whose `owed` the caller unmaps."""
@@ -298,19 +289,7 @@ class Grants:
 
     def copy(self, ops: Sequence[GrantCopy]) -> None:
         """Copy without mapping. Raises GrantError for the first that Xen refuses; the others are done all the same."""
-        rows = np.zeros(len(ops), gnttab_copy.dtype)
-        for row, op in zip(rows, ops, strict=True):
-            flags = 0
-            for end, side, gref in (
-                (op.source, row["source"], GNTCOPY_source_gref),
-                (op.dest, row["dest"], GNTCOPY_dest_gref),
-            ):
-                is_frame = end.domid == DOMID_SELF
-                side["u"]["gmfn" if is_frame else "ref"] = end.frame
-                side["domid"], side["offset"] = end.domid, end.offset
-                flags |= 0 if is_frame else int(gref)
-            row["len"], row["flags"] = op.length, flags
-        for op, status in zip(ops, self.copy_rows(rows), strict=True):
+        for op, status in zip(ops, self.copy_rows(rows_of(ops)), strict=True):
             if status != GNTST_okay:
                 raise refusal(status, f"copy of {op.length} bytes, {op.source} to {op.dest}")
 
@@ -376,3 +355,30 @@ class Grants:
             self._hypercalls.hypercall_update_va_mapping(page.va, page.mfn << PAGE_SHIFT | READ_WRITE)
             raise GrantError(op.status, f"transfer of frame {page.mfn:#x} to d{domid}")
         self._memory.set_phys_to_machine(page.pfn, None)
+
+
+def map_or_take_back(grants: Grants, domid: DomId, refs: Sequence[GrantRef], writable: bool) -> GrantMapping:
+    """`Grants.try_map` for straight-line code: what it owes is unmapped before it raises."""
+    try:
+        return grants.try_map(domid, refs, writable)
+    except GranterRuns as late:
+        if late.owed is not None:
+            grants.unmap(late.owed)
+        raise
+
+
+def rows_of(ops: Sequence[GrantCopy]) -> np.ndarray[Any, np.dtype[np.void]]:
+    """The copies as an array of gnttab_copy."""
+    rows = np.zeros(len(ops), gnttab_copy.dtype)
+    for row, op in zip(rows, ops, strict=True):
+        flags = 0
+        for end, side, gref in (
+            (op.source, row["source"], GNTCOPY_source_gref),
+            (op.dest, row["dest"], GNTCOPY_dest_gref),
+        ):
+            is_frame = end.domid == DOMID_SELF
+            side["u"]["gmfn" if is_frame else "ref"] = end.frame
+            side["domid"], side["offset"] = end.domid, end.offset
+            flags |= 0 if is_frame else int(gref)
+        row["len"], row["flags"] = op.length, flags
+    return rows

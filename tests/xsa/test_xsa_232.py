@@ -82,5 +82,6 @@ def test_ranges_and_operations_are_checked() -> None:
 
 def test_negative_control_a_frame_nobody_asks_about_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_flush, "require_frame", lambda caller, mfn: None)
-    with pytest.raises(AssertionError), granting_domains() as house:
+    # The bug ends the caller's domain (H3), so its hypercall may have no result at all.
+    with pytest.raises((AssertionError, TypeError)), granting_domains() as house:
         probe(house)
