@@ -20,6 +20,7 @@ import socket
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
+from domains.control.description import PYTHON_PREFIX
 from domains.dom0.toolstack.builder.image import MAX_IMAGE, load_kernel, load_ramdisk, python_image
 from domains.dom0.toolstack.builder.prepared import Run, encode, encode_refusal, hypercall_pfn
 from domains.dom0.toolstack.errors import ToolstackError
@@ -30,8 +31,6 @@ from hypervisor.public.types import PAGE_SIZE, PAGES_PER_MIB
 from hypervisor.wire import descriptors
 
 PR_SET_PDEATHSIG: Final = 1
-PYTHON: Final = "python:"
-"""How the kernel of a Python guest begins in a description."""
 CPU_SECONDS: Final = 60
 """Of one CPU; a Linux kernel takes less than one."""
 WORKING_MEMORY: Final = 256 << 20
@@ -91,7 +90,7 @@ def limit(memory: int, files: Sequence[str]) -> None:
 
 def prepared(memfd: int, kernel: str, ramdisk: str | None, memory: int) -> bytes:
     """The answer; the pages are in the memfd. Raises ToolstackError, LayoutError, MemoryError."""
-    python = kernel.removeprefix(PYTHON)
+    python = kernel.removeprefix(PYTHON_PREFIX)
     image = load_kernel(kernel, memory) if python == kernel else python_image(python)
     initrd = load_ramdisk(ramdisk)
     layout = plan(image, memory * PAGES_PER_MIB, len(initrd))
