@@ -45,9 +45,15 @@ class Node:
         return replace(self, children=self.children + name + b"\0")
 
     def without_child(self, name: bytes) -> "Node":
-        """Without the child `name`, which it has. One search and one copy: a node may have tens of thousands of children."""
+        """Without the child `name`. One search and one copy: a node may have tens of thousands of children.
+
+        A transaction may ask this of a node that does not list the child: it looked at the parent before
+        somebody else created the child. It is to end in a conflict, and sees the parent as it saw it before.
+        """
         entry = name + b"\0"
-        at = 0 if self.children.startswith(entry) else self.children.index(b"\0" + entry) + 1
+        at = 0 if self.children.startswith(entry) else self.children.find(b"\0" + entry) + 1
+        if not self.children.startswith(entry, at):
+            return self
         return replace(self, children=self.children[:at] + self.children[at + len(entry) :])
 
     def stamped(self, generation: int) -> "Node":

@@ -207,3 +207,25 @@ def test_a_refusal_for_lack_of_rights_does_not_break_a_transaction(bench: Bench)
     assert client.write(b"good", b"1", tx) == OK
     assert client.end(tx) == OK
     assert client.read(b"good") == b"1"
+
+
+def test_a_parent_seen_before_its_child_came_or_went_ends_in_a_conflict_and_nothing_else(
+    bench: Bench,
+) -> None:
+    """The transaction remembers the parent, and meets the child only when somebody else has made or removed it."""
+    guest = bench.domains[1]
+    assert bench.dom0.write(b"/t/old", b"") == OK
+    assert bench.dom0.chmod(b"/t", b"b1") == OK
+    created, removed = guest.begin(), guest.begin()
+    for tx in (created, removed):
+        assert guest.ls(b"/t", tx=tx) == [b"old"]
+    assert bench.dom0.write(b"/t/new", b"") == OK
+    assert bench.dom0.chmod(b"/t/new", b"b1") == OK
+    assert bench.dom0.rm(b"/t/old") == OK
+    assert guest.rm(b"/t/new", tx=created) == OK
+    assert guest.write(b"/t/old", b"again", tx=removed) == OK
+    assert guest.rm(b"/t/old", tx=removed) == OK
+    assert guest.end(created) == "EAGAIN"
+    assert guest.end(removed) == "EAGAIN"
+    bench.check()
+    assert bench.dom0.ls(b"/t") == [b"new"]
