@@ -39,7 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what takes long by what it uses, so that `scripts/test --fast` can leave it out."""
+    """Mark what takes long by what it uses, so that `scripts/test --fast` can leave it out. The longest tests, those
+    with a time-out of their own, come first: no worker is to begin one when the others are done.
+    """
     for item in items:
         module = getattr(item, "module", None)
         if getattr(module, "Machine", None) is Machine or getattr(module, "XENCTL", None) is XENCTL:
@@ -47,6 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         drawn = is_hypothesis_test(getattr(item, "obj", None)) or item.nodeid.endswith("::runTest")
         if drawn or "steps" in getattr(item, "fixturenames", ()) or "random" in item.nodeid:
             item.add_marker("random")
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
 
 
 @pytest.fixture

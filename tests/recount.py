@@ -59,8 +59,7 @@ def recount(mmu: Mmu, held: Iterable[tuple[int, bool]] = (), *, honest: bool = T
     count = Count(np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.int64), {})
     count_flags(mmu, count)
     tables = find_tables(mmu)
-    for mfn in tables:
-        count_table(mmu, mfn, count, honest=honest)
+    count_tables(mmu, np.array(tables, np.int64), count, honest=honest)
     count_vcpus(mmu, count)
     for mfn, writable in held:
         count.ref(mfn)
@@ -105,27 +104,33 @@ def count_flags(mmu: Mmu, count: Count) -> None:
     assert not ((flags & (PARTIAL | VALIDATED)) == PARTIAL | VALIDATED).any(), "Q1: partial and validated"
 
 
-def count_table(mmu: Mmu, mfn: int, count: Count, *, honest: bool) -> None:
-    """What the entries of one table hold; of a parked one, those that it still or already holds (Q1)."""
+def count_tables(mmu: Mmu, mfns: npt.NDArray[np.int64], count: Count, *, honest: bool) -> None:
+    """What the entries of all tables hold; of a parked one, those that it still or already holds (Q1)."""
     frames = mmu.frames
-    level, parked = frames.type[mfn], bool(frames.flags[mfn] & PARTIAL)
-    entries = mmu.tables[mfn].entries
-    if honest and not parked:
-        seen = mmu.contents.memory.frames[mfn]
-        assert not ((seen ^ entries) & np.uint64(~A_D & (1 << 64) - 1)).any(), f"P10: {frames.describe(mfn)}"
-    held = entries[: frames.nr_validated[mfn]].copy() if parked else entries.copy()
-    if level == L4:
-        held[256:272] = 0
-    present = held[(held & np.uint64(P)) != 0]
-    if len(present):
-        check_bits(present, level, mfn, checked=not parked)
-    if level == L1:
-        count_l1(mmu, present, count)
-    else:
-        for entry in present.tolist():
-            count_upper(mmu, mfn, level, entry, count)
-    if parked and frames.partial_set[mfn]:
-        count.ref((int(entries[frames.nr_validated[mfn]]) & FRAME_BITS) >> 12)
+    if not len(mfns):
+        return
+    levels, parked = frames.type_np[mfns], (frames.flags_np[mfns] & PARTIAL) != 0
+    held = np.stack([mmu.tables[mfn].entries for mfn in mfns.tolist()])
+    if honest:
+        differ = ((mmu.contents.memory.frames[mfns] ^ held) & np.uint64(~A_D & (1 << 64) - 1)).any(axis=1)
+        for mfn in mfns[differ & ~parked].tolist():
+            raise AssertionError(f"P10: {frames.describe(mfn)}")
+    for row in np.flatnonzero(parked).tolist():
+        mfn, validated = int(mfns[row]), frames.nr_validated[int(mfns[row])]
+        if frames.partial_set[mfn]:
+            count.ref((int(held[row, validated]) & FRAME_BITS) >> 12)
+        held[row, validated:] = 0
+    held[levels == L4, 256:272] = 0
+    rows, columns = np.nonzero(held & np.uint64(P))
+    present = held[rows, columns]
+    check_bits(present, levels[rows], mfns[rows], checked=~parked[rows])
+    in_l1 = levels[rows] == L1
+    count_l1(mmu, present[in_l1], count)
+    upper = rows[~in_l1]
+    for mfn, level, entry in zip(
+        mfns[upper].tolist(), levels[upper].tolist(), present[~in_l1].tolist(), strict=True
+    ):
+        count_upper(mmu, mfn, level, entry, count)
 
 
 def count_l1(mmu: Mmu, present: Entries, count: Count) -> None:
@@ -158,23 +163,31 @@ def count_upper(mmu: Mmu, mfn: int, level: int, entry: int, count: Count) -> Non
         use(mmu, target, level - 1, count)
 
 
-def check_bits(present: Entries, level: int, mfn: int, *, checked: bool) -> None:
-    """P1 for all present entries, P6 for those of a table that was published."""
+def check_bits(
+    present: Entries,
+    levels: npt.NDArray[np.int64],
+    mfns: npt.NDArray[np.int64],
+    *,
+    checked: npt.NDArray[np.bool_],
+) -> None:
+    """P1 for all present entries, P6 for those of tables that were published (`checked`)."""
 
-    def none_has(bits: int) -> bool:
-        return not (present & np.uint64(bits)).any()
+    def none(wrong: npt.NDArray[np.bool_], rule: str) -> None:
+        if wrong.any():
+            raise AssertionError(f"{rule}: an entry of frame {int(mfns[wrong.argmax()]):#x}")
 
-    assert none_has(CACHE_BITS | PSE), f"P1: an entry of frame {mfn:#x} (XSA-148)"
-    if not checked:
-        return
-    assert ((present & np.uint64(US)) != 0).all(), f"P6: an entry of frame {mfn:#x} without US"
-    if level == L1:
-        kernel, everywhere = (present & np.uint64(GUEST_KERNEL)) != 0, (present & np.uint64(G)) != 0
-        assert (kernel != everywhere).all(), (
-            f"P6: an entry of frame {mfn:#x} is both the kernel's and global, or neither"
-        )
-    else:
-        assert none_has(G), f"P1: a global entry in frame {mfn:#x}"
+    def having(bits: int) -> npt.NDArray[np.bool_]:
+        found: npt.NDArray[np.bool_] = (present & np.uint64(bits)) != 0
+        return found
+
+    in_l1, everywhere = levels == L1, having(G)
+    none(having(CACHE_BITS | PSE), "P1 (XSA-148)")
+    none(checked & ~having(US), "P6 (without US)")
+    none(
+        checked & in_l1 & (having(GUEST_KERNEL) == everywhere),
+        "P6 (both the kernel's and global, or neither)",
+    )
+    none(checked & ~in_l1 & everywhere, "P1 (global)")
 
 
 def count_vcpus(mmu: Mmu, count: Count) -> None:

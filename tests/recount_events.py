@@ -12,6 +12,8 @@ from hypervisor.events.virq import VirqType, virq_type
 from hypervisor.public.event_channel import EVTCHN_2L_NR_CHANNELS
 from hypervisor.public.types import Port
 
+UNUSED = Channel()
+
 
 def recount_events(tables: Iterable[EventChannels]) -> None:
     """AssertionError naming domain, port and rule if any table of the machine is inconsistent."""
@@ -30,6 +32,9 @@ def recount_one(events: EventChannels, everybody: list[EventChannels]) -> None:
     owned = sum(bool(channel.xen_consumer) for _, channel in live)
     assert events.xen_owned == owned, f"E9: {whose} counts {events.xen_owned} core ports, not {owned}"
     for port, channel in ports[1:]:
+        if channel.state is ECS.FREE:
+            assert channel == UNUSED, f"E4: {whose} port {port} is free but remembers {channel}"
+    for port, channel in live:
         recount_port(events, port, channel, everybody)
     recount_bindings(events, live)
     for vcpu_id, polled in events.pollers.items():
@@ -39,9 +44,6 @@ def recount_one(events: EventChannels, everybody: list[EventChannels]) -> None:
 def recount_port(events: EventChannels, port: Port, channel: Channel, everybody: list[EventChannels]) -> None:
     where = f"d{events.domid} port {port}"
     assert channel.state is not ECS.RESERVED, f"E1: {where} is reserved"
-    if channel.state is ECS.FREE:
-        assert channel == Channel(), f"E4: {where} is free but remembers {channel}"
-        return
     assert port <= events.max_port, f"E1: {where} is beyond the domain's limit {events.max_port}"
     if channel.state is ECS.INTERDOMAIN:
         peer = next((table for table in everybody if table.domid == channel.remote_domid), None)
