@@ -34,6 +34,8 @@ MAX_U32: Final = 0xFFFF_FFFF
 
 MAC_ADDRESS: Final = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}")
 """Of one interface, not of a group: the first byte is even. In small letters."""
+XEN_OUI: Final = bytes.fromhex("00163e")
+"""The first half of addresses in the space that is Xen's."""
 INTERFACE_NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,15}")
 """Of a bridge or an interface, as Linux bounds them."""
 

@@ -7,10 +7,10 @@ RDTSC never reaches the host's own counter. vcpu_time_info, which turns the TSC 
 import time
 from typing import Final
 
+from hypervisor.public.types import U64
 from hypervisor.wire.mailbox import Mailbox
 
 TSC_KHZ: Final = 1_000_000
-U64: Final = (1 << 64) - 1
 
 
 class TscClock:

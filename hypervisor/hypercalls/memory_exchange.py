@@ -7,7 +7,6 @@ really used, `nr_exchanged` included, and every slot of a chunk before its frame
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from hypervisor.hypercalls.call import Call, Continue, Result
 from hypervisor.hypercalls.memory_lists import check_flags
@@ -19,8 +18,7 @@ from hypervisor.mm.layout import range_ok
 from hypervisor.mm.reservation import max_order
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.memory import xen_memory_exchange
-
-_U64: Final = (1 << 64) - 1
+from hypervisor.public.types import U64
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def checked(call: Call, exch: xen_memory_exchange) -> Shape:
     if (
         exch.nr_exchanged > given.nr_extents
         or given.domid != wanted.domid
-        or max(frames_in, frames_out) > _U64
+        or max(frames_in, frames_out) > U64
         or frames_in != frames_out
     ):
         raise XenError(Errno.EINVAL, f"M4: {frames_in:#x} frames for {frames_out:#x}")

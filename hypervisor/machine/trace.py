@@ -19,9 +19,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from hypervisor.public.types import U32
+
 MAX_NUMBERS: Final = 7
 _EVENT: Final = (1 << 28) - 1
-_U32: Final = 0xFFFF_FFFF
 
 
 class Trace:
@@ -37,5 +38,5 @@ class Trace:
             return
         now = self._clock()
         head = event & _EVENT | len(numbers) << 28 | 1 << 31
-        words = (head, now & _U32, now >> 32 & _U32, *(number & _U32 for number in numbers))
+        words = (head, now & U32, now >> 32 & U32, *(number & U32 for number in numbers))
         self.sink(struct.pack(f"<{len(words)}I", *words))

@@ -28,8 +28,7 @@ from hypervisor.machine.paging import (
     PAGE_USER,
     PTE_MFN_MASK,
 )
-
-U64: Final = (1 << 64) - 1
+from hypervisor.public.types import U64
 
 PAGE_GUEST_KERNEL: Final = 1 << 52
 PAGE_GNTTAB: Final = 1 << 62

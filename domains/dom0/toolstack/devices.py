@@ -11,7 +11,7 @@ from __future__ import annotations
 from random import Random
 from typing import Final
 
-from domains.control.description import Disk, Vif
+from domains.control.description import XEN_OUI, Disk, Vif
 from domains.dom0.toolstack.store_tree import children, home, read_or_none, remove, write_all
 from domains.kernel.store_calls import StoreCalls
 from hypervisor.public.io.protocols import XEN_IO_PROTO_ABI_X86_64
@@ -25,7 +25,6 @@ from hypervisor.public.types import DomId
 
 DOM0: Final = DomId(0)
 DEFAULT_MTU: Final = 1500
-XEN_OUI: Final = bytes.fromhex("00163e")
 
 
 def front_path(domid: DomId, kind: str, devid: int) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from typing import Final
 
-XEN_OUI: Final = bytes.fromhex("00163e")
+from domains.control.description import XEN_OUI
 
 
 def mac_of(*names: str | int) -> str:
