@@ -87,9 +87,12 @@ class Core:
                     domain = links.by_fd[fd].domain if fd in links.by_fd else None
                     self._guarded("a descriptor's notice", domain, partial(links.on_descriptor, fd))
             busy = self._drain()
-            busy |= self._run_timers()
             busy |= self._run_background()
-            timeout = 0 if busy else self._timeout()
+            timeout = self._timeout()
+            if timeout == 0:
+                self._run_timers()
+            elif busy:
+                timeout = 0
 
     def _guarded(self, what: str, domain: Domain | None, act: Callable[[], T]) -> T | None:
         """Do `act`. A bug that shows itself there ends the domain it is about at most, never the machine (H3)."""
@@ -100,12 +103,12 @@ class Core:
             return None
 
     def _timeout(self) -> float | None:
-        """Seconds until the next deadline, MAX_SLEEP_S at most; None if there is none."""
+        """Seconds until the next deadline, MAX_SLEEP_S at most: 0 if it has come, None if there is none."""
         hv = self.hv
-        deadlines = [d for d in (hv.timers.next_deadline(), hv.run.slices.next_deadline()) if d is not None]
-        if not deadlines:
-            return None
-        return min(max(0, min(deadlines) - hv.now()) / NS_PER_S, MAX_SLEEP_S)
+        first, slice_end = hv.timers.next_deadline(), hv.run.slices.next_deadline()
+        if first is None or (slice_end is not None and slice_end < first):
+            first = slice_end
+        return None if first is None else min(max(0, first - hv.now()) / NS_PER_S, MAX_SLEEP_S)
 
     def _run_timers(self) -> bool:
         """Whether any was due."""

@@ -126,10 +126,10 @@ class Links:
 
     def reply(self, vcpu: Vcpu) -> None:
         """Send a vCPU's answer and its effects."""
-        run = vcpu.run
+        run, domid = vcpu.run, vcpu.domain.domid
         data = pack([vcpu.vcpu_id, run.seq, run.result, vcpu.effects.take()])
-        link = self.by_domid.get(vcpu.domain.domid)
-        if link is not None and not link.killed and not self.endpoint.send(vcpu.domain.domid, data):
+        link = self.by_domid.get(domid)
+        if link is not None and not link.killed and not self.endpoint.send(domid, data):
             self.broke_the_protocol(link, "its reply cannot be delivered")
 
     def ask_to_save(self, vcpu: Vcpu) -> None:

@@ -86,7 +86,7 @@ class Domain:
 
     def runnable(self) -> bool:
         """True when its vCPUs may hold slices at all."""
-        return self.life is Life.ALIVE and not self.paused and not self.is_shut_down
+        return self.life is Life.ALIVE and self.pause_count <= 0 and not self.is_shut_down
 
 
 class Pending(Protocol):

@@ -84,6 +84,9 @@ class Hypervisor:
         self.atomics = find_atomics()
         self.virqs = GlobalVirqs()
         self.timers = Timers()
+        self.standstill = Standstill(
+            self.atomics, self.timers, self.now, lambda vcpu: self.run.ask_to_stop(vcpu)
+        )
         self.run = RunControl(
             nr_cpus,
             Credit2(),
@@ -92,10 +95,9 @@ class Hypervisor:
             self.now,
             self.counters,
             self.trace,
-            keeps=lambda vcpu: self.standstill.keeps(vcpu),
+            keeps=self.standstill.keeps,
             resuming=self.write_runstate,
         )
-        self.standstill = Standstill(self.atomics, self.timers, self.now, self.run.ask_to_stop)
         self._extents: dict[DomId, list[EffectRecord]] = {}
         self.work: deque[Work] = deque()
         """What goes on between messages, a bounded step a turn."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from hypervisor.domain.domain import Domain, Pending, Vcpu
-from hypervisor.domain.run_state import Run, RunAction, RunEvent, Ways, ways_of
+from hypervisor.domain.run_state import TRANSITIONS, Run, RunAction, RunEvent
 from hypervisor.machine.counters import Counters
 from hypervisor.machine.trace import Trace
 from hypervisor.public.vcpu import RunState
@@ -26,14 +26,11 @@ OFFLINE: Final = RunState.RUNSTATE_offline
 GUEST: Final = Run.GUEST  # a name of the module is found in half the time that a member of an enum takes
 HYPERCALL: Final = Run.HYPERCALL
 ANSWERED: Final = Run.ANSWERED
-REQUEST: Final = ways_of(RunEvent.REQUEST)
-ANSWER: Final = ways_of(RunEvent.ANSWER)
-BLOCK: Final = ways_of(RunEvent.BLOCK)
-REST: Final = ways_of(RunEvent.REST)
-SEND: Final = ways_of(RunEvent.SEND)
-FREEZE: Final = ways_of(RunEvent.FREEZE)
-THAW: Final = ways_of(RunEvent.THAW)
-END: Final = ways_of(RunEvent.END)
+IDLE: Final = (Run.NEW, Run.BLOCKED, Run.GONE)
+"""Where a vCPU has nothing to do on a CPU."""
+
+Ways = dict[Run, tuple[Run, Callable[[Vcpu], None]]]
+"""What an event does in each state: the state that follows, and what is done when it is entered."""
 
 
 class RunPort(Protocol):
@@ -77,14 +74,20 @@ class RunControl:
         self._keeps = keeps
         self._resuming = resuming
         self._vcpus: dict[SchedUnit, Vcpu] = {}
-        self._actions: Final[dict[RunAction, Callable[[Vcpu], None]]] = {
-            RunAction.NOTHING: self._nothing,
-            RunAction.SLEEP: self._sleep,
-            RunAction.GO_ON: self.go_on,
-            RunAction.REPLY: self._reply,
-            RunAction.STOP_PROCESS: self._stop_process,
-            RunAction.CONTINUE_PROCESS: self._continue_process,
-        }
+        ways = _ways_of_events(
+            {
+                RunAction.NOTHING: self._nothing,
+                RunAction.SLEEP: self._sleep,
+                RunAction.GO_ON: self.go_on,
+                RunAction.REPLY: self._reply,
+                RunAction.STOP_PROCESS: self._stop_process,
+                RunAction.CONTINUE_PROCESS: self._continue_process,
+            }
+        )
+        self._on_request, self._on_answer = ways[RunEvent.REQUEST], ways[RunEvent.ANSWER]
+        self._on_block, self._on_rest = ways[RunEvent.BLOCK], ways[RunEvent.REST]
+        self._on_send, self._on_end = ways[RunEvent.SEND], ways[RunEvent.END]
+        self._on_freeze, self._on_thaw = ways[RunEvent.FREEZE], ways[RunEvent.THAW]
 
     def add(self, vcpu: Vcpu) -> None:
         """A new vCPU, which is down."""
@@ -99,8 +102,8 @@ class RunControl:
 
     def _enter(self, vcpu: Vcpu, ways: Ways) -> None:
         run = vcpu.run
-        run.state, action = ways[run.state]
-        self._actions[action](vcpu)
+        run.state, act = ways[run.state]
+        act(vcpu)
 
     def _nothing(self, vcpu: Vcpu) -> None: ...
 
@@ -123,16 +126,16 @@ class RunControl:
         run = vcpu.run
         if seq != run.seq + 1:
             raise ProtocolError(f"request {seq} after {run.seq}")
-        if run.state not in REQUEST:
+        if run.state not in self._on_request:
             raise ProtocolError("a second request before the first was answered")
         run.seq, run.nr, run.cancelled = seq, nr, None
-        self._enter(vcpu, REQUEST)
+        self._enter(vcpu, self._on_request)
 
     def answer(self, vcpu: Vcpu, result: int) -> None:
         """The outstanding request has its result. No-op when the vCPU's domain died meanwhile."""
         if vcpu.run.state is HYPERCALL:
             vcpu.run.result = result
-            self._enter(vcpu, ANSWER)
+            self._enter(vcpu, self._on_answer)
 
     def go_on(self, vcpu: Vcpu) -> None:
         """Send the answer that is there, if the vCPU holds a CPU and nothing keeps it; else queue for a CPU."""
@@ -145,7 +148,7 @@ class RunControl:
             if unit.preempting:
                 self.slices.yield_(unit, self._now())
             elif not self._keeps(vcpu):
-                self._enter(vcpu, SEND)
+                self._enter(vcpu, self._on_send)
 
     # --- the CPUs --------------------------------------------------------------------------------
 
@@ -155,9 +158,9 @@ class RunControl:
         if state is ANSWERED:
             self._resuming(vcpu)
             if not self._keeps(vcpu):
-                self._enter(vcpu, SEND)
+                self._enter(vcpu, self._on_send)
         elif state is Run.FROZEN:
-            self._enter(vcpu, THAW)
+            self._enter(vcpu, self._on_thaw)
             if not vcpu_runnable(vcpu):  # it is only to get to the end of its instruction
                 self.slices.ask(unit, self._now())
 
@@ -169,7 +172,7 @@ class RunControl:
         vcpu = self._vcpus[unit]
         if vcpu.run.state is GUEST:
             self._counters.add("slices overrun")
-            self._enter(vcpu, FREEZE)
+            self._enter(vcpu, self._on_freeze)
         if vcpu_runnable(vcpu):
             self.slices.yield_(unit, self._now())
         else:
@@ -185,7 +188,7 @@ class RunControl:
     def vcpu_block(self, vcpu: Vcpu, ports: tuple[int, ...] = ()) -> None:
         """SCHEDOP_block and SCHEDOP_poll: sleep until something comes."""
         vcpu.run.ports, vcpu.run.result = ports, 0
-        self._enter(vcpu, BLOCK)
+        self._enter(vcpu, self._on_block)
 
     def vcpu_unblock(self, vcpu: Vcpu) -> None:
         """Something came: a block or poll is answered 0, or the multicall it was in goes on. No-op for other vCPUs."""
@@ -196,11 +199,11 @@ class RunControl:
         vcpu.domain.events.unpoll(vcpu.vcpu_id)
         run.ports, run.result = (), 0
         if vcpu.rest is None:
-            self._enter(vcpu, ANSWER)
+            self._enter(vcpu, self._on_answer)
         else:
             self.continuations.append(vcpu.rest)
             vcpu.rest = None
-            self._enter(vcpu, REST)
+            self._enter(vcpu, self._on_rest)
 
     def vcpu_kick(self, vcpu: Vcpu) -> None:
         """There is something for the vCPU to look at: end its sleep, or interrupt its guest."""
@@ -264,7 +267,7 @@ class RunControl:
     def end(self, vcpu: Vcpu) -> None:
         """Its domain dies: it never runs again, and no answer is sent."""
         vcpu.up, vcpu.rest, vcpu.run.saving = False, None, False
-        self._enter(vcpu, END)
+        self._enter(vcpu, self._on_end)
         self.slices.sleep(vcpu.unit, self._now(), OFFLINE)
 
     # --- registers -------------------------------------------------------------------------------
@@ -296,6 +299,15 @@ class RunControl:
         self.vcpu_wake(vcpu)
 
 
+def _ways_of_events(actions: dict[RunAction, Callable[[Vcpu], None]]) -> dict[RunEvent, Ways]:
+    """The columns of the table of transitions: looked up once, and not at every request."""
+    ways: dict[RunEvent, Ways] = {event: {} for event in RunEvent}
+    for (state, event), (after, action) in TRANSITIONS.items():
+        ways[event][state] = after, actions[action]
+    return ways
+
+
 def vcpu_runnable(vcpu: Vcpu) -> bool:
     """Whether the vCPU may hold a CPU now: it has something to do, is up, and its domain may run."""
-    return vcpu.up and vcpu.run.may_run and vcpu.domain.runnable()
+    run = vcpu.run
+    return vcpu.up and run.state not in IDLE and not run.saving and vcpu.domain.runnable()

@@ -83,13 +83,6 @@ TRANSITIONS: Final[dict[tuple[Run, RunEvent], tuple[Run, RunAction]]] = {
 
 
 _EXECUTING: Final = (Run.GUEST, Run.FROZEN)
-_IDLE: Final = (Run.NEW, Run.BLOCKED, Run.GONE)
-Ways = dict[Run, tuple[Run, RunAction]]
-
-
-def ways_of(event: RunEvent) -> Ways:
-    """What an event does in each state: a column of the table, which is quicker to look up in."""
-    return {state: found for (state, of), found in TRANSITIONS.items() if of is event}
 
 
 @dataclass(slots=True)
@@ -116,11 +109,6 @@ class VcpuRun:
     def at_rest(self) -> bool:
         """Whether the guest executes nothing, and is between two instructions."""
         return self.state not in _EXECUTING
-
-    @property
-    def may_run(self) -> bool:
-        """Whether it has something to do on a CPU, as far as it alone is concerned."""
-        return self.state not in _IDLE and not self.saving
 
     def snapshot(self) -> VcpuRun:
         """A copy, to be kept."""

@@ -63,12 +63,12 @@ class Standstill:
 
     def keeps(self, vcpu: Vcpu) -> bool:
         """Whether an answer to the vCPU must wait; `RunControl.go_on` follows when it need not any more."""
-        domain = vcpu.domain
-        if domain.domid in self._asked:
-            self._asked.discard(domain.domid)
-            self._held.add(domain.domid)
-            self._timers.set(TimerKind.GRANT_HOLD, domain.domid, 0, self._now() + HOLD_NS)
-        return domain.domid in self._held
+        domid = vcpu.domain.domid
+        if domid in self._asked:
+            self._asked.discard(domid)
+            self._held.add(domid)
+            self._timers.set(TimerKind.GRANT_HOLD, domid, 0, self._now() + HOLD_NS)
+        return domid in self._held
 
     def let_go(self, domain: Domain) -> None:
         """The hold is over, or the domain is dying."""

@@ -29,13 +29,15 @@ class Dispatcher:
 
     def __init__(self, hv: Hypervisor) -> None:
         self.hv = hv
+        self._counts = hv.counters.hypercalls
+        self._trace = hv.trace
 
     def hypercall(self, vcpu: Vcpu, nr: int, args: Args, events_seen: int) -> None:
         """Perform one hypercall of `vcpu`, whose request is outstanding; its answer goes through `hv.run.answer`."""
         if nr < NR_HYPERCALLS:
-            self.hv.counters.hypercalls[nr] += 1
-        if self.hv.trace.sink is not None:
-            self.hv.trace.record(TRC_PV_HYPERCALL_V2, nr, vcpu.domain.domid, vcpu.vcpu_id)
+            self._counts[nr] += 1
+        if self._trace.sink is not None:
+            self._trace.record(TRC_PV_HYPERCALL_V2, nr, vcpu.domain.domid, vcpu.vcpu_id)
         self._perform(Call(self.hv, vcpu.domain, vcpu, nr, args, perform, events_seen))
 
     def go_on(self) -> None:

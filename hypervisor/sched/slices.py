@@ -118,8 +118,11 @@ class Slices:
 
     def next_deadline(self) -> int | None:
         """When `expire` is next of use, ns; None while nobody waits and nobody was asked to stop."""
-        deadlines = [unit.deadline for unit in self.cpus if unit is not None and self._is_timed(unit)]
-        return min(deadlines, default=None)
+        first = None
+        for unit in self.cpus:
+            if unit is not None and self._is_timed(unit) and (first is None or unit.deadline < first):
+                first = unit.deadline
+        return first
 
     def _is_timed(self, unit: SchedUnit) -> bool:
         """Whether its deadline matters: somebody waits for its CPU or for its domain's turn, or it was asked to stop."""

@@ -10,6 +10,7 @@ message ends that domain. `nr` >= 0 is a hypercall; the negative numbers of `Req
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, Final
 
@@ -78,13 +79,8 @@ class ProtocolError(Exception):
     """A message that no honest domain process sends."""
 
 
-_packer = msgpack.Packer()
-_pack = _packer.pack
-
-
-def pack(message: Any) -> bytes:
-    """A message as msgpack."""
-    return _pack(message)  # type: ignore[no-any-return]
+pack: Final[Callable[[Any], bytes]] = msgpack.Packer().pack
+"""A message as msgpack."""
 
 
 def unpack_reply(data: bytes) -> list[Any]:
