@@ -2,6 +2,8 @@
 
     0x400  vCPU 0: counter u64   the core adds 1 each time it raises something for this vCPU
            +8      stop u8       the core sets it to end a running slice, and clears it before it answers STOPPED
+           +16     cr3 u64       HVM: the guest's CR3, and
+           +24     paging u8     the form of the tables it names: GuestPaging (process, before each request)
     0x440  vCPU 1: …
     0xC00  epoch u64             the host's CLOCK_MONOTONIC, ns, at system time 0 (core, once)
     0xC08  atomic u8             1: this guest changes grant flags by an atomic exchange (process)
@@ -37,6 +39,8 @@ _EVENTS: Final = 0x1000
 _EVENTS_STRIDE: Final = 0x400
 _APPLIED: Final = 0x200
 MAILBOX_FRAMES: Final = (_EVENTS + MAX_VCPUS * _EVENTS_STRIDE) // PAGE_SIZE
+_CR3: Final = 16
+_PAGING: Final = 24
 STOP_OFFSET: Final = 8
 """Where a vCPU's stop byte lies after its counter."""
 
@@ -48,6 +52,17 @@ class Engine(IntEnum):
 
     X86_64 = 0
     PYTHON = 1
+    X86_64_NESTED = 2
+    """An HVM guest: its own page tables, and the core's P2M below them."""
+
+
+class GuestPaging(IntEnum):
+    """How an HVM guest's own page tables are to be walked, as its control registers say."""
+
+    NONE = 0
+    TWO_LEVEL = 2
+    PAE = 3
+    LONG_MODE = 4
 
 
 class Mailbox:
@@ -106,7 +121,18 @@ class Mailbox:
         """What the process says of its CPU; a lie spoils the grants of its own domain alone."""
         return bool(self._octets[_ATOMIC])
 
+    def guest_paging(self, vcpu: int) -> tuple[int, int]:
+        """(CR3, GuestPaging as any number) of an HVM vCPU, as its process says; a lie spoils its own domain's arguments alone."""
+        at = _VCPU + vcpu * _VCPU_STRIDE
+        return self._counters[(at + _CR3 - _VCPU) // 8], self._octets[at + _PAGING]
+
     # --- the process's side ----------------------------------------------------------------------
+
+    def set_guest_paging(self, vcpu: int, cr3: int, paging: GuestPaging) -> None:
+        """For the process of an HVM guest, before each request: where a vCPU's own page tables begin, and their form."""
+        at = _VCPU + vcpu * _VCPU_STRIDE
+        self._counters[(at + _CR3 - _VCPU) // 8] = cr3
+        self._octets[at + _PAGING] = paging
 
     def counter(self, vcpu: int) -> int:
         """How many events the core has raised for this vCPU so far."""

@@ -33,7 +33,7 @@ class Request(IntEnum):
     START = -1  # the process is ready; answered, with CONTEXT, when the vCPU is first scheduled
     STOPPED = -2  # the stop byte was seen; answered when the vCPU holds a slice again
     CRASH = -3  # the guest broke the contract: (host-readable text follows as a1: bytes)
-    SAVED = -4  # the vCPU's registers (a1: bytes of vcpu_guest_context), asked for by Effect.SAVE_CONTEXT
+    SAVED = -4  # the vCPU's registers (a1: bytes of vcpu_guest_context, HVM: hvm_hw_cpu), asked for by Effect.SAVE_CONTEXT
     PTE_WRITE = -5  # a store to a read-only page table: (va, size, value, has_old, old)
     NEW_BASEPTR = -6  # mov to CR3 by the guest's kernel: (mfn)
     LDT_PAGE = -7  # the CPU missed a page of the LDT: (byte offset in the LDT)
@@ -66,6 +66,11 @@ class Effect(IntEnum):
     CONTEXT = 18
     SAVE_CONTEXT = 19
     CLOSE_MEMFD = 20
+    P2M = 21
+
+
+CALLBACK_HVM_VECTOR: Final = 0x100
+"""The type of a CALLBACK that is no address but the vector by which events interrupt an HVM guest; Xen's own types are less."""
 
 
 M2P_MEMFD: Final = -1

@@ -1,1 +1,1 @@
-"""Xen public/hvm/: of interest to PV tools only by its numbers."""
+"""Xen public/hvm/: guests whose CPU is the real one, under a second translation."""

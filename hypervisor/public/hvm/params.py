@@ -1,4 +1,4 @@
-"""Parameters of an HVM guest that PV tools know too: numbers only. Source: Xen public/hvm/params.h."""
+"""Parameters of an HVM guest: numbers only. Source: Xen public/hvm/params.h."""
 
 from enum import IntEnum
 from typing import Final
@@ -51,3 +51,9 @@ class HvmParam(IntEnum):
 ) = HvmParam.__members__.values()  # fmt: skip
 
 HVM_NR_PARAMS: Final = 39
+
+HVM_PARAM_CALLBACK_IRQ_TYPE_MASK: Final = 0xFF00_0000_0000_0000
+"""The bits of HVM_PARAM_CALLBACK_IRQ's value that say by what an event interrupts the guest: HVM_PARAM_CALLBACK_TYPE_*."""
+HVM_PARAM_CALLBACK_TYPE_GSI: Final = 0
+HVM_PARAM_CALLBACK_TYPE_PCI_INTX: Final = 1
+HVM_PARAM_CALLBACK_TYPE_VECTOR: Final = 2  # bits 0-7: the vector

@@ -40,6 +40,8 @@ MEASURABLE = shutil.which("gcc") is not None and (HEADERS / "xen.h").exists()
 HEADER_OF = {
     "arch_x86.xen": "arch-x86/xen.h",
     "arch_x86.xen_x86_64": "arch-x86/xen-x86_64.h",
+    "arch_x86.hvm.start_info": "arch-x86/hvm/start_info.h",
+    "arch_x86.hvm.save": "hvm/save.h",
     "domctl_domain": "domctl.h",
     "domctl_vcpu": "domctl.h",
 }
@@ -52,7 +54,12 @@ PREFIX: dict[type[Enum], str] = {Hypercall: "__HYPERVISOR_", Errno: "XEN_"}
 C_TYPE = {"sring": "struct blkif_sring"}
 C_SIZE = {"sring": "offsetof(struct blkif_sring, ring)"}
 C_FIELD = {"sring.pad": "__pad"}
-C_NUMBER = {"XEN_COMMANDLINE_LEN": "sizeof(xen_commandline_t)"}
+C_NUMBER = {
+    "XEN_COMMANDLINE_LEN": "sizeof(xen_commandline_t)",
+    "HVM_SAVE_CODE_END": "HVM_SAVE_CODE(END)",
+    "HVM_SAVE_CODE_HEADER": "HVM_SAVE_CODE(HEADER)",
+    "HVM_SAVE_CODE_CPU": "HVM_SAVE_CODE(CPU)",
+}
 NOT_C_TEXT = {"XEN_EMULATE_PREFIX"}  # there it is assembler source
 OURS = "XENOSCOPE_"
 """How the names of this project's own additions begin: no header of Xen's has them."""
