@@ -11,6 +11,9 @@ from InitWait to Closed; what was attached is let go before the front is told Cl
 nodes vanish, all of it is. A front's faults (a broken ring, nodes that make no sense) end its own connection,
 and raise nowhere. A front whose domain Xen finds running, so that its grants cannot be used, costs itself time and nobody
 else: its device is put aside and tried again later (retry.py).
+
+Turns are handlers. Steps between states are tasks, for they ask the store; only one of a device is under way at a time
+(back_ends.py), and turns go on meanwhile. What a step holds of the front's it takes and lets go of without a pause in between.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,6 +21,7 @@ from typing import Final, TypeVar
 
 from domains.kernel.grants import GranterRuns
 from domains.kernel.kernel import Kernel
+from domains.kernel.tasks import Task
 from drivers.retry import Retry, Turn
 from drivers.ring import RingBroken
 from drivers.xenbus import XenbusEnd
@@ -42,37 +46,35 @@ class FrontError(Exception):
 
 
 class BackDevice:
-    """The device in directory `path`. `ready` is called when its rings need a turn, as for an event, `dirty`
+    """The device whose `end` this is. `ready` is called when its rings need a turn, as for an event, `dirty`
     when its state may have changed.
 
     A kind of device says how to open, attach, detach, shut, and what a turn is.
     """
 
     def __init__(
-        self, kernel: Kernel, path: str, ready: Callable[[], None], dirty: Callable[[], None]
+        self, kernel: Kernel, end: XenbusEnd, ready: Callable[[], None], dirty: Callable[[], None]
     ) -> None:
-        """Raises XenError or ValueError while the toolstack has not written all of the device's nodes."""
         self.kernel = kernel
-        self.end = XenbusEnd.back(kernel.xenbus, path)
+        self.end = end
         self.attached = False
-        self.serving = False
-        """A turn is being executed right now, further up the stack."""
         self.ready = ready
         self._dirty = dirty
         self._failed = False
         self._broken = ""
         self._retry = Retry(kernel, self._try_again)
-        self.end.watch_peer(dirty)
 
     # --- what a kind of device does --------------------------------------------------------------
 
-    def open(self) -> Nodes:
-        """Open what is behind the device; the features to publish. Raises OSError."""
+    def open(self) -> Task[Nodes]:
+        """Task: open what is behind the device; the features to publish. Raises OSError. It reads the store first, and
+        does not pause once it holds something.
+        """
         raise NotImplementedError
 
-    def attach(self) -> Nodes:
-        """Attach to the front's rings; the properties to publish. Raises XenError or FrontError, holding
-        nothing; GranterRuns: it is to be tried again.
+    def attach(self) -> Task[Nodes]:
+        """Task: attach to the front's rings; the properties to publish. Raises XenError or FrontError, holding
+        nothing; GranterRuns: it is to be tried again. It reads the store first, and does not pause once it holds something.
         """
         raise NotImplementedError
 
@@ -95,17 +97,12 @@ class BackDevice:
     @property
     def can_serve(self) -> bool:
         """Whether a turn can be taken now."""
-        return self.attached and not self.serving and not self._broken and not self._retry.pending
+        return self.attached and not self._broken and not self._retry.pending
 
     def serve(self, crowd: int = 1) -> None:
         """One turn; if there is more to do, another is asked for."""
-        if not self.can_serve:
-            return
-        self.serving = True
-        try:
+        if self.can_serve:
             self.end_turn(self.attempt(lambda: self.turn(crowd), Turn.DONE))
-        finally:
-            self.serving = False
 
     def end_turn(self, turn: Turn) -> None:
         """Ask for another turn if there is more to do: soon, or later if the front's domain is not at rest."""
@@ -136,74 +133,84 @@ class BackDevice:
 
     # --- states ----------------------------------------------------------------------------------
 
-    def reconcile(self) -> bool:
-        """Take the steps that both states call for; False when the device is gone and all is let go."""
-        own = self.end.state()
+    def watch(self) -> Task[None]:
+        """Task: from now on `dirty` is called when the front's state changes, and once at the beginning."""
+        return self.end.watch_peer(self._dirty)
+
+    def reconcile(self) -> Task[bool]:
+        """Task: take the steps that both states call for; False when the device is gone and all is let go."""
+        own = yield from self.end.state()
         if own is XenbusStateUnknown:
-            self.release()
+            yield from self.release()
             return False
+        peer = yield from self.end.peer_state()
         if self._broken:
-            self._give_up(self._broken)
+            yield from self._give_up(self._broken)
         else:
-            STEPS.get(self.end.peer_state(), BackDevice._wait)(self, own)
+            yield from STEPS.get(peer, BackDevice._wait)(self, own)
         return True
 
-    def release(self) -> None:
-        """Let go of everything, the watch included."""
-        self.end.unwatch()
+    def release(self) -> Task[None]:
+        """Task: let go of everything; first, without a pause, of what is the front's and of what is behind the device,
+        then of the watch.
+        """
         self._detach()
         self.shut()
+        yield from self.end.unwatch()
 
-    def _wait(self, own: XenbusState) -> None:
+    def _wait(self, own: XenbusState) -> Task[None]:
         """A front that reconfigures is nothing to act on."""
+        yield from ()
 
-    def _offer(self, own: XenbusState) -> None:
+    def _offer(self, own: XenbusState) -> Task[None]:
         """Front Initialising: it may be new, or come again after it was closed."""
         if own is XenbusStateClosing and not self.attached:
-            self._close(own)
-        elif own in (XenbusStateInitialising, XenbusStateClosed) and not self._failed and self._online():
-            self._open()
+            yield from self._close(own)
+        elif own in (XenbusStateInitialising, XenbusStateClosed) and (yield from self._may_open()):
+            yield from self._open()
 
-    def _connect(self, own: XenbusState) -> None:
+    def _connect(self, own: XenbusState) -> Task[None]:
         """Front Initialised, or Connected already. After a failure it closes first."""
         if own is XenbusStateInitialising:
-            self._offer(own)
-            own = self.end.state()
+            yield from self._offer(own)
+            own = yield from self.end.state()
         if self.attached or own is not XenbusStateInitWait:
             return
         try:
-            nodes = self.attach()
+            nodes = yield from self.attach()
         except GranterRuns:
             self._retry.arrange()
             return
         except (XenError, FrontError) as error:
-            self._give_up(str(error))
+            yield from self._give_up(str(error))
             return
         self.attached = True
         self._retry.progress()
-        self.end.switch(XenbusStateConnected, nodes)
+        yield from self.end.switch(XenbusStateConnected, nodes)
         self.ready()  # requests may have come before the channel was bound
 
-    def _follow_closing(self, own: XenbusState) -> None:
+    def _follow_closing(self, own: XenbusState) -> Task[None]:
         self._detach()
         if own not in (XenbusStateClosing, XenbusStateClosed):
-            self.end.switch(XenbusStateClosing)
+            yield from self.end.switch(XenbusStateClosing)
 
-    def _close(self, own: XenbusState) -> None:
+    def _close(self, own: XenbusState) -> Task[None]:
         """Front Closed or gone."""
         self._detach()
         self.shut()
         if own is not XenbusStateClosed:
-            self.end.switch(XenbusStateClosed)
+            yield from self.end.switch(XenbusStateClosed)
 
-    def _open(self) -> None:
+    def _open(self) -> Task[None]:
+        self.shut()
         try:
-            self.shut()
-            self.end.switch(XenbusStateInitWait, {**self.open(), "hotplug-status": "connected"})
+            features = yield from self.open()
         except OSError as error:
             self._failed = True
             why = f"{error.filename}: {error.strerror}"
-            self.end.switch(XenbusStateClosed, {"hotplug-status": "error", "hotplug-error": why})
+            yield from self.end.switch(XenbusStateClosed, {"hotplug-status": "error", "hotplug-error": why})
+        else:
+            yield from self.end.switch(XenbusStateInitWait, {**features, "hotplug-status": "connected"})
 
     def _detach(self) -> None:
         self._broken = ""
@@ -211,17 +218,17 @@ class BackDevice:
             self.attached = False
             self.detach()
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, reason: str) -> Task[None]:
         """End the connection for the front's fault; it may come back by way of Closed."""
         self._detach()
-        self.end.switch(XenbusStateClosing, {"error": reason})
+        yield from self.end.switch(XenbusStateClosing, {"error": reason})
 
-    def _online(self) -> bool:
-        """Whether the toolstack wants the device to come up again after it was closed."""
-        return self.end.read("online") != "0"
+    def _may_open(self) -> Task[bool]:
+        """Whether it has not failed before, and the toolstack wants the device to come up (again, after it was closed)."""
+        return not self._failed and (yield from self.end.read("online")) != "0"
 
 
-STEPS: Final[dict[XenbusState, Callable[[BackDevice, XenbusState], None]]] = {
+STEPS: Final[dict[XenbusState, Callable[[BackDevice, XenbusState], Task[None]]]] = {
     XenbusStateUnknown: BackDevice._close,
     XenbusStateInitialising: BackDevice._offer,
     XenbusStateInitialised: BackDevice._connect,

@@ -19,16 +19,23 @@ Invariant: a state is only ever written into a directory that still exists, in t
 that an end never brings back nodes which the toolstack has removed. What the other end wrote is text from a
 stranger: a number that is malformed or too large counts as absent, an unknown state as XenbusStateUnknown,
 like no node at all.
+
+All that an end asks of the store is a task (domains/kernel/tasks.py): whatever may have changed while it paused, the
+caller looks at again.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
-from domains.kernel.xenbus import Xenbus
+from domains.kernel.store_tasks import StoreTasks
+from domains.kernel.tasks import Task
+from domains.kernel.xenbus import XenbusTasks
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.io.xenbus import XenbusState, XenbusStateUnknown
 from hypervisor.public.types import DomId
 
-GONE = (Errno.ENOENT, Errno.EACCES)
+ABSENT: Final = (Errno.ENOENT, Errno.EACCES)
+"""The store's errors for a node that is not there, or not for this domain."""
 
 
 class DeviceError(Exception):
@@ -45,78 +52,91 @@ def number(text: str | None, default: int, maximum: int) -> int:
 class XenbusEnd:
     """This domain's end of one device. `path` is its directory, `peer_path` the other end's."""
 
-    def __init__(self, xenbus: Xenbus, path: str, peer_path: str, peer_domid: DomId) -> None:
-        self._xenbus = xenbus
+    def __init__(self, nodes: XenbusTasks, path: str, peer_path: str, peer_domid: DomId) -> None:
+        self._nodes = nodes
         self.path = path
         self.peer_path = peer_path
         self.peer_domid = peer_domid
         self._token: str | None = None
 
     @classmethod
-    def front(cls, xenbus: Xenbus, path: str) -> "XenbusEnd":
-        """The front end in directory `path`; XenError if the toolstack has not made it."""
-        peer_domid = DomId(int(xenbus.read(f"{path}/backend-id")))
-        return cls(xenbus, path, xenbus.read(f"{path}/backend"), peer_domid)
+    def front(cls, nodes: XenbusTasks, path: str) -> Task["XenbusEnd"]:
+        """Task: the front end in directory `path`; XenError if the toolstack has not made it."""
+        peer_domid = DomId(int((yield from nodes.read(f"{path}/backend-id"))))
+        return cls(nodes, path, (yield from nodes.read(f"{path}/backend")), peer_domid)
 
     @classmethod
-    def back(cls, xenbus: Xenbus, path: str) -> "XenbusEnd":
-        """The back end in directory `path`; XenError if the toolstack has not made it."""
-        peer_domid = DomId(int(xenbus.read(f"{path}/frontend-id")))
-        return cls(xenbus, path, xenbus.read(f"{path}/frontend"), peer_domid)
+    def back(cls, nodes: XenbusTasks, path: str) -> Task["XenbusEnd"]:
+        """Task: the back end in directory `path`; XenError or ValueError while the toolstack has not written all
+        of its nodes.
+        """
+        peer_domid = DomId(int((yield from nodes.read(f"{path}/frontend-id"))))
+        return cls(nodes, path, (yield from nodes.read(f"{path}/frontend")), peer_domid)
 
-    def read(self, node: str) -> str | None:
-        """A node of this end's directory; None if there is none."""
+    def read(self, node: str) -> Task[str | None]:
+        """Task: a node of this end's directory; None if there is none."""
         return self._read(f"{self.path}/{node}")
 
-    def read_peer(self, node: str) -> str | None:
-        """A node of the other end's directory; None if there is none or it cannot be read."""
+    def read_peer(self, node: str) -> Task[str | None]:
+        """Task: a node of the other end's directory; None if there is none or it cannot be read."""
         return self._read(f"{self.peer_path}/{node}")
 
-    def state(self) -> XenbusState:
-        """This end's state; XenbusStateUnknown when the directory is gone."""
-        return self._state(self.read("state"))
+    def read_number(self, node: str, default: int, maximum: int) -> Task[int]:
+        """Task: a node of this end's directory as a number 0 … maximum; `default` for anything else."""
+        return number((yield from self.read(node)), default, maximum)
 
-    def peer_state(self) -> XenbusState:
-        """The other end's state; XenbusStateUnknown when its directory is gone."""
-        return self._state(self.read_peer("state"))
+    def read_peer_number(self, node: str, default: int, maximum: int) -> Task[int]:
+        """Task: a node of the other end's directory as a number 0 … maximum; `default` for anything else."""
+        return number((yield from self.read_peer(node)), default, maximum)
 
-    def switch(self, state: XenbusState, nodes: Mapping[str, str | int] | None = None) -> bool:
-        """Publish `nodes` and go to `state`, all at once; False, and nothing written, if the directory is
+    def state(self) -> Task[XenbusState]:
+        """Task: this end's state; XenbusStateUnknown when the directory is gone."""
+        return _state((yield from self.read("state")))
+
+    def peer_state(self) -> Task[XenbusState]:
+        """Task: the other end's state; XenbusStateUnknown when its directory is gone."""
+        return _state((yield from self.read_peer("state")))
+
+    def switch(self, state: XenbusState, nodes: Mapping[str, str | int] | None = None) -> Task[bool]:
+        """Task: publish `nodes` and go to `state`, all at once; False, and nothing written, if the directory is
         gone.
         """
-        while True:
-            try:
-                with self._xenbus.transaction() as transaction:
-                    transaction.read(f"{self.path}/state")
-                    for node, value in (nodes or {}).items():
-                        transaction.write(f"{self.path}/{node}", str(value))
-                    transaction.write(f"{self.path}/state", str(int(state)))
-                return True
-            except XenError as error:
-                if error.errno in GONE:
-                    return False
-                if error.errno is not Errno.EAGAIN:
-                    raise
 
-    def watch_peer(self, callback: Callable[[], None]) -> None:
-        """Call `callback` soon and whenever the other end's state may have changed; see `peer_state`."""
-        self.unwatch()
-        self._token = self._xenbus.watch(f"{self.peer_path}/state", lambda _: callback())
+        def publish(directory: StoreTasks) -> Task[None]:
+            yield from directory.read(f"{self.path}/state")
+            for node, value in (nodes or {}).items():
+                yield from directory.write(f"{self.path}/{node}", str(value))
+            yield from directory.write(f"{self.path}/state", str(int(state)))
 
-    def unwatch(self) -> None:
-        """End the watch; harmless if there is none."""
+        try:
+            yield from self._nodes.in_transaction(publish)
+        except XenError as error:
+            if error.errno in ABSENT:
+                return False
+            raise
+        return True
+
+    def watch_peer(self, callback: Callable[[], None]) -> Task[None]:
+        """Task: have `callback` called soon and whenever the other end's state may have changed; see
+        `peer_state`.
+        """
+        yield from self.unwatch()
+        self._token = yield from self._nodes.watch(f"{self.peer_path}/state", lambda _: callback())
+
+    def unwatch(self) -> Task[None]:
+        """Task: end the watch; harmless if there is none."""
         if self._token is not None:
             token, self._token = self._token, None
-            self._xenbus.unwatch(token)
+            yield from self._nodes.unwatch(token)
 
-    def _read(self, path: str) -> str | None:
+    def _read(self, path: str) -> Task[str | None]:
         try:
-            return self._xenbus.read(path)
+            return (yield from self._nodes.read(path))
         except XenError as error:
-            if error.errno in GONE:
+            if error.errno in ABSENT:
                 return None
             raise
 
-    def _state(self, text: str | None) -> XenbusState:
-        value = number(text, XenbusStateUnknown, max(XenbusState))
-        return XenbusState(value)
+
+def _state(text: str | None) -> XenbusState:
+    return XenbusState(number(text, XenbusStateUnknown, max(XenbusState)))

@@ -31,6 +31,7 @@ class WebServer(Guest):
     def main(self) -> None:
         """Serves until it is told to shut down."""
         self.count = 0
+        self.domid = self.kernel.domid
         self.net = Interface(self.kernel)
         self.start = self.kernel.now()
         self.net.listen(PORT, lambda connection: Visitor(self, connection).look())
@@ -42,7 +43,7 @@ class WebServer(Guest):
         """The page as it is now: the domain that serves it, the number of requests, and for how long it has served."""
         seconds = (self.kernel.now() - self.start) / 1e9
         return PAGE.format(
-            domid=self.kernel.domid, address=self.net.address, count=self.count, seconds=seconds
+            domid=self.domid, address=self.net.address, count=self.count, seconds=seconds
         ).encode()
 
 

@@ -2,6 +2,10 @@
 
 A domain has a ring of xencons_interface with an event channel; Dom0, and a guest before it has one, uses
 HYPERVISOR_console_io. A ring that the console daemon broke (byte_ring.py) is taken as one that is full and empty.
+
+    write ─► held ─push─► the ring ─► the daemon, whose event says that there is room again ─► push
+
+Straight-line code waits until its text is in the ring. A handler does not: its text is held back until there is room.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ OUT_SIZE: Final = xencons_interface.offsetof("in_cons") - IN_SIZE
 """Bytes of the ring from the guest to the daemon."""
 FULL_RING_PATIENCE: Final = 5.0
 """Seconds that output waits for a daemon that does not read; after that it is dropped."""
+HELD_MAX: Final = 64 * 1024
+"""So many bytes that handlers print are held back for a daemon that does not read; the rest is dropped."""
 CONSOLE_IN: Final = Direction(
     xencons_interface.offsetof("in_"),
     IN_SIZE,
@@ -107,28 +113,38 @@ class Console:
     errors = "replace"
     closed = False
 
-    def __init__(self, channel: Channel, wait: Wait) -> None:
+    def __init__(self, channel: Channel, wait: Wait, may_wait: Callable[[], bool]) -> None:
         self._channel = channel
         self._wait = wait
+        self._may_wait = may_wait
         self._input = bytearray()
+        self._held = bytearray()
 
     def write(self, text: str) -> int:
-        """Send characters; waits while the ring is full and somebody reads it."""
-        data = memoryview(text.replace("\n", "\r\n").encode("utf-8", "replace"))
-        done = self._channel.send(data)
-
-        def send_some() -> bool:
-            nonlocal done
-            sent = self._channel.send(data[done:])
-            done += sent
-            return sent > 0
-
-        while done < len(data) and self._wait(send_some, FULL_RING_PATIENCE):
-            pass
+        """Send characters. Straight-line code waits while the ring is full and somebody reads it."""
+        self._held += text.replace("\n", "\r\n").encode("utf-8", "replace")
+        self.push()
+        self.flush()
+        del self._held[HELD_MAX:]
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Wait until nothing is held back. In a handler, which does not wait, there is nothing to do."""
+        while self._held and self._may_wait():
+            if not self._wait(self.push, FULL_RING_PATIENCE):
+                self._held.clear()
+
+    def push(self) -> bool:
+        """Send what is held back, as far as there is room; whether that was anything."""
+        moved = False
+        while self._held:
+            with memoryview(self._held) as data:
+                sent = self._channel.send(data)
+            if not sent:
+                break
+            del self._held[:sent]
+            moved = True
+        return moved
 
     def isatty(self) -> bool:
         """False: there is no terminal to control."""

@@ -90,7 +90,7 @@ class Kernel(Waiting):
         self._xenbus: Xenbus | None = None
         self._domid = DomId(0) if day.info.flags & SIF_INITDOMAIN else None
         self._enter_upcalls()
-        self.console = Console(self._console_channel(), self.wait)
+        self.console = Console(self._console_channel(), self.wait, lambda: not self.in_handler)
 
     def _enter_upcalls(self) -> None:
         """Traps and the event callback; from here on upcalls come."""
@@ -115,7 +115,7 @@ class Kernel(Waiting):
 
     @property
     def domid(self) -> DomId:
-        """This domain's id, as xenstore tells it; 0 in Dom0."""
+        """This domain's id; 0 in Dom0. The first use asks xenstore, and belongs into straight-line code."""
         if self._domid is None:
             self._domid = DomId(int(self.xenbus.read("domid")))
         return self._domid
@@ -146,8 +146,12 @@ class Kernel(Waiting):
             return HypervisorChannel(self.hypercalls)
         port = Port(ring.evtchn)
         page = self.memory.machine_to_virt(Mfn(ring.mfn))
-        self.events.bind(port, lambda: None)
+        self.events.bind(port, self._on_console_event)
         return RingChannel(self.cpu, page, lambda: self.events.notify(port))
+
+    def _on_console_event(self) -> None:
+        """There is input, which is read when somebody asks for it, or room for output."""
+        self.console.push()
 
     def _tries(self) -> Iterator[None]:
         """Once, and again for as long as another domain may need to come to a standstill; in between the CPU is others'."""
@@ -207,5 +211,6 @@ class Kernel(Waiting):
 
     def shutdown(self, reason: int) -> NoReturn:
         """End this domain with SCHEDOP_shutdown; `reason` is a SHUTDOWN_… of Xen public/sched.h."""
+        self.console.flush()
         self.hypercalls.hypercall_shutdown(reason)
         raise GuestEnded(0)

@@ -30,21 +30,22 @@ SPARE_TIMERS: Final = 64
 
 
 class Source:
-    """A handler, whether it is queued, and whether it or its task is under way."""
+    """A handler, whether it is queued, and whether its task is under way."""
 
-    __slots__ = ("_again", "_busy", "_loop", "_queued", "callback")
+    __slots__ = ("_again", "_queued", "_under_way", "callback", "loop")
 
     def __init__(self, loop: Loop, callback: Callback | None) -> None:
         self.callback = callback
         """None: cancelled; what is queued does nothing. A task under way goes on."""
-        self._loop = loop
-        self._queued = self._busy = self._again = False
+        self.loop = loop
+        """Whose handler it is."""
+        self._queued = self._under_way = self._again = False
 
     def trigger(self) -> None:
         """Have the handler run once more."""
         if not self._queued:
             self._queued = True
-            self._loop.ready.append(self)
+            self.loop.ready.append(self)
 
     def __str__(self) -> str:
         """The handler's name, or that of the task which it drives."""
@@ -54,25 +55,25 @@ class Source:
     def run(self) -> None:
         """Run the handler now, or after its task that is under way."""
         self._queued = False
-        if self._busy:
+        if self._under_way:
             self._again = True
             return
-        self._busy = True
-        task = None
+        loop = self.loop
+        loop.running = self
         try:
             task = self.callback() if self.callback is not None else None
+            if isinstance(task, GeneratorType):
+                self._under_way = True
+                Job(loop, task, lambda _: self._over(), self._failed).step()
         finally:
-            if not isinstance(task, GeneratorType):
-                self._over()
-        if isinstance(task, GeneratorType):
-            Job(self._loop, task, lambda _: self._over(), self._failed).step()
+            loop.running = None
 
     def _failed(self, error: Exception) -> None:
         self._over()
         raise error
 
     def _over(self) -> None:
-        self._busy = False
+        self._under_way = False
         if self._again:
             self._again = False
             self.trigger()
@@ -137,6 +138,8 @@ class Loop:
 
     def __init__(self) -> None:
         self.ready: deque[Source] = deque()
+        self.running: Source | None = None
+        """The handler, or the task's step, that runs now: it must not wait."""
         self.busiest: Busiest | None = None
         """Who wants to know what held the loop longest at a time puts it here."""
         self._timers: list[tuple[int, int, Timer]] = []

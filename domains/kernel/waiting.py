@@ -1,7 +1,8 @@
 """The one place where a Python kernel waits, and what goes on meanwhile.
 
 Straight-line code (`Guest.main`) waits with `wait`, `run` and `sleep`. Handlers and tasks never do: a task yields what it
-waits for (tasks.py), and the loop goes on. So a handler is never entered from below another one.
+waits for (tasks.py), and the loop goes on. So a handler is never entered from below another one. One that waits all the same
+gets HandlerWaits.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ T = TypeVar("T")
 NANOSECONDS: Final = 1_000_000_000
 LOOK_NS: Final = 1_000_000
 """How long handlers that are ready all the time may keep the kernel from a look at Dom0's host descriptors."""
+
+
+class HandlerWaits(Exception):
+    """A handler, or a task between two pauses, was about to wait: it has to yield what it waits for."""
 
 
 class Once:
@@ -57,13 +62,20 @@ class Waiting:
         self._timer_port: Port | None = None
         self._armed: int | None = None
 
+    @property
+    def in_handler(self) -> bool:
+        """Whether it is a handler or a task that runs now, so that nothing may wait."""
+        return self.loop.running is not None
+
     def wait(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
         """Run handlers and sleep (SCHEDOP_block) until `condition()` holds; False if `timeout` seconds passed
         first.
 
         The condition is looked at again after every handler, and once more before the vCPU sleeps. Timers and host
-        descriptors get their turn even while handlers are ready all the time.
+        descriptors get their turn even while handlers are ready all the time. Raises HandlerWaits.
         """
+        if self.in_handler:
+            raise HandlerWaits(f"{self.loop.running} waits, which only straight-line code may")
         deadline = None if timeout is None else self.now() + int(timeout * NANOSECONDS)
         expired = False
         while not self._round(condition):
@@ -116,7 +128,9 @@ class Waiting:
         self._armed = None
 
     def run(self, task: Task[T]) -> T:
-        """Drive `task` to its end, waiting whenever it pauses; its result, or what it raises. For straight-line code."""
+        """Drive `task` to its end, waiting whenever it pauses; its result, or what it raises. For straight-line code, and
+        for handlers whose task never pauses (Dom0's requests to the store); HandlerWaits if it does.
+        """
         while True:
             try:
                 pause = next(task)

@@ -154,6 +154,8 @@ class XenbusTasks(StoreTasks):
             transaction = yield from self.start()
             try:
                 result = yield from body(transaction)
+            except GeneratorExit:  # whoever drove this task has dropped it: there is nobody to ask the store
+                raise
             except BaseException:
                 yield from self.end(transaction, commit=False)
                 raise

@@ -1,6 +1,6 @@
 """The xenstore ring: two streams of bytes in the page that a domain shares with the store.
 
-Whole messages are queued here and copied as room appears (byte_ring.py), so that messages of nested callers never
+Whole messages are queued here and copied as room appears (byte_ring.py), so that messages of several tasks never
 mix. Source: Xen public/io/xs_wire.h.
 """
 

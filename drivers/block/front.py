@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from domains.kernel.kernel import Kernel
 from domains.kernel.memory import Page
+from domains.kernel.tasks import Task
 from drivers.block.page_pool import PagePool
 from drivers.block.protocol import (
     DIRECT_SEGMENTS,
@@ -29,7 +30,6 @@ from drivers.block.protocol import (
 from drivers.block.queue import Done, Request, RequestQueue
 from drivers.front_device import FrontDevice, Nodes
 from drivers.ring import FrontRing
-from drivers.xenbus import number
 from hypervisor.public.io.blkif import (
     BLKIF_OP_DISCARD,
     BLKIF_OP_FLUSH_DISKCACHE,
@@ -46,7 +46,7 @@ from hypervisor.public.io.protocols import XEN_IO_PROTO_ABI_NATIVE
 from hypervisor.public.types import PAGE_SIZE, U64, GrantRef, Port
 
 
-class Connection(NamedTuple):
+class BlockConnection(NamedTuple):
     """What is held while connected."""
 
     page: Page
@@ -90,7 +90,7 @@ class BlockFront(FrontDevice):
             raise ValueError(f"{max_pages} pages do not suffice for one request")
         super().__init__(kernel, path)
         self._max_pages = max_pages
-        self._connection: Connection | None = None
+        self._connection: BlockConnection | None = None
         self.sectors = 0
         """Size in sectors of 512 bytes, once connected."""
         self.read_only = False
@@ -162,7 +162,7 @@ class BlockFront(FrontDevice):
         if outcome.status != BLKIF_RSP_OKAY:
             raise BlockError(outcome.status, f"{self.end.path}: {self.refusal or 'the back end refused'}")
 
-    def _connected(self) -> Connection:
+    def _connected(self) -> BlockConnection:
         if self._connection is None or not self.connected:
             raise self.failure("not connected")
         return self._connection
@@ -173,21 +173,25 @@ class BlockFront(FrontDevice):
         """The error that a caller gets when the device cannot be used."""
         return BlockError(BLKIF_RSP_ERROR, f"{self.end.path}: {reason}")
 
-    def prepare(self) -> Nodes:
+    def prepare(self) -> Task[Nodes]:
         """Makes the ring, the event channel and the pages; what the back end is to know of them."""
-        end, kernel = self.end, self.kernel
-        indirect = number(end.read_peer(Node.INDIRECT), 0, U64)
+        end = self.end
+        indirect = yield from end.read_peer_number(Node.INDIRECT, 0, U64)
+        handle = yield from end.read_number(Node.VIRTUAL_DEVICE, 0, 0xFFFF)
+        can_flush = (yield from end.read_peer_number(Node.FLUSH, 0, 1)) == 1
+        can_discard = (yield from end.read_peer_number(Node.DISCARD, 0, 1)) == 1
         most = max(DIRECT_SEGMENTS, min(indirect, MAX_SEGMENTS, self._max_pages - 1))
+        return self._allocate(handle, most, can_flush, can_discard)
+
+    def _allocate(self, handle: int, most: int, can_flush: bool, can_discard: bool) -> Nodes:
+        kernel, domid = self.kernel, self.end.peer_domid
         page = kernel.memory.alloc_page()
-        ref = kernel.grants.grant_access(end.peer_domid, page.mfn)
-        port = kernel.events.alloc_unbound(end.peer_domid)
-        pool = PagePool(kernel, end.peer_domid, self._max_pages)
+        ref = kernel.grants.grant_access(domid, page.mfn)
+        port = kernel.events.alloc_unbound(domid)
+        pool = PagePool(kernel, domid, self._max_pages)
         ring = FrontRing(kernel.cpu.view(page.va, PAGE_SIZE, True), blkif_request, blkif_response)
-        handle = number(end.read(Node.VIRTUAL_DEVICE), 0, 0xFFFF)
         queue = RequestQueue(ring, pool, handle, lambda: kernel.events.notify(port))
-        can_flush = number(end.read_peer(Node.FLUSH), 0, 1) == 1
-        can_discard = number(end.read_peer(Node.DISCARD), 0, 1) == 1
-        self._connection = Connection(page, ref, port, pool, ring, queue, most, can_flush, can_discard)
+        self._connection = BlockConnection(page, ref, port, pool, ring, queue, most, can_flush, can_discard)
         kernel.events.bind(port, self.on_event)
         return {
             Node.RING_REF: ref,
@@ -196,10 +200,10 @@ class BlockFront(FrontDevice):
             Node.PERSISTENT: 1,
         }
 
-    def established(self) -> None:
+    def established(self) -> Task[None]:
         """Reads the size of the disk, and whether it is read-only."""
-        self.sectors = number(self.end.read_peer(Node.SECTORS), 0, U64)
-        info = number(self.end.read_peer(Node.INFO), 0, U64)
+        self.sectors = yield from self.end.read_peer_number(Node.SECTORS, 0, U64)
+        info = yield from self.end.read_peer_number(Node.INFO, 0, U64)
         self.read_only = bool(info & VDISK_READONLY)
 
     def interrupt(self) -> None:

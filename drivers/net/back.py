@@ -24,6 +24,7 @@ from drivers.net.copier import Copier, Filling, Part
 from drivers.net.device import NetDevice
 from drivers.net.switch import Switch
 from drivers.retry import Turn
+from drivers.xenbus import XenbusEnd
 
 ROUND: Final = 8
 """Slots taken in a round, slots filled in one, and interfaces that take part. A flood fills every round: with 16 its neighbours'
@@ -47,25 +48,16 @@ class NetBack(BackEnds[NetDevice]):
 
     def serve(self, crowd: int) -> None:
         """A round of the interfaces that have waited longest, and of those that get what they send."""
-        devices = self._join_round(ROUND)
-        try:
-            self._send(devices, max(ROUND // max(crowd, 1), 1))
-            devices += self._join_round(ROUND - len(devices))
-            self._give(devices, max(ROUND // max(len(devices), 1), 1))
-            ports = [device.port for device in devices if device.bell and device.port is not None]
-            self._kernel.events.notify_all(ports)
-            for device in devices:
-                device.bell = False
-                device.end_turn(device.attempt(device.end_round, Turn.DONE))
-        finally:
-            for device in devices:
-                device.serving = False
-
-    def _join_round(self, most: int) -> list[NetDevice]:
-        devices = [device for device in self.take_ready(most) if device.can_serve]
+        devices = [device for device in self.take_ready(ROUND) if device.can_serve]
+        self._send(devices, max(ROUND // max(crowd, 1), 1))
+        receivers = self.take_ready(ROUND - len(devices))
+        devices += [device for device in receivers if device.can_serve and device not in devices]
+        self._give(devices, max(ROUND // max(len(devices), 1), 1))
+        ports = [device.port for device in devices if device.bell and device.port is not None]
+        self._kernel.events.notify_all(ports)
         for device in devices:
-            device.serving = True
-        return devices
+            device.bell = False
+            device.end_turn(device.attempt(device.end_round, Turn.DONE))
 
     def _send(self, devices: list[NetDevice], most: int) -> None:
         """What these fronts send goes to the switch, of each so many slots."""
@@ -93,6 +85,6 @@ class NetBack(BackEnds[NetDevice]):
         return self._copier
 
     def _make_device(
-        self, kernel: Kernel, path: str, ready: Callable[[], None], dirty: Callable[[], None]
+        self, kernel: Kernel, end: XenbusEnd, ready: Callable[[], None], dirty: Callable[[], None]
     ) -> NetDevice:
-        return NetDevice(kernel, path, ready, dirty, self.switch_of)
+        return NetDevice(kernel, end, ready, dirty, self.switch_of)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 from domains.kernel.kernel import Kernel
+from domains.kernel.tasks import Task
 from drivers.back_device import BackDevice, FrontError, Nodes
 from drivers.front_rings import FrontRings, reach
 from drivers.net.copier import Filling, Outcome, Part
@@ -18,7 +19,7 @@ from drivers.net.rx_server import RxServer
 from drivers.net.switch import Observer, Switch
 from drivers.net.tx_server import Limit, TxServer
 from drivers.retry import Turn
-from drivers.xenbus import number
+from drivers.xenbus import XenbusEnd, number
 from hypervisor.public.errno import XenError
 from hypervisor.public.io.netif import (
     netif_rx_request,
@@ -29,7 +30,7 @@ from hypervisor.public.io.netif import (
 from hypervisor.public.types import U32, U64, Port
 
 
-class Connection(NamedTuple):
+class NetAttachment(NamedTuple):
     """What is held while a front is attached."""
 
     port: Port
@@ -38,21 +39,32 @@ class Connection(NamedTuple):
     rx: RxServer
 
 
+class RxAccepts(NamedTuple):
+    """What the front takes beside small packets with a checksum."""
+
+    sg: bool
+    """Packets of several slots."""
+    csum: bool
+    """Blank checksums."""
+    gso: bool
+    """TCP segments that stand for many."""
+
+
 class NetDevice(BackDevice):
     """An interface for one front. `switch_of` finds the switch of a bridge's name."""
 
     def __init__(
         self,
         kernel: Kernel,
-        path: str,
+        end: XenbusEnd,
         ready: Callable[[], None],
         dirty: Callable[[], None],
         switch_of: Callable[[str], Switch],
     ) -> None:
-        super().__init__(kernel, path, ready, dirty)
+        super().__init__(kernel, end, ready, dirty)
         self._switch_of = switch_of
         self._switch: Switch | None = None
-        self._connection: Connection | None = None
+        self._attachment: NetAttachment | None = None
         self.observers: list[Observer] = []
         self.bell = False
         """The front is to hear of answers."""
@@ -62,80 +74,90 @@ class NetDevice(BackDevice):
     @property
     def port(self) -> Port | None:
         """Where the front hears; None while there is none."""
-        return self._connection and self._connection.port
+        return self._attachment and self._attachment.port
 
     def take(self, most: int) -> list[Part]:
         """What is to be copied of what the front sends, of so many slots."""
-        return self._connection.tx.take(most) if self._connection else []
+        return self._attachment.tx.take(most) if self._attachment else []
 
     def sent(self, pieces: list[bytes | Outcome]) -> None:
         """The bytes of what was taken: answer it, and hand the packets on."""
-        if self._connection is None:
+        if self._attachment is None:
             return
-        packets, bell = self._connection.tx.finish(pieces)
+        packets, bell = self._attachment.tx.finish(pieces)
         self.bell |= bell
         for packet in packets:
             self._accept(packet)
 
     def match(self, most: int) -> list[Filling]:
         """What is to be copied of so many slots that the front is to get."""
-        return self._connection.rx.match(most) if self._connection else []
+        return self._attachment.rx.match(most) if self._attachment else []
 
     def given(self, done: list[Outcome]) -> None:
         """What of that was copied: answer it."""
-        if self._connection is not None:
-            self.bell |= self._connection.rx.finish(done)
+        if self._attachment is not None:
+            self.bell |= self._attachment.rx.finish(done)
 
     def end_round(self) -> Turn:
         """What came of the round, in either direction."""
-        connection = self._connection
-        if connection is None:
+        attachment = self._attachment
+        if attachment is None:
             return Turn.DONE
-        ends = (connection.rx.end_round(), connection.tx.end_round())
+        ends = (attachment.rx.end_round(), attachment.tx.end_round())
         return next((turn for turn in (Turn.MORE, Turn.PUT_OFF) if turn in ends), Turn.DONE)
 
     # --- states ----------------------------------------------------------------------------------
 
-    def open(self) -> Nodes:
+    def open(self) -> Task[Nodes]:
         """Joins the bridge that xenstore names; what the front is to know of this back end."""
-        self._switch = self._switch_of(self.end.read(Node.BRIDGE) or "")
+        bridge = yield from self.end.read(Node.BRIDGE)
+        self._switch = self._switch_of(bridge or "")
         self._switch.attach(self.end.path, self._deliver)
         return {Node.SG: 1, Node.GSO_TCPV4: 1, Node.RX_COPY: 1, Node.RX_FLIP: 0}
 
-    def attach(self) -> Nodes:
+    def attach(self) -> Task[Nodes]:
         """Reaches both rings and binds the event channel that the front names. FrontError: they are not usable."""
-        end, kernel, domid = self.end, self.kernel, self.end.peer_domid
-        refs = [number(end.read_peer(node), -1, U32) for node in (Node.TX_RING_REF, Node.RX_RING_REF)]
-        remote_port = number(end.read_peer(Node.EVENT_CHANNEL), -1, U32)
-        if min(*refs, remote_port) < 0 or end.read_peer(Node.REQUEST_RX_COPY) != "1":
+        end = self.end
+        tx_ref = yield from end.read_peer_number(Node.TX_RING_REF, -1, U32)
+        rx_ref = yield from end.read_peer_number(Node.RX_RING_REF, -1, U32)
+        remote_port = yield from end.read_peer_number(Node.EVENT_CHANNEL, -1, U32)
+        if min(tx_ref, rx_ref, remote_port) < 0 or (yield from end.read_peer(Node.REQUEST_RX_COPY)) != "1":
             raise FrontError(
-                f"no rings: tx and rx {refs}, event-channel {remote_port}, or no request-rx-copy"
+                f"no rings: tx and rx {[tx_ref, rx_ref]}, event-channel {remote_port}, or no request-rx-copy"
             )
-        sg = end.read_peer(Node.SG) == "1"
-        csum = end.read_peer(Node.NO_CSUM_OFFLOAD) != "1"
-        gso = end.read_peer(Node.GSO_TCPV4) == "1"
+        accepts = RxAccepts(
+            (yield from end.read_peer(Node.SG)) == "1",
+            (yield from end.read_peer(Node.NO_CSUM_OFFLOAD)) != "1",
+            (yield from end.read_peer(Node.GSO_TCPV4)) == "1",
+        )
+        limit = self._limit((yield from end.read(Node.RATE)))
+        self._reach([tx_ref, rx_ref], Port(remote_port), accepts, limit)
+        return {}
+
+    def _reach(self, refs: list[int], remote_port: Port, accepts: RxAccepts, limit: Limit | None) -> None:
+        """The front's rings and event channel are held from here on; XenError, and none is."""
+        kernel, domid = self.kernel, self.end.peer_domid
         records = [(netif_tx_request, netif_tx_response), (netif_rx_request, netif_rx_response)]
         rings = reach(kernel, domid, refs, records)
         try:
-            port = kernel.events.bind_interdomain(domid, Port(remote_port))
+            port = kernel.events.bind_interdomain(domid, remote_port)
         except XenError:
             rings.release()
             raise
         tx_ring, rx_ring = rings.rings
-        tx = TxServer(tx_ring, domid, self._limit())
-        rx = RxServer(rx_ring, domid, sg, csum, gso)
-        self._connection = Connection(port, rings, tx, rx)
+        tx = TxServer(tx_ring, domid, limit)
+        rx = RxServer(rx_ring, domid, accepts.sg, accepts.csum, accepts.gso)
+        self._attachment = NetAttachment(port, rings, tx, rx)
         kernel.events.bind(port, self.ready)
-        return {}
 
     def detach(self) -> None:
         """Lets go of the front's rings and event channel."""
-        connection, self._connection = self._connection, None
+        attachment, self._attachment = self._attachment, None
         self.bell = False
-        if connection is None:
+        if attachment is None:
             return
-        self.kernel.events.close(connection.port)
-        connection.rings.release()
+        self.kernel.events.close(attachment.port)
+        attachment.rings.release()
 
     def shut(self) -> None:
         """Leaves the bridge."""
@@ -143,16 +165,16 @@ class NetDevice(BackDevice):
         if switch is not None:
             switch.detach(self.end.path)
 
-    def release(self) -> None:
-        """Ends the device, and tells those who watch its packets."""
-        super().release()
+    def release(self) -> Task[None]:
+        """Task: ends the device, and tells those who watch its packets."""
+        yield from super().release()
         for observer in self.observers:
             observer.lost()
         self.observers.clear()
 
-    def _limit(self) -> Limit | None:
+    def _limit(self, rate: str | None) -> Limit | None:
         """What `rate`, "bytes,microseconds", allows; None if there is none."""
-        size, _, interval = (self.end.read(Node.RATE) or "").partition(",")
+        size, _, interval = (rate or "").partition(",")
         limits = number(size, 0, U64), number(interval, 0, U32)
         if not all(limits):
             return None
@@ -182,6 +204,6 @@ class NetDevice(BackDevice):
         """The switch has a packet for the front."""
         for observer in self.observers:
             observer.saw(packet)
-        if self._connection is not None:
-            self._connection.rx.queue(source, packet)
+        if self._attachment is not None:
+            self._attachment.rx.queue(source, packet)
             self.ready()

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from domains.kernel.kernel import Kernel
+from domains.kernel.tasks import Task
 from drivers.front_device import FrontDevice, Nodes
 from drivers.net.own_page import OwnPage, grant, take_back
 from drivers.net.protocol import MAX_PACKET, MIN_PACKET, Node, Packet
@@ -33,7 +34,7 @@ TX_PAGES: Final = 64
 RX_PAGES: Final = 64
 
 
-class Connection(NamedTuple):
+class NetConnection(NamedTuple):
     """What is held while connected."""
 
     port: Port
@@ -54,8 +55,9 @@ class NetFront(FrontDevice):
         super().__init__(kernel, path)
         self._received = received
         self._offload = offload
-        self._connection: Connection | None = None
-        self.mac = bytes.fromhex((self.end.read(Node.MAC) or "00:00:00:00:00:00").replace(":", ""))
+        self._connection: NetConnection | None = None
+        mac = kernel.run(self.end.read(Node.MAC))
+        self.mac = bytes.fromhex((mac or "00:00:00:00:00:00").replace(":", ""))
 
     @property
     def can_offload(self) -> bool:
@@ -91,11 +93,17 @@ class NetFront(FrontDevice):
 
     # --- what a FrontDevice does -----------------------------------------------------------------
 
-    def prepare(self) -> Nodes:
+    def prepare(self) -> Task[Nodes]:
         """Makes the rings, the event channel and the pages; what the back end is to know of them."""
-        kernel, end, domid = self.kernel, self.end, self.end.peer_domid
+        end = self.end
+        sg = (yield from end.read_peer(Node.SG)) == "1"
+        csum = (yield from end.read_peer(Node.NO_CSUM_OFFLOAD)) != "1"
+        gso = sg and (yield from end.read_peer(Node.GSO_TCPV4)) == "1"
+        return self._allocate(sg, self._offload and csum, self._offload and gso)
+
+    def _allocate(self, sg: bool, offload: bool, gso: bool) -> Nodes:
+        kernel, domid = self.kernel, self.end.peer_domid
         tx_ring, rx_ring = grant(kernel, domid), grant(kernel, domid)
-        sg = end.read_peer(Node.SG) == "1"
         port = kernel.events.alloc_unbound(domid)
         tx_pages = [grant(kernel, domid) for _ in range(TX_PAGES)]
         rx_pages = [grant(kernel, domid) for _ in range(RX_PAGES)]
@@ -103,14 +111,14 @@ class NetFront(FrontDevice):
         def notify() -> None:
             kernel.events.notify(port)
 
-        self._connection = Connection(
+        self._connection = NetConnection(
             port,
             (tx_ring, rx_ring),
             TxFront(FrontRing(tx_ring.view, netif_tx_request, netif_tx_response), tx_pages, notify),
             RxFront(FrontRing(rx_ring.view, netif_rx_request, netif_rx_response), rx_pages, notify),
             sg,
-            self._offload and end.read_peer(Node.NO_CSUM_OFFLOAD) != "1",
-            self._offload and sg and end.read_peer(Node.GSO_TCPV4) == "1",
+            offload,
+            gso,
         )
         kernel.events.bind(port, self.on_event)
         return {
@@ -124,8 +132,9 @@ class NetFront(FrontDevice):
             Node.GSO_TCPV4: int(self._offload),
         }
 
-    def established(self) -> None:
+    def established(self) -> Task[None]:
         """There is nothing to read: the MAC address is the toolstack's."""
+        yield from ()
 
     def idle(self) -> bool:
         """Whether nothing waits to be sent."""
@@ -146,7 +155,7 @@ class NetFront(FrontDevice):
                 if self.connected:  # else this end is not ready to answer yet, or no more
                     self._received(packet)
             if self._connection is not connection:
-                return  # a frame's receiver has closed it
+                return  # a frame's receiver has found the ring broken
             tx_more = connection.tx.final_check()
             if not connection.rx.ring.final_check() and not tx_more:
                 return

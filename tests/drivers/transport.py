@@ -1,12 +1,12 @@
-"""What carries a split driver's words between two domains, in one process: pages, grants, event channels, and
-the real store.
+"""What carries a split driver's words between two domains, in one process: pages, grants and event channels. The store, its
+clients and the loops are the real ones.
 
 A double of the transport alone, with Xen's rules for who may map what and who hears whom: nothing of the
-drivers' own is imitated. `Machine.census` says what is still held, for a test to compare with what was held
-before.
+drivers' own is imitated. The loops of all domains share one queue, so that handlers run in the order of their arrival.
+Dom0's client of the store is answered at once, everybody else's by an event, as on a real machine.
+`Machine.census` says what is still held, for a test to compare with what was held before.
 """
 
-import heapq
 import mmap
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,16 +15,19 @@ from typing import Any, cast
 
 from numpy.typing import NDArray
 
+from domains.dom0.store_access import LocalWire
 from domains.dom0.xenstore.server import Xenstored
 from domains.kernel.grants import GranterRuns, GrantMapping, InOrder
-from domains.kernel.kernel import Kernel
+from domains.kernel.kernel import GuestEnded, Kernel
+from domains.kernel.loop import Callback, Loop, Source
 from domains.kernel.memory import Page
+from domains.kernel.waiting import Waiting
+from domains.kernel.xenbus import Xenbus
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.grant_table import GNTCOPY_dest_gref, GNTCOPY_source_gref, GrantStatus
 from hypervisor.public.types import PAGE_SIZE, DomId, GrantRef, Mfn, Pfn, Port, VAddr
 from hypervisor.public.xen import DOMID_SELF
 from tests.domains.dom0.xenstore.client import Rings
-from tests.drivers.store_client import StoreClient
 
 MAPPINGS = 1 << 40
 """Mapped grants of a domain are seen from this address on; its own pages at their machine address."""
@@ -46,23 +49,25 @@ class Channel:
 
     remote: int
     peer: tuple[int, int] | None = None
-    handler: Callable[[], None] | None = None
+    source: Source | None = None
     pending: bool = False
     masked: bool = False
 
 
 class Machine:
-    """The frames, and every domain's tables."""
+    """The frames, every domain's tables, and the queue of their loops."""
 
     def __init__(self, frames: int = 4096) -> None:
         self.memory = memoryview(mmap.mmap(-1, frames * PAGE_SIZE))
         self.free = list(range(1, frames))
         self.domains: dict[int, Domain] = {}
-        self.queue: deque[Callable[[], None]] = deque()
+        self.queue: deque[Source] = deque()
         self.store = Xenstored(Rings(*range(1, 64)))
-        self.stores: list[StoreClient] = []
+        self.handled = 0
+        """So many handlers have run."""
+        self.interruptions: dict[int, Callable[[], None]] = {}
+        """What happens from outside once so many handlers have run."""
         self.time = 0  # nanoseconds, one for each look at it, and more when all wait for a timer
-        self.timers: list[tuple[int, int, Callable[[], None]]] = []
 
     def domain(self, domid: int) -> "Domain":
         self.domains[domid] = Domain(self, domid)
@@ -71,19 +76,32 @@ class Machine:
     def frame(self, mfn: int) -> memoryview:
         return self.memory[mfn * PAGE_SIZE : (mfn + 1) * PAGE_SIZE]
 
-    def step(self) -> bool:
-        """Run one callback of any domain; False if there is none."""
-        for store in self.stores:
-            store.deliver()
-        if self.queue:
-            self.queue.popleft()()
-        elif self.timers:
-            due, _, callback = heapq.heappop(self.timers)
-            self.time = max(self.time, due)
-            callback()
-        else:
+    def run_one(self) -> bool:
+        """Run the handler that has been ready longest, whosever it is; False if there is none."""
+        if not self.queue:
             return False
+        source = self.queue.popleft()
+        if not cast(DomainLoop, source.loop).dead:
+            source.run()
+        self.handled += 1
+        if self.handled in self.interruptions:
+            self.interruptions.pop(self.handled)()
         return True
+
+    def pass_time(self, until: int | None = None) -> bool:
+        """Let time pass up to the first timer, or `until`; False if there is neither."""
+        loops = [domain.loop for domain in self.domains.values() if not domain.loop.dead]
+        due = [time for time in (until, *(loop.next_deadline() for loop in loops)) if time is not None]
+        if not due:
+            return False
+        self.time = max(self.time, min(due))
+        for loop in loops:
+            loop.fire(self.time)
+        return True
+
+    def step(self) -> bool:
+        """Run one handler of any domain, or let time pass; False if there is nothing to wait for."""
+        return self.run_one() or self.pass_time()
 
     def settle(self) -> None:
         """Run until nobody has anything to do."""
@@ -100,12 +118,33 @@ class Machine:
             "pins": sum(grant.pins for d in domains for grant in d.grants.table.values()),
             "mappings": sum(len(d.cpu.mapped) for d in domains),
             "ports": sum(len(d.events.channels) for d in domains),
-            "watches": sum(len(store.callbacks) for store in self.stores),
+            "watches": sum(len(d.xenbus.tasks._watches) for d in domains if not d.loop.dead),
         }
 
 
-class Domain:
-    """Stands where a Kernel stands: memory, grants, events, xenbus, and the loop."""
+class DomainLoop(Loop):
+    """A domain's loop, whose handlers wait in the machine's queue."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__()
+        self.ready = machine.queue
+        self.run_one = machine.run_one  # type: ignore[method-assign]
+        self.dead = False
+
+
+class GuestWire(LocalWire):
+    """A guest's connection with the store."""
+
+    def __init__(self, xenstored: Xenstored, domid: DomId) -> None:
+        self._connection = xenstored.introduce(domid, gfn=1, port=1)
+        self._connection.transport = self
+
+
+class Domain(Waiting):
+    """Stands where a Kernel stands: memory, grants, events and xenbus. How it waits is the real thing."""
+
+    loop: DomainLoop
+    events: "Events"  # type: ignore[assignment]
 
     def __init__(self, machine: Machine, domid: int) -> None:
         self.machine = machine
@@ -114,9 +153,12 @@ class Domain:
         self.cpu = Cpu(machine)
         self.memory = Memory(machine)
         self.grants = Grants(machine, self)
-        self.events = Events(machine, self)
-        self.xenbus = StoreClient(machine, domid)
-        self.dead = False
+        nothing = cast(Any, None)
+        super().__init__(DomainLoop(machine), nothing, nothing, cast(Any, Events(machine, self)))
+        wire = LocalWire(machine.store) if domid == 0 else GuestWire(machine.store, self.domid)
+        self.xenbus = Xenbus(wire, self.loop, self.run)
+        receive = self.xenbus.receive
+        wire.arrived = receive if domid == 0 else self.loop.source(receive).trigger
 
     @property
     def kernel(self) -> Kernel:
@@ -127,31 +169,14 @@ class Domain:
         self.machine.time += 1
         return self.machine.time
 
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        self.machine.queue.append(lambda: self._run(callback))
-
-    def _run(self, callback: Callable[[], None]) -> None:
-        if not self.dead:
-            callback()
-
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
-        timers = self.machine.timers
-        heapq.heappush(
-            timers, (self.machine.time + int(seconds * 1e9), len(timers), lambda: self._run(callback))
-        )
-
-    def wait(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
-        while not condition():
-            if not self.machine.step():
-                assert timeout is not None, "waits for ever: nobody has anything to do"
-                return condition()
-        return True
+    def _sleep(self, deadline: int | None) -> None:
+        if self.loop.dead:
+            raise GuestEnded
+        assert self.machine.pass_time(deadline), "waits for ever: nobody has anything to do"
 
     def die(self) -> None:
         """The domain runs no more, its channels and watches are gone; what others mapped of it stays."""
-        self.dead = True
-        self.machine.stores.remove(self.xenbus)
-        self.xenbus.callbacks.clear()
+        self.loop.dead = True
         self.machine.store.shutdown(self.domid)
         for port in list(self.events.channels):
             self.events.close(Port(port))
@@ -317,8 +342,8 @@ class Events:
         channel.peer = (self._domain.domid, port)
         return port
 
-    def bind(self, port: Port, handler: Callable[[], None]) -> None:
-        self.channels[port].handler = handler
+    def bind(self, port: Port, handler: Callback) -> None:
+        self.channels[port].source = self._domain.loop.source(handler)
         self._deliver(port)
 
     def mask(self, port: Port) -> None:
@@ -340,17 +365,14 @@ class Events:
 
     def _deliver(self, port: int) -> None:
         channel = self.channels[port]
-        if channel.pending and channel.handler and not channel.masked:
+        if channel.pending and channel.source is not None and not channel.masked:
             channel.pending = False
-            self._machine.queue.append(lambda: self._call(port))
-
-    def _call(self, port: int) -> None:
-        channel = self.channels.get(port)
-        if channel is not None and channel.handler is not None:
-            channel.handler()
+            channel.source.trigger()
 
     def close(self, port: Port) -> None:
         channel = self.channels.pop(port)
+        if channel.source is not None:
+            channel.source.callback = None
         if channel.peer is not None:
             other = self._machine.domains[channel.peer[0]].events.channels[channel.peer[1]]
             other.peer = None

@@ -24,7 +24,6 @@ from drivers.net.ip.tcp.connection import Connection
 from drivers.net.ip.tcp.ports import Listener
 from drivers.net.ip.tcp.states import State
 from drivers.net.protocol import Node, Packet
-from drivers.xenbus import number
 
 DEFAULT_PREFIX = 24
 DEFAULT_MTU = 1500
@@ -40,7 +39,7 @@ class Interface:
         """Connects the interface. Raises DeviceError, and ValueError where there is no address."""
         self.kernel = kernel
         self.nic = NetFront(kernel, f"device/vif/{device}", self._received, offload=True)
-        address = address or self.nic.end.read_peer(Node.IP)
+        address = address or kernel.run(self.nic.end.read_peer(Node.IP))
         if address is None:
             raise ValueError(f"interface {device} has no address: its vif needs ip=, such as ip=10.0.0.1/24")
         if "/" not in address:
@@ -55,7 +54,7 @@ class Interface:
             self._transmit,
             secrets.randbits,
             Link(
-                number(self.nic.end.read(Node.MTU), DEFAULT_MTU, MAX_MTU),
+                kernel.run(self.nic.end.read_number(Node.MTU, DEFAULT_MTU, MAX_MTU)),
                 self.nic.can_offload,
                 self.nic.can_segment,
             ),

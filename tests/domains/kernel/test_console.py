@@ -3,7 +3,7 @@
 import pytest
 
 from domains.dom0.console.terminal import Viewer
-from domains.kernel.console import OUT_SIZE
+from domains.kernel.console import HELD_MAX, OUT_SIZE
 from domains.kernel.kernel import Kernel
 from tests.domains.kernel.two_domains import TwoDomains
 from tests.inprocess import InProcess
@@ -61,6 +61,44 @@ def test_output_that_nobody_reads_is_dropped_after_a_while(
     two.guest.gate.meanwhile.clear()
     assert guest.console.write("x" * 3 * OUT_SIZE) == 3 * OUT_SIZE
     assert guest.wait(lambda: True)
+
+
+def test_what_a_handler_prints_into_a_full_ring_comes_later_in_order_and_it_does_not_wait(
+    two: TwoDomains, guest: Kernel
+) -> None:
+    """Failed before: it waited for the daemon, and others' handlers ran below it."""
+    two.guest.gate.meanwhile.clear()
+    lines = [f"{i:06}\n" for i in range(3 * OUT_SIZE // 8)]
+    order: list[str] = []
+
+    def talkative() -> None:
+        for line in lines:
+            guest.console.write(line)
+        order.append("talkative")
+
+    guest.call_soon(talkative)
+    guest.call_soon(lambda: order.append("another"))
+    assert guest.wait(lambda: len(order) == 2, 1)
+    assert order == ["talkative", "another"]
+    screen = Screen(two)
+    two.guest.gate.meanwhile.append(two.run_dom0)
+    guest.console.write("the end\n")
+    two.run_dom0()
+    assert screen.data.decode() == ("".join(lines) + "the end\n").replace("\n", "\r\n")
+
+
+def test_what_handlers_print_for_nobody_is_bounded(two: TwoDomains, guest: Kernel) -> None:
+    two.guest.gate.meanwhile.clear()
+    done: list[bool] = []
+
+    def talkative() -> None:
+        for _ in range(2 * HELD_MAX // 1024):
+            guest.console.write("x" * 1024)
+        done.append(True)
+
+    guest.call_soon(talkative)
+    assert guest.wait(lambda: bool(done), 1)
+    assert len(guest.console._held) == HELD_MAX
 
 
 def test_dom0_prints_on_the_hypervisors_console(two: TwoDomains) -> None:

@@ -1,4 +1,4 @@
-"""The loop of a Python kernel: sources run once per trigger, in order, and never inside themselves."""
+"""The loop of a Python kernel: sources run once per trigger, in order."""
 
 from functools import partial
 
@@ -27,39 +27,6 @@ def test_triggers_before_the_run_coalesce() -> None:
     source.trigger()
     drain(loop)
     assert seen == [1]
-
-
-def test_a_handler_that_waits_is_not_entered_again_but_runs_again_afterwards() -> None:
-    loop, depths, depth = Loop(), [], 0
-
-    def handler() -> None:
-        nonlocal depth
-        depth += 1
-        depths.append(depth)
-        if len(depths) == 1:
-            source.trigger()
-            drain(loop)
-        depth -= 1
-
-    source = loop.source(handler)
-    source.trigger()
-    drain(loop)
-    assert depths == [1, 1]
-
-
-def test_a_handler_that_waits_lets_others_run() -> None:
-    loop = Loop()
-    seen: list[object] = []
-    other = loop.source(lambda: seen.append("other"))
-
-    def handler() -> None:
-        other.trigger()
-        drain(loop)
-        seen.append("handler")
-
-    loop.source(handler).trigger()
-    drain(loop)
-    assert seen == ["other", "handler"]
 
 
 def test_a_handler_that_raises_can_run_again() -> None:

@@ -1,10 +1,13 @@
 """The one place where a kernel waits: events, timers, and no lost wake-up."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 
 from domains.kernel.kernel import Kernel
+from domains.kernel.tasks import Task
+from domains.kernel.waiting import HandlerWaits
 from hypervisor.public.types import Port
 from tests.domains.kernel.one_process import PythonDomain
 
@@ -114,18 +117,44 @@ def test_timers_run_in_order_while_the_guest_waits(kernel: Kernel) -> None:
     assert seen == [10, 20, 30]
 
 
-def test_a_handler_may_wait_and_others_are_served_meanwhile(domain: PythonDomain, kernel: Kernel) -> None:
-    order: list[str] = []
+def test_a_handler_that_waits_is_refused_by_name(kernel: Kernel) -> None:
+    """Whatever it waits with, and at once, even for what holds already. Controls: the same in straight-line code, and what a
+    task yields.
+    """
+    refused: list[str] = []
 
-    def slow() -> None:
-        order.append("slow begins")
-        assert kernel.wait(lambda: "quick" in order, 5)
-        order.append("slow ends")
+    def impatient() -> None:
+        waits: list[Callable[[], object]] = [
+            lambda: kernel.wait(lambda: True),
+            lambda: kernel.sleep(0),
+            lambda: kernel.run(kernel.rest(0)),
+            lambda: kernel.console.readline(0),
+        ]
+        for wait in waits:
+            with pytest.raises(HandlerWaits) as refusal:
+                wait()
+            refused.append(str(refusal.value))
 
-    kernel.call_soon(slow)
-    kernel.call_later(0.01, lambda: order.append("quick"))
-    assert kernel.wait(lambda: "slow ends" in order, 5)
-    assert order == ["slow begins", "quick", "slow ends"]
+    def step() -> Task[None]:
+        yield from kernel.rest(0)
+        impatient()
+
+    kernel.call_soon(impatient)
+    assert kernel.wait(lambda: len(refused) == 4, 5)
+    assert all("impatient waits" in text for text in refused)
+    kernel.spawn(step())
+    assert kernel.wait(lambda: len(refused) == 8, 5)
+    assert all("step waits" in text for text in refused[4:])
+    kernel.sleep(0)
+    kernel.run(kernel.rest(0))
+
+
+def test_a_refused_handler_leaves_the_kernel_able_to_wait(kernel: Kernel) -> None:
+    kernel.call_soon(lambda: kernel.sleep(1))
+    with pytest.raises(HandlerWaits):
+        kernel.wait(lambda: False, 1)
+    assert not kernel.in_handler
+    assert not kernel.wait(lambda: False, 0.001)
 
 
 def test_what_a_handler_raises_reaches_the_one_who_waits(kernel: Kernel) -> None:

@@ -27,8 +27,8 @@ class Probe(Guest):
         self.kernel.wait(lambda: bool(self.request))
         self.kernel.shutdown(1 if self.request == "reboot" else 0)
 
-    def changed(self, path: str) -> None:
-        self.request = self.kernel.xenbus.read(path)
+    def changed(self, path: str) -> object:
+        self.request = yield from self.kernel.xenbus.tasks.read(path)
 """
 CRASHING = """
 class Probe(Guest):

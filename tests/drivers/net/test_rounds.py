@@ -81,7 +81,7 @@ def test_a_ring_that_breaks_in_a_round_keeps_nothing_from_its_neighbours() -> No
     liar.guest.events.notify(connection.port)
     network.machine.settle()
     assert b.received == [hello]
-    assert network.back.devices["backend/vif/1/0"]._connection is None
+    assert network.back.devices["backend/vif/1/0"]._attachment is None
 
 
 @pytest.mark.parametrize("attack", ["runts", "giants", "extras", "grants"])
