@@ -33,6 +33,11 @@ class HostFds:
         self._readers: dict[int, Source] = {}
         self._writers: dict[int, Source] = {}
 
+    @property
+    def looks(self) -> int:
+        """How often the descriptors were looked at so far."""
+        return self._gate.looks
+
     def add_reader(self, fd: int, callback: Callback) -> None:
         """Has `callback` called whenever the descriptor can be read."""
         self._add(self._readers, fd, callback)

@@ -86,7 +86,6 @@ class Kernel(Waiting):
         super().__init__(loop, hypercalls, shared_info, EventPorts(hypercalls, shared_info, loop))
         self.grants = Grants(cpu, hypercalls, self.memory, self._tries)
         self._page_fault: PageFaultHandler | None = None
-        self._host_fds: HostFds | None = None
         self._xenbus: Xenbus | None = None
         self._domid = DomId(0) if day.info.flags & SIF_INITDOMAIN else None
         self._enter_upcalls()
@@ -173,7 +172,6 @@ class Kernel(Waiting):
         """The host's descriptors, for Dom0 only; made when they are first asked for."""
         if self._host_fds is None:
             self._host_fds = HostFds(self.cpu.gate, self.events, self.loop)
-            self.watches_host = True
         return self._host_fds
 
     def add_reader(self, fd: int, callback: Callback) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from domains.kernel.events import EventPorts
+from domains.kernel.host_fds import HostFds
 from domains.kernel.hypercalls import Hypercalls
 from domains.kernel.loop import Callback, Loop, Timer
 from domains.kernel.shared_info import SharedInfo
@@ -56,8 +57,9 @@ class Waiting:
         self.hypercalls = hypercalls
         self.shared_info = shared_info
         self.events = events
-        self.watches_host = False
-        """There are host descriptors whose interrupts must not come too late (Dom0)."""
+        self._host_fds: HostFds | None = None
+        """Dom0's host descriptors, whose interrupts must not come too late."""
+        self._looks = 0
         self._looked = 0
         self._timer_port: Port | None = None
         self._armed: int | None = None
@@ -82,7 +84,7 @@ class Waiting:
             if expired:
                 return False
             timer = self.loop.next_deadline()
-            if deadline is not None or timer is not None or self.watches_host:
+            if deadline is not None or timer is not None or self._host_fds is not None:
                 now = self.now()
                 self.loop.fire(now)
                 expired = deadline is not None and deadline <= now
@@ -102,8 +104,12 @@ class Waiting:
 
     def _look_at_host_fds(self, now: int) -> None:
         """Host descriptors raise their interrupt only during a hypercall: make one if there has been none for a while."""
-        if self.watches_host and now - self._looked >= LOOK_NS:
-            self._looked = now
+        host_fds = self._host_fds
+        if host_fds is None:
+            return
+        if host_fds.looks != self._looks:
+            self._looks, self._looked = host_fds.looks, now
+        elif now - self._looked >= LOOK_NS:
             self.hypercalls.hypercall_xen_version(XENVER_version)
 
     def _sleep(self, deadline: int | None) -> None:
@@ -121,8 +127,6 @@ class Waiting:
             self.shared_info.unmask_upcalls()
         else:
             self.hypercalls.hypercall_sched_op(SCHEDOP_block)
-            if self.watches_host:
-                self._looked = self.now()
 
     def _timer_fired(self) -> None:
         self._armed = None

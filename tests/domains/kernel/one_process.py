@@ -53,6 +53,7 @@ class LocalGate:
         self.mailbox = built.domain.mailbox
         self.busy = False
         self.ready_fds: dict[int, int] = {}
+        self.looks = 0
         self.save_context: Callable[[], bytes] = bytes
         self.meanwhile: list[Callable[[], None]] = []
         self.calls: list[tuple[int, ...]] = []
@@ -66,6 +67,7 @@ class LocalGate:
 
     def hypercall(self, vcpu: int, nr: int, *args: int) -> tuple[int, list[list[Any]]]:
         self.calls.append((nr, *args))
+        self.looks += 1
         if self.on_hypercall is not None:
             self.on_hypercall()
         target = self.built.vcpu

@@ -5,10 +5,12 @@ from functools import partial
 
 import pytest
 
+from domains.kernel import waiting
 from domains.kernel.kernel import Kernel
 from domains.kernel.tasks import Task
-from domains.kernel.waiting import HandlerWaits
+from domains.kernel.waiting import HandlerWaits, Once
 from hypervisor.public.types import Port
+from hypervisor.public.xen import Hypercall
 from tests.domains.kernel.one_process import PythonDomain
 
 
@@ -165,3 +167,54 @@ def test_what_a_handler_raises_reaches_the_one_who_waits(kernel: Kernel) -> None
     with pytest.raises(LookupError):
         kernel.wait(lambda: False, 1)
     assert not kernel.wait(lambda: False, 0.001)
+
+
+def looked(domain: PythonDomain) -> bool:
+    """Whether a hypercall was made for nothing but the look at host descriptors."""
+    return any(call[0] == Hypercall.xen_version for call in domain.gate.calls)
+
+
+def always_ready(kernel: Kernel, rounds: int, handler: Callable[[], object]) -> Once:
+    """Has `handler` called in each of so many rounds of the loop, which never sleeps meanwhile; set at the end."""
+    done = Once()
+
+    def run(left: int) -> None:
+        handler()
+        kernel.call_soon(partial(run, left - 1) if left else done.set)
+
+    kernel.call_soon(partial(run, rounds))
+    return done
+
+
+def test_handlers_that_are_always_ready_leave_looks_at_host_descriptors(
+    domain: PythonDomain, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "LOOK_NS", 0)
+    assert kernel.host_fds
+    domain.gate.calls.clear()
+    assert kernel.wait(always_ready(kernel, 20, lambda: None).is_set)
+    assert looked(domain)
+
+
+def test_a_hypercall_that_has_looked_at_host_descriptors_is_followed_by_no_further_one_for_that(
+    domain: PythonDomain, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel once counted its own looks only, and made up to one hypercall more for each that it made anyway."""
+    monkeypatch.setattr(waiting, "LOOK_NS", 0)
+    assert kernel.host_fds
+    domain.gate.calls.clear()
+    port, _ = loopback(domain, kernel, lambda: None)
+    assert kernel.wait(always_ready(kernel, 20, lambda: kernel.events.notify(port)).is_set)
+    assert not looked(domain)
+
+
+def test_a_wait_that_has_just_slept_makes_no_hypercall_to_look_at_host_descriptors(
+    domain: PythonDomain, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "LOOK_NS", 0)
+    assert kernel.host_fds
+    domain.gate.calls.clear()
+    seen: list[int] = []
+    kernel.call_later(0.001, lambda: seen.append(1))
+    assert kernel.wait(lambda: bool(seen), 5)
+    assert not looked(domain)
