@@ -46,7 +46,7 @@ class WalkFault(NamedTuple):
     error_code: int
 
 
-_WORDS: Final[dict[int, Literal["I", "Q"]]] = {4: "I", 8: "Q"}
+ENTRY_WORDS: Final[dict[int, Literal["I", "Q"]]] = {4: "I", 8: "Q"}
 """Bytes of an entry -> how memory is read as entries."""
 
 
@@ -60,7 +60,7 @@ class PageWalk:
 
     def __init__(self, memory: MachineMemory, paging: PagingFormat = PV64) -> None:
         self.paging = paging
-        self._entries = memory.octets.cast(_WORDS[paging.entry_size])
+        self._entries = memory.octets.cast(ENTRY_WORDS[paging.entry_size])
         self._levels = tuple(zip(paging.shifts, paging.masks, strict=True))
         self._table_shift = paging.table_shift
         self._superpage_shift = paging.superpage_shift

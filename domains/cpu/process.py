@@ -14,7 +14,11 @@ from typing import Final
 from domains.cpu.gate import Gate
 from hypervisor.wire.mailbox import Engine
 
-ENGINES: Final = {Engine.PYTHON: "domains.kernel.run", Engine.X86_64: "domains.cpu.x86.run"}
+ENGINES: Final = {
+    Engine.PYTHON: "domains.kernel.run",
+    Engine.X86_64: "domains.cpu.x86.run",
+    Engine.X86_64_NESTED: "domains.cpu.x86.hvm_run",
+}
 """Where `run(gate, effects)` lies for each kind of guest; imported only when needed."""
 
 

@@ -12,6 +12,11 @@
              │     effects           │
              └── upcall ◄────────────┴─► bounce: a frame on the guest's stack;  back: iret
 
+A guest with nested paging has an entry code of its own, which is small, for its exceptions and page tables never get there:
+
+    hvm_run ─► hvm_engine ─► emu_start ─► an exit: hvm_exits ─► hvm_hypercalls, hvm_msr, mmio and lapic; cpuid: hvm_cpuid
+                                └► no exit, machine code: hvm_stubs, hvm_listing
+
 Read in this order:
     1. the CPU and its guest     registers, vcpu, mode and pv64_mode, paging and direct_paging, segments, context, guest_kinds
     2. a slice                   engine, hooks, upcall, effects
@@ -19,4 +24,6 @@ Read in this order:
                                  what they use; bounce, iret, crash
     4. Unicorn from inside       unicorn_library, cpu_state, selfcheck; machine_code, stop_stub, step_stub, breakpoints;
                                  interpose, float_unit, float_code, float_listing, fpu_image
+    5. nested paging             svm, nested_paging, hvm_vcpu, hvm_mode, hvm_context, hvm_engine, hvm_stubs, hvm_exits and
+                                 the others that begin with hvm_; raised
 """

@@ -4,7 +4,7 @@ Unicorn's own register calls take 3 µs each, set selectors without their descri
 state structure (QEMU's CPUX86State) is used directly: 0.1 µs a word. The offsets are those of unicorn 2.1.4; marks in
 the general registers, and then `selfcheck`, prove them before a guest runs.
 
-    0    general registers 16 × u64     152  cc_src u64        424  cr0…cr4 u64
+    0    general registers 16 × u64     152  cc_src u64        424  cr0…cr4 u64, 592 efer u64
     128  rip u64                        168  cc_op u32         5384 error_code i32, exception_is_int i32
     136  rflags u64                     172  df i32            5392 exception_next_eip u64
                                         176  hflags u32        5496 old_exception i32
@@ -29,6 +29,7 @@ RFLAGS: Final = 17
 CC_SRC: Final = 19
 SEGMENT_BASE: Final = 24  # + 3 * segment
 CR: Final = 53  # + number
+EFER: Final = 74
 
 CC_OP: Final = 42  # indices into `d`, in u32
 DF: Final = 43

@@ -70,7 +70,7 @@ class X86Cpu:
         self.stop_stub = StopStub(library)
         self._float_unit.set_stop(self.stop_stub.handler)
         selfcheck.check_floats(uc, library, cpu)
-        selfcheck.check_stop(uc, library, cpu, self.stop_stub)
+        selfcheck.check_stop(uc, library, cpu, self.stop_stub.ask)
         paging = kind.paging(gate.memory, cpu, library)
         mode = kind.mode(cpu, paging)
         segments = Segments(cpu, gate.memory, vcpu)

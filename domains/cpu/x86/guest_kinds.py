@@ -1,4 +1,7 @@
-"""Kinds of x86 guests: which paging and which ABI go together. run.py chooses; nothing else of the engine names these classes."""
+"""Kinds of PV guests: which paging and which ABI go together. run.py chooses; nothing else of the engine names these classes.
+
+A guest with nested paging (PVH) has no part of it: its exceptions and page tables are the CPU's own affair (hvm_engine).
+"""
 
 from collections.abc import Callable
 from typing import Final, NamedTuple

@@ -1,8 +1,8 @@
 """What the engine asks of a way to give the guest its address space: the seam between Xen's entry code and paging.
 
     direct    the CPU walks the guest's own tables, which hold machine addresses; Xen validates their entries       direct_paging
-    shadow    the CPU walks tables that Xen derives from the guest's                                     none of these three yet
-    nested    the CPU walks the guest's tables and Xen's below them
+    nested    the CPU walks the guest's tables and Xen's below them                                                 nested_paging
+    shadow    the CPU walks tables that Xen derives from the guest's                                     neither of these two yet
     native    the guest's tables are nobody's business: its own machine
 
 Xen's entry code never loads CR3, drops a translation or computes an address of the emulated machine but through this.

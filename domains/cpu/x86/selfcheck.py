@@ -30,7 +30,6 @@ from domains.cpu.x86.registers import (
     RCX,
     RSI,
 )
-from domains.cpu.x86.stop_stub import StopStub
 from domains.cpu.x86.unicorn_library import (
     CPUID_HOOK,
     HOOK_INSN,
@@ -95,14 +94,14 @@ def check(uc: Any, library: UnicornLibrary, state: CpuState) -> None:
         raise UnsupportedLibrary(f"unicorn {INSTALLED}: its CPU state differs in {where}; seen {seen}")
 
 
-def check_stop(uc: Any, library: UnicornLibrary, state: CpuState, stub: StopStub) -> None:
-    """Ask for the end of a slice in the middle of a block that goes on to change memory. Raises UnsupportedLibrary.
+def check_stop(uc: Any, library: UnicornLibrary, state: CpuState, ask: Callable[[], None]) -> None:
+    """`ask` for the end of a slice in the middle of a block that goes on to change memory. Raises UnsupportedLibrary.
 
     The block must be run to its end, once, and the next one not begun.
     """
 
     def on_cpuid(_uc: int, _data: int) -> int:
-        stub.ask()
+        ask()
         return 1
 
     uc.mem_map(SCRATCH, 0x1000)

@@ -60,11 +60,7 @@ class StopStub:
         interrupt += bytes.fromhex("51 ffd0 59 31c0 c3")
         self._page[: len(handler)] = handler
         self._page[_INTERRUPT_AT : _INTERRUPT_AT + len(interrupt)] = interrupt
-        function = _pointer(cpu + CPU_CLASS) + EXEC_INTERRUPT
-        if _pointer(function) != exported("x86_cpu_exec_interrupt_x86_64"):
-            raise UnsupportedLibrary(f"unicorn {INSTALLED}: its CPU's interrupt function was not found")
-        ctypes.c_uint64.from_address(function).value = self.handler + _INTERRUPT_AT
-        ctypes.c_bool.from_address(uc + NO_EXIT_REQUEST).value = True
+        take_requests(library, self.handler + _INTERRUPT_AT)
 
     def ask(self) -> None:
         """What SIGUSR1 does."""
@@ -76,9 +72,24 @@ class StopStub:
 
     def install(self) -> None:
         """Let SIGUSR1 do it, in this whole process, until another handler is set."""
-        libc: Any = ctypes.CDLL(None)
-        libc.signal.restype = ctypes.c_void_p
-        libc.signal(int(signal.SIGUSR1), ctypes.c_void_p(self.handler))
+        set_handler(self.handler)
+
+
+def take_requests(library: UnicornLibrary, function: int) -> None:
+    """From now on this CPU calls the C function at that address to take an interrupt, and never leaves a block within it."""
+    cpu, uc = library.cpu.value or 0, library.uc.value or 0
+    place = _pointer(cpu + CPU_CLASS) + EXEC_INTERRUPT
+    if _pointer(place) != exported("x86_cpu_exec_interrupt_x86_64"):
+        raise UnsupportedLibrary(f"unicorn {INSTALLED}: its CPU's interrupt function was not found")
+    ctypes.c_uint64.from_address(place).value = function
+    ctypes.c_bool.from_address(uc + NO_EXIT_REQUEST).value = True
+
+
+def set_handler(address: int) -> None:
+    """Let the C function at that address handle SIGUSR1, in this whole process, until another is set."""
+    libc: Any = ctypes.CDLL(None)
+    libc.signal.restype = ctypes.c_void_p
+    libc.signal(int(signal.SIGUSR1), ctypes.c_void_p(address))
 
 
 def _pointer(address: int) -> int:

@@ -10,9 +10,9 @@ from domains.cpu.x86.constant_answers import CONSTANT_ANSWERS
 from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.effects import apply_effects
 from domains.cpu.x86.local_hypercalls import LOCAL_HYPERCALLS, local_hypercall
+from domains.cpu.x86.raised import collect_events
 from domains.cpu.x86.registers import CS, EFLAGS_DF, EXC_UD, R11, RCX, SS, U64
 from domains.cpu.x86.segments import FLAT_CODE32, FLAT_DATA
-from domains.cpu.x86.upcall import collect_events
 from domains.cpu.x86.vcpu import X86Vcpu
 from hypervisor.public.arch_x86.xen_x86_64 import (
     FLAT_KERNEL_CS,

@@ -28,6 +28,7 @@ INSTALLED: Final[str] = _binding.__version__
 NEEDED_VERSION: Final = "2.1.4"
 
 INTERRUPT_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
+EXIT_HOOK = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
 INVALID_HOOK = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_void_p)
 SYSCALL_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 CPUID_HOOK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
@@ -52,6 +53,8 @@ EXPORTS: Final = (
     "uc_emu_stop",
     "cpu_exit",
     "x86_cpu_exec_interrupt_x86_64",
+    "x86_cpu_do_interrupt_x86_64",
+    "do_interrupt_x86_hardirq_x86_64",
     "tlb_flush_x86_64",
     "tlb_flush_page_x86_64",
     "tb_flush_x86_64",
@@ -108,10 +111,10 @@ class UnicornLibrary:
         self.cc_compute_all.argtypes = [ctypes.c_void_p, ctypes.c_int]
         self.cc_compute_all.restype = ctypes.c_uint32
 
-    def map_memory(self, address: int, size: int) -> None:
-        """Show `size` bytes at `address` of this process to the emulated CPU, from its physical address 0."""
+    def map_memory(self, address: int, size: int, physical: int = 0) -> None:
+        """Show `size` bytes at `address` of this process to the emulated CPU, from its address `physical` on."""
         region = (
-            ctypes.c_uint64(0),
+            ctypes.c_uint64(physical),
             ctypes.c_uint64(size),
             ctypes.c_uint32(UC_PROT_ALL),
             ctypes.c_void_p(address),

@@ -4,6 +4,7 @@ Xen's test_all_events: after every exit, in a loop, for an upcall's own entry is
 """
 
 from domains.cpu.x86.bounce import bounce
+from domains.cpu.x86.raised import collect_events
 from domains.cpu.x86.vcpu import X86Vcpu
 from hypervisor.public.callback import CALLBACKTYPE_event
 
@@ -15,12 +16,3 @@ def deliver_events(v: X86Vcpu) -> None:
         v.exits["upcall"] += 1
         address, _ = v.pv.callbacks.get(CALLBACKTYPE_event, (0, 0))
         bounce(v, address, mask=True)
-
-
-def collect_events(v: X86Vcpu) -> None:
-    """Set the pending bits of what the core has raised since the last time."""
-    counter = v.gate.mailbox.counter(v.vcpu_id)
-    if counter != v.events_seen:
-        v.events_seen = counter
-        for port in v.gate.raised(v.vcpu_id):
-            v.events.set_pending(port)

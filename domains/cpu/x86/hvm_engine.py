@@ -1,0 +1,154 @@
+"""The engine of a domain process whose guest has nested paging: one vCPU's guest code on Unicorn, from its first slice on.
+
+    emu_start ──exit (SVM)──► Xen, by hvm_exits ──► guest goes on
+        │ SIGUSR1 (hvm_stubs): events? or the stop byte:
+        ▼
+    gate.stopped: the slice is given back, the next one awaited
+
+Faults, interrupts' entries, system calls, changes of page tables and of modes never leave the emulated CPU. No hook on memory
+may ever be set: with one, every store takes Unicorn's slow path. Invariant: `cpu.running` is true exactly while emulation runs.
+"""
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+import unicorn.x86_const as uc_x86
+
+from domains.cpu.gate import Gate
+from domains.cpu.x86 import selfcheck
+from domains.cpu.x86.cpu_state import RIP, CpuState
+from domains.cpu.x86.float_unit import float_unit
+from domains.cpu.x86.hvm_context import save_context
+from domains.cpu.x86.hvm_cpuid import do_cpuid
+from domains.cpu.x86.hvm_effects import apply_effects
+from domains.cpu.x86.hvm_exits import NOTHING, handle_exit, handle_invalid_op
+from domains.cpu.x86.hvm_msr import NATIVE
+from domains.cpu.x86.hvm_report import crash
+from domains.cpu.x86.hvm_stubs import HvmStubs
+from domains.cpu.x86.hvm_vcpu import HvmVcpu
+from domains.cpu.x86.nested_paging import NestedPaging
+from domains.cpu.x86.raised import collect_events
+from domains.cpu.x86.stop_stub import set_handler, take_requests
+from domains.cpu.x86.svm import EXIT
+from domains.cpu.x86.unicorn_library import (
+    CPUID_HOOK,
+    EXIT_HOOK,
+    HOOK_INSN,
+    HOOK_INTERRUPT,
+    HOOK_INVALID,
+    INVALID_HOOK,
+    UnicornLibrary,
+    error_text,
+    new_instance,
+)
+from hypervisor.wire.messages import EffectRecord
+
+INSTRUCTIONS = {
+    uc_x86.UC_X86_INS_SYSCALL: "new_syscall",
+    uc_x86.UC_X86_INS_SYSENTER: "undefined",
+    uc_x86.UC_X86_INS_RDTSC: "new_rdtsc",
+    uc_x86.UC_X86_INS_IN: "new_in",
+    uc_x86.UC_X86_INS_OUT: "new_out",
+}
+"""Instructions that machine code does in the CPU's place."""
+
+
+class HvmCpu:
+    """One vCPU. Raises UnsupportedLibrary at once if this Unicorn is not the one it knows."""
+
+    def __init__(self, gate: Gate, vcpu: int = 0) -> None:
+        unit = float_unit()
+        uc = new_instance()
+        self._uc = uc
+        self._library = library = UnicornLibrary(uc)
+        cpu = CpuState(uc, library)
+        selfcheck.check(uc, library, cpu)
+        uc.ctl_exits_enabled(True)  # no address ends emulation
+        self.stubs = HvmStubs(library, cpu, gate.mailbox.tsc_offset)
+        take_requests(library, self.stubs.address("on_request"))
+        unit.set_stop(self.stubs.address("ask"))
+        selfcheck.check_floats(uc, library, cpu)
+        selfcheck.check_stop(uc, library, cpu, self.stubs.ask)
+        paging = NestedPaging(gate.memory, cpu, library)
+        for number in NATIVE:
+            paging.svm.let_msr(number)
+        self.vcpu = HvmVcpu(vcpu, gate, cpu, paging, self.stubs, unit)
+        self._failure: BaseException | None = None
+        self._add_hooks()
+
+    def _add_hooks(self) -> None:
+        library, stubs = self._library, self.stubs
+        stubs.call_back("on_exit", EXIT_HOOK(self._on_exit))
+        stubs.call_back("on_invalid", INVALID_HOOK(self._on_invalid))
+        library.add_code_hook(HOOK_INTERRUPT, stubs.address("new_interrupt"), 0)
+        library.add_code_hook(HOOK_INVALID, stubs.address("new_invalid"), 0)
+        for instruction, routine in INSTRUCTIONS.items():
+            library.add_code_hook(HOOK_INSN, stubs.address(routine), 0, instruction)
+        library.add_hook(HOOK_INSN, CPUID_HOOK(self._on_cpuid), uc_x86.UC_X86_INS_CPUID)
+
+    def boot(self, effects: Sequence[EffectRecord]) -> None:
+        """Take over the answer to START: the P2M, the shared page, the vCPU's registers."""
+        self.apply(effects)
+
+    def apply(self, effects: Sequence[EffectRecord]) -> None:
+        """Perform the effects of a reply, in order (docs/contracts.md)."""
+        apply_effects(self.vcpu, effects)
+
+    def save_context(self) -> bytes:
+        """The vCPU's registers, for the core."""
+        return save_context(self.vcpu)
+
+    def run(self) -> NoReturn:
+        """Run guest code; the process exits when the domain is over."""
+        set_handler(self.stubs.address("ask"))
+        while True:
+            self.run_slice()
+
+    def run_slice(self) -> None:
+        """Run until the core wants something; if the stop byte is set, this slice is given back and another awaited.
+
+        Raises what a hook raised.
+        """
+        v = self.vcpu
+        collect_events(v)
+        if v.events.upcall_pending:
+            self.stubs.request()
+        v.cpu.running = True
+        error = self._library.emu_start(v.cpu.q[RIP])
+        v.cpu.running = False
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        if error:
+            crash(v, f"the engine cannot go on: {error_text(error)}")
+        if v.gate.mailbox.stop(v.vcpu_id):
+            v.exits["slice over"] += 1
+            self.apply(v.gate.stopped(v.vcpu_id))
+
+    def _on_exit(self, _uc: int, vector: int, _data: int) -> int:
+        """An exit; what the guest gets for it (hvm_exits). A Python exception cannot cross Unicorn's frames."""
+        v = self.vcpu
+        try:
+            v.cpu.take_exception()
+            return handle_exit(v, vector - EXIT)
+        except BaseException as failure:  # noqa: BLE001
+            self._keep(failure)
+            return NOTHING
+
+    def _on_invalid(self, _uc: int, _data: int) -> bool:
+        try:
+            return handle_invalid_op(self.vcpu)
+        except BaseException as failure:  # noqa: BLE001
+            self._keep(failure)
+            return True
+
+    def _on_cpuid(self, _uc: int, _data: int) -> int:
+        try:
+            do_cpuid(self.vcpu)
+        except BaseException as failure:  # noqa: BLE001
+            self._keep(failure)
+        return 1
+
+    def _keep(self, failure: BaseException) -> None:
+        self._failure = failure
+        self._library.emu_stop()

@@ -1,0 +1,139 @@
+"""The one dispatcher of exits: what a guest with nested paging cannot do without Xen, by its cause.
+
+Each has a counter in `exits`. A page fault, a system call, an interrupt's entry, a change of page tables or of CR3 is no exit.
+A handler returns the exception that the guest gets instead, in EVENTINJ's form, or NOTHING.
+Source: Xen arch/x86/hvm/svm/svm.c (svm_vmexit_handler), arch/x86/hvm/hvm.c.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from domains.cpu.x86.cpu_state import RIP
+from domains.cpu.x86.hvm_hypercalls import ask, hypercall
+from domains.cpu.x86.hvm_msr import read_msr, write_msr
+from domains.cpu.x86.hvm_report import crash
+from domains.cpu.x86.hvm_vcpu import HvmVcpu
+from domains.cpu.x86.mmio import emulate_access
+from domains.cpu.x86.nested_paging import NotMapped
+from domains.cpu.x86.paging import GuestFault
+from domains.cpu.x86.raised import collect_events
+from domains.cpu.x86.registers import EFLAGS_IF, EXC_GP, EXC_UD, RAX, RCX, RDX, U32
+from domains.cpu.x86.svm import EVENT_VALID, Exit
+from hypervisor.public.sched import SCHEDOP_block
+from hypervisor.public.vcpu import VCPUOP_down
+from hypervisor.public.xen import Hypercall
+
+NOTHING: Final = 0
+MSR_LENGTH: Final = 2
+HLT_LENGTH: Final = 1
+VMCALL: Final = b"\x0f\x01\xc1"
+
+
+def exception(vector: int, error_code: int = 0) -> int:
+    """An exception for the guest at this instruction."""
+    return error_code << 32 | EVENT_VALID | vector
+
+
+def handle_exit(v: HvmVcpu, code: int) -> int:
+    """Perform what the exit asks for; the exception that the guest gets, or NOTHING."""
+    name, handler = HANDLERS.get(code, UNKNOWN)
+    v.exits[name] += 1
+    event = handler(v)
+    collect_events(v)
+    if v.events.upcall_pending:
+        v.stubs.request()
+    return event
+
+
+def handle_invalid_op(v: HvmVcpu) -> bool:
+    """An invalid opcode at rip; True if it was a hypercall after all, which is done. VMCALL is Intel's; Xen accepts it too."""
+    try:
+        octets = v.paging.read(v.cpu.q[RIP], len(VMCALL), fetch=True)
+    except (GuestFault, NotMapped):
+        return False
+    if octets != VMCALL:
+        return False
+    v.cpu.take_exception()
+    v.exits["vmcall"] += 1
+    do_hypercall(v)
+    collect_events(v)
+    if v.events.upcall_pending:
+        v.stubs.request()
+    return True
+
+
+def do_hypercall(v: HvmVcpu) -> int:
+    """VMMCALL or VMCALL."""
+    v.mode.skip(len(VMCALL))
+    hypercall(v)
+    return NOTHING
+
+
+def do_hlt(v: HvmVcpu) -> int:
+    """HLT: waits for an event. With interrupts off for good the vCPU goes down, and with the last one its domain."""
+    if not v.cpu.rflags & EFLAGS_IF:
+        v.mode.skip(HLT_LENGTH)
+        ask(v, Hypercall.vcpu_op, VCPUOP_down, v.vcpu_id)
+        return NOTHING
+    collect_events(v)
+    if not v.events.upcall_pending:
+        ask(v, Hypercall.sched_op, SCHEDOP_block)
+        collect_events(v)
+    if v.events.upcall_pending:  # else it halts again
+        v.mode.skip(HLT_LENGTH)
+    return NOTHING
+
+
+def do_msr(v: HvmVcpu) -> int:
+    """RDMSR or WRMSR of a register that is not the CPU's own."""
+    q = v.cpu.q
+    number = q[RCX] & U32
+    if v.paging.svm.exit_info[0]:
+        if not write_msr(v, number, (q[RDX] & U32) << 32 | q[RAX] & U32):
+            return exception(EXC_GP)
+    else:
+        value = read_msr(v, number)
+        if value is None:
+            return exception(EXC_GP)
+        q[RAX], q[RDX] = value & U32, value >> 32
+    v.mode.skip(MSR_LENGTH)
+    return NOTHING
+
+
+def do_nested_fault(v: HvmVcpu) -> int:
+    """The P2M has nothing for an access, or forbids it."""
+    _, gpa = v.paging.svm.exit_info
+    if v.paging.svm.take_event():
+        crash(v, f"an event cannot be delivered: guest-physical {gpa:#x} is not there")
+    return NOTHING if emulate_access(v, gpa) else exception(EXC_GP)
+
+
+def do_shutdown(v: HvmVcpu) -> int:
+    """A triple fault."""
+    crash(v, "Triple fault")
+
+
+def do_undefined(_v: HvmVcpu) -> int:
+    """An instruction that this CPU does not advertise."""
+    return exception(EXC_UD)
+
+
+def do_unknown(v: HvmVcpu) -> int:
+    """An exit that was not asked for."""
+    crash(v, "an exit of no known cause")
+
+
+UNKNOWN: Final = ("unknown", do_unknown)
+HANDLERS: Final[dict[int, tuple[str, Callable[[HvmVcpu], int]]]] = {
+    Exit.VMMCALL: ("vmmcall", do_hypercall),
+    Exit.HLT: ("hlt", do_hlt),
+    Exit.MSR: ("msr", do_msr),
+    Exit.NPF: ("nested fault", do_nested_fault),
+    Exit.SHUTDOWN: ("shutdown", do_shutdown),
+    **{
+        code: (f"undefined {code.name}", do_undefined)
+        for code in Exit
+        if code not in (Exit.VMMCALL, Exit.HLT, Exit.MSR, Exit.NPF, Exit.SHUTDOWN)
+    },
+}
+"""By exit code: the cause's name and what is done."""

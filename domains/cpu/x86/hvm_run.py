@@ -1,0 +1,17 @@
+"""Entry point of a domain process whose guest has nested paging (called by domains.cpu.process)."""
+
+from typing import NoReturn
+
+from domains.cpu.confinement import confine
+from domains.cpu.gate import Gate
+from domains.cpu.x86.hvm_engine import HvmCpu
+from hypervisor.wire.messages import EffectRecord
+
+
+def run(gate: Gate, effects: list[EffectRecord]) -> NoReturn:
+    """Run the guest that `effects`, the answer to START, describe."""
+    cpu = HvmCpu(gate)
+    gate.save_context = cpu.save_context
+    cpu.boot(effects)
+    confine()
+    cpu.run()

@@ -1,0 +1,38 @@
+"""One vCPU of a guest with nested paging: the CPU's registers are the guest's own, so little is kept beside them."""
+
+from collections import Counter
+
+from domains.cpu.clock import TscClock
+from domains.cpu.event_words import EventWords
+from domains.cpu.gate import Gate
+from domains.cpu.x86.cpu_state import CpuState
+from domains.cpu.x86.decode import Decoder
+from domains.cpu.x86.float_unit import FloatUnit
+from domains.cpu.x86.hvm_mode import HvmMode
+from domains.cpu.x86.hvm_stubs import HvmStubs
+from domains.cpu.x86.lapic import LocalApic
+from domains.cpu.x86.nested_paging import NestedPaging
+
+
+class HvmVcpu:
+    """`cpu.q[RAX]` … `cpu.q[RIP]` are its registers; rip is where the guest goes on. `exits` counts exits by cause; what is done
+    without one is counted by `stubs`.
+    """
+
+    def __init__(
+        self, vcpu_id: int, gate: Gate, cpu: CpuState, paging: NestedPaging, stubs: HvmStubs, unit: FloatUnit
+    ) -> None:
+        self.vcpu_id = vcpu_id
+        self.gate = gate
+        self.cpu = cpu
+        self.paging = paging
+        self.stubs = stubs
+        self.float_unit = unit
+        self.clock = TscClock(gate.mailbox)
+        self.mode = HvmMode(cpu)
+        self.decoder = Decoder(cpu, paging)
+        self.apic = LocalApic(vcpu_id)
+        self.events: EventWords
+        """Of the shared page; there once the core has said where that lies."""
+        self.events_seen = -1
+        self.exits: Counter[str] = Counter()
