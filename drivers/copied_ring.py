@@ -15,7 +15,8 @@ grant's flags between two of them is the full barrier that `ring.py` asks for. W
 front cannot alter it any more. No pin outlives a copy, so nothing of the front's is held when this domain dies.
 
 While the front's domain runs, Xen cannot copy: the copies that a call needs are put off, and the ring is not `settled`. Until
-`settle` has performed them, `push` shows nothing and nothing new is seen; whoever serves the ring comes back later.
+`settle` has performed them, `push` shows nothing and nothing new is seen; whoever serves the ring comes back later, and
+pushes then even if there is nothing new: it is `push` that says whether the front wants an event.
 """
 
 from __future__ import annotations
@@ -87,8 +88,8 @@ class CopiedBackRing(BackRing):
 
     @property
     def settled(self) -> bool:
-        """No copy is put off."""
-        return self._put_off is None
+        """No copy is put off, and no event for the front: whoever performs the copies of a push has not rung yet."""
+        return self._put_off is None and not self._bell
 
     def settle(self) -> bool:
         """Perform the copies that were put off, from the first that was; whether none is left. Raises RingBroken."""

@@ -1,12 +1,19 @@
 """A ring reached by grant copy: what holds of a mapped one holds of it, and the front may take its page back at any time."""
 
+import os
+from itertools import count
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from domains.kernel.grants import GrantError
+from domains.kernel.grants import CopyRows, GrantError, InOrder
+from drivers.block.copied_pages import CopiedPages
+from drivers.block.image import Image
+from drivers.block.requests import RequestServer
 from drivers.copied_ring import CopiedBackRing
+from drivers.retry import Turn
 from drivers.ring import (
     HEADER_SIZE,
     INDEX_MASK,
@@ -17,6 +24,7 @@ from drivers.ring import (
     FrontRing,
     RingBroken,
 )
+from hypervisor.public.grant_table import GNTST_eagain
 from hypervisor.public.io.blkif import blkif_request_discard
 from hypervisor.public.types import PAGE_SIZE, DomId, GrantRef
 from tests.drivers.test_ring import RECORDS, WORD, HonestEnds, request, response, set_word
@@ -136,3 +144,43 @@ def test_a_page_that_was_not_granted_is_refused_and_costs_nothing() -> None:
     with pytest.raises(GrantError):
         CopiedBackRing(shared.driver.kernel, DomId(1), GrantRef(shared.ref + 1), *RECORDS)
     assert len(shared.machine.free) == before
+
+
+def refuse_one(shared: Shared, number: int, before: int, patch: pytest.MonkeyPatch) -> None:
+    """The front's domain runs when the back end makes its call `number`, after so many copies of that call."""
+    grants, calls = shared.driver.grants, count()
+    really = grants.try_copy_in_order
+
+    def try_copy_in_order(rows: CopyRows) -> InOrder:
+        if next(calls) != number:
+            return really(rows)
+        done = really(rows[:before]).done if before else 0
+        return InOrder(done, int(GNTST_eagain))
+
+    patch.setattr(grants, "try_copy_in_order", try_copy_in_order)
+
+
+@pytest.mark.parametrize("before", range(4))
+@pytest.mark.parametrize("number", range(6))
+def test_a_front_hears_of_its_answer_whichever_of_the_copies_was_put_off(
+    number: int, before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux waits for ever for the answer of which no event told it."""
+    shared = Shared()
+    refuse_one(shared, number, before, monkeypatch)
+    bells: list[int] = []
+    fd = os.memfd_create("image")
+    image = Image(f"/proc/self/fd/{fd}", "r")
+    os.close(fd)
+    pages = CopiedPages(shared.driver.kernel, shared.guest.domid)
+    server = RequestServer(shared.back, image, pages, lambda: bells.append(shared.front.waiting))
+    for id in range(2):
+        shared.front.put(request(id))
+        assert shared.front.push()
+        assert not shared.front.final_check(), "the front sleeps"
+        turns = [server.serve()]
+        while turns[-1] is not Turn.DONE:
+            turns.append(server.serve())
+        assert bells == [1] * (id + 1), turns
+        assert len(shared.front.take()) == shared.front.entry_size
+    image.close()
