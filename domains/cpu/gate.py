@@ -103,7 +103,7 @@ class Gate:
             while True:
                 data = self._endpoint.recv() if self._epoll is None else self._wait_for_reply()
                 whose, answered, result, effects = unpack_reply(data)
-                if (whose, answered) == (vcpu, seq):
+                if answered == seq and whose == vcpu:
                     break
             if not effects:
                 return result, effects

@@ -84,7 +84,7 @@ class Waiting:
             if expired:
                 return False
             timer = self.loop.next_deadline()
-            if deadline is not None or timer is not None or self._host_fds is not None:
+            if deadline is not None or timer is not None or (self._host_fds is not None and self.loop.ready):
                 now = self.now()
                 self.loop.fire(now)
                 expired = deadline is not None and deadline <= now

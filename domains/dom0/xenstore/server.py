@@ -98,6 +98,8 @@ class Xenstored:
         Returns in how many seconds it must be called again: 0 for "there is more", None for "when bytes have
         moved".
         """
+        if not self._shared.expiring and not self._shared.waiting:
+            return None
         return min(self._delays(), default=None)
 
     def _delays(self) -> Iterator[float]:
