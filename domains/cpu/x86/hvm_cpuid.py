@@ -22,8 +22,8 @@ from domains.cpu.x86.hvm_vcpu import HvmVcpu
 from domains.cpu.x86.msr import MSR_XEN_HYPERCALL_PAGE
 from domains.cpu.x86.registers import RAX, RBX, RCX, RDX, U32
 
-FAMILY: Final = 0x60FB1
-"""Family 0xF, model 0x6B, stepping 1."""
+FAMILY: Final = 0x20FF2
+"""Family 0xF, model 0x2F, stepping 2: before the erratum for which Linux looks at each idle CPU (E400)."""
 SEP: Final = 1 << 11
 HVM_EDX: Final = FEATURES_EDX & ~SEP | sum(1 << bit for bit in (2, 3, 9, 13, 16))
 """What PV guests have, and de pse apic pge pat."""

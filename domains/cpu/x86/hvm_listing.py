@@ -223,6 +223,7 @@ on_request:
     testl   $HF_INHIBIT, HFLAGS(%rdx)
     jnz     3f
     incq    interrupts(%rip)
+    movl    $2, REQUEST(%rdi)           /* until the guest has cleared evtchn_upcall_pending */
     push    %rcx
     call    taken
     mov     %rax, %rdi

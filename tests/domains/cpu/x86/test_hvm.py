@@ -241,6 +241,17 @@ class TestEvents:
         )
         assert hvm.q[R9] == hvm.labels["after"]
 
+    def test_one_that_stays_pending_comes_again_when_its_handler_returns(self, hvm: HvmBench) -> None:
+        hvm.callback()
+        hvm.gate.mailbox.raise_port(7, 0)
+        hvm.run(
+            """start: long_mode; gate VECTOR, handler
+            xor %ebx, %ebx; sti; 1: jmp 1b
+            handler: inc %ebx; cmp $3, %ebx; je 2f; iretq
+            2: done"""
+        )
+        assert hvm.counts == {"interrupts": 3}
+
     def test_without_a_vector_nothing_comes(self, hvm: HvmBench) -> None:
         hvm.gate.mailbox.raise_port(7, 0)
         hvm.run("start: long_mode; sti; mov $1000, %ecx; 1: loop 1b; done")
