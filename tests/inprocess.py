@@ -26,6 +26,7 @@ from hypervisor.machine.memory import MachineMemory, create_memfd
 from hypervisor.mm.budget import Budget
 from hypervisor.mm.layout import XEN_FRAMES
 from hypervisor.public.types import PAGE_SHIFT, DomId, MAddr, Mfn, VAddr
+from hypervisor.wire.mailbox import Engine
 
 VIRT_BASE = VAddr(0xFFFF_FFFF_8000_0000)
 BLOCKED = object()
@@ -140,6 +141,16 @@ class InProcess:
         hv.run.domain_unpause(domain)
         domain.tool_pauses = 0
         return Built(domain, layout, p2m, VAddr(layout.vaddr(layout.boot_stack) + 4096))
+
+    def build_hvm(self, *, pages: int = 64, max_pages: int = 256) -> Domain:
+        """A running translated domain with memory from guest frame 0 on; its vCPU runs unpaged, so addresses are physical."""
+        hv = self.hv
+        domain = create_domain(hv, hv.free_domid(), max_pages=max_pages, engine=Engine.X86_64_NESTED)
+        hv.mmu.reservation.populate_many(domain.mem, np.arange(pages, dtype=np.uint64))
+        domain.vcpus[0].initialised = domain.vcpus[0].up = True
+        hv.run.domain_unpause(domain)
+        domain.tool_pauses = 0
+        return domain
 
     def hypercall(self, vcpu: Vcpu, nr: int, *args: int) -> int | object:
         """Perform it to its end. Returns the result, or BLOCKED."""

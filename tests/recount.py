@@ -61,6 +61,7 @@ def recount(mmu: Mmu, held: Iterable[tuple[int, bool]] = (), *, honest: bool = T
     tables = find_tables(mmu)
     count_tables(mmu, np.array(tables, np.int64), count, honest=honest)
     count_vcpus(mmu, count)
+    count_p2ms(mmu, count, honest=honest)
     for mfn, writable in held:
         count.ref(mfn)
         if writable:
@@ -204,6 +205,26 @@ def count_vcpus(mmu: Mmu, count: Count) -> None:
         for mfn, what in uses:
             count.ref(mfn)
             use(mmu, mfn, what, count)
+
+
+def count_p2ms(mmu: Mmu, count: Count, *, honest: bool) -> None:
+    """One reference and one writable use for each entry of a translated domain's P2M, which names a frame of its own, once."""
+    for d in mmu.domains.values():
+        if d.p2m is None:
+            continue
+        seen: set[int] = set()
+        for number, leaf in d.p2m.leaves.items():
+            table = d.p2m.tables[1, number]
+            if honest:
+                assert (mmu.contents.memory.frames[table] == leaf).all(), f"P2M: {mmu.frames.describe(table)}"
+            for slot in np.flatnonzero(leaf).tolist():
+                mfn, gfn = (int(leaf[slot]) & FRAME_BITS) >> 12, number << 9 | slot
+                assert mmu.frames.owner[mfn] == d.domid, f"P2M: {gfn:#x} of d{d.domid} is a frame of another"
+                assert mfn not in seen, f"P2M: frame {mfn:#x} is in two places"
+                assert mmu.m2p.get(mfn) == gfn, f"P2M: frame {mfn:#x} at {gfn:#x}, not {mmu.m2p.get(mfn):#x}"
+                seen.add(mfn)
+                count.ref(mfn)
+                use(mmu, mfn, WRITABLE, count)
 
 
 def count_old_linear(mmu: Mmu, old: int, parent: int | None, count: Count) -> None:

@@ -55,6 +55,13 @@ class Action(StrEnum):
     PRESERVE = "preserve"
 
 
+class GuestType(StrEnum):
+    """How a domain is virtualized; xl.cfg(5), `type`."""
+
+    PV = "pv"
+    PVH = "pvh"
+
+
 @dataclass(frozen=True, slots=True)
 class Disk:
     """One virtual disk. `backend`: the driver domain that serves it, by name or id; None is Dom0."""
@@ -117,6 +124,7 @@ class DomainConfig:
 
     name: str
     kernel: PathText
+    type: GuestType = GuestType.PV
     memory: Annotated[int, Range(1, MAX_MEMORY)] = 128
     maxmem: Annotated[int, Range(1, MAX_MEMORY)] = 128
     vcpus: Annotated[int, Range(1, MAX_VCPUS)] = 1
@@ -143,6 +151,8 @@ class DomainConfig:
         """What concerns the name, or more than one field. Raises ValueError."""
         if (why := bad_name(self.name)) is not None:
             raise ValueError(f"the name {why}")
+        if self.type is not GuestType.PV and self.python_guest is not None:
+            raise ValueError(f"a Python guest is of type pv, not {self.type}")
         if self.maxmem < self.memory:
             raise ValueError(f"maxmem {self.maxmem} is less than memory {self.memory}")
         if self.maxvcpus < self.vcpus:

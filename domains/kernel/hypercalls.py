@@ -264,6 +264,10 @@ class Hypercalls:
         """One xen_sysctl; the control domain only."""
         return self._call_with(Hypercall.sysctl, op)
 
+    def hypercall_hvm_op(self, cmd: int, op: Struct) -> int:
+        """An operation on an HVM domain. XenError."""
+        return self._call_with(Hypercall.hvm_op, op, cmd)
+
     def hypercall_platform_op(self, op: Any) -> int:
         """One xen_platform_op; the control domain only."""
         return self._call_with(Hypercall.platform_op, op)

@@ -39,6 +39,7 @@ def run(
     ],
     cmdline: Annotated[str, typer.Option(help="The guest's command line.")] = "",
     ramdisk: Annotated[Path | None, typer.Option(help="Its initial ramdisk.")] = None,
+    kind: Annotated[str, typer.Option("--type", help="pv or pvh, as in xl.cfg.")] = "pv",
     memory: Annotated[int, typer.Option(min=1, max=60 * 1024, help="Its memory in MiB.")] = DEFAULT_MEMORY,
     disk: Annotated[list[str] | None, typer.Option(help="A disk, as in xl.cfg; repeatable.")] = None,
     expect: Annotated[str, typer.Option(help="End the run when this text is on the console.")] = "",
@@ -48,7 +49,13 @@ def run(
 ) -> None:
     """Run one guest to its end on a machine of its own, and show its console."""
     started = time.monotonic()
-    settings: dict[str, Any] = {"name": NAME, "kernel": kernel, "memory": memory, "cmdline": cmdline}
+    settings: dict[str, Any] = {
+        "name": NAME,
+        "kernel": kernel,
+        "type": kind,
+        "memory": memory,
+        "cmdline": cmdline,
+    }
     settings |= {"disk": disk or [], "on_reboot": "destroy"}
     if ramdisk is not None:
         settings["ramdisk"] = str(ramdisk)

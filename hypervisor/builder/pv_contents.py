@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from hypervisor.builder.hvm_layout import HvmPlan
 from hypervisor.builder.pv_layout import Mapping, Plan, Table, pages_for, table_span
 from hypervisor.machine.debug_registers import DR6_DEFAULT, DR7_DEFAULT
 from hypervisor.machine.paging import (
@@ -91,7 +92,7 @@ def start_of_day_contents(plan: Plan, p2m: Words, day: StartOfDay) -> Iterator[C
         yield Content(table.pfn, entries.view(np.uint8))
 
 
-def kernel_contents(plan: Plan) -> list[Content]:
+def kernel_contents(plan: Plan | HvmPlan) -> list[Content]:
     """The kernel's pages that hold bytes of its image; segments may share a page."""
     base = plan.image.virt_base
     memory = np.zeros(plan.kernel.pages << PAGE_SHIFT, np.uint8)

@@ -71,8 +71,15 @@ class Domain:
     """("iomem", first, count), ("irq", …), ("ioport", …) that the control domain granted."""
     events: EventChannels = field(init=False)
     grants: GrantTable = field(init=False)
+    hvm_params: dict[int, int] = field(default_factory=dict)
+    """HVM_PARAM_… that are not 0, of an HVM domain."""
     has_grants: bool = False
     """Whether `grants` is there: not while the domain is made, and never if its making failed before that."""
+
+    @property
+    def is_hvm(self) -> bool:
+        """Its guest's CPU is the real one, under a P2M; else it is a PV guest, or a Python one."""
+        return self.mem.p2m is not None
 
     @property
     def paused(self) -> bool:
@@ -110,7 +117,7 @@ class Vcpu:
     rest: Pending | None = None
     """The rest of a multicall that one of its entries put to sleep."""
     context: bytes = b""
-    """vcpu_guest_context as the toolstack set it or the process last saved it."""
+    """vcpu_guest_context, or of an HVM vCPU hvm_hw_cpu, as the toolstack set it or the process last saved it."""
     info_frame: Mfn | None = None
     """The frame that VCPUOP_register_vcpu_info registered; a writable type reference is held (D7)."""
     runstate_area: int = 0

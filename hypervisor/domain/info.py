@@ -7,6 +7,8 @@ from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.public.domctl import (
     XEN_DOMINF_blocked,
     XEN_DOMINF_dying,
+    XEN_DOMINF_hap,
+    XEN_DOMINF_hvm_guest,
     XEN_DOMINF_paused,
     XEN_DOMINF_running,
     XEN_DOMINF_shutdown,
@@ -21,6 +23,8 @@ def domain_flags(domain: Domain) -> int:
     flags = 0
     if domain.life is not Life.ALIVE:
         flags |= XEN_DOMINF_dying
+    if domain.is_hvm:
+        flags |= XEN_DOMINF_hvm_guest | XEN_DOMINF_hap
     if domain.is_shut_down:
         flags |= XEN_DOMINF_shutdown
     flags |= (domain.shutdown_code or 0) << XEN_DOMINF_shutdownshift
@@ -43,7 +47,7 @@ def domain_info(hv: Hypervisor, domain: Domain) -> xen_domctl_getdomaininfo:
         flags=domain_flags(domain),
         tot_pages=domain.mem.tot_pages,
         max_pages=domain.mem.max_pages,
-        shared_info_frame=domain.shared_info,
+        shared_info_frame=hv.mmu.m2p.get(domain.shared_info) if domain.is_hvm else domain.shared_info,
         cpu_time=sum(vcpu.unit.runstate.times(now)[running] for vcpu in domain.vcpus),
         nr_online_vcpus=sum(vcpu.up for vcpu in domain.vcpus),
         max_vcpu_id=max(len(domain.vcpus) - 1, 0),

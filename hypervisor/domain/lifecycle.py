@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from hypervisor.domain.domain import DEATH_STEPS, NO_FRAME, Domain, Life, Vcpu, Work
@@ -18,6 +19,7 @@ from hypervisor.grants.grant_table import (
 from hypervisor.grants.mapping import release_maps
 from hypervisor.machine.memory import create_growing_memfd, create_memfd
 from hypervisor.mm.budget import Budget, Restart
+from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.layout import XEN_FRAMES
 from hypervisor.public.arch_x86.xen import XEN_LEGACY_MAX_VCPUS
 from hypervisor.public.errno import Errno, XenError
@@ -64,14 +66,11 @@ def create_domain(
     """
     if not 0 < limits.nr_vcpus <= MAX_VCPUS:
         raise XenError(Errno.EINVAL, f"a domain has 1 to {MAX_VCPUS} vCPUs, not {limits.nr_vcpus}")
-    nr_frames = hv.memory_frames + GRANT_OVERHEAD_FRAMES
     memfd = create_growing_memfd(f"d{domid}")
     mailbox_fd = create_memfd(f"d{domid} mailbox", MAILBOX_FRAMES)
     hv.processes.share_memfd(domid, memfd)
     try:
-        mem = hv.mmu.create(
-            domid, memfd, nr_frames, max_pages=max_pages, privileged=privileged, nr_vcpus=limits.nr_vcpus
-        )
+        mem = _create_memory(hv, domid, memfd, max_pages, limits, engine, privileged=privileged)
     except XenError:
         hv.forget_extents(domid)
         os.close(memfd)
@@ -85,13 +84,34 @@ def create_domain(
         domain.grants = _grant_table(hv, domain, limits)
         domain.has_grants = True
         _add_vcpus(hv, domain, limits.nr_vcpus)
-        domain.shared_info = hv.mmu.allocator.alloc_xen_page(mem, writable=True)
-        _write_wallclock(hv, domain)
+        _add_shared_info(hv, domain)
         hv.processes.fork(domain)
     except XenError:
         begin_destroy(hv, domain)
         raise
     return domain
+
+
+def _create_memory(
+    hv: Hypervisor,
+    domid: DomId,
+    memfd: int,
+    max_pages: int,
+    limits: Limits,
+    engine: Engine,
+    *,
+    privileged: bool,
+) -> DomainMemory:
+    """XenError(ENOMEM)."""
+    return hv.mmu.create(
+        domid,
+        memfd,
+        hv.memory_frames + GRANT_OVERHEAD_FRAMES,
+        max_pages=max_pages,
+        privileged=privileged,
+        nr_vcpus=limits.nr_vcpus,
+        translated=engine is Engine.X86_64_NESTED,
+    )
 
 
 def _mailbox(fd: int, engine: Engine, epoch_ns: int, nr_vcpus: int) -> Mailbox:
@@ -143,11 +163,21 @@ def _add_vcpus(hv: Hypervisor, domain: Domain, count: int) -> None:
         unit.runstate.state_entry_time = hv.now()
         vcpu = Vcpu(vcpu_id, domain, domain.mem.vcpus[vcpu_id], unit)
         vcpu.mem.cpu = EffectPort(vcpu.effects)
+        vcpu.mem.guest_paging = partial(domain.mailbox.guest_paging, vcpu_id)
         domain.vcpus.append(vcpu)
         hv.run.add(vcpu)
     first = domain.vcpus[0].effects
     first.append([Effect.MAP_EXTENT, M2P_MEMFD, 0, XEN_FRAMES, 0])
     first.extend(hv.first_effects(domain))
+
+
+def _add_shared_info(hv: Hypervisor, domain: Domain) -> None:
+    """XenError(ENOMEM): there is no frame for it."""
+    domain.shared_info = hv.mmu.allocator.alloc_xen_page(domain.mem, writable=True)
+    _write_wallclock(hv, domain)
+    if domain.mem.p2m is not None:  # no start info names these to the process of a translated domain
+        first = domain.vcpus[0].effects
+        first.extend([[Effect.P2M, domain.mem.p2m.top], [Effect.VCPU_INFO, domain.shared_info, 0]])
 
 
 def _write_wallclock(hv: Hypervisor, domain: Domain) -> None:
@@ -161,7 +191,7 @@ def _write_wallclock(hv: Hypervisor, domain: Domain) -> None:
         wc_nsec=boot_wall % 10**9,
     )
     hv.memory.write(base, info.pack())
-    for vcpu in domain.vcpus:
+    for vcpu in () if domain.is_hvm else domain.vcpus:  # a PV guest begins with its upcalls masked
         hv.memory.write(base + shared_info.offsetof("vcpu_info") + 64 * vcpu.vcpu_id + 1, b"\1")
 
 

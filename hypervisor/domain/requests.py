@@ -8,11 +8,14 @@ from typing import Final
 from hypervisor.domain.domain import Domain, Life, Vcpu, Work
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.mm.budget import Budget, Portion, Restart
+from hypervisor.public.arch_x86.hvm.save import hvm_hw_cpu
 from hypervisor.public.arch_x86.xen import vcpu_guest_context
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.wire.messages import ProtocolError, Request
 
 Args = tuple[int | bytes, int, int, int, int]
+_OF_PV: Final = frozenset((int(Request.PTE_WRITE), int(Request.NEW_BASEPTR), int(Request.LDT_PAGE)))
+"""What only a PV guest's page tables and descriptor tables give occasion for."""
 
 
 class ProcessRequests:
@@ -35,6 +38,8 @@ class ProcessRequests:
         handler = self._handlers.get(nr)
         if handler is None:
             raise ProtocolError(f"request {nr}")
+        if nr in _OF_PV and vcpu.domain.is_hvm:
+            raise ProtocolError(f"request {nr} of an HVM guest")
         if nr != Request.SAVED:
             self.hv.run.request(vcpu, seq, nr)
         handler(vcpu, seq, args)
@@ -64,7 +69,8 @@ class ProcessRequests:
         context = args[0]
         if not isinstance(context, bytes):
             raise ProtocolError("registers that are no bytes")
-        if len(context) not in (0, vcpu_guest_context.sizeof):
+        whole = hvm_hw_cpu.sizeof if vcpu.domain.is_hvm else vcpu_guest_context.sizeof
+        if len(context) not in (0, whole):
             raise ProtocolError(f"registers of {len(context)} bytes")
         self.hv.run.context_saved(vcpu, seq, context or vcpu.context)
 

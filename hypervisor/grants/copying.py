@@ -97,11 +97,12 @@ def held(
 
 def own_frame(owner: GrantTable, gmfn: int) -> Mfn:
     """A general reference on a frame of the caller's. GrantRefused(GNTST_bad_page)."""
+    mfn = owner.d.machine_frame(gmfn)
     try:
-        owner.mmu.frames.get_page(Mfn(gmfn), owner.domid)
+        owner.mmu.frames.get_page(mfn, owner.domid)
     except XenError as error:
         raise GrantRefused(GNTST_bad_page, f"frame {gmfn:#x} of d{owner.domid}: {error}") from None
-    return Mfn(gmfn)
+    return mfn
 
 
 @contextmanager

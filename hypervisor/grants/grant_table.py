@@ -223,7 +223,9 @@ class GrantTable:
             granted = self._announce(ref, user, active, readonly=readonly, sub_page=sub_page)
         if active is None:
             assert granted is not None
-            active = Active(user, granted.frame, 0, granted.start, granted.length, granted.sub_page)
+            active = Active(
+                user, self.d.machine_frame(granted.frame), 0, granted.start, granted.length, granted.sub_page
+            )
         try:
             self.mmu.frames.get_page(active.mfn, self.domid)
         except XenError as error:

@@ -76,6 +76,8 @@ def require_visible(mapper: GrantTable, granter: GrantTable) -> None:
     """Whether the mapper's process can be shown the granter's frames at all (docs/grants.md)."""
     if mapper.d.dying:
         raise GrantRefused(GNTST_general_error, f"K1: d{mapper.domid} is dying, it maps nothing")
+    if mapper.d.p2m is not None:
+        raise GrantRefused(GNTST_general_error, f"d{mapper.domid} is translated: it may copy, not map")
     if granter is not mapper and not mapper.d.privileged:
         why = f"d{mapper.domid} has no sight of d{granter.domid}'s memory: it may copy, not map"
         raise GrantRefused(GNTST_general_error, why)

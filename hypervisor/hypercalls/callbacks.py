@@ -150,10 +150,13 @@ VM_ASSISTS: Final = frozenset(
 )
 
 
+VM_ASSISTS_OF_HVM: Final = frozenset({int(VMASST_TYPE_runstate_update_flag)})
+
+
 def do_vm_assist(call: Call) -> Result:
     """Switches an assist on or off for the whole domain. EINVAL: no such assist; ENOSYS: no such command."""
     command, kind = call.args[:2]
-    if kind not in VM_ASSISTS:
+    if kind not in (VM_ASSISTS_OF_HVM if call.domain.is_hvm else VM_ASSISTS):
         raise XenError(Errno.EINVAL, f"there is no vm_assist {kind}")
     if command == VMASST_CMD_enable:
         call.domain.vm_assist |= 1 << kind
@@ -161,6 +164,8 @@ def do_vm_assist(call: Call) -> Result:
         call.domain.vm_assist &= ~(1 << kind)
     else:
         raise XenError(Errno.ENOSYS, f"vm_assist command {command}")
+    if call.domain.is_hvm:
+        return 0
     call.domain.mem.m2p_strict = bool(call.domain.vm_assist >> VMASST_TYPE_m2p_strict & 1)
     for vcpu in call.domain.vcpus:
         vcpu.effects.append([Effect.VM_ASSIST, call.domain.vm_assist])

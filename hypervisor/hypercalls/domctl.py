@@ -19,11 +19,13 @@ from hypervisor.grants.grant_table import (
     GrantLimits,
 )
 from hypervisor.hypercalls.call import Call, Continue, Result
+from hypervisor.hypercalls.domctl_hvm import HVM_DOMCTLS
 from hypervisor.hypercalls.domctl_memory import MEMORY_OPS
 from hypervisor.mm.frame_table import PGT
-from hypervisor.public.arch_x86.xen import vcpu_guest_context
+from hypervisor.public.arch_x86.xen import XEN_X86_EMU_LAPIC, vcpu_guest_context
 from hypervisor.public.domctl import (
     XEN_DOMCTL_INTERFACE_VERSION,
+    XEN_DOMCTL_CDF_hap,
     XEN_DOMCTL_CDF_hvm,
     XEN_DOMCTL_createdomain,
     XEN_DOMCTL_destroydomain,
@@ -42,9 +44,11 @@ from hypervisor.public.domctl import (
     XEN_DOMCTL_set_address_size,
     XEN_DOMCTL_set_virq_handler,
     XEN_DOMCTL_setdomainhandle,
+    XEN_DOMCTL_sethvmcontext,
     XEN_DOMCTL_setvcpucontext,
     XEN_DOMCTL_unpausedomain,
     xen_domctl,
+    xen_domctl_createdomain,
 )
 from hypervisor.public.domctl_domain import XENOSCOPE_CDF_python
 from hypervisor.public.errno import Errno, XenError
@@ -61,8 +65,7 @@ MAX_MAPTRACK_FRAMES: Final = 4096
 def do_createdomain(call: Call, op: xen_domctl) -> Result:
     """A new, paused domain; its id goes back in op.domain."""
     config, hv = op.u.createdomain, call.hv
-    if config.flags & XEN_DOMCTL_CDF_hvm:
-        raise XenError(Errno.EINVAL, "HVM domains are not implemented")
+    engine = engine_for(config)
     if config.max_vcpus == 0 or config.max_vcpus > MAX_VCPUS:
         raise XenError(Errno.EINVAL, f"a domain has 1 to {MAX_VCPUS} vCPUs, not {config.max_vcpus}")
     domid = op.domain
@@ -82,11 +85,26 @@ def do_createdomain(call: Call, op: xen_domctl) -> Result:
             grant_version,
         ),
     )
-    engine = Engine.PYTHON if config.flags & XENOSCOPE_CDF_python else Engine.X86_64
     create_domain(hv, DomId(domid), handle=bytes(config.handle), limits=limits, engine=engine)
     op.domain = DomId(domid)
     call.write(call.args[0], op)
     return 0
+
+
+def engine_for(config: xen_domctl_createdomain) -> Engine:
+    """Which CPU a domain's process plays. XenError(EINVAL, EOPNOTSUPP): flags that nothing here answers to."""
+    flags = config.flags
+    if not flags & (XEN_DOMCTL_CDF_hvm | XEN_DOMCTL_CDF_hap):
+        return Engine.PYTHON if flags & XENOSCOPE_CDF_python else Engine.X86_64
+    if not flags & XEN_DOMCTL_CDF_hvm or flags & XENOSCOPE_CDF_python:
+        raise XenError(Errno.EINVAL, "only an HVM domain of machine code has nested paging")
+    if not flags & XEN_DOMCTL_CDF_hap:
+        raise XenError(Errno.EOPNOTSUPP, "HVM domains without nested paging are not implemented")
+    if config.arch.emulation_flags != XEN_X86_EMU_LAPIC:
+        raise XenError(
+            Errno.EINVAL, f"devices {config.arch.emulation_flags:#x}: PVH domains have the local APIC alone"
+        )
+    return Engine.X86_64_NESTED
 
 
 def _limit(asked: int, default: int, most: int) -> int:
@@ -152,6 +170,7 @@ def do_max_vcpus(call: Call, op: xen_domctl, target: Domain) -> Result:
 def do_setvcpucontext(call: Call, op: xen_domctl, target: Domain) -> Result:
     """The registers of a vCPU of a paused domain (V3); a null pointer resets it, which needs it never to have run."""
     vcpu = _vcpu(target, op.u.vcpucontext.vcpu)
+    _require_pv(target)
     if not target.tool_pauses:
         raise XenError(Errno.EINVAL, f"V3: d{target.domid} is not paused by its toolstack")
     if op.u.vcpucontext.ctxt == 0:
@@ -165,6 +184,7 @@ def do_getvcpucontext(call: Call, op: xen_domctl, target: Domain) -> Result:
     """The registers of a stopped vCPU. While its process still executes guest code the call goes on; it is
     asked to stop first."""
     vcpu = _vcpu(target, op.u.vcpucontext.vcpu)
+    _require_pv(target)
     if not vcpu.initialised:
         raise XenError(Errno.ENODATA, f"vCPU {vcpu.vcpu_id} has no context")
     if vcpu.domain is call.domain or not target.paused:
@@ -195,8 +215,9 @@ def do_setdomainhandle(_call: Call, op: xen_domctl, target: Domain) -> Result:
     return 0
 
 
-def do_set_address_size(_call: Call, op: xen_domctl, _target: Domain) -> Result:
+def do_set_address_size(_call: Call, op: xen_domctl, target: Domain) -> Result:
     """Choose the width of a guest that has not run yet. XenError(EINVAL): not 64."""
+    _require_pv(target)
     if op.u.address_size.size != 64:
         raise XenError(Errno.EINVAL, "32-bit PV guests are not implemented")
     return 0
@@ -213,6 +234,7 @@ def do_get_address_size(call: Call, op: xen_domctl, target: Domain) -> Result:
 
 def do_hypercall_init(call: Call, op: xen_domctl, target: Domain) -> Result:
     """Fill a frame of the domain with hypercall stubs: `mov eax, nr; syscall; ret`, 32 bytes each (X5's rule for the frame)."""
+    _require_pv(target)
     mfn = Mfn(op.u.hypercall_init.gmfn)
     call.hv.mmu.types.get_page_and_type(mfn, target.domid, PGT.writable_page)
     try:
@@ -274,6 +296,11 @@ def do_ioport_permission(_call: Call, op: xen_domctl, target: Domain) -> Result:
     return _permission("ioport", ports.first_port, ports.nr_ports, ports.allow_access, target)
 
 
+def _require_pv(target: Domain) -> None:
+    if target.is_hvm:
+        raise XenError(Errno.EOPNOTSUPP, f"d{target.domid} is an HVM domain")
+
+
 def _vcpu(target: Domain, vcpu_id: int) -> Vcpu:
     if vcpu_id >= len(target.vcpus):
         raise XenError(Errno.EINVAL, f"d{target.domid} has no vCPU {vcpu_id}")
@@ -299,9 +326,15 @@ DOMCTL_OPS: Final[dict[int, DomctlHandler]] = {
     XEN_DOMCTL_iomem_permission: do_iomem_permission,
     XEN_DOMCTL_ioport_permission: do_ioport_permission,
     **MEMORY_OPS,
+    **HVM_DOMCTLS,
 }
 _FOR_THE_LIVING: Final = frozenset(
-    {int(XEN_DOMCTL_setvcpucontext), int(XEN_DOMCTL_hypercall_init), int(XEN_DOMCTL_unpausedomain)}
+    {
+        int(XEN_DOMCTL_setvcpucontext),
+        int(XEN_DOMCTL_sethvmcontext),
+        int(XEN_DOMCTL_hypercall_init),
+        int(XEN_DOMCTL_unpausedomain),
+    }
 )
 """Operations that would give a dying domain something (K1)."""
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hypervisor.domain.domain import Domain
 from hypervisor.grants.cache_flush import cache_flush
 from hypervisor.grants.copying import copy
 from hypervisor.grants.mapping import map_grant_ref, unmap
@@ -55,7 +56,7 @@ from hypervisor.public.grant_table import (
     gnttab_unmap_grant_ref,
 )
 from hypervisor.public.layout import Struct
-from hypervisor.public.types import U32
+from hypervisor.public.types import U32, Mfn
 
 GNTTABOP_CMD_MASK: Final = 0xFFF
 """Above it Xen keeps its place in a cut cache_flush; here the place is the address alone."""
@@ -223,12 +224,21 @@ def do_setup_table(call: Call, uop: int, count: int) -> int:
             before = len(target.grants.frames)
             target.grants.grow(op.nr_frames)
             call.budget.spend(COST_OF_PAGE * (len(target.grants.frames) - before))
-            op.status = list_frames(call, op.frame_list, target.grants.shared.frames[: op.nr_frames])
+            op.status = list_frames(
+                call, op.frame_list, numbers_of(target, target.grants.shared.frames)[: op.nr_frames]
+            )
         except XenError as error:
             call.hv.log.once(call.domain.domid, "setup_table", str(error))
             op.status = int(GNTST_general_error)
     write_outputs(call, uop, op, "status")
     return 0
+
+
+def numbers_of(target: Domain, frames: list[Mfn]) -> list[int]:
+    """By which numbers a domain's frames are told: a translated one's by where they are in its map, all ones if nowhere."""
+    if target.mem.p2m is None:
+        return [int(mfn) for mfn in frames]
+    return [target.grants.mmu.m2p.get(mfn) for mfn in frames]
 
 
 def list_frames(call: Call, va: int, frames: list[Any]) -> int:
@@ -284,7 +294,7 @@ def do_get_status_frames(call: Call, uop: int, count: int) -> int:
         frames = target.grants.status_frames
         op.status = int(GNTST_general_error)
         if op.nr_frames <= len(frames):
-            op.status = list_frames(call, op.frame_list, frames[: op.nr_frames])
+            op.status = list_frames(call, op.frame_list, numbers_of(target, frames)[: op.nr_frames])
     write_outputs(call, uop, op, "status")
     return 0
 

@@ -38,6 +38,8 @@ def exchange(call: Call, arg: int, start: int) -> Result:
         if done == exch.in_.nr_extents:
             return 0
         d = subject(call, exch.in_.domid).mem
+        if d.p2m is not None:
+            raise XenError(Errno.EOPNOTSUPP, f"d{d.domid} is translated: it exchanges no machine frames")
         chunk = first = done >> shape.in_chunk_order
         while chunk < exch.in_.nr_extents >> shape.in_chunk_order:
             if chunk != first and call.budget.exhausted:

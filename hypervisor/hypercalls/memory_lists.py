@@ -67,7 +67,7 @@ def increase_reservation(call: Call, arg: int, start: int) -> Result:
     """More frames; their numbers go to the list, if there is one."""
 
     def one(extents: Extents, i: int) -> None:
-        told = extents.request.extent_start != 0
+        told = extents.request.extent_start != 0 and extents.d.p2m is None
         if told:
             extents.check_writable(i)
         mfn = call.hv.mmu.reservation.increase(extents.d, extents.order)
@@ -84,6 +84,9 @@ def populate_physmap(call: Call, arg: int, start: int) -> Result:
         if extents.request.mem_flags & XENMEMF_populate_on_demand:
             raise XenError(Errno.EINVAL, "PV guests are not populated on demand")
         pfn = extents.read(i)
+        if extents.d.p2m is not None:  # no machine frame numbers are told of a translated domain
+            call.hv.mmu.reservation.populate(extents.d, pfn, extents.order)
+            return
         extents.check_writable(i)
         extents.write(i, call.hv.mmu.reservation.populate(extents.d, pfn, extents.order))
 
@@ -106,7 +109,8 @@ def populate_many(extents: Extents, i: int) -> int:
     except XenError:
         return 0
     mfns = call.hv.mmu.reservation.populate_many(extents.d, pfns)
-    call.write_words(extents.slot(i), mfns)
+    if extents.d.p2m is None:
+        call.write_words(extents.slot(i), mfns)
     call.budget.spend(COST_OF_RUN + COST_OF_BATCHED_FRAME * len(mfns))
     return len(mfns)
 

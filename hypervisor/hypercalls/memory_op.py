@@ -2,7 +2,7 @@
 
     cmd:  bits 0-5 XENMEM_*      bits 6… extents done before, in a continuation of a list operation
 
-What concerns translated guests alone is refused as Xen refuses it for a PV guest; what is not here is ENOSYS.
+What is not here is ENOSYS.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from hypervisor.hypercalls import memory_exchange, memory_lists, memory_maps
+from hypervisor.hypercalls import memory_exchange, memory_lists, memory_maps, memory_physmap
 from hypervisor.hypercalls.call import Call, Result
 from hypervisor.hypercalls.memory_lists import MEMOP_EXTENT_SHIFT
 from hypervisor.hypercalls.memory_subject import subject
 from hypervisor.mm.layout import NR_FRAMES
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.memory import (
-    XENMAPSPACE_gmfn_foreign,
-    XENMAPSPACE_gmfn_range,
     XENMEM_add_to_physmap,
     XENMEM_add_to_physmap_batch,
     XENMEM_current_reservation,
@@ -40,11 +38,8 @@ from hypervisor.public.memory import (
     XENMEM_remove_from_physmap,
     XENMEM_set_memory_map,
     XENMEM_set_pod_target,
-    xen_add_to_physmap,
-    xen_add_to_physmap_batch,
     xen_memory_domain,
     xen_pod_target,
-    xen_remove_from_physmap,
     xen_vnuma_topology_info,
 )
 from hypervisor.public.xen import shared_info
@@ -80,37 +75,12 @@ def maximum_reservation(call: Call, arg: int, start: int) -> Result:
 
 
 def maximum_gpfn(call: Call, arg: int, start: int) -> Result:
-    """The largest PFN, as the guest itself says in its shared_info."""
+    """The largest PFN: of a translated domain as its P2M says, else as the guest itself says in its shared_info."""
     domain = subject(call, call.read(arg, xen_memory_domain).domid)
+    if domain.mem.p2m is not None:
+        return domain.mem.p2m.max_gfn
     at = (domain.shared_info << 12) + shared_info.offsetof("arch.max_pfn")
     return max(call.hv.mmu.contents.read_word(at), 1) - 1
-
-
-def add_to_physmap(call: Call, arg: int, start: int) -> Result:
-    """For guests that the hypervisor translates for, and there are none."""
-    request = call.read(arg, xen_add_to_physmap)
-    if request.space == XENMAPSPACE_gmfn_foreign:
-        raise XenError(Errno.ENOSYS, "foreign frames only in a batch")
-    return not_translated(call, request.domid)
-
-
-def add_to_physmap_batch(call: Call, arg: int, start: int) -> Result:
-    """The same for several pages."""
-    request = call.read(arg, xen_add_to_physmap_batch)
-    if request.space == XENMAPSPACE_gmfn_range:
-        raise XenError(Errno.EOPNOTSUPP, "no ranges in a batch")
-    return not_translated(call, request.domid)
-
-
-def remove_from_physmap(call: Call, arg: int, start: int) -> Result:
-    """The same the other way round."""
-    return not_translated(call, call.read(arg, xen_remove_from_physmap).domid)
-
-
-def not_translated(call: Call, domid: int) -> Result:
-    """A PV guest has no map of Xen's to change. XenError(EACCES, EPERM, ESRCH)."""
-    domain = subject(call, domid)
-    raise XenError(Errno.EACCES, f"d{domain.domid} is not translated")
 
 
 def pod_target(call: Call, arg: int, start: int) -> Result:
@@ -148,9 +118,9 @@ OPERATIONS: Final[dict[int, Operation]] = {
     XENMEM_memory_map: memory_maps.memory_map,
     XENMEM_set_memory_map: memory_maps.set_memory_map,
     XENMEM_machine_memory_map: memory_maps.machine_memory_map,
-    XENMEM_add_to_physmap: add_to_physmap,
-    XENMEM_add_to_physmap_batch: add_to_physmap_batch,
-    XENMEM_remove_from_physmap: remove_from_physmap,
+    XENMEM_add_to_physmap: memory_physmap.add_to_physmap,
+    XENMEM_add_to_physmap_batch: memory_physmap.add_to_physmap_batch,
+    XENMEM_remove_from_physmap: memory_physmap.remove_from_physmap,
     XENMEM_set_pod_target: pod_target,
     XENMEM_get_pod_target: pod_target,
     XENMEM_get_sharing_freed_pages: sharing_pages,
@@ -161,4 +131,5 @@ _CONTINUABLE: Final = (
     memory_lists.increase_reservation,
     memory_lists.decrease_reservation,
     memory_lists.populate_physmap,
+    memory_physmap.add_to_physmap_batch,
 )

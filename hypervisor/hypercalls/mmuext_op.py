@@ -80,6 +80,8 @@ def owner_of(call: Call, foreigndom: int) -> DomainMemory:
         raise XenError(Errno.EINVAL, f"U1: domain {domid} has no page tables")
     if not caller.controls(domid):
         raise XenError(Errno.EPERM, f"U2: d{caller.domid} does not control d{domid}")
+    if pg_owner.p2m is not None:
+        raise XenError(Errno.EINVAL, f"X7: d{domid} is translated: its tables are its own matter")
     return pg_owner
 
 

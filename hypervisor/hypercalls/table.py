@@ -11,6 +11,7 @@ from hypervisor.hypercalls.descriptors import do_set_gdt, do_update_descriptor
 from hypervisor.hypercalls.domctl import do_domctl
 from hypervisor.hypercalls.event_channel_op import do_event_channel_op
 from hypervisor.hypercalls.grant_table_op import do_grant_table_op
+from hypervisor.hypercalls.hvm_op import do_hvm_op
 from hypervisor.hypercalls.memory_op import do_memory_op
 from hypervisor.hypercalls.mmu_update import do_mmu_update
 from hypervisor.hypercalls.mmuext_op import do_mmuext_op
@@ -22,6 +23,20 @@ from hypervisor.hypercalls.update_va_mapping import do_update_va_mapping, do_upd
 from hypervisor.hypercalls.vcpu_op import do_vcpu_op
 from hypervisor.hypercalls.xen_version import do_xen_version
 from hypervisor.public.xen import Hypercall
+
+HVM_HYPERCALLS: Final[dict[int, Handler]] = {
+    Hypercall.memory_op: do_memory_op,
+    Hypercall.set_timer_op: do_set_timer_op,
+    Hypercall.xen_version: do_xen_version,
+    Hypercall.console_io: do_console_io,
+    Hypercall.grant_table_op: do_grant_table_op,
+    Hypercall.vm_assist: do_vm_assist,
+    Hypercall.vcpu_op: do_vcpu_op,
+    Hypercall.sched_op: do_sched_op,
+    Hypercall.event_channel_op: do_event_channel_op,
+    Hypercall.hvm_op: do_hvm_op,
+}
+"""What an HVM guest may call (Xen's hvm_hypercall_table): nothing about page tables or descriptor tables, which are its own."""
 
 HYPERCALLS: Final[dict[int, Handler]] = {
     Hypercall.set_trap_table: do_set_trap_table,
@@ -44,6 +59,7 @@ HYPERCALLS: Final[dict[int, Handler]] = {
     Hypercall.callback_op: do_callback_op,
     Hypercall.event_channel_op: do_event_channel_op,
     Hypercall.physdev_op: do_physdev_op,
+    Hypercall.hvm_op: do_hvm_op,
     Hypercall.sysctl: do_sysctl,
     Hypercall.domctl: do_domctl,
 }

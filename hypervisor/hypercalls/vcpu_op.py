@@ -16,7 +16,7 @@ from hypervisor.mm.frame_table import PGT
 from hypervisor.mm.layout import addr_ok
 from hypervisor.public.arch_x86.xen import vcpu_guest_context
 from hypervisor.public.errno import Errno, XenError
-from hypervisor.public.types import PAGE_SIZE, Mfn
+from hypervisor.public.types import PAGE_SIZE
 from hypervisor.public.vcpu import (
     VCPU_SSHOTTMR_future,
     VCPUOP_down,
@@ -48,6 +48,8 @@ def do_initialise(call: Call, vcpu: Vcpu, arg: int) -> Result:
     """Give a vCPU its first registers, once (D6)."""
     if vcpu.initialised:
         raise XenError(Errno.EEXIST, f"D6: vCPU {vcpu.vcpu_id} is initialised already")
+    if call.domain.is_hvm:
+        raise XenError(Errno.EOPNOTSUPP, f"vCPU {vcpu.vcpu_id}: only vCPU 0 can run")
     raw = call.copy_from_guest(arg, vcpu_guest_context.sizeof)
     context = check_context(raw)
     install_context(call.hv, vcpu, context, call.budget)
@@ -108,7 +110,7 @@ def do_register_vcpu_info(call: Call, vcpu: Vcpu, arg: int) -> Result:
         raise XenError(Errno.ENXIO, f"D7: vcpu_info at offset {info.offset:#x} is not aligned")
     if vcpu is not call.vcpu and vcpu.up:
         raise XenError(Errno.EINVAL, "D7: the vCPU runs")
-    mfn = Mfn(info.mfn)
+    mfn = call.domain.mem.machine_frame(info.mfn)
     call.hv.mmu.types.get_page_and_type(mfn, call.domain.domid, PGT.writable_page)
     vcpu.info_frame = mfn
     vcpu.effects.append([Effect.VCPU_INFO, mfn, info.offset])

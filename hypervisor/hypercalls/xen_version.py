@@ -8,11 +8,15 @@ from hypervisor.hypercalls.call import Call, Result, SubOp
 from hypervisor.public.arch_x86.xen_x86_64 import HYPERVISOR_VIRT_START
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.features import (
+    XENFEAT_auto_translated_physmap,
     XENFEAT_dom0,
     XENFEAT_gnttab_map_avail_bits,
     XENFEAT_highmem_assist,
+    XENFEAT_hvm_callback_vector,
+    XENFEAT_hvm_safe_pvclock,
     XENFEAT_memory_op_vnode_supported,
     XENFEAT_mmu_pt_update_preserve_ad,
+    XENFEAT_writable_page_tables,
 )
 from hypervisor.public.types import PAGE_SIZE
 from hypervisor.public.version import (
@@ -41,6 +45,14 @@ XEN_MINOR: Final = 17
 EXTRAVERSION: Final = ".0-xenoscope"
 CAPABILITIES: Final = "xen-3.0-x86_64 "
 NR_SUBMAPS: Final = 1
+OF_PV: Final = (XENFEAT_mmu_pt_update_preserve_ad, XENFEAT_highmem_assist, XENFEAT_gnttab_map_avail_bits)
+OF_HVM: Final = (
+    XENFEAT_writable_page_tables,
+    XENFEAT_auto_translated_physmap,
+    XENFEAT_hvm_callback_vector,
+    XENFEAT_hvm_safe_pvclock,
+)
+"""Features by kind of guest."""
 
 
 def _string(call: Call, text: str, size: int) -> Result:
@@ -70,12 +82,7 @@ def _get_features(call: Call) -> Result:
     info = call.read(call.args[1], xen_feature_info)
     if info.submap_idx >= NR_SUBMAPS:
         raise XenError(Errno.EINVAL, f"feature submap {info.submap_idx}")
-    features = [
-        XENFEAT_memory_op_vnode_supported,
-        XENFEAT_mmu_pt_update_preserve_ad,
-        XENFEAT_highmem_assist,
-        XENFEAT_gnttab_map_avail_bits,
-    ]
+    features = [XENFEAT_memory_op_vnode_supported, *(OF_HVM if call.domain.is_hvm else OF_PV)]
     if call.domain.privileged:
         features.append(XENFEAT_dom0)
     info.submap = sum(1 << int(feature) for feature in features)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
 from hypervisor.mm.extents import Extents
+from hypervisor.mm.p2m import P2M
 from hypervisor.public.types import DomId, Mfn
 
 
@@ -91,6 +92,8 @@ class VcpuMemory:
     """Remembered walks down to the L1 table, by va >> 21."""
     walks_generation: int = -1
     """Tables.generation they are good for (T3)."""
+    guest_paging: Callable[[], tuple[int, int]] = lambda: (0, 0)
+    """A translated domain's: (CR3, GuestPaging) as its process says them now; any numbers."""
 
 
 @dataclass
@@ -115,6 +118,8 @@ class DomainMemory:
     vcpus: list[VcpuMemory] = field(default_factory=list)
     window: Window | None = None
     """Page tables of the per-domain window (L4 slot 260)."""
+    p2m: P2M | None = None
+    """A translated domain's physical memory (HVM); None: a PV guest, which counts in machine frames."""
     m2p_strict: bool = False
     """VMASST_TYPE_m2p_strict: user page tables do not show the M2P."""
     flush_clock: int = 1
@@ -126,6 +131,10 @@ class DomainMemory:
     relinquish_step: int = 0
     """Steps of its end that are done (relinquish.py)."""
     relinquished: Relinquished = field(default_factory=Relinquished)
+
+    def machine_frame(self, frame: int) -> Mfn:
+        """The frame that its guest means by a number: a translated one counts in guest frames; a hole is frame 0, nobody's."""
+        return Mfn(frame) if self.p2m is None else self.p2m.mfn(frame) or Mfn(0)
 
     def controls(self, target: int) -> bool:
         """True if this domain may act on the memory of domain `target` (U2)."""
@@ -164,6 +173,7 @@ def snapshot_domain(d: DomainMemory) -> dict[str, Any]:
         **{name: getattr(d, name) for name in DOMAIN_NUMBERS},
         "relinquished": [d.relinquished.extent, d.relinquished.quiet_extents],
         "window": None if d.window is None else [d.window.l3, d.window.l2, list(d.window.l1s)],
+        "p2m": None if d.p2m is None else d.p2m.snapshot(),
         "extents": d.extents.snapshot(),
         "vcpus": [snapshot_vcpu(v) for v in d.vcpus],
     }
@@ -185,6 +195,8 @@ def restore_domain(record: dict[str, Any], extents: Extents) -> DomainMemory:
     if record["window"] is not None:
         l3, l2, l1s = record["window"]
         d.window = Window(l3, l2, list(l1s))
+    if record["p2m"] is not None:
+        d.p2m = P2M.restored(record["p2m"])
     for vcpu in record["vcpus"]:
         v = VcpuMemory(len(d.vcpus), d)
         for name in VCPU_NUMBERS:

@@ -36,6 +36,7 @@ from hypervisor.mm.guest_memory import GuestMemory
 from hypervisor.mm.layout import EXTENT_FRAMES
 from hypervisor.mm.m2p import M2P
 from hypervisor.mm.page_types import PageTypes
+from hypervisor.mm.physmap import Physmap
 from hypervisor.mm.pins import Pins
 from hypervisor.mm.relinquish import Relinquish
 from hypervisor.mm.reservation import Reservation
@@ -87,8 +88,9 @@ class Mmu:
         self.bases = BasePointers(self.types, self.descriptors)
         self.pins = Pins(self.types)
         self.grant_entries = GrantEntries(self.types, self.walker)
-        self.reservation = Reservation(self.allocator)
-        self._relinquish = Relinquish(self.types, self.allocator, self.bases)
+        self.physmap = Physmap(self.types, self.allocator)
+        self.reservation = Reservation(self.allocator, self.physmap)
+        self._relinquish = Relinquish(self.types, self.allocator, self.bases, self.physmap)
         xen_slots.build_machine(self.contents, frames)
 
     # --- written down and read back -----------------------------------------------------------------
@@ -135,16 +137,20 @@ class Mmu:
         max_pages: int,
         privileged: bool,
         nr_vcpus: int = 1,
+        translated: bool = False,
     ) -> DomainMemory:
         """A new domain without frames of its own. XenError(ENOMEM): not even its per-domain window fits; it is gone.
 
         `fd` is its memfd of `memfd_frames` frames: max_pages rounded up to extents, plus one extent for XEN frames
-        at least. It stays the caller's, and open until release_extents.
+        at least. It stays the caller's, and open until release_extents. `translated`: it has a P2M instead of the window.
         """
         d = DomainMemory(domid, max_pages, Extents(self.space, fd, memfd_frames), privileged)
         self.domains[domid] = d
         try:
-            d.window = xen_slots.build_window(self.allocator, d)
+            if translated:
+                self.physmap.create(d)
+            else:
+                d.window = xen_slots.build_window(self.allocator, d)
             for _ in range(nr_vcpus):
                 self.add_vcpu(d)
         except XenError:
@@ -163,7 +169,8 @@ class Mmu:
     def add_vcpu(self, d: DomainMemory) -> VcpuMemory:
         """One more vCPU of `d`, numbered in order, with its part of the window. XenError(ENOMEM)."""
         v = VcpuMemory(len(d.vcpus), d)
-        xen_slots.add_vcpu(self.allocator, d, v.vcpu_id)
+        if d.window is not None:
+            xen_slots.add_vcpu(self.allocator, d, v.vcpu_id)
         d.vcpus.append(v)
         return v
 

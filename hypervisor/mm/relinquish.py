@@ -1,6 +1,6 @@
 """A dying domain's memory is taken apart in restartable, idempotent steps (K2, K3).
 
-    tables and descriptors of its vCPUs → its XEN frames → L4, then L3, then L2 → done
+    tables and descriptors of its vCPUs → its P2M → its XEN frames → L4, then L3, then L2 → done
 
 Each of the last steps clears pins, drops what ALLOCATED holds, and de-validates by force what is still a table of
 its level: its top tables are in no use, so a count that is left comes from linear loops (P11) or a parked table.
@@ -20,18 +20,20 @@ from hypervisor.mm.domain_memory import DomainMemory, VcpuMemory
 from hypervisor.mm.frame_table import ALLOCATED, L2, L3, L4, PARTIAL, PINNED, VALIDATED, XEN
 from hypervisor.mm.layout import EXTENT_FRAMES
 from hypervisor.mm.page_types import PageTypes
+from hypervisor.mm.physmap import Physmap
 
 
 class Relinquish:
     """The steps; `relinquish_step` of a domain says which is next."""
 
-    def __init__(self, types: PageTypes, allocator: Allocator, bases: BasePointers) -> None:
+    def __init__(self, types: PageTypes, allocator: Allocator, bases: BasePointers, physmap: Physmap) -> None:
         self.types = types
         self.frames = types.frames
         self.allocator = allocator
         self.bases = bases
         self._steps: list[Callable[[DomainMemory, Budget], None]] = [
             self._vcpus,
+            physmap.drop,
             self._xen_frames,
             lambda d, budget: self._memory(d, L4, budget),
             lambda d, budget: self._memory(d, L3, budget),

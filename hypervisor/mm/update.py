@@ -4,7 +4,7 @@ Above L1 the old entry's table is dropped through the vCPU's old_table, for that
 being changed. Source: Xen arch/x86/mm.c, mod_l1_entry … mod_l4_entry, do_mmu_update.
 """
 
-from hypervisor.machine.paging import PAGE_PRESENT, pte_mfn
+from hypervisor.machine.paging import PAGE_PRESENT, PTE_MFN_MASK, pte, pte_mfn
 from hypervisor.mm.budget import Portion
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.entries import L1_DISALLOW, NOT_FASTPATH, UPPER_DISALLOW, adjust_l1e, adjust_upper
@@ -13,6 +13,7 @@ from hypervisor.mm.layout import ROOT_PAGETABLE_FIRST_XEN_SLOT, ROOT_PAGETABLE_L
 from hypervisor.mm.page_types import PageTypes
 from hypervisor.mm.validate import get_page_from_l1e, get_page_from_upper, put_page_from_l1e
 from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.types import DomId
 
 
 class Updates:
@@ -78,6 +79,8 @@ class Updates:
         old = self.tables[l1].words[slot]
         new = value
         if value & PAGE_PRESENT:
+            if pg_owner != pt_owner.domid:
+                value = self._translated(value, pg_owner)
             if value & L1_DISALLOW:
                 raise XenError(Errno.EINVAL, f"P1: bits {value & L1_DISALLOW:#x} in L1 entry {value:#x}")
             new = adjust_l1e(value)
@@ -88,6 +91,16 @@ class Updates:
         if preserve_ad:
             new |= self.contents.accessed_dirty(l1, slot)
         exchange_l1e(self.types, l1, slot, new)
+
+    def _translated(self, value: int, pg_owner: int) -> int:
+        """An entry that names a frame of another domain: a translated one's by its guest frame number. XenError(EINVAL)."""
+        owner = self.types.domains.get(DomId(pg_owner))
+        if owner is None or owner.p2m is None:
+            return value
+        mfn = owner.p2m.mfn(pte_mfn(value))
+        if mfn is None:
+            raise XenError(Errno.EINVAL, f"d{pg_owner} has nothing at guest frame {pte_mfn(value):#x}")
+        return pte(mfn, value & ~PTE_MFN_MASK)
 
     def _mod_upper_entry(
         self, mfn: int, slot: int, value: int, level: int, portion: Portion, *, preserve_ad: bool

@@ -54,6 +54,10 @@ class UpdateRequests:
             if found is None:
                 raise XenError(Errno.ESRCH, f"U1: there is no domain {(foreigndom >> 16) - 1}")
             pt_owner = found
+            if found.p2m is not None:
+                raise XenError(
+                    Errno.EINVAL, f"U1: d{found.domid} is translated: its tables are its own matter"
+                )
             if pt_owner is not d and not pt_owner.vcpus:
                 raise XenError(Errno.EINVAL, f"U1: d{pt_owner.domid} has no vCPU")
         return pt_owner, self.pg_owner(d, foreigndom & 0xFFFF)
@@ -120,6 +124,9 @@ class UpdateRequests:
         if pt_owner is not d:
             raise XenError(Errno.EPERM, "U5: M2P update with foreign tables")
         self._check_privilege(d, d.domid, pg_owner)
+        owner = self.domains.get(DomId(pg_owner))
+        if owner is not None and owner.p2m is not None:
+            raise XenError(Errno.EINVAL, f"U5: d{pg_owner} is translated: its P2M says what the M2P says")
         frames = self.updates.frames
         frames.get_page(mfn, pg_owner)
         self.m2p.set(mfn, pfn)

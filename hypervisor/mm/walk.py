@@ -20,6 +20,7 @@ from hypervisor.machine.paging import (
 )
 from hypervisor.mm.contents import Contents
 from hypervisor.mm.domain_memory import VcpuMemory, Walked
+from hypervisor.mm.hvm_walk import hvm_walk
 from hypervisor.mm.layout import addr_ok
 from hypervisor.mm.tables import Tables
 from hypervisor.public.errno import Errno, XenError
@@ -74,7 +75,10 @@ class Walker:
         return Walked(mfn, self.tables[mfn].words, rights)
 
     def walk(self, v: VcpuMemory, va: int, *, write: bool = False, user: bool = False) -> Walk:
-        """Translate as the CPU would with CR0.WP set, and set A and D as it would. XenError(EFAULT)."""
+        """Translate as the CPU would with CR0.WP set, and set A and D as it would. XenError(EFAULT).
+
+        An HVM guest has no table that Xen validated: its own are walked, and there is no L1 table to be told of.
+        """
         walked = self.to_l1(v, va)
         if walked is not None:
             slot = va >> 12 & self._l1_mask
@@ -87,4 +91,6 @@ class Walker:
                     self.contents.mark(walked.l1, slot, marks)
                 mfn = pte_mfn(entry)
                 return Walk(MAddr(mfn << 12 | va & 4095), Mfn(mfn), walked.l1, entry)
+        elif (maddr := hvm_walk(self.contents, v, va, write=write)) is not None:
+            return Walk(MAddr(maddr), Mfn(maddr >> 12), Mfn(0), 0)
         raise XenError(Errno.EFAULT, f"{'write to' if write else 'read of'} {va:#x} is not mapped")

@@ -29,7 +29,7 @@ class Note(IntEnum):
     BOUND = 4  # process → core: the endpoint accepts its connection
     READY = 5  # core → supervisor: Dom0 runs
     STOP = 6  # core → supervisor: the machine ends
-    UNPACK = 7  # Dom0 → unpacker: name, kernel, ramdisk, MiB; a memfd for the pages and a socket for the answer ride along
+    UNPACK = 7  # Dom0 → unpacker: name, kernel, ramdisk, MiB, PVH; a memfd for the pages and a socket for the answer ride along
 
 
 @dataclass

@@ -17,7 +17,7 @@ from random import Random
 from typing import Final, TypeVar
 from uuid import UUID
 
-from domains.control.description import DomainConfig
+from domains.control.description import DomainConfig, GuestType
 from domains.control.protocol import Exit
 from domains.dom0.toolstack import devices, store_tree
 from domains.dom0.toolstack.builder.build import Builder, prepare
@@ -109,6 +109,7 @@ class Maker:
             config.max_grant_version,
             config.max_event_channels or DEFAULT_EVENT_PORTS,
             python=config.python_guest is not None,
+            hvm=config.type is GuestType.PVH,
         )
 
     def _complete(self, record: Record, prepared: Prepared) -> Task[None]:

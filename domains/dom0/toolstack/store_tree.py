@@ -20,7 +20,7 @@ from typing import Final
 from uuid import UUID
 
 from domains.control.description import DomainConfig
-from domains.dom0.toolstack.builder.build import Built
+from domains.dom0.toolstack.builder.rings import Built
 from domains.kernel.store_calls import StoreCalls
 from domains.kernel.tasks import NEXT_TURN, Task
 from domains.kernel.xenbus import Xenbus

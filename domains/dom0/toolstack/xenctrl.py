@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from domains.kernel.kernel import Kernel
 from domains.kernel.tasks import NEXT_TURN, Task
-from hypervisor.public.arch_x86.xen import vcpu_guest_context
+from hypervisor.public.arch_x86.xen import XEN_X86_EMU_LAPIC, vcpu_guest_context, xen_arch_domainconfig
 from hypervisor.public.domctl import (
     XEN_DOMCTL_INTERFACE_VERSION,
     Domctl,
@@ -30,6 +30,8 @@ from hypervisor.public.domctl import (
     xen_domctl_vcpucontext,
 )
 from hypervisor.public.domctl_domain import (
+    XEN_DOMCTL_CDF_hap,
+    XEN_DOMCTL_CDF_hvm,
     XEN_DOMINF_blocked,
     XEN_DOMINF_dying,
     XEN_DOMINF_paused,
@@ -137,18 +139,22 @@ class XenCtrl:
         max_port: int,
         *,
         python: bool,
+        hvm: bool = False,
     ) -> DomId:
         """A new domain without vCPUs and memory, paused; its id is Xen's choice. Limits of -1: Xen's
         default. `python`: its guest is a Python class; else it is machine code, whatever lies in its memory.
+        `hvm`: a PVH domain with nested paging.
         """
         arguments = xen_domctl_createdomain(
             handle=handle,
-            flags=XENOSCOPE_CDF_python if python else 0,
+            flags=(XENOSCOPE_CDF_python if python else 0)
+            | (XEN_DOMCTL_CDF_hvm | XEN_DOMCTL_CDF_hap if hvm else 0),
             max_vcpus=max_vcpus,
             max_evtchn_port=max_port,
             max_grant_frames=grant_frames,
             max_maptrack_frames=maptrack_frames,
             grant_opts=grant_version & XEN_DOMCTL_GRANT_version_mask,
+            arch=xen_arch_domainconfig(emulation_flags=int(XEN_X86_EMU_LAPIC) if hvm else 0),
         )
         op = self._domctl(Domctl.XEN_DOMCTL_createdomain, DOMID_INVALID, xen_domctl_u(createdomain=arguments))
         return DomId(op.domain)

@@ -81,7 +81,13 @@ class SmallMachine:
         )
 
     def domain(
-        self, pages: int = 0, *, max_pages: int = 4096, privileged: bool = False, nr_vcpus: int = 1
+        self,
+        pages: int = 0,
+        *,
+        max_pages: int = 4096,
+        privileged: bool = False,
+        nr_vcpus: int = 1,
+        translated: bool = False,
     ) -> "Guest":
         """A new domain with `pages` frames."""
         domid = DomId(len(self.fds) - 1 if not privileged else 0)
@@ -89,7 +95,13 @@ class SmallMachine:
             domid = DomId(max(self.domains, default=0) + 1)
         self.fds.append(create_memfd(f"d{domid}", 1 << 14))
         d = self.mmu.create(
-            domid, self.fds[-1], 1 << 14, max_pages=max_pages, privileged=privileged, nr_vcpus=nr_vcpus
+            domid,
+            self.fds[-1],
+            1 << 14,
+            max_pages=max_pages,
+            privileged=privileged,
+            nr_vcpus=nr_vcpus,
+            translated=translated,
         )
         for v in d.vcpus:
             v.cpu = RecordingCpu()

@@ -1,4 +1,4 @@
-"""Build a PV domain that exists and is empty: memory, page tables, start info, first vCPU.
+"""Build a domain that exists and is empty: memory, page tables, start info, first vCPU; a PVH one in build_hvm.py.
 
 The order is libxenguest's: limits, frames, ports, contents, page tables pinned, vCPU, grants for the store
 and the console. All of it goes through hypercalls that any privileged domain could issue. On return the
@@ -9,51 +9,37 @@ the domain. It is a task of many turns, for Dom0 serves everybody meanwhile.
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from domains.control.description import DomainConfig
+from domains.control.description import DomainConfig, GuestType
 from domains.dom0.toolstack.builder import unpacking
+from domains.dom0.toolstack.builder.build_hvm import HvmBuilder
 from domains.dom0.toolstack.builder.prepared import Prepared, hypercall_pfn
+from domains.dom0.toolstack.builder.rings import Built, seed_grants, write_pages
 from domains.dom0.toolstack.builder.unpacking import Request, prepare_python
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.xenctrl import XenCtrl
 from domains.kernel.kernel import Kernel
 from domains.kernel.tasks import NEXT_TURN, Task
+from hypervisor.builder.hvm_layout import HvmPlan
 from hypervisor.builder.pv_contents import StartOfDay, start_of_day_contents, vcpu_context
 from hypervisor.public.arch_x86.xen import XEN_LEGACY_MAX_VCPUS
-from hypervisor.public.grant_table import (
-    GNTTAB_RESERVED_CONSOLE,
-    GNTTAB_RESERVED_XENSTORE,
-    GTF_permit_access,
-    grant_entry_v1,
-)
-from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, MAddr, Mfn, Pfn, Port
+from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, MAddr, Mfn, Pfn
 from hypervisor.public.xen import shared_info, vcpu_info
 
 DOM0: Final = DomId(0)
-PAGES_AT_ONCE: Final = 256
-"""Foreign frames mapped at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """What the store and the consoles must know of a built domain."""
-
-    store_mfn: Mfn
-    store_port: Port
-    console_mfn: Mfn
-    console_port: Port
 
 
 def prepare(kernel: Kernel, unpacker: socket.socket, config: DomainConfig) -> Task[Prepared]:
     """Have `unpacker` read kernel and ramdisk and lay the domain out. Raises ToolstackError."""
     if config.python_guest is not None and config.ramdisk is None:
         return prepare_python(config.name, config.python_guest, config.memory)
-    request = Request(config.name, config.kernel, config.ramdisk or "", config.memory)
+    request = Request(
+        config.name, config.kernel, config.ramdisk or "", config.memory, config.type is GuestType.PVH
+    )
     return (yield from unpacking.prepare(kernel, unpacker, request))
 
 
@@ -63,12 +49,15 @@ class Builder:
     def __init__(self, kernel: Kernel, xen: XenCtrl) -> None:
         self._kernel = kernel
         self._xen = xen
+        self._hvm = HvmBuilder(kernel, xen)
 
     def build(self, domid: DomId, config: DomainConfig, prepared: Prepared) -> Task[Built]:
         """Fill the domain `domid`, which has just been created. Raises XenError. It is everybody else's turn after each
         piece of work; nothing of the domain stays mapped meanwhile.
         """
         layout, xen = prepared.plan, self._xen
+        if isinstance(layout, HvmPlan):
+            return (yield from self._hvm.build(domid, config, prepared, layout))
         xen.max_vcpus(domid, config.maxvcpus)
         xen.max_mem(domid, config.maxmem * 1024)
         p2m = yield from xen.populate_physmap(domid, layout.nr_pages)
@@ -88,7 +77,7 @@ class Builder:
         xen.pin_l4(domid, mfn_of(p2m, layout.l4))
         xen.setvcpucontext(domid, 0, vcpu_context(layout, p2m))
         store, console = mfn_of(p2m, layout.xenstore), mfn_of(p2m, layout.console)
-        self._seed_grants(domid, store, console)
+        seed_grants(self._kernel, domid, xen.grant_table_frame(domid), store, console)
         return Built(store, store_port, console, console_port)
 
     def _shared_info_frame(self, domid: DomId) -> Mfn:
@@ -109,29 +98,9 @@ class Builder:
             kernel.memory.unmap(va)
 
     def _write(self, domid: DomId, p2m: npt.NDArray[np.uint64], pfn: Pfn, data: memoryview) -> Task[None]:
-        """Put whole pages into the domain through a foreign mapping, PAGES_AT_ONCE of them in one turn."""
-        kernel = self._kernel
-        for at in range(0, len(data), PAGES_AT_ONCE * PAGE_SIZE):
-            piece = data[at : at + PAGES_AT_ONCE * PAGE_SIZE]
-            first = pfn + (at >> PAGE_SHIFT)
-            frames = [Mfn(mfn) for mfn in p2m[first : first + (len(piece) >> PAGE_SHIFT)].tolist()]
-            va = kernel.memory.map_frames(domid, frames)
-            try:
-                kernel.cpu.store(va, piece)
-            finally:
-                kernel.memory.unmap(va)
-            yield NEXT_TURN
-
-    def _seed_grants(self, domid: DomId, store: Mfn, console: Mfn) -> None:
-        """Let Dom0 map the two rings by grant, as a back end that is not privileged would."""
-        kernel = self._kernel
-        va = kernel.memory.map_frames(domid, [self._xen.grant_table_frame(domid)])
-        try:
-            for ref, frame in ((GNTTAB_RESERVED_CONSOLE, console), (GNTTAB_RESERVED_XENSTORE, store)):
-                entry = grant_entry_v1(flags=GTF_permit_access, domid=DOM0, frame=frame)
-                kernel.cpu.store(va + ref * grant_entry_v1.sizeof, entry.pack())
-        finally:
-            kernel.memory.unmap(va)
+        """Put whole pages into the domain from page `pfn` on."""
+        frames = p2m[pfn : pfn + (len(data) >> PAGE_SHIFT)].tolist()
+        yield from write_pages(self._kernel, domid, [Mfn(mfn) for mfn in frames], data)
 
 
 def mfn_of(p2m: npt.NDArray[np.uint64], pfn: Pfn) -> Mfn:

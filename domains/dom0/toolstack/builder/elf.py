@@ -191,6 +191,28 @@ def load_elf(data: bytes, name: str) -> PvImage:
     )
 
 
+def load_pvh_elf(data: bytes, name: str) -> PvImage:
+    """The image in an x86-64 ELF file that starts in 32-bit mode without paging: its addresses are physical, its base is 0.
+
+    Raises ToolstackError.
+    """
+    elf = ElfFile(data, name)
+    entry = find_notes(elf).numbers.get(ElfNote.XEN_ELFNOTE_PHYS32_ENTRY)
+    if entry is None:
+        raise elf.refused('it has no entry point for PVH (XEN_ELFNOTE_PHYS32_ENTRY); type = "pv" may run it')
+    segments = [
+        Segment(
+            VAddr(header.p_paddr),
+            elf.bytes_at(header.p_offset, header.p_filesz, "segments"),
+            header.p_memsz,
+        )
+        for header in elf.segments()
+        if header.p_type == PT_LOAD and header.p_memsz
+    ]
+    check_apart(elf, segments)
+    return PvImage(segments, VAddr(0), VAddr(entry))
+
+
 def check_apart(elf: ElfFile, segments: list[Segment]) -> None:
     """Refuse segments that share an address: which one wins would depend on their order in the file."""
     for before, after in pairwise(sorted(segments, key=lambda segment: segment.vaddr)):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from domains.dom0.toolstack.builder.bzimage import is_bzimage, packed_as, payload_of, unpack
-from domains.dom0.toolstack.builder.elf import load_elf
+from domains.dom0.toolstack.builder.elf import load_elf, load_pvh_elf
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.kernel.image import make_image
 from hypervisor.builder.pv_image import PvImage, Segment
@@ -23,8 +23,8 @@ MAX_IMAGE: Final = 1 << 30
 ELF_MAGIC: Final = b"\x7fELF"
 
 
-def load_kernel(path: str, memory: int) -> PvImage:
-    """The kernel in a file, read, unpacked and checked, for a domain of `memory` MiB. Raises ToolstackError."""
+def load_kernel(path: str, memory: int, *, pvh: bool = False) -> PvImage:
+    """The kernel in a file, read, unpacked and checked, for a PV or PVH domain of `memory` MiB. Raises ToolstackError."""
     data = read_image(path, "kernel")
     if is_bzimage(data):
         data = payload_of(data, path, memory << 20)
@@ -32,7 +32,7 @@ def load_kernel(path: str, memory: int) -> PvImage:
         data = unpack(data, path, memory << 20)
     if not data.startswith(ELF_MAGIC):
         raise ToolstackError(f"kernel {path} is neither an ELF file nor a bzImage")
-    return load_elf(data, path)
+    return load_pvh_elf(data, path) if pvh else load_elf(data, path)
 
 
 def python_image(spec: str) -> PvImage:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgpack
 
+from hypervisor.builder.hvm_layout import HvmPlan, hvm_plan
 from hypervisor.builder.pv_image import LayoutError, PvImage, Segment
 from hypervisor.builder.pv_layout import Plan, plan
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, Pfn, VAddr
@@ -30,7 +31,7 @@ class Run:
 class Prepared:
     """`data` holds the pages that `runs` name; all other pages of kernel and ramdisk are zero."""
 
-    plan: Plan
+    plan: Plan | HvmPlan
     runs: Sequence[Run]
     data: memoryview
 
@@ -70,13 +71,18 @@ class Refused(Exception):
     """The files are not a kernel and a ramdisk that fit the domain; one line says why."""
 
 
-def decode(answer: bytes, data: memoryview, nr_pages: int) -> Prepared:
+def plan_of(image: PvImage, nr_pages: int, ramdisk_bytes: int, *, pvh: bool) -> Plan | HvmPlan:
+    """Where everything of such a domain goes. Raises LayoutError."""
+    return hvm_plan(image, nr_pages, ramdisk_bytes) if pvh else plan(image, nr_pages, ramdisk_bytes)
+
+
+def decode(answer: bytes, data: memoryview, nr_pages: int, *, pvh: bool = False) -> Prepared:
     """What it said, checked. Raises Refused, or ValueError for what an unpacking process does not say."""
     said = msgpack.unpackb(answer)
     if isinstance(said, dict) and isinstance(said.get("refused"), str):
         raise Refused(said["refused"])
     try:
-        layout = plan(_image(said), nr_pages, _number(said["ramdisk_bytes"]))
+        layout = plan_of(_image(said), nr_pages, _number(said["ramdisk_bytes"]), pvh=pvh)
         runs = [Run(Pfn(_number(pfn)), _number(pages), _number(at)) for pfn, pages, at in said["runs"]]
     except (KeyError, TypeError, LayoutError) as error:
         raise ValueError(f"not what a kernel looks like: {error}") from None

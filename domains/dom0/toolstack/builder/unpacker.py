@@ -22,11 +22,12 @@ from typing import Final, NoReturn
 
 from domains.control.description import PYTHON_PREFIX
 from domains.dom0.toolstack.builder.image import MAX_IMAGE, load_kernel, load_ramdisk, python_image
-from domains.dom0.toolstack.builder.prepared import Run, encode, encode_refusal, hypercall_pfn
+from domains.dom0.toolstack.builder.prepared import Run, encode, encode_refusal, hypercall_pfn, plan_of
 from domains.dom0.toolstack.errors import ToolstackError
+from hypervisor.builder.hvm_layout import HvmPlan
 from hypervisor.builder.pv_contents import Content, kernel_contents, whole_pages
 from hypervisor.builder.pv_image import LayoutError, PvImage
-from hypervisor.builder.pv_layout import Plan, plan
+from hypervisor.builder.pv_layout import Plan
 from hypervisor.public.types import PAGE_SIZE, PAGES_PER_MIB
 from hypervisor.wire import descriptors
 
@@ -41,22 +42,22 @@ def serve(requests: socket.socket) -> None:
     """The body of xeno-unpacker: a process for each request, until Dom0's end of `requests` is closed."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them: the kernel forgets them at once
     while (received := descriptors.receive(requests)) is not None:
-        _note, name, kernel, ramdisk, memory = received.note
+        _note, *request = received.note
         if os.fork() == 0:
             requests.close()
-            unpack_one(received.fds[0], socket.socket(fileno=received.fds[1]), name, kernel, ramdisk, memory)
+            unpack_one(received.fds[0], socket.socket(fileno=received.fds[1]), *request)
         received.close()
 
 
 def unpack_one(
-    memfd: int, answer: socket.socket, name: str, kernel: str, ramdisk: str, memory: int
+    memfd: int, answer: socket.socket, name: str, kernel: str, ramdisk: str, memory: int, pvh: bool
 ) -> NoReturn:
     """Unpack one kernel, in a process made for it; whatever is wrong with the files is said in one line."""
     status = 1
     try:
         socket.send_fds(answer, [b"\0"], [os.pidfd_open(os.getpid())])
         limit(memory << 20, [kernel, ramdisk])
-        answer.sendall(answer_for(memfd, name, kernel, ramdisk, memory))
+        answer.sendall(answer_for(memfd, name, kernel, ramdisk, memory, pvh=pvh))
         status = 0
     except OSError:  # Dom0 has closed its end
         status = 2
@@ -64,10 +65,10 @@ def unpack_one(
         os._exit(status)
 
 
-def answer_for(memfd: int, name: str, kernel: str, ramdisk: str, memory: int) -> bytes:
+def answer_for(memfd: int, name: str, kernel: str, ramdisk: str, memory: int, *, pvh: bool = False) -> bytes:
     """What there is to say of the files."""
     try:
-        return prepared(memfd, kernel, ramdisk or None, memory)
+        return prepared(memfd, kernel, ramdisk or None, memory, pvh=pvh)
     except ToolstackError as error:
         return encode_refusal(str(error))
     except LayoutError as error:
@@ -88,12 +89,12 @@ def limit(memory: int, files: Sequence[str]) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def prepared(memfd: int, kernel: str, ramdisk: str | None, memory: int) -> bytes:
+def prepared(memfd: int, kernel: str, ramdisk: str | None, memory: int, *, pvh: bool = False) -> bytes:
     """The answer; the pages are in the memfd. Raises ToolstackError, LayoutError, MemoryError."""
     python = kernel.removeprefix(PYTHON_PREFIX)
-    image = load_kernel(kernel, memory) if python == kernel else python_image(python)
+    image = load_kernel(kernel, memory, pvh=pvh) if python == kernel else python_image(python)
     initrd = load_ramdisk(ramdisk)
-    layout = plan(image, memory * PAGES_PER_MIB, len(initrd))
+    layout = plan_of(image, memory * PAGES_PER_MIB, len(initrd), pvh=pvh)
     check_hypercall_page(image, layout)
     parts = kernel_contents(layout)
     if layout.ramdisk is not None:
@@ -106,7 +107,7 @@ def prepared(memfd: int, kernel: str, ramdisk: str | None, memory: int) -> bytes
     return encode(image, len(initrd), runs)
 
 
-def check_hypercall_page(image: PvImage, layout: Plan) -> None:
+def check_hypercall_page(image: PvImage, layout: Plan | HvmPlan) -> None:
     """Refuse a kernel that wants its hypercall page where it has no page."""
     page = hypercall_pfn(image)
     if page is not None and not layout.kernel.pfn <= page < layout.kernel.end:

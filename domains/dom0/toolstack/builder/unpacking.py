@@ -35,6 +35,7 @@ class Request:
     kernel: str
     ramdisk: str
     memory: int
+    pvh: bool = False
 
 
 def prepare_python(name: str, spec: str, memory: int) -> Prepared:
@@ -53,7 +54,7 @@ def prepare(kernel: Kernel, unpacker: socket.socket, request: Request) -> Task[P
     with Unpacking(kernel, unpacker, request) as unpacking:
         answer = yield from unpacking.answer()
         try:
-            return decode(answer, unpacking.pages(), request.memory * PAGES_PER_MIB)
+            return decode(answer, unpacking.pages(), request.memory * PAGES_PER_MIB, pvh=request.pvh)
         except Refused as refused:
             raise ToolstackError(str(refused)) from None
         except ValueError as error:
@@ -66,7 +67,7 @@ def ask(unpacker: socket.socket, request: Request, memfd: int) -> socket.socket:
     """Have the files unpacked into `memfd`; the answer comes over the socket. OSError: the unpacker is gone or does not read."""
     ours, theirs = socket.socketpair()
     try:
-        note = [Note.UNPACK, request.name, request.kernel, request.ramdisk, request.memory]
+        note = [Note.UNPACK, request.name, request.kernel, request.ramdisk, request.memory, request.pvh]
         descriptors.send(unpacker, note, (memfd, theirs.fileno()))
     except OSError:
         ours.close()

@@ -11,7 +11,9 @@ from domains.control.description import (
     MAX_MEMORY,
     MAX_VCPUS,
     MAX_WEIGHT,
+    PYTHON_PREFIX,
     DomainConfig,
+    GuestType,
 )
 from domains.dom0.toolstack.xlcfg.schema import IGNORED, Reader, unknown_key
 from domains.dom0.toolstack.xlcfg.syntax import (
@@ -43,7 +45,8 @@ KEYS: Final[dict[str, Callable[[Reader], Any]]] = {
     "uuid": Reader.uuid,
     "disk": Reader.disks,
     "vif": Reader.vifs,
-    "type": lambda value: value.must_be("pv"),
+    "type": Reader.guest_type,
+    "hap": Reader.nested_paging,
     "builder": lambda value: value.must_be("generic", "linux"),
     "on_poweroff": Reader.action,
     "on_reboot": Reader.action,
@@ -137,8 +140,11 @@ def described(
     mistakes: list[ConfigError] = []
     given: dict[str, Given] = {}
     last = merged(settings, mistakes)
+    pvh = any(
+        setting.key == "type" and getattr(setting.value, "text", "") == GuestType.PVH for setting in last
+    )
     for setting in last:
-        if setting.key in IGNORED:
+        if setting.key in IGNORED and not (pvh and setting.key == "hap"):
             warn(f"{setting.position}: {setting.key} is read over: {IGNORED[setting.key]}")
             continue
         try:
@@ -199,8 +205,12 @@ def assembled(given: dict[str, Given]) -> DomainConfig:
         raise ConfigError(given["maxmem"].position, f"maxmem {maxmem} is less than memory {memory}")
     if maxvcpus < vcpus:
         raise ConfigError(given["maxvcpus"].position, f"maxvcpus {maxvcpus} is less than vcpus {vcpus}")
+    kind = value("type", DomainConfig.type)
+    if kind is not GuestType.PV and value("kernel").startswith(PYTHON_PREFIX):
+        raise ConfigError(given["type"].position, f"a Python guest is of type 'pv', not '{kind}'")
     return DomainConfig(
         name=value("name"),
+        type=kind,
         kernel=value("kernel"),
         memory=memory,
         maxmem=maxmem,

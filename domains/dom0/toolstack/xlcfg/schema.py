@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Final, TypeVar
 from uuid import UUID
 
-from domains.control.description import MAX_DEVICES, MAX_NUMBER, PYTHON_PREFIX, Action, Disk, Vif, bad_name
+from domains.control.description import (
+    MAX_DEVICES,
+    MAX_NUMBER,
+    PYTHON_PREFIX,
+    Action,
+    Disk,
+    GuestType,
+    Vif,
+    bad_name,
+)
 from domains.dom0.toolstack.xlcfg.disk import parse_disk
 from domains.dom0.toolstack.xlcfg.syntax import Atom, ConfigError, ListValue, Value, all_of
 from domains.dom0.toolstack.xlcfg.vif import parse_vif
@@ -42,7 +51,7 @@ OTHER_KEYS: Final = {
     "xend_suspend_evtchn_compat": "it means nothing to this toolstack",
 }
 IGNORED: Final = {
-    **dict.fromkeys(HVM_KEYS, "it means nothing to a PV domain"),
+    **dict.fromkeys(HVM_KEYS, "it means nothing to a domain without a device model"),
     **dict.fromkeys(DISPLAY_KEYS, "there is no display"),
     **OTHER_KEYS,
 }
@@ -179,6 +188,16 @@ class Reader:
         if mistakes:
             raise all_of(mistakes)
         return found
+
+    def guest_type(self) -> GuestType:
+        """How the domain is virtualized."""
+        return GuestType(self.must_be(*GuestType))
+
+    def nested_paging(self) -> bool:
+        """`hap` of a PVH domain: without it there would be shadow paging."""
+        if not self.boolean():
+            raise self.refused("0 (shadow paging) is not supported yet")
+        return True
 
     def must_be(self, *allowed: str) -> str:
         """One of the texts that this toolstack acts upon."""

@@ -1,0 +1,141 @@
+"""hvm_op: an HVM domain's parameters and what Xen tells its guest (Xen arch/x86/hvm/hvm.c, public/hvm/hvm_op.h)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from hypervisor.domain.domain import Domain
+from hypervisor.hypercalls.call import Call, Result
+from hypervisor.hypercalls.outputs import write_outputs
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.hvm.hvm_op import (
+    HVMMEM_mmio_dm,
+    HVMMEM_ram_rw,
+    HVMOP_flush_tlbs,
+    HVMOP_get_mem_type,
+    HVMOP_get_param,
+    HVMOP_get_time,
+    HVMOP_set_param,
+    xen_hvm_get_mem_type,
+    xen_hvm_get_time,
+    xen_hvm_param,
+)
+from hypervisor.public.hvm.params import (
+    HVM_NR_PARAMS,
+    HVM_PARAM_CALLBACK_IRQ,
+    HVM_PARAM_CALLBACK_TYPE_VECTOR,
+    HVM_PARAM_CONSOLE_EVTCHN,
+    HVM_PARAM_CONSOLE_PFN,
+    HVM_PARAM_STORE_EVTCHN,
+    HVM_PARAM_STORE_PFN,
+)
+from hypervisor.wire.messages import CALLBACK_HVM_VECTOR, Effect
+
+_TYPE_SHIFT: Final = 56
+_FIRST_VECTOR: Final = 16
+FOR_GUESTS: Final = frozenset(
+    int(param)
+    for param in (
+        HVM_PARAM_CALLBACK_IRQ,
+        HVM_PARAM_STORE_PFN,
+        HVM_PARAM_STORE_EVTCHN,
+        HVM_PARAM_CONSOLE_PFN,
+        HVM_PARAM_CONSOLE_EVTCHN,
+    )
+)
+"""What a guest may read of itself; it sets HVM_PARAM_CALLBACK_IRQ alone (Xen hvm_allow_get_param, hvm_allow_set_param)."""
+
+
+def _subject(call: Call, domid: int) -> Domain:
+    """The HVM domain that a request names. XenError(EPERM, ESRCH; EINVAL: it is none)."""
+    domain = call.target(domid)
+    call.require_privilege_over(domain)
+    if not domain.is_hvm:
+        raise XenError(Errno.EINVAL, f"d{domain.domid} is no HVM domain")
+    return domain
+
+
+def _parameter(call: Call) -> tuple[Domain, xen_hvm_param]:
+    request = call.read(call.args[1], xen_hvm_param)
+    if request.index >= HVM_NR_PARAMS:
+        raise XenError(Errno.EINVAL, f"there is no HVM parameter {request.index}")
+    return _subject(call, request.domid), request
+
+
+def do_set_param(call: Call) -> Result:
+    """Give a domain a parameter. EPERM for a guest, but for the way events reach it."""
+    domain, request = _parameter(call)
+    if request.index == HVM_PARAM_CALLBACK_IRQ:
+        _set_callback(domain, request.value)
+    elif domain is call.domain:
+        raise XenError(Errno.EPERM, f"HVM parameter {request.index} is not the guest's to set")
+    domain.hvm_params[request.index] = request.value
+    return 0
+
+
+def _set_callback(domain: Domain, value: int) -> None:
+    """By which interrupt events reach the guest; 0: by none. XenError(EOPNOTSUPP): not by a vector, EINVAL: an exception's."""
+    kind, vector = value >> _TYPE_SHIFT, value & 0xFF
+    if value and kind != HVM_PARAM_CALLBACK_TYPE_VECTOR:
+        raise XenError(
+            Errno.EOPNOTSUPP, f"events by an interrupt line ({value:#x}): there are no lines, use a vector"
+        )
+    if value and vector < _FIRST_VECTOR:
+        raise XenError(Errno.EINVAL, f"events by vector {vector}")
+    for vcpu in domain.vcpus:
+        vcpu.effects.append([Effect.CALLBACK, CALLBACK_HVM_VECTOR, vector, 0])
+
+
+def do_get_param(call: Call) -> Result:
+    """A parameter's value, 0 if nobody set it. EPERM for a guest that asks for what is not its matter."""
+    domain, request = _parameter(call)
+    if domain is call.domain and request.index not in FOR_GUESTS:
+        raise XenError(Errno.EPERM, f"HVM parameter {request.index} is not the guest's to read")
+    request.value = domain.hvm_params.get(request.index, 0)
+    write_outputs(call, call.args[1], request, "value")
+    return 0
+
+
+def do_flush_tlbs(call: Call) -> Result:
+    """All vCPUs of the caller forget their translations. EINVAL: with an argument; EPERM: a PV guest."""
+    if call.args[1]:
+        raise XenError(Errno.EINVAL, "HVMOP_flush_tlbs takes no argument")
+    if not call.domain.is_hvm:
+        raise XenError(Errno.EPERM, f"d{call.domain.domid} is no HVM domain")
+    call.hv.mmu.types.flush(call.domain.mem)
+    return 0
+
+
+def do_get_time(call: Call) -> Result:
+    """System time, ns."""
+    call.write(call.args[1], xen_hvm_get_time(now=call.hv.now()))
+    return 0
+
+
+def do_get_mem_type(call: Call) -> Result:
+    """Whether there is memory at a guest frame, or nothing, which Xen calls a device model's."""
+    request = call.read(call.args[1], xen_hvm_get_mem_type)
+    p2m = _subject(call, request.domid).mem.p2m
+    there = p2m is not None and p2m.mfn(request.pfn) is not None
+    request.mem_type = int(HVMMEM_ram_rw if there else HVMMEM_mmio_dm)
+    write_outputs(call, call.args[1], request, "mem_type")
+    return 0
+
+
+HVM_OPS: Final[dict[int, Callable[[Call], Result]]] = {
+    HVMOP_set_param: do_set_param,
+    HVMOP_get_param: do_get_param,
+    HVMOP_flush_tlbs: do_flush_tlbs,
+    HVMOP_get_time: do_get_time,
+    HVMOP_get_mem_type: do_get_mem_type,
+}
+"""Without HVMOP_set_evtchn_upcall_vector: it delivers through a local APIC, and guests that are refused it use the callback."""
+
+
+def do_hvm_op(call: Call) -> Result:
+    """ENOSYS: no such operation, or not here."""
+    op = HVM_OPS.get(call.args[0])
+    if op is None:
+        raise XenError(Errno.ENOSYS, f"hvm_op {call.args[0]}")
+    return op(call)

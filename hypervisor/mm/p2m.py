@@ -1,0 +1,69 @@
+"""The P2M of a translated domain: guest frame → machine frame. State alone; physmap.py acts on it.
+
+`leaves` is the truth, and in the core's own memory. Each entry is copied, as it changes, into page tables in AMD's nested
+format, which the domain's CPU walks below the guest's own: XEN frames of the domain's memfd. The core never reads those back.
+
+    top (L4) ── L3 ── L2 ── L1: present|RW|user|A|D and the machine frame; A and D are preset, so that no walker writes here
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from hypervisor.machine.paging import (
+    PAGE_ACCESSED,
+    PAGE_DIRTY,
+    PAGE_PRESENT,
+    PAGE_RW,
+    PAGE_USER,
+    pte_mfn,
+)
+from hypervisor.public.types import Mfn
+
+GFN_BITS: Final = 24
+"""Width of a guest frame number: guests have 36 bits of physical address."""
+LEAF_FLAGS: Final = PAGE_PRESENT | PAGE_RW | PAGE_USER | PAGE_ACCESSED | PAGE_DIRTY
+TABLE_FLAGS: Final = PAGE_PRESENT | PAGE_RW | PAGE_USER | PAGE_ACCESSED
+
+Leaf = npt.NDArray[np.uint64]
+
+
+@dataclass(eq=False)
+class P2M:
+    """One domain's. `tables`: (level, gfn >> 9 * level) → the frame of that table, of levels 3 to 1."""
+
+    top: Mfn
+    tables: dict[tuple[int, int], Mfn] = field(default_factory=dict)
+    leaves: dict[int, Leaf] = field(default_factory=dict)
+    """gfn >> 9 → 512 entries as the L1 table in the frame has them."""
+    max_gfn: int = 0
+    """The highest guest frame that was ever there."""
+
+    def mfn(self, gfn: int) -> Mfn | None:
+        """The machine frame at a guest frame number, which may be any number; None: nothing is there."""
+        leaf = self.leaves.get(gfn >> 9)
+        entry = int(leaf[gfn & 511]) if leaf is not None else 0
+        return Mfn(pte_mfn(entry)) if entry else None
+
+    def snapshot(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "top": self.top,
+            "max_gfn": self.max_gfn,
+            "tables": [[*key, mfn] for key, mfn in self.tables.items()],
+            "leaves": [[number, leaf.tobytes()] for number, leaf in self.leaves.items()],
+        }
+
+    @staticmethod
+    def restored(record: dict[str, Any]) -> P2M:
+        """What `snapshot` wrote down."""
+        return P2M(
+            record["top"],
+            {(level, number): mfn for level, number, mfn in record["tables"]},
+            {number: np.frombuffer(raw, np.uint64).copy() for number, raw in record["leaves"]},
+            record["max_gfn"],
+        )

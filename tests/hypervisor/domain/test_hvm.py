@@ -1,0 +1,268 @@
+"""HVM domains as the control domain makes them, and what their guests may ask of Xen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from hypervisor.domain.hvm import records_of
+from hypervisor.public.arch_x86.hvm.save import (
+    HVM_FILE_MAGIC,
+    HVM_FILE_VERSION,
+    HVM_SAVE_CODE_CPU,
+    HVM_SAVE_CODE_HEADER,
+    hvm_hw_cpu,
+    hvm_save_header,
+)
+from hypervisor.public.arch_x86.xen import XEN_X86_EMU_LAPIC, XEN_X86_EMU_VGA, xen_arch_domainconfig
+from hypervisor.public.domctl import (
+    XEN_DOMCTL_INTERFACE_VERSION,
+    XEN_DOMCTL_CDF_hap,
+    XEN_DOMCTL_CDF_hvm,
+    XEN_DOMCTL_createdomain,
+    XEN_DOMCTL_gethvmcontext,
+    XEN_DOMCTL_getvcpucontext,
+    XEN_DOMCTL_sethvmcontext,
+    xen_domctl,
+    xen_domctl_createdomain,
+    xen_domctl_hvmcontext,
+    xen_domctl_u,
+    xen_domctl_vcpucontext,
+)
+from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.hvm.hvm_op import (
+    HVMOP_flush_tlbs,
+    HVMOP_get_param,
+    HVMOP_get_time,
+    HVMOP_set_evtchn_upcall_vector,
+    HVMOP_set_param,
+    xen_hvm_param,
+)
+from hypervisor.public.hvm.params import (
+    HVM_NR_PARAMS,
+    HVM_PARAM_CALLBACK_IRQ,
+    HVM_PARAM_CONSOLE_PFN,
+    HVM_PARAM_IOREQ_PFN,
+)
+from hypervisor.public.hvm.save import HVM_SAVE_CODE_END, hvm_save_descriptor
+from hypervisor.public.types import DomId
+from hypervisor.public.xen import DOMID_SELF, CONSOLEIO_write, Hypercall
+from hypervisor.wire.mailbox import Engine
+from hypervisor.wire.messages import CALLBACK_HVM_VECTOR, Effect
+from tests.hypervisor.hvm_caller import ARGUMENTS, HvmCaller, hvm_house
+from tests.hypervisor.mm.caller import Caller
+
+HVM = int(XEN_DOMCTL_CDF_hvm)
+HAP = int(XEN_DOMCTL_CDF_hap)
+LAPIC = int(XEN_X86_EMU_LAPIC)
+BUFFER = 0x200
+VECTOR = 2 << 56
+
+House = tuple[Caller, HvmCaller]
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    with hvm_house() as house:
+        yield house
+
+
+def domctl(dom0: Caller, cmd: int, domid: int, **arm: object) -> int:
+    op = xen_domctl(
+        cmd=int(cmd),
+        interface_version=XEN_DOMCTL_INTERFACE_VERSION,
+        domain=domid,
+        u=xen_domctl_u(**arm),
+    )
+    return dom0.call(Hypercall.domctl, dom0.record(op))
+
+
+def create(dom0: Caller, flags: int, devices: int = LAPIC) -> int:
+    config = xen_domctl_createdomain(
+        flags=flags,
+        max_vcpus=1,
+        max_evtchn_port=-1 & 0xFFFF_FFFF,
+        max_grant_frames=-1,
+        max_maptrack_frames=-1,
+        grant_opts=2,
+        arch=xen_arch_domainconfig(emulation_flags=devices),
+    )
+    return domctl(dom0, XEN_DOMCTL_createdomain, 77, createdomain=config)
+
+
+def record(typecode: int, content: bytes, instance: int = 0) -> bytes:
+    head = hvm_save_descriptor(typecode=typecode, instance=instance, length=len(content))
+    return head.pack() + content
+
+
+HEADER = record(HVM_SAVE_CODE_HEADER, hvm_save_header(magic=HVM_FILE_MAGIC, version=HVM_FILE_VERSION).pack())
+END = record(HVM_SAVE_CODE_END, b"")
+CPU = hvm_hw_cpu(rip=0x100000, rflags=2, cr0=0x11)
+
+
+def test_createdomain_makes_an_hvm_domain_whose_first_answer_has_all_it_needs(house: House) -> None:
+    dom0, _ = house
+    assert create(dom0, HVM | HAP) == 0
+    domain = dom0.machine.hv.domains[DomId(77)]
+    assert (domain.mailbox.engine, domain.is_hvm) == (Engine.X86_64_NESTED, True)
+    raw = HEADER + record(HVM_SAVE_CODE_CPU, CPU.pack()) + END
+    at = dom0.put(raw, BUFFER)
+    state = xen_domctl_hvmcontext(size=len(raw), buffer=at)
+    assert domctl(dom0, XEN_DOMCTL_sethvmcontext, 77, hvmcontext=state) == 0
+    effects = {effect[0]: effect[1:] for effect in domain.vcpus[0].effects if effect[0] != Effect.MAP_EXTENT}
+    assert domain.mem.p2m is not None
+    assert effects == {
+        Effect.CONTEXT: [CPU.pack()],
+        Effect.P2M: [domain.mem.p2m.top],
+        Effect.VCPU_INFO: [domain.shared_info, 0],
+    }
+    back = xen_domctl_hvmcontext(size=4096 - BUFFER, buffer=at)
+    dom0.put(bytes(len(raw)), BUFFER)
+    assert domctl(dom0, XEN_DOMCTL_gethvmcontext, 77, hvmcontext=back) == 0
+    assert records_of(dom0.get(BUFFER, len(raw))) == [(HVM_SAVE_CODE_CPU, 0, CPU.pack())]
+    assert not dom0.machine.memory.read(domain.shared_info << 12 | 1, 1)[0], (
+        "an HVM guest's upcalls are not masked"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "devices", "errno"),
+    [
+        (HVM, LAPIC, Errno.EOPNOTSUPP),
+        (HAP, 0, Errno.EINVAL),
+        (HVM | HAP | 1 << 31, LAPIC, Errno.EINVAL),
+        (HVM | HAP, 0, Errno.EINVAL),
+        (HVM | HAP, LAPIC | int(XEN_X86_EMU_VGA), Errno.EINVAL),
+    ],
+)
+def test_what_is_not_built_is_refused(house: House, flags: int, devices: int, errno: Errno) -> None:
+    dom0, _ = house
+    before = set(dom0.machine.hv.domains)
+    assert create(dom0, flags, devices) == -errno
+    assert set(dom0.machine.hv.domains) == before
+
+
+def altered(**fields: int) -> bytes:
+    cpu = hvm_hw_cpu.unpack(CPU.pack())
+    for name, value in fields.items():
+        setattr(cpu, name, value)
+    return record(HVM_SAVE_CODE_CPU, cpu.pack())
+
+
+@pytest.mark.parametrize(
+    ("raw", "errno"),
+    [
+        (b"", Errno.EINVAL),
+        (HEADER, Errno.EINVAL),
+        (END, Errno.EINVAL),
+        (HEADER[:-1] + END, Errno.EINVAL),
+        (HEADER + record(HVM_SAVE_CODE_CPU, CPU.pack()[:-8]) + END, Errno.EINVAL),
+        (HEADER + record(HVM_SAVE_CODE_CPU, CPU.pack(), 1) + END, Errno.EINVAL),
+        (HEADER + altered(cr0=1 << 31) + END, Errno.EINVAL),
+        (HEADER + altered(rflags=0) + END, Errno.EINVAL),
+        (HEADER + altered(pad0=1) + END, Errno.EINVAL),
+        (HEADER + record(3, bytes(8)) + END, Errno.ENODEV),
+    ],
+)
+def test_a_saved_state_that_is_none_changes_nothing(house: House, raw: bytes, errno: Errno) -> None:
+    dom0, _ = house
+    create(dom0, HVM | HAP)
+    state = xen_domctl_hvmcontext(size=len(raw), buffer=dom0.put(raw, BUFFER))
+    assert domctl(dom0, XEN_DOMCTL_sethvmcontext, 77, hvmcontext=state) == -errno
+    assert not dom0.machine.hv.domains[DomId(77)].vcpus[0].initialised
+
+
+def test_operations_on_pv_registers_are_refused(house: House) -> None:
+    dom0, guest = house
+    where = xen_domctl_vcpucontext(vcpu=0, ctxt=dom0.scratch)
+    result = domctl(dom0, XEN_DOMCTL_getvcpucontext, guest.d.domid, vcpucontext=where)
+    assert result == -Errno.EOPNOTSUPP
+
+
+@pytest.mark.parametrize("nr", [0, 1, 2, 3, 4, 10, 13, 14, 26, 30, 33, 36], ids=lambda nr: Hypercall(nr).name)
+def test_what_is_a_pv_guests_does_not_exist(house: House, nr: int) -> None:
+    assert house[1].call(nr, ARGUMENTS, 1, 0, DOMID_SELF) == -Errno.ENOSYS
+
+
+def test_a_line_for_the_console_from_an_unpaged_guest(house: House) -> None:
+    _, guest = house
+    text = b"hello from ring 0\n"
+    assert (
+        guest.call(Hypercall.console_io, int(CONSOLEIO_write), len(text), guest.write(ARGUMENTS, text)) == 0
+    )
+    assert b"hello from ring 0" in guest.machine.hv.log.read()
+
+
+def test_assists_are_those_that_mean_something(house: House) -> None:
+    _, guest = house
+    assert guest.call(Hypercall.vm_assist, 0, 5) == 0
+    assert all(effect[0] != Effect.VM_ASSIST for effect in guest.effects())
+    assert guest.call(Hypercall.vm_assist, 0, 2) == -Errno.EINVAL
+
+
+def hvm_op(guest: HvmCaller, op: int, index: int = 0, value: int = 0, domid: int = DOMID_SELF) -> int:
+    request = xen_hvm_param(domid=domid, index=int(index), value=value)
+    return guest.call(Hypercall.hvm_op, int(op), guest.record(request))
+
+
+def test_events_come_by_the_vector_that_the_guest_names(house: House) -> None:
+    _, guest = house
+    assert hvm_op(guest, HVMOP_set_param, HVM_PARAM_CALLBACK_IRQ, VECTOR | 0xF3) == 0
+    assert [Effect.CALLBACK, CALLBACK_HVM_VECTOR, 0xF3, 0] in guest.effects()
+    assert hvm_op(guest, HVMOP_get_param, HVM_PARAM_CALLBACK_IRQ) == 0
+    assert xen_hvm_param.unpack(guest.read(ARGUMENTS, 16)).value == VECTOR | 0xF3
+    assert hvm_op(guest, HVMOP_set_param, HVM_PARAM_CALLBACK_IRQ, 0) == 0
+    assert [Effect.CALLBACK, CALLBACK_HVM_VECTOR, 0, 0] in guest.effects()
+
+
+@pytest.mark.parametrize(
+    ("op", "index", "value", "errno"),
+    [
+        (HVMOP_set_param, HVM_PARAM_CALLBACK_IRQ, 1 << 56 | 5, Errno.EOPNOTSUPP),
+        (HVMOP_set_param, HVM_PARAM_CALLBACK_IRQ, 5, Errno.EOPNOTSUPP),
+        (HVMOP_set_param, HVM_PARAM_CALLBACK_IRQ, VECTOR | 14, Errno.EINVAL),
+        (HVMOP_set_param, HVM_PARAM_CONSOLE_PFN, 5, Errno.EPERM),
+        (HVMOP_get_param, HVM_PARAM_IOREQ_PFN, 0, Errno.EPERM),
+        (HVMOP_set_param, HVM_NR_PARAMS, 0, Errno.EINVAL),
+        (HVMOP_get_param, 0xFFFF_FFFF, 0, Errno.EINVAL),
+        (HVMOP_flush_tlbs, 0, 0, Errno.EINVAL),
+        (HVMOP_set_evtchn_upcall_vector, 0, 0, Errno.ENOSYS),
+        (99, 0, 0, Errno.ENOSYS),
+    ],
+)
+def test_what_is_not_the_guests_to_set_or_read_is_refused(
+    house: House, op: int, index: int, value: int, errno: Errno
+) -> None:
+    assert hvm_op(house[1], op, index, value) == -errno
+
+
+def test_parameters_that_the_control_domain_sets_are_the_guests_to_read(house: House) -> None:
+    dom0, guest = house
+    request = xen_hvm_param(domid=guest.d.domid, index=int(HVM_PARAM_CONSOLE_PFN), value=0xFEFFE)
+    assert dom0.call(Hypercall.hvm_op, int(HVMOP_set_param), dom0.record(request)) == 0
+    assert hvm_op(guest, HVMOP_get_param, HVM_PARAM_CONSOLE_PFN) == 0
+    assert xen_hvm_param.unpack(guest.read(ARGUMENTS, 16)).value == 0xFEFFE
+    assert hvm_op(guest, HVMOP_get_param, HVM_PARAM_CONSOLE_PFN, domid=0) == -Errno.EPERM
+    request = xen_hvm_param(domid=DomId(0), index=int(HVM_PARAM_CONSOLE_PFN))
+    assert dom0.call(Hypercall.hvm_op, int(HVMOP_get_param), dom0.record(request)) == -Errno.EINVAL
+
+
+def test_the_time_and_a_flush(house: House) -> None:
+    _, guest = house
+    assert guest.call(Hypercall.hvm_op, int(HVMOP_get_time), ARGUMENTS) == 0
+    assert 0 < int.from_bytes(guest.read(ARGUMENTS, 8), "little") <= guest.machine.hv.now()
+    assert guest.call(Hypercall.hvm_op, int(HVMOP_flush_tlbs), 0) == 0
+    assert [Effect.FLUSH_TLB] in guest.effects()
+
+
+def test_vcpu_info_lies_in_a_guest_frame(house: House) -> None:
+    _, guest = house
+    at = guest.write(ARGUMENTS, (9).to_bytes(8, "little") + (64).to_bytes(8, "little"))
+    assert guest.call(Hypercall.vcpu_op, 10, 0, at) == 0
+    assert [Effect.VCPU_INFO, guest.mfn(9), 64] in guest.effects()
+
+
+def test_records_end() -> None:
+    with pytest.raises(XenError):
+        records_of(HEADER + hvm_save_descriptor(typecode=2, length=0xFFFF_FFFF).pack() + bytes(100))
