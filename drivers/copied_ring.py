@@ -88,8 +88,10 @@ class CopiedBackRing(BackRing):
 
     @property
     def settled(self) -> bool:
-        """No copy is put off, and no event for the front: whoever performs the copies of a push has not rung yet."""
-        return self._put_off is None and not self._bell
+        """No copy is put off, every answer is shown, and the front has its event. A push that could not show all of them
+        leaves that to the next one, and so does one whose copies somebody else performs.
+        """
+        return self._put_off is None and self._pushed == self._prod and not self._bell
 
     def settle(self) -> bool:
         """Perform the copies that were put off, from the first that was; whether none is left. Raises RingBroken."""

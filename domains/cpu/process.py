@@ -6,13 +6,16 @@ was made; nothing that a guest can write is looked at. The vCPU's first effects 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import signal
 import socket
+import sys
+from contextlib import suppress
 from typing import Final
 
 from domains.cpu.gate import Gate
-from hypervisor.wire.mailbox import Engine
+from hypervisor.wire.mailbox import Engine, Mailbox
 
 ENGINES: Final = {
     Engine.PYTHON: "domains.kernel.run",
@@ -20,6 +23,19 @@ ENGINES: Final = {
     Engine.X86_64_NESTED: "domains.cpu.x86.hvm_run",
 }
 """Where `run(gate, effects)` lies for each kind of guest; imported only when needed."""
+
+
+def load_engine(mailbox_fd: int) -> None:
+    """Load the CPU that the next domain's process is to play, in the process which that one is forked from: the first guest of
+    its kind waits for it, and all later ones have it. What cannot be loaded is that domain's fault to find.
+    """
+    mailbox = Mailbox(mailbox_fd)
+    name = ENGINES[mailbox.engine]
+    mailbox.close()
+    if name not in sys.modules:
+        with suppress(ImportError):
+            importlib.import_module(name)
+        gc.freeze()
 
 
 def run_domain(domid: int, path: str, pair: socket.socket, mailbox_fd: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from domains.cpu.process import run_domain
+from domains.cpu.process import load_engine, run_domain
 from domains.dom0.toolstack.builder.unpacker import serve
 from domains.kernel.image import make_image
 from hypervisor.core import run_core
@@ -40,4 +40,5 @@ def run_machine(
         lock_fd=lock,
     )
     services = (Service("xeno-unpacker", unpacker_end, serve),)
-    Supervisor(config, Entries(core=run_core, domain=run_domain, services=services)).run()
+    entries = Entries(core=run_core, domain=run_domain, services=services, prepare=load_engine)
+    Supervisor(config, entries).run()
