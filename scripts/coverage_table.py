@@ -21,6 +21,7 @@ from hypervisor.hypercalls import callbacks, domctl, memory_op, mmuext_op, vcpu_
 from hypervisor.hypercalls.console_io import CONSOLE_OPS
 from hypervisor.hypercalls.event_channel_op import EVTCHNOPS
 from hypervisor.hypercalls.grant_table_op import BATCHED, SINGLE, Batched
+from hypervisor.hypercalls.hvm_op import HVM_OPS
 from hypervisor.hypercalls.physdev_op import PHYSDEV_OPS
 from hypervisor.hypercalls.sched_op import SCHED_OPS
 from hypervisor.hypercalls.sysctl import SYSCTL_OPS
@@ -29,6 +30,7 @@ from hypervisor.public.callback import CallbackOp
 from hypervisor.public.domctl import Domctl, XEN_DOMCTL_createdomain
 from hypervisor.public.event_channel import EventChannelOp
 from hypervisor.public.grant_table import GrantTableOp
+from hypervisor.public.hvm.hvm_op import HvmOp
 from hypervisor.public.memory import MemoryOp
 from hypervisor.public.physdev import PhysdevOp
 from hypervisor.public.sched import SchedOp
@@ -58,6 +60,7 @@ SUB_OPS: Final = (
     SubOps(Hypercall.event_channel_op, EventChannelOp, EVTCHNOPS),
     SubOps(Hypercall.grant_table_op, GrantTableOp, {**BATCHED, **SINGLE}),
     SubOps(Hypercall.sched_op, SchedOp, SCHED_OPS),
+    SubOps(Hypercall.hvm_op, HvmOp, HVM_OPS),
     SubOps(Hypercall.vcpu_op, VcpuOp, vcpu_op.VCPU_OPS),
     SubOps(Hypercall.callback_op, CallbackOp, callbacks.CALLBACK_OPS),
     SubOps(Hypercall.xen_version, XenVersion, xen_version.VERSION_OPS),

@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Annotated, Final
 
 from domains.dom0.toolstack.builder.notes import TEXTS, XenNotes, enter, notes_in
-from domains.dom0.toolstack.builder.refusals import ONLY_PV64, multiboot_kind, what_it_is
+from domains.dom0.toolstack.builder.refusals import ONLY_64, multiboot_kind, what_it_is
 from domains.dom0.toolstack.errors import ToolstackError
 from hypervisor.builder.pv_image import PvImage, Segment
 from hypervisor.public.elfnote import ElfNote
@@ -96,7 +96,7 @@ class ElfFile:
         self.header = Elf64_Ehdr.unpack(self.bytes_at(0, Elf64_Ehdr.sizeof, "header"))
         ident = self.header.e_ident
         if ident[4] != ELFCLASS64:
-            raise self.refused(f"{what_it_is(data)}; {ONLY_PV64}")
+            raise self.refused(f"{what_it_is(data)}; {ONLY_64}")
         if ident[5] != ELFDATA2LSB or self.header.e_machine != EM_X86_64:
             raise self.refused("not for x86-64")
         if self.header.e_type not in (ET_EXEC, ET_DYN):
@@ -160,11 +160,11 @@ def load_elf(data: bytes, name: str) -> PvImage:
     elf = ElfFile(data, name)
     notes = find_notes(elf)
     if not notes and (multiboot := multiboot_kind(data)) is not None:
-        raise elf.refused(f"{multiboot}; {ONLY_PV64}")
+        raise elf.refused(f"{multiboot}; {ONLY_64}")
     if not notes:
         raise elf.refused("it has no Xen ELF notes, so it is not a Xen PV kernel")
     if ElfNote.XEN_ELFNOTE_PHYS32_ENTRY in notes.numbers and not PV_NOTES & notes.numbers.keys():
-        raise elf.refused(f"a PVH kernel, which has no entry point for PV; {ONLY_PV64}")
+        raise elf.refused('a PVH kernel, which has no entry point for PV; type = "pvh" runs it')
     check_notes(elf, notes)
     base = notes.numbers.get(ElfNote.XEN_ELFNOTE_VIRT_BASE, 0)
     physical = notes.numbers.get(ElfNote.XEN_ELFNOTE_PADDR_OFFSET, base if notes.old_section else 0)

@@ -17,7 +17,7 @@ from typing import Final
 from domains.dom0.toolstack.builder.notes import XenNotes, enter, notes_in
 from hypervisor.public.elfnote import ElfNote
 
-ONLY_PV64: Final = "only x86-64 PV kernels run here"
+ONLY_64: Final = "only x86-64 PV and PVH kernels run here"
 EM_386: Final = 3
 PT_NOTE: Final = 4
 SHT_NOTE: Final = 7

@@ -191,7 +191,7 @@ class Reader:
 
     def guest_type(self) -> GuestType:
         """How the domain is virtualized."""
-        return GuestType(self.must_be(*GuestType))
+        return GuestType(self.must_be(*(kind.value for kind in GuestType)))
 
     def nested_paging(self) -> bool:
         """`hap` of a PVH domain: without it there would be shadow paging."""

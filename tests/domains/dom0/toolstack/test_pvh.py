@@ -1,0 +1,81 @@
+"""What a description of a PVH domain may say, and which kernels can be one."""
+
+from pathlib import Path
+
+import pytest
+
+from domains.control.description import DomainConfig, GuestType
+from domains.control.records import Malformed, decode, encode
+from domains.dom0.toolstack.builder.elf import load_pvh_elf
+from domains.dom0.toolstack.builder.prepared import decode as decode_prepared
+from domains.dom0.toolstack.builder.prepared import encode as encode_prepared
+from domains.dom0.toolstack.errors import ToolstackError
+from domains.dom0.toolstack.xlcfg.load import read_config
+from domains.dom0.toolstack.xlcfg.syntax import ConfigError
+from hypervisor.builder.hvm_layout import HvmPlan
+from tests.domains.dom0.toolstack.elf_files import LINUX_NOTES, PVH_LINUX, elf, elf32
+
+PHYSICAL = [(0xFFFF_FFFF_8100_0000, 0x100_0000, b"code" * 100, 0x3000)]
+PVH_KERNEL = elf(segments=PHYSICAL, note_segment=PVH_LINUX)
+HEAD = 'name = "web"\nkernel = "vmlinuz"\n'
+
+
+def read(text: str, warnings: list[str] | None = None) -> DomainConfig:
+    return read_config(HEAD + text, "web.cfg", Path("/"), (), ([] if warnings is None else warnings).append)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("", GuestType.PV), ('type = "pv"', GuestType.PV), ('type = "pvh"\nhap = 1', GuestType.PVH)],
+)
+def test_the_type_is_read_and_travels(text: str, kind: GuestType) -> None:
+    config = read(text)
+    assert config.type is kind
+    assert decode(DomainConfig, encode(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('type = "hvm"', "'hvm' is not supported yet; use 'pv' or 'pvh'"),
+        ('type = "pvh"\nhap = 0', "hap 0 \\(shadow paging\\) is not supported yet"),
+        ('type = "pvh"\nkernel = "python:a:B"', "a Python guest is of type 'pv', not 'pvh'"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(text: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        read(text)
+
+
+def test_hap_says_nothing_to_a_pv_domain() -> None:
+    warnings: list[str] = []
+    assert read("hap = 0", warnings).type is GuestType.PV
+    assert len(warnings) == 1
+
+
+def test_a_message_is_checked_too() -> None:
+    for wrong in ({"type": "hvm"}, {"type": "pvh", "kernel": "python:a:B"}):
+        with pytest.raises(Malformed):
+            decode(DomainConfig, {"name": "web", "kernel": "k", **wrong})
+
+
+def test_a_pvh_kernel_is_loaded_at_its_physical_addresses() -> None:
+    image = load_pvh_elf(PVH_KERNEL, "vmlinux")
+    assert (image.virt_base, image.entry) == (0, 0x100_0000)
+    assert [(segment.vaddr, segment.size) for segment in image.segments] == [(0x100_0000, 0x3000)]
+    prepared = decode_prepared(encode_prepared(image, 0, []), memoryview(b""), 32 << 8, pvh=True)
+    assert isinstance(prepared.plan, HvmPlan)
+    assert prepared.plan.kernel.pfn == 0x1000
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (elf(note_segment=LINUX_NOTES), "no entry point for PVH"),
+        (elf(), "no entry point for PVH"),
+        (elf32(PVH_LINUX), "32-bit"),
+    ],
+)
+def test_a_kernel_without_the_entry_gets_one_clear_line(data: bytes, why: str) -> None:
+    with pytest.raises(ToolstackError, match=why):
+        load_pvh_elf(data, "vmlinux")
