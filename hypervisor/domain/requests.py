@@ -11,6 +11,8 @@ from hypervisor.mm.budget import Budget, Portion, Restart
 from hypervisor.public.arch_x86.hvm.save import hvm_hw_cpu
 from hypervisor.public.arch_x86.xen import vcpu_guest_context
 from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.hvm.params import HVM_PARAM_TRIPLE_FAULT_REASON
+from hypervisor.public.sched import SHUTDOWN_reboot
 from hypervisor.wire.messages import ProtocolError, Request
 
 Args = tuple[int | bytes, int, int, int, int]
@@ -31,6 +33,7 @@ class ProcessRequests:
             Request.PTE_WRITE: self._pte_write,
             Request.NEW_BASEPTR: self._new_baseptr,
             Request.LDT_PAGE: self._ldt_page,
+            Request.TRIPLE_FAULT: self._triple_fault,
         }
 
     def perform(self, vcpu: Vcpu, seq: int, nr: int, args: Args) -> None:
@@ -63,6 +66,17 @@ class ProcessRequests:
         if not isinstance(args[0], bytes):
             raise ProtocolError("a crash without a reason")
         self.hv.crash(vcpu.domain, args[0].decode("utf-8", "replace"))
+        self.hv.run.answer(vcpu, 0)
+
+    def _triple_fault(self, vcpu: Vcpu, _seq: int, args: Args) -> None:
+        """The domain shuts down as its toolstack has said, else to be started again (Xen hvm_triple_fault)."""
+        domain = vcpu.domain
+        if not isinstance(args[0], bytes) or not domain.is_hvm:
+            raise ProtocolError("a triple fault without registers, or of a PV guest")
+        reason = domain.hvm_params.get(HVM_PARAM_TRIPLE_FAULT_REASON, int(SHUTDOWN_reboot))
+        registers = args[0].decode("utf-8", "replace")
+        self.hv.log.line(f"d{domain.domid} triple fault, shutdown code {reason}: {registers}")
+        self.hv.shutdown(domain, reason)
         self.hv.run.answer(vcpu, 0)
 
     def _saved(self, vcpu: Vcpu, seq: int, args: Args) -> None:

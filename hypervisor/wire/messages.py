@@ -37,10 +37,11 @@ class Request(IntEnum):
     PTE_WRITE = -5  # a store to a read-only page table: (va, size, value, has_old, old)
     NEW_BASEPTR = -6  # mov to CR3 by the guest's kernel: (mfn)
     LDT_PAGE = -7  # the CPU missed a page of the LDT: (byte offset in the LDT)
+    TRIPLE_FAULT = -8  # an HVM guest could not deliver a double fault: (its registers as text, a1: bytes)
 
 
 _REQUESTS: Final = frozenset(int(request) for request in Request)
-_WITH_BYTES: Final = frozenset((int(Request.CRASH), int(Request.SAVED)))
+_WITH_BYTES: Final = frozenset((int(Request.CRASH), int(Request.SAVED), int(Request.TRIPLE_FAULT)))
 
 
 class Effect(IntEnum):
@@ -95,7 +96,7 @@ def unpack_reply(data: bytes) -> list[Any]:
 
 def unpack_request(data: bytes) -> list[Any]:
     """A request or an irq from a process nobody trusts: a list of unsigned 64-bit ints, but for `nr`, which is negative for a
-    Request, and a1 of CRASH and SAVED, which is bytes.
+    Request, and a1 of CRASH, SAVED and TRIPLE_FAULT, which is bytes.
 
     Raises ProtocolError for everything else. Bounded by MAX_MESSAGE, which the socket enforces too.
     """

@@ -11,7 +11,7 @@ from typing import Final
 from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.hvm_hypercalls import ask, hypercall
 from domains.cpu.x86.hvm_msr import read_msr, write_msr
-from domains.cpu.x86.hvm_report import crash
+from domains.cpu.x86.hvm_report import crash, report
 from domains.cpu.x86.hvm_vcpu import HvmVcpu
 from domains.cpu.x86.mmio import emulate_access
 from domains.cpu.x86.nested_paging import NotMapped
@@ -110,7 +110,7 @@ def do_nested_fault(v: HvmVcpu) -> int:
 
 def do_shutdown(v: HvmVcpu) -> int:
     """A triple fault."""
-    crash(v, "Triple fault")
+    v.gate.triple_fault(v.vcpu_id, report(v, "triple fault"))
 
 
 def do_undefined(_v: HvmVcpu) -> int:

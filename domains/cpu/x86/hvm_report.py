@@ -13,7 +13,12 @@ CODE_BYTES = 16
 
 def crash(v: HvmVcpu, rule: str) -> NoReturn:
     """End the domain; `rule` says why."""
-    v.gate.crash(v.vcpu_id, "\n".join([f"vCPU {v.vcpu_id} at {v.cpu.q[RIP]:#x}: {rule}", *registers(v)]))
+    v.gate.crash(v.vcpu_id, report(v, rule))
+
+
+def report(v: HvmVcpu, what: str) -> str:
+    """What happened to this vCPU, and its registers."""
+    return "\n".join([f"vCPU {v.vcpu_id} at {v.cpu.q[RIP]:#x}: {what}", *registers(v)])
 
 
 def registers(v: HvmVcpu) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from hypervisor.domain.hvm import records_of
+from hypervisor.domain.requests import ProcessRequests
 from hypervisor.public.arch_x86.hvm.save import (
     HVM_FILE_MAGIC,
     HVM_FILE_VERSION,
@@ -44,12 +45,14 @@ from hypervisor.public.hvm.params import (
     HVM_PARAM_CALLBACK_IRQ,
     HVM_PARAM_CONSOLE_PFN,
     HVM_PARAM_IOREQ_PFN,
+    HVM_PARAM_TRIPLE_FAULT_REASON,
 )
 from hypervisor.public.hvm.save import HVM_SAVE_CODE_END, hvm_save_descriptor
+from hypervisor.public.sched import SHUTDOWN_crash, SHUTDOWN_reboot
 from hypervisor.public.types import DomId
 from hypervisor.public.xen import DOMID_SELF, CONSOLEIO_write, Hypercall
 from hypervisor.wire.mailbox import Engine
-from hypervisor.wire.messages import CALLBACK_HVM_VECTOR, Effect
+from hypervisor.wire.messages import CALLBACK_HVM_VECTOR, Effect, ProtocolError, Request
 from tests.hypervisor.hvm_caller import ARGUMENTS, HvmCaller, hvm_house
 from tests.hypervisor.mm.caller import Caller
 
@@ -266,3 +269,26 @@ def test_vcpu_info_lies_in_a_guest_frame(house: House) -> None:
 def test_records_end() -> None:
     with pytest.raises(XenError):
         records_of(HEADER + hvm_save_descriptor(typecode=2, length=0xFFFF_FFFF).pack() + bytes(100))
+
+
+@pytest.mark.parametrize(("asked", "code"), [(None, SHUTDOWN_reboot), (SHUTDOWN_crash, SHUTDOWN_crash)])
+def test_a_triple_fault_shuts_the_domain_down_as_its_toolstack_said(
+    house: House, asked: int | None, code: int
+) -> None:
+    dom0, guest = house
+    if asked is not None:
+        guest.domain.hvm_params[int(HVM_PARAM_TRIPLE_FAULT_REASON)] = asked
+    hv = dom0.machine.hv
+    ProcessRequests(hv).perform(guest.vcpu, 1, int(Request.TRIPLE_FAULT), (b"registers", 0, 0, 0, 0))
+    assert (guest.domain.is_shut_down, guest.domain.shutdown_code) == (True, code)
+
+
+def test_a_pv_guest_has_no_triple_faults(house: House) -> None:
+    dom0, _ = house
+    with pytest.raises(ProtocolError):
+        ProcessRequests(dom0.machine.hv).perform(
+            dom0.machine.hv.domains[DomId(0)].vcpus[0],
+            1,
+            int(Request.TRIPLE_FAULT),
+            (b"registers", 0, 0, 0, 0),
+        )

@@ -47,7 +47,7 @@ def test_no_bytes_do_more_than_raise_protocol_error(data: bytes) -> None:
         [True] * 9,
         [-1],
         *([*range(1, i), -1, *range(i, 9)] for i in (1, 2, 4, 5, 6, 7, 8, 9)),
-        [1, 0, -8, 0, 0, 0, 0, 0, 0],
+        [1, 0, -9, 0, 0, 0, 0, 0, 0],
         msgpack.ExtType(1, b"x"),
     ],
 )

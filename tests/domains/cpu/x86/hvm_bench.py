@@ -11,7 +11,7 @@ in 32-bit protected mode without paging. `long_mode` takes it to 64-bit code wit
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.hvm_engine import HvmCpu
@@ -105,11 +105,22 @@ idt_pointer: .word 4095; .quad IDT
 """
 
 
+class TripleFault(Exception):
+    """The guest could not deliver a double fault; the text is the report."""
+
+
+class HvmBenchGate(BenchGate):
+    """As a PV bench's, and what HVM guests alone ask."""
+
+    def triple_fault(self, _vcpu: int, registers: str) -> NoReturn:
+        raise TripleFault(registers)
+
+
 class HvmBench:
     """A guest's CPU on the bench; `q[RAX]` and so on are its registers."""
 
     def __init__(self) -> None:
-        self.gate = BenchGate()
+        self.gate = HvmBenchGate()
         self.gate.memory = self.memory = MachineMemory(MACHINE)
         self.memory.map(create_memfd("bench", MACHINE), 0, MACHINE, 0)
         for table, entry in ((P2M_L4, P2M_L3), (P2M_L3, P2M_L2), (P2M_L2, P2M_L1)):

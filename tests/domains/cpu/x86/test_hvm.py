@@ -18,8 +18,7 @@ from hypervisor.public.sched import SCHEDOP_block
 from hypervisor.public.vcpu import VCPUOP_down
 from hypervisor.public.xen import Hypercall
 from hypervisor.wire.messages import Effect
-from tests.domains.cpu.x86.bench import GuestCrashed
-from tests.domains.cpu.x86.hvm_bench import DATA, HOLE, READ_ONLY, STACK_TOP, HvmBench
+from tests.domains.cpu.x86.hvm_bench import DATA, HOLE, READ_ONLY, STACK_TOP, HvmBench, TripleFault
 
 U64 = (1 << 64) - 1
 BOOT = {"msr": 2, "vmmcall": 1, "hypercall": 1}
@@ -366,7 +365,7 @@ class TestExits:
         assert hvm.counts == {"#GP": 1}
 
     def test_a_triple_fault_ends_the_domain(self, hvm: HvmBench) -> None:
-        with pytest.raises(GuestCrashed, match="Triple fault"):
+        with pytest.raises(TripleFault, match="triple fault"):
             hvm.run("start: long_mode; ud2")
 
     def test_code_that_runs_into_nothing_ends_the_domain_or_faults(self, hvm: HvmBench) -> None:
