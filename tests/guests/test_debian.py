@@ -100,7 +100,10 @@ def test_grub_boots_linux_from_its_disk(machine: Machine, tmp_path: Path) -> Non
     wait_until(machine.census_is_clean, 20, "a clean census")
 
 
-def test_an_interactive_linux_works_on_a_disk_and_powers_off(clean_machine: Machine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["pv", "pvh"])
+def test_an_interactive_linux_works_on_a_disk_and_powers_off(
+    clean_machine: Machine, tmp_path: Path, kind: str
+) -> None:
     """On its console, by its own blkfront and ext4: what it reads is what is there, what it writes is there afterwards."""
     machine, disk = clean_machine, tmp_path / "disk.img"
     files = tmp_path / "files"
@@ -110,7 +113,7 @@ def test_an_interactive_linux_works_on_a_disk_and_powers_off(clean_machine: Mach
     make_disk(disk, 16, files)
     done = machine.create(
         tmp_path,
-        f'name = "linux"\nkernel = "{CACHE}/vmlinuz"\nramdisk = "{CACHE}/initramfs.img"\nmemory = 128\n'
+        f'name = "linux"\ntype = "{kind}"\nkernel = "{CACHE}/vmlinuz"\nramdisk = "{CACHE}/initramfs.img"\nmemory = 128\n'
         f"disk = [ '{disk},raw,xvda,w' ]\ncmdline = \"console=hvc0\"\n",
     )
     assert done.returncode == 0, done.stderr

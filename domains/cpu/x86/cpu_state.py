@@ -6,7 +6,7 @@ the general registers, and then `selfcheck`, prove them before a guest runs.
 
     0    general registers 16 × u64     152  cc_src u64        424  cr0…cr4 u64, 592 efer u64
     128  rip u64                        168  cc_op u32         5384 error_code i32, exception_is_int i32
-    136  rflags u64                     172  df i32            5392 exception_next_eip u64
+    136  rflags u64                     172  df i32            5392 exception_next_eip u64, 5400 dr0…dr7 u64
                                         176  hflags u32        5496 old_exception i32
     184  ES CS SS DS FS GS, 24 bytes each: selector u32, base u64 @8, limit u32 @16, flags u32 @20
     328  LDTR, 352 TR, 376 GDTR, 400 IDTR, likewise
@@ -30,6 +30,7 @@ CC_SRC: Final = 19
 SEGMENT_BASE: Final = 24  # + 3 * segment
 CR: Final = 53  # + number
 EFER: Final = 74
+DR: Final = 675  # + number
 
 CC_OP: Final = 42  # indices into `d`, in u32
 DF: Final = 43

@@ -9,6 +9,7 @@ from typing import Final
 
 from domains.cpu.x86.cpu_state import (
     CR,
+    DR,
     EFER,
     GDTR,
     HF_ADDSEG,
@@ -85,6 +86,9 @@ def load_context(v: HvmVcpu, raw: bytes) -> None:
         q[CR + number] = getattr(context, f"cr{number}")
     for name, at in NATIVE_MSRS:
         q[at] = getattr(context, name)
+    for number in (0, 1, 2, 3, 6):
+        q[DR + number] = getattr(context, f"dr{number}")
+    v.stubs.set_dr7(context.dr7)
     q[SHADOW_GS] = context.shadow_gs
     q[EFER] = context.msr_efer
     cpu.set_hflags(COMPUTED, _hflags(cpu))
@@ -128,6 +132,8 @@ def save_context(v: HvmVcpu) -> bytes:
         setattr(context, f"{name}_limit", d[SEGMENT_LIMIT + 6 * number])
     for number in (0, 2, 3, 4):
         setattr(context, f"cr{number}", q[CR + number])
+    for number in (0, 1, 2, 3, 6, 7):
+        setattr(context, f"dr{number}", q[DR + number])
     for name, at in NATIVE_MSRS:
         setattr(context, name, q[at])
     context.shadow_gs, context.msr_efer, context.tsc = q[SHADOW_GS], q[EFER], v.clock.tsc()

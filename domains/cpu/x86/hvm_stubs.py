@@ -136,6 +136,13 @@ class HvmStubs:
         """Events come by this vector; 0: by none."""
         self._set("vector", vector)
 
+    def set_dr7(self, value: int) -> None:
+        """DR7, and the breakpoints that it enables."""
+        update = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64)(
+            exported("cpu_x86_update_dr7_x86_64")
+        )
+        update(self._words[WORDS.index("env")], value)
+
     def request(self) -> None:
         """An event is pending: it is delivered as soon as the guest can take it. Only while no block of the guest's runs."""
         self._request.value = REQUEST_HARD

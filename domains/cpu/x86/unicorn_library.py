@@ -62,6 +62,7 @@ EXPORTS: Final = (
     "cpu_loop_exit_noexc_x86_64",
     "cpu_cc_compute_all_x86_64",
     "raise_exception_err_x86_64",
+    "cpu_x86_update_dr7_x86_64",
     "cpu_loop_exit_restore_x86_64",
     "tcg_gen_callN_x86_64",
     "update_fp_status_x86_64",

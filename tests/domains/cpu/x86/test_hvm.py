@@ -18,7 +18,7 @@ from hypervisor.public.sched import SCHEDOP_block
 from hypervisor.public.vcpu import VCPUOP_down
 from hypervisor.public.xen import Hypercall
 from hypervisor.wire.messages import Effect
-from tests.domains.cpu.x86.hvm_bench import DATA, HOLE, READ_ONLY, STACK_TOP, HvmBench, TripleFault
+from tests.domains.cpu.x86.hvm_bench import DATA, STACK_TOP, HvmBench, TripleFault
 
 U64 = (1 << 64) - 1
 BOOT = {"msr": 2, "vmmcall": 1, "hypercall": 1}
@@ -149,6 +149,32 @@ class TestNative:
         hvm.run("start: long_mode; gate 6, handler; ud2; handler: mov $1, %ebx; done")
         assert hvm.q[RBX] == 1
         assert hvm.counts == {"#UD": 1}
+        assert hvm.exits == BOOT
+
+    @pytest.mark.parametrize(
+        ("vector", "code"),
+        [
+            (
+                1,
+                "lea fault(%rip), %rax; mov %rax, %dr0; mov $0x401, %eax; mov %rax, %dr7; jmp fault; fault: nop",
+            ),
+            (1, "pushfq; orl $0x100, (%rsp); popfq; nop; fault: nop"),
+            (7, "mov %cr0, %rax; or $8, %rax; mov %rax, %cr0; fault: fninit"),
+            (0, "xor %ecx, %ecx; fault: div %ecx"),
+            (
+                19,
+                "mov $0x620, %eax; mov %rax, %cr4; push $0x1f00; ldmxcsr (%rsp); xorpd %xmm0, %xmm0; fault: divsd %xmm0, %xmm0",
+            ),
+        ],
+        ids=["breakpoint", "single step", "#NM", "#DE", "#XM"],
+    )
+    def test_other_exceptions_are_delivered_at_their_instruction(
+        self, hvm: HvmBench, vector: int, code: str
+    ) -> None:
+        hvm.run(
+            f"start: long_mode; gate {vector}, handler; {code}; done; handler: pop %r9; mov $1, %ebx; done"
+        )
+        assert (hvm.q[R9], hvm.q[RBX]) == (hvm.labels["fault"], 1)
         assert hvm.exits == BOOT
 
     def test_control_a_fault_that_comes_to_python_is_counted(self, hvm: HvmBench) -> None:
@@ -390,13 +416,24 @@ class TestContext:
     def test_what_is_saved_goes_on_where_it_was(self, hvm: HvmBench) -> None:
         hvm.run("start: long_mode; mov $5, %ebx; done; mov $6, %r12d; movq $9, DATA; done")
         saved, other = hvm.cpu.save_context(), HvmBench()
-        for page in range(512):
-            if page << 12 not in (HOLE, READ_ONLY):
-                other.write(page << 12, hvm.memory.read(hvm.v.paging.machine(page << 12), 4096))
+        other.memory.octets[:] = hvm.memory.octets
         other.cpu.apply([[Effect.CONTEXT, saved]])
         assert other.cpu.save_context()[:-32] == saved[:-32]
         other.go_on()
         assert (other.q[RBX], other.q[R12], other.words(DATA, 1)) == (5, 6, [9])
+
+    def test_breakpoints_go_with_it(self, hvm: HvmBench) -> None:
+        hvm.run(
+            """start: long_mode; gate 1, handler
+            lea fault(%rip), %rax; mov %rax, %dr0; mov $0x401, %eax; mov %rax, %dr7; done
+            jmp fault; fault: done
+            handler: mov $1, %ebx; done"""
+        )
+        saved, other = hvm.cpu.save_context(), HvmBench()
+        other.memory.octets[:] = hvm.memory.octets
+        other.cpu.apply([[Effect.CONTEXT, saved]])
+        other.go_on()
+        assert other.q[RBX] == 1
 
     def test_it_starts_in_32_bit_protected_mode(self, hvm: HvmBench) -> None:
         hvm.q[RSP] = STACK_TOP

@@ -1,0 +1,43 @@
+"""PVH guests on a real machine: 32-bit at their first instruction, with page tables of their own above the P2M."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.guests.compiled import FLAGS, HERE, NEEDS, can_compile, gcc
+from tests.machines import Machine, wait_until
+
+needs_compiler = pytest.mark.skipif(not can_compile(), reason=NEEDS)
+
+
+@pytest.fixture(scope="module")
+def hello(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    image = tmp_path_factory.mktemp("pvh") / "hello"
+    gcc(*FLAGS, f"-Wl,-T,{HERE / 'guest.lds'}", "-o", image, HERE / "pvh_hello.S")
+    return image
+
+
+@needs_compiler
+@pytest.mark.needs_headers
+def test_a_pvh_guest_prints_and_powers_off(clean_machine: Machine, tmp_path: Path, hello: Path) -> None:
+    machine = clean_machine
+    done = machine.create(tmp_path, f'name = "hello"\ntype = "pvh"\nkernel = "{hello}"\nmemory = 16\n')
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: machine.is_gone("hello"), 40, "the guest's end")
+    assert "SUCCESS" in machine.xenctl("dmesg").stdout
+
+
+@needs_compiler
+@pytest.mark.needs_headers
+def test_all_threads_of_its_process_are_confined(clean_machine: Machine, tmp_path: Path, hello: Path) -> None:
+    """What that means: tests/domains/cpu/test_confinement.py."""
+    machine = clean_machine
+    config = f'name = "kept"\ntype = "pvh"\nkernel = "{hello}"\nmemory = 16\non_poweroff = "preserve"\n'
+    done = machine.create(tmp_path, config)
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: "s" in machine.domains()["kept"]["state"], 40, "the guest's end")
+    tasks = list(Path(f"/proc/{machine.domains()['kept']['pid']}/task").iterdir())
+    assert tasks
+    for task in tasks:
+        assert "\nSeccomp:\t2\n" in (task / "status").read_text()
+    assert machine.xenctl("destroy", "kept").returncode == 0
