@@ -46,9 +46,9 @@ class Probe(Guest):
 """A Python guest that fetches `path` from `host` and says what it was."""
 
 
-def boot(machine: Machine, tmp_path: Path, name: str, address: str) -> None:
+def boot(machine: Machine, tmp_path: Path, name: str, kind: str, address: str) -> None:
     text = (
-        f'name = "{name}"\nkernel = "{CACHE}/vmlinuz"\nramdisk = "{CACHE}/initramfs.img"\nmemory = 128\n'
+        f'name = "{name}"\ntype = "{kind}"\nkernel = "{CACHE}/vmlinuz"\nramdisk = "{CACHE}/initramfs.img"\nmemory = 128\n'
         f"vif = ['']\ncmdline = \"console=hvc0 task=net address={address}/24\"\n"
     )
     done = machine.create(tmp_path, text)
@@ -76,8 +76,8 @@ def kill(machine: Machine, name: str) -> None:
 def test_linux_talks_with_linux_a_python_guest_and_the_host_whatever_dies(tmp_path: Path) -> None:
     with machine_with_uplink(Rights.UNPRIVILEGED) as host:
         machine = host.machine
-        for name, address in (("alice", ALICE), ("bob", BOB)):
-            boot(machine, tmp_path, name, address)
+        for name, kind, address in (("alice", "pv", ALICE), ("bob", "pvh", BOB)):
+            boot(machine, tmp_path, name, kind, address)
         assert machine.xenctl("create", WEBSERVER, f"vif=['ip={PYTHON}/24']").returncode == 0
         with ExitStack() as stack:
             alice, bob = (stack.enter_context(LinuxShell(machine, name)) for name in ("alice", "bob"))
