@@ -17,11 +17,6 @@ from tests.domains.cpu.x86.hvm_bench import DATA, HOLE, READ_ONLY, TABLES, HvmBe
 PW = PAGE_PRESENT | PAGE_RW
 
 
-@pytest.fixture
-def hvm() -> HvmBench:
-    return HvmBench()
-
-
 def put(hvm: HvmBench, gpa: int, value: int, size: int = 8) -> None:
     hvm.write(gpa, value.to_bytes(size, "little"))
 
