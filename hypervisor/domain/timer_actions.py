@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from hypervisor.domain.domain import Domain
+from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.lifecycle import complete_destroy
 from hypervisor.domain.run_state import Run
@@ -31,6 +31,8 @@ def _periodic(hv: Hypervisor, domain: Domain, timer: Timer) -> None:
 
 
 def _watchdog(hv: Hypervisor, domain: Domain, _timer: Timer) -> None:
+    if domain.is_shut_down or domain.life is not Life.ALIVE:
+        return
     hv.log.line(f"d{domain.domid}: watchdog timer fired")
     hv.shutdown(domain, int(SHUTDOWN_watchdog))
 

@@ -15,7 +15,13 @@ from hypervisor.domain.lifecycle import process_gone
 from hypervisor.hypercalls.sched_op import HUGE_TIMEOUT_NS, MAX_SET_TIMER_NS
 from hypervisor.public.errno import Errno
 from hypervisor.public.layout import Struct
-from hypervisor.public.sched import SCHEDOP_poll, SCHEDOP_watchdog, sched_poll, sched_watchdog
+from hypervisor.public.sched import (
+    SCHEDOP_poll,
+    SCHEDOP_watchdog,
+    SHUTDOWN_poweroff,
+    sched_poll,
+    sched_watchdog,
+)
 from hypervisor.public.vcpu import (
     VCPUOP_set_periodic_timer,
     VCPUOP_set_singleshot_timer,
@@ -142,6 +148,18 @@ def test_a_watchdog_shuts_its_domain_down_and_does_not_outlive_it(guest: Guest) 
     guest.machine.hv.clock.time = NOW + 10**9
     guest.machine.step()
     assert other.built.domain.is_shut_down
+
+
+def test_a_watchdog_says_nothing_of_a_domain_that_has_shut_down(guest: Guest) -> None:
+    """Xen common/sched/core.c, domain_watchdog_timeout: a domain may be kept for a look at it (on_poweroff="preserve")."""
+    assert guest.watchdog(0, 1) == 1
+    hv = guest.machine.hv
+    hv.shutdown(guest.built.domain, int(SHUTDOWN_poweroff))
+    assert isinstance(hv.clock, StoppedClock)
+    hv.clock.time = NOW + 10**9
+    guest.machine.step()
+    assert guest.built.domain.shutdown_code == SHUTDOWN_poweroff
+    assert b"watchdog" not in hv.log.read()
 
 
 def test_a_domain_whose_process_dies_takes_its_timers_along(guest: Guest) -> None:
