@@ -12,9 +12,12 @@ needs_compiler = pytest.mark.skipif(not can_compile(), reason=NEEDS)
 
 @pytest.fixture(scope="module")
 def hello(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    image = tmp_path_factory.mktemp("pvh") / "hello"
-    gcc(*FLAGS, f"-Wl,-T,{HERE / 'guest.lds'}", "-o", image, HERE / "pvh_hello.S")
-    return image
+    return compile_pvh("pvh_hello", tmp_path_factory.mktemp("pvh"))
+
+
+def compile_pvh(name: str, folder: Path) -> Path:
+    gcc(*FLAGS, "-I", HERE, f"-Wl,-T,{HERE / 'guest.lds'}", "-o", folder / name, HERE / f"{name}.S")
+    return folder / name
 
 
 @needs_compiler
@@ -41,3 +44,15 @@ def test_all_threads_of_its_process_are_confined(clean_machine: Machine, tmp_pat
     for task in tasks:
         assert "\nSeccomp:\t2\n" in (task / "status").read_text()
     assert machine.xenctl("destroy", "kept").returncode == 0
+
+
+@needs_compiler
+@pytest.mark.needs_headers
+def test_a_triple_fault_ends_a_domain_as_a_reboot_does(clean_machine: Machine, tmp_path: Path) -> None:
+    machine, image = clean_machine, compile_pvh("pvh_triple_fault", tmp_path)
+    config = f'name = "thrice"\ntype = "pvh"\nkernel = "{image}"\nmemory = 16\non_reboot = "preserve"\n'
+    done = machine.create(tmp_path, config)
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: "s" in machine.domains()["thrice"]["state"], 40, "the guest's end")
+    assert "triple fault, shutdown code 1" in machine.xenctl("dmesg").stdout
+    assert machine.xenctl("destroy", "thrice").returncode == 0
