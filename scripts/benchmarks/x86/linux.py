@@ -34,30 +34,29 @@ FEW: Final = 3
 
 
 def linux_init(sizes: Sizes) -> Iterator[Figure]:
-    """Seconds from the request to create the domain until the kernel starts /init."""
+    """Seconds from the request to create the domain until the kernel starts /init: as a PV guest, and as a PVH one."""
     if not (GUESTS / "vmlinuz").exists():
         raise Unavailable("needs scripts/fetch_guests")
     qemu = shutil.which(QEMU)
     name, reference = (f"{QEMU}, TCG, no Xen", boot_in_qemu) if qemu else ("SHA-256 of 1 GiB", hash_much)
     rounds = min(FEW, max(1, sizes.rounds // 2))
     with Machine() as machine:
-        pairs = [(boot(machine), reference()) for _ in range(rounds)]
-        details = {f"s with {UNPATCHED}": median(boot(machine, UNPATCHED) for _ in range(rounds))}
-    yield Figure(
-        "linux_init",
-        median(ours for ours, _ in pairs),
-        "s",
-        name,
-        median(theirs for _, theirs in pairs),
-        median(ours / theirs for ours, theirs in pairs),
-        details,
-    )
+        turns = [(boot(machine), boot(machine, "pvh"), reference()) for _ in range(rounds)]
+        unpatched = median(boot(machine, parameters=UNPATCHED) for _ in range(rounds))
+    theirs = [turn[2] for turn in turns]
+    for figure, ours, details in (
+        ("linux_init", [turn[0] for turn in turns], {f"s with {UNPATCHED}": unpatched}),
+        ("linux_init_pvh", [turn[1] for turn in turns], {}),
+    ):
+        ratio = median(a / b for a, b in zip(ours, theirs, strict=True))
+        yield Figure(figure, median(ours), "s", name, median(theirs), ratio, details)
 
 
-def boot(machine: Machine, parameters: str = "") -> float:
-    """One boot, with more on the kernel's command line; the domain is destroyed afterwards."""
+def boot(machine: Machine, kind: str = "pv", parameters: str = "") -> float:
+    """One boot of a domain of this `type`, with more on the kernel's command line; it is destroyed afterwards."""
     text = (
-        f'name = "linux-{uuid.uuid4().hex[:8]}"\nkernel = "{GUESTS}/vmlinuz"\nramdisk = "{GUESTS}/initramfs.img"\n'
+        f'name = "linux-{uuid.uuid4().hex[:8]}"\ntype = "{kind}"\n'
+        f'kernel = "{GUESTS}/vmlinuz"\nramdisk = "{GUESTS}/initramfs.img"\n'
         f'memory = {MEMORY_MIB}\ncmdline = "console=hvc0 task=halt {parameters}"\n'
     )
     start = time.perf_counter()
