@@ -154,4 +154,6 @@ def its_death_is_its_own(host: HostSide, tmp_path: Path, alice: LinuxShell, bob:
 
 
 def sent_bytes(shell: LinuxShell) -> int:
-    return int(shell.run("cat /sys/class/net/eth0/statistics/tx_bytes")[1].split()[-1])
+    """What the interface has sent; the kernel may put a line of its own behind the number."""
+    output = shell.run("cat /sys/class/net/eth0/statistics/tx_bytes")[1]
+    return int(re.findall(r"^\d+$", output, re.MULTILINE)[-1])
