@@ -221,6 +221,7 @@ class Domain(Part):
     disk: list[str] | None = Field(default=None, description="More disks, as in xl.cfg")
     vif: list[str] | None = Field(default=None, description="More interfaces, as in xl.cfg")
     type: str | None = None
+    hap: int | None = Field(default=None, ge=0, le=1, description="1: nested paging, of a PVH domain")
     builder: str | None = None
     on_poweroff: Action | None = None
     on_reboot: Action | None = None
