@@ -25,6 +25,8 @@ from tests.drivers.block.disk import Disks
 from tests.drivers.net.network import Network
 from tests.drivers.transport import Domain
 
+pytestmark = pytest.mark.slow
+
 DRIVER = 9
 EVERY = 5
 """Of the handlers after which an end may come, every fifth is tried: a step between states takes more than that."""

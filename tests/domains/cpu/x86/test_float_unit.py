@@ -19,6 +19,8 @@ from domains.cpu.x86.registers import EXC_DB, EXC_XM, R12, RBP, RBX
 from tests.domains.cpu.x86.bench import DATA, Bench
 from tests.domains.cpu.x86.twin import by_guest, by_host
 
+pytestmark = pytest.mark.slow  # an assembler's run for each of many
+
 ROWS = 64
 """Of 64 bytes: two operands of 16 bytes, then room for results."""
 INTERESTING = (

@@ -140,6 +140,7 @@ def test_a_damaged_payload_is_refused(packer: str, tmp_path: Path) -> None:
     assert str(tmp_path) in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packer", [name for name in PACKERS if name != "none"])
 def test_a_payload_larger_than_its_domain_is_refused(packer: str, tmp_path: Path) -> None:
     large = bzimage(PACKERS[packer](bytes(40 << 20)))
