@@ -43,6 +43,7 @@ FIGURES: Final[dict[str, Family]] = {
     "x86_syscall": inside.inside,
     "x86_context_switch": inside.inside,
     "linux_init": linux.linux_init,
+    "linux_init_pvh": linux.linux_init,
     "net_throughput": net.net,
     "net_pps": net.net,
     "net_rtt": net.net,
