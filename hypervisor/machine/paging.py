@@ -89,6 +89,12 @@ class PagingFormat:
 
 PV64: Final = PagingFormat(shifts=(39, 30, 21, 12), masks=(511,) * 4, entry_size=8, superpage_shift=21)
 """Four levels of 64-bit entries: 64-bit PV guests."""
+PAE: Final = PagingFormat(shifts=(30, 21, 12), masks=(3, 511, 511), entry_size=8, superpage_shift=21)
+"""Three levels of 64-bit entries, of which the top one has four."""
+TWO_LEVEL: Final = PagingFormat(shifts=(22, 12), masks=(1023, 1023), entry_size=4, superpage_shift=22)
+"""Two levels of 32-bit entries."""
+FORMATS: Final = {paging.levels: paging for paging in (TWO_LEVEL, PAE, PV64)}
+"""All of them, by their levels: an HVM guest changes between them."""
 
 
 def pte(mfn: int, flags: int) -> int:

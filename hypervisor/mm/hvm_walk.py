@@ -9,30 +9,23 @@ Source: Xen arch/x86/mm/guest_walk.c; Intel SDM vol. 3A §4.3-4.5.
 from typing import Final
 
 from hypervisor.machine.paging import (
+    FORMATS,
     PAGE_ACCESSED,
     PAGE_DIRTY,
     PAGE_PRESENT,
     PAGE_PSE,
     PAGE_RW,
     PTE_MFN_MASK,
-    PV64,
-    PagingFormat,
 )
 from hypervisor.mm.contents import Contents
 from hypervisor.mm.domain_memory import VcpuMemory
 from hypervisor.mm.p2m import P2M
+from hypervisor.public.types import U32
 
-FORMATS: Final = {
-    2: PagingFormat(shifts=(22, 12), masks=(1023, 1023), entry_size=4, superpage_shift=22),
-    3: PagingFormat(shifts=(30, 21, 12), masks=(3, 511, 511), entry_size=8, superpage_shift=21),
-    4: PV64,
-}
-"""wire/mailbox.py, GuestPaging → how such tables are walked."""
 _LARGEST_PAGE: Final = {2: 22, 3: 21, 4: 30}
 """The highest level at which an entry may be a page: 1 GiB in long mode."""
 _PAE_CR3: Final = 0xFFFF_FFE0
 _CR3: Final = PTE_MFN_MASK
-_U32: Final = 0xFFFF_FFFF
 
 
 def hvm_walk(contents: Contents, v: VcpuMemory, va: int, *, write: bool) -> int | None:
@@ -42,8 +35,8 @@ def hvm_walk(contents: Contents, v: VcpuMemory, va: int, *, write: bool) -> int 
         return None
     cr3, mode = v.guest_paging()
     if mode not in FORMATS:
-        return _machine(p2m, va) if not mode and va <= _U32 else None
-    if mode != 4 and va > _U32:
+        return _machine(p2m, va) if not mode and va <= U32 else None
+    if mode != 4 and va > U32:
         return None
     return _walk(contents, p2m, va, cr3 & (_PAE_CR3 if mode == 3 else _CR3), mode, write=write)
 

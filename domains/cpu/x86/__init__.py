@@ -18,7 +18,8 @@ A guest with nested paging has an entry code of its own, which is small, for its
                                 └► no exit, machine code: hvm_stubs, hvm_listing
 
 Read in this order:
-    1. the CPU and its guest     registers, vcpu, mode and pv64_mode, paging and direct_paging, segments, context, guest_kinds
+    1. the CPU and its guest     registers, vcpu, mode and pv64_mode; paging, machine_paging, direct_paging;
+                                 segments, context, guest_kinds
     2. a slice                   engine, hooks, upcall, effects
     3. exits                     syscall, local_hypercalls, constant_answers; exceptions, page_fault, ptwr; privileged, decode and
                                  what they use; bounce, iret, crash

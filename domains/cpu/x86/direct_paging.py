@@ -1,37 +1,30 @@
 """Direct paging: the CPU walks the guest's own page tables in machine memory; what Xen's entry code needs of them.
 
-The one place that knows that a machine address is Unicorn's physical address, loads CR3, drops translations, and reads or
-writes guest memory by virtual address on Xen's behalf. The walk itself is `domains.cpu.page_walk`'s.
+It loads CR3, and says what a fault was. The walk itself is `domains.cpu.page_walk`'s; what does not depend on the tables is
+`machine_paging`'s.
 """
 
-from collections import Counter
 from typing import Final
 
 from domains.cpu.page_walk import PageWalk, WalkFault
 from domains.cpu.x86.cpu_state import CR, CpuState
+from domains.cpu.x86.machine_paging import PAGE_OFFSET, MachinePaging
 from domains.cpu.x86.paging import GuestFault, PageFault
-from domains.cpu.x86.registers import U64
 from domains.cpu.x86.unicorn_library import UnicornLibrary
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.machine.paging import PFEC_FETCH, PFEC_PRESENT, PFEC_WRITE, is_canonical
-from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
+from hypervisor.public.types import PAGE_SHIFT
 
-PAGE_OFFSET: Final = PAGE_SIZE - 1
 PROTECTION_WRITE: Final = PFEC_PRESENT | PFEC_WRITE
 
 
-class DirectPaging:
+class DirectPaging(MachinePaging):
     """A `Paging`: the vCPU's current address space. Addresses are 64-bit linear ones; accesses are with user rights."""
 
     def __init__(self, memory: MachineMemory, cpu: CpuState, library: UnicornLibrary) -> None:
-        self.memory = memory
-        self._octets = memory.octets
-        self._cpu = cpu
-        self._library = library
+        super().__init__(memory, cpu, library)
         self._walk = PageWalk(memory)
         self.l4 = 0
-        self.counters: Counter[str] = Counter()
-        library.map_memory(memory.base, memory.size)
 
     @property
     def root(self) -> int:
@@ -64,24 +57,6 @@ class DirectPaging:
         self.counters[outcome.name] += 1
         return outcome
 
-    def invalidate_all(self) -> None:
-        """Forget every translation."""
-        self.counters["flushed"] += 1
-        self._library.tlb_flush()
-
-    def invalidate(self, va: int) -> None:
-        """Forget the translation of one page."""
-        self.counters["single page"] += 1
-        self._library.tlb_flush_page(va)
-
-    def invalidate_code(self, mfn: int, nr_frames: int = 1) -> None:
-        """The frames were written from outside: what was translated from them goes."""
-        self._library.invalidate_code(self.physical(mfn << PAGE_SHIFT), nr_frames * PAGE_SIZE)
-
-    def physical(self, maddr: int) -> int:
-        """The same: all machine memory is mapped for the emulated CPU, from address 0."""
-        return maddr
-
     def translate(self, va: int, *, write: bool = False, fetch: bool = False) -> int:
         """The machine address of `va`. Raises GuestFault."""
         if not is_canonical(va):
@@ -104,21 +79,6 @@ class DirectPaging:
     def readable(self, va: int) -> bool:
         """True if `va` is mapped for guest code."""
         return not isinstance(self._walk.translate(self.l4, va), WalkFault)
-
-    def read(self, va: int, size: int, *, fetch: bool = False) -> bytes:
-        """Copy from the guest. Raises GuestFault at the first byte that cannot be read."""
-        first = min(size, PAGE_SIZE - (va & PAGE_OFFSET))
-        at = self.translate(va, fetch=fetch)
-        data = bytes(self._octets[at : at + first])
-        return data if first == size else data + self.read(va + first & U64, size - first, fetch=fetch)
-
-    def write(self, va: int, data: bytes) -> None:
-        """Copy to the guest. Raises GuestFault before anything is written on the page that faults."""
-        first = min(len(data), PAGE_SIZE - (va & PAGE_OFFSET))
-        at = self.translate(va, write=True)
-        self._octets[at : at + first] = data[:first]
-        if first < len(data):
-            self.write(va + first & U64, data[first:])
 
     def levels(self, va: int) -> list[tuple[int, int]]:
         """The walk of `va` for a crash report: (level, entry) from L4 down to the last one that is present."""

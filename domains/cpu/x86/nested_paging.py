@@ -7,17 +7,18 @@ memory: each table of the guest's is itself found through the P2M. Faults, flush
 and never come here.
 """
 
-from collections import Counter
 from typing import Final
 
 from domains.cpu.page_walk import ENTRY_WORDS
 from domains.cpu.x86.cpu_state import CR, HF_CPL, HF_LMA, HFLAGS, CpuState
+from domains.cpu.x86.machine_paging import PAGE_OFFSET, MachinePaging
 from domains.cpu.x86.paging import GuestFault, PageFault
-from domains.cpu.x86.registers import CR0_PG, CR0_WP, CR4_PAE, U32, U64
+from domains.cpu.x86.registers import CR0_PG, CR0_WP, CR4_PAE, U32
 from domains.cpu.x86.svm import Svm
 from domains.cpu.x86.unicorn_library import UnicornLibrary
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.machine.paging import (
+    FORMATS,
     PAGE_NX,
     PAGE_PRESENT,
     PAGE_PSE,
@@ -28,18 +29,10 @@ from hypervisor.machine.paging import (
     PFEC_WRITE,
     PTE_MFN_MASK,
     PV64,
-    PagingFormat,
     is_canonical,
 )
-from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
+from hypervisor.public.types import PAGE_SHIFT
 
-PAGE_OFFSET: Final = PAGE_SIZE - 1
-FORMATS: Final[dict[int, PagingFormat]] = {
-    2: PagingFormat(shifts=(22, 12), masks=(1023, 1023), entry_size=4, superpage_shift=22),
-    3: PagingFormat(shifts=(30, 21, 12), masks=(3, 511, 511), entry_size=8, superpage_shift=21),
-    4: PV64,
-}
-"""A guest's tables by their levels."""
 ADDRESS_BITS: Final = {2: U32 & ~PAGE_OFFSET, 3: PTE_MFN_MASK, 4: PTE_MFN_MASK}
 EVERY_RIGHT: Final = PAGE_RW | PAGE_USER
 
@@ -52,18 +45,13 @@ class NotMapped(Exception):
         self.gpa = gpa
 
 
-class NestedPaging:
+class NestedPaging(MachinePaging):
     """A `Paging`. Accesses to linear addresses are made with the rights that the guest has at that moment."""
 
     def __init__(self, memory: MachineMemory, cpu: CpuState, library: UnicornLibrary) -> None:
-        self.memory = memory
-        self._octets = memory.octets
+        super().__init__(memory, cpu, library)
         self._entries = memory.octets.cast("Q")
-        self._cpu = cpu
-        self._library = library
         self._p2m = 0
-        self.counters: Counter[str] = Counter()
-        library.map_memory(memory.base, memory.size)
         self.svm = Svm(library, cpu, memory.size)
 
     def enable(self, p2m: int) -> None:
@@ -95,24 +83,6 @@ class NestedPaging:
     def fault(self, va: int, error_code: int, *, from_kernel: bool, writable_tables: bool) -> PageFault:
         """It is the guest's own, always: no fault of a guest's comes to Xen."""
         return PageFault.forward
-
-    def invalidate(self, va: int) -> None:
-        """Forget the translation of one page."""
-        self.counters["single page"] += 1
-        self._library.tlb_flush_page(va)
-
-    def invalidate_all(self) -> None:
-        """Forget every translation, after a change of the P2M."""
-        self.counters["flushed"] += 1
-        self._library.tlb_flush()
-
-    def invalidate_code(self, mfn: int, nr_frames: int = 1) -> None:
-        """The frames were written from outside: what was translated from them goes."""
-        self._library.invalidate_code(mfn << PAGE_SHIFT, nr_frames * PAGE_SIZE)
-
-    def physical(self, maddr: int) -> int:
-        """The same: all machine memory is mapped for the emulated CPU, from address 0."""
-        return maddr
 
     def machine(self, gpa: int, *, write: bool = False) -> int:
         """The machine address of a guest-physical one. Raises NotMapped."""
@@ -172,21 +142,6 @@ class NestedPaging:
     def translate(self, va: int, *, write: bool = False, fetch: bool = False) -> int:
         """The machine address of `va`. Raises GuestFault; NotMapped if the guest's tables lead nowhere."""
         return self.machine(self.guest_physical(va, write=write, fetch=fetch), write=write)
-
-    def read(self, va: int, size: int, *, fetch: bool = False) -> bytes:
-        """Copy from the guest. Raises GuestFault at the first byte that cannot be read, or NotMapped."""
-        first = min(size, PAGE_SIZE - (va & PAGE_OFFSET))
-        at = self.translate(va, fetch=fetch)
-        data = bytes(self._octets[at : at + first])
-        return data if first == size else data + self.read(va + first & U64, size - first, fetch=fetch)
-
-    def write(self, va: int, data: bytes) -> None:
-        """Copy to the guest. Raises GuestFault, or NotMapped, before anything is written on the page that faults."""
-        first = min(len(data), PAGE_SIZE - (va & PAGE_OFFSET))
-        at = self.translate(va, write=True)
-        self._octets[at : at + first] = data[:first]
-        if first < len(data):
-            self.write(va + first & U64, data[first:])
 
     def levels(self, va: int) -> list[tuple[int, int]]:
         """The walk of `va` through the guest's tables, for a crash report."""

@@ -6,11 +6,19 @@ import pytest
 
 from domains.cpu.page_walk import PageWalk, Translation, WalkFault
 from hypervisor.machine.memory import MachineMemory, create_memfd
-from hypervisor.machine.paging import PAGE_PRESENT, PAGE_PSE, PAGE_RW, PAGE_USER, PV64, PagingFormat, pte
+from hypervisor.machine.paging import (
+    PAE,
+    PAGE_PRESENT,
+    PAGE_PSE,
+    PAGE_RW,
+    PAGE_USER,
+    PV64,
+    TWO_LEVEL,
+    PagingFormat,
+    pte,
+)
 
 RW = PAGE_PRESENT | PAGE_RW | PAGE_USER
-PAE = PagingFormat(shifts=(30, 21, 12), masks=(3, 511, 511), entry_size=8, superpage_shift=21)
-TWO_LEVEL = PagingFormat(shifts=(22, 12), masks=(1023, 1023), entry_size=4, superpage_shift=22)
 FORMATS = [PV64, PAE, TWO_LEVEL]
 
 
