@@ -2,8 +2,8 @@
 
 A hypercall handler names the structure that it wants by Xen's name, `call.read(va, sched_poll)`, and gets that record whatever
 the guest's width; only this table knows where the fields lie. A 64-bit guest's layouts are the declared structures
-themselves. A 32-bit guest's (`COMPAT`, Xen's common/compat) are other objects in the place of those that differ; a
-structure that is the same in both widths needs no entry.
+themselves. A 32-bit guest's (`COMPAT`, made in compat.py) are other objects in the place of those that differ; a structure
+that is the same in both widths needs no entry.
 
     Abi.layouts:  sched_poll ──► an object that unpacks and packs a sched_poll
                   mmu_update ──► (no entry) mmu_update itself
@@ -18,14 +18,16 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from hypervisor.public.compat import HEADERS, compat_layouts, declared_in
 from hypervisor.public.layout import Buffer, Struct
 
 
 class Layout(Protocol):
     """Where the fields of one structure lie; every `Struct` class is the layout of itself."""
 
-    sizeof: int
-    """Bytes of one structure."""
+    @property
+    def sizeof(self) -> int:
+        """Bytes of one structure."""
 
     def unpack(self, buffer: Buffer, offset: int = 0) -> Any:
         """The record at `offset` in `buffer`; struct.error if the buffer ends before it."""
@@ -71,4 +73,6 @@ class Abi:
 
 
 NATIVE: Final = Abi(64)
-"""x86-64 PV: the declared structures are the layouts."""
+"""A 64-bit guest: the declared structures are the layouts."""
+COMPAT: Final = Abi(32, compat_layouts(declared_in(HEADERS)))
+"""A 32-bit guest."""

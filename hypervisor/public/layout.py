@@ -48,7 +48,7 @@ def c_type(hint: Any) -> CType:
     if get_origin(hint) is not Annotated:
         code = f"{hint.sizeof}s"
         return CType(hint.sizeof, hint.alignof, hint.dtype, code, hint.unpack, lambda record: record.pack())
-    kind, detail = get_args(hint)
+    kind, detail = get_args(hint)[:2]
     if isinstance(detail, str):
         size = int(detail[2:])
         return CType(size, size, detail, STRUCT_CODE[detail])
@@ -86,18 +86,19 @@ def fitted(raw: bytes, size: int) -> bytes:
 class Struct:
     """Base of every ABI structure; a subclass names its fields in order and its size in bytes.
 
-    `pack` limits the alignment, as C's `#pragma pack` does.
+    `pack` limits the alignment, as C's `#pragma pack` does. Only a structure that is derived from another has no size declared.
     """
 
     sizeof: ClassVar[int]
     alignof: ClassVar[int]
+    pack_limit: ClassVar[int]
     dtype: ClassVar[np.dtype[np.void]]
     _types: ClassVar[dict[str, CType]]
     _codec: ClassVar[struct.Struct]
     _decoders: ClassVar[list[tuple[str, Callable[[bytes], Any]]]]
     _overlaid: ClassVar[bool] = False
 
-    def __init_subclass__(cls, size: int, pack: int = 8) -> None:
+    def __init_subclass__(cls, size: int | None, pack: int = 8) -> None:
         hints = inspect.get_annotations(cls, eval_str=True)
         cls._types = {name: c_type(hint) for name, hint in hints.items()}
         offsets, code, end = [], "<", 0
@@ -109,16 +110,17 @@ class Struct:
             end = max(end, at + field.size)
         cls.alignof = min(max((field.align for field in cls._types.values()), default=1), pack)
         cls.sizeof = -(-end // cls.alignof) * cls.alignof
-        if cls.sizeof != size:
+        cls.pack_limit = pack
+        if size not in (None, cls.sizeof):
             raise TypeError(f"{cls.__name__} takes {cls.sizeof} bytes, declared are {size}")
-        cls._codec = struct.Struct(f"<{size}s" if cls._overlaid else f"{code}{size - end}x")
+        cls._codec = struct.Struct(f"<{cls.sizeof}s" if cls._overlaid else f"{code}{cls.sizeof - end}x")
         cls._decoders = [(name, field.decode) for name, field in cls._types.items() if field.decode]
         cls.dtype = np.dtype(
             {
                 "names": list(cls._types),
                 "formats": [field.dtype for field in cls._types.values()],
                 "offsets": offsets,
-                "itemsize": size,
+                "itemsize": cls.sizeof,
             }
         )
 
@@ -180,8 +182,8 @@ class Union(Struct, size=0):
 
     _overlaid = True
 
-    def __init_subclass__(cls, size: int) -> None:
-        super().__init_subclass__(size)
+    def __init_subclass__(cls, size: int | None, pack: int = 8) -> None:
+        super().__init_subclass__(size, pack)
         for name, arm in cls._types.items():
             setattr(cls, name, property(partial(read_arm, arm), partial(write_arm, arm)))
 

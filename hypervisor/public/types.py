@@ -15,6 +15,8 @@ i16 = Annotated[int, "<i2"]
 i32 = Annotated[int, "<i4"]
 i64 = Annotated[int, "<i8"]
 """C's numbers as the fields of structures: a Python int, and the numpy code of its width (layout.py reads it)."""
+WORD: Final = "word"
+"""Marks a number that is as wide as the guest's addresses: 32 bits in a 32-bit guest's structures (compat.py)."""
 
 Mfn = NewType("Mfn", int)
 """Machine frame number: which 4 KiB frame of the machine."""
@@ -43,9 +45,9 @@ domid_t = Annotated[DomId, "<u2"]
 evtchn_port_t = Annotated[Port, "<u4"]
 grant_ref_t = Annotated[GrantRef, "<u4"]
 grant_handle_t = Annotated[int, "<u4"]
-xen_pfn_t = u64  # a frame number: the field says whether it is a Pfn or an Mfn
-xen_ulong_t = u64
-unsigned_long = u64
-long = i64
-XEN_GUEST_HANDLE = Annotated[VAddr, "<u8"]  # a pointer into the guest's memory
+unsigned_long = Annotated[int, "<u8", WORD]
+xen_ulong_t = unsigned_long
+xen_pfn_t = unsigned_long  # a frame number: the field says whether it is a Pfn or an Mfn
+long = Annotated[int, "<i8", WORD]
+XEN_GUEST_HANDLE = Annotated[VAddr, "<u8", WORD]  # a pointer into the guest's memory
 xen_domain_handle_t = Annotated[bytes, 16]  # a UUID

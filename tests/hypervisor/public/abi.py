@@ -45,7 +45,7 @@ HEADER_OF = {
     "domctl_domain": "domctl.h",
     "domctl_vcpu": "domctl.h",
 }
-WITHOUT_HEADER = {"abi", "layout", "types"}
+WITHOUT_HEADER = {"abi", "compat", "layout", "types"}
 
 # Families whose members leave out a prefix.
 PREFIX: dict[type[Enum], str] = {Hypercall: "__HYPERVISOR_", Errno: "XEN_"}
