@@ -1,4 +1,4 @@
-"""What a hypercall's effects do to a vCPU on the x86 engine: one handler per effect, in one table (docs/contracts.md).
+"""What a hypercall's effects do to a vCPU of a PV guest: one handler per effect, in one table (docs/contracts.md).
 
 Extents are mapped, and registers given back, by the gate before they get here.
 """
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from domains.cpu.traps import TrapGate
+from domains.cpu.x86.common_effects import COMMON_EFFECTS
 from domains.cpu.x86.cpu_state import CR
 from domains.cpu.x86.local_hypercalls import local_hypercall
 from domains.cpu.x86.paging import GuestFault
@@ -34,19 +35,9 @@ def load_user_cr3(v: X86Vcpu, l4: int) -> None:
     v.mode.load_user_table(l4)
 
 
-def flush_tlb(v: X86Vcpu) -> None:
-    """Forgets all translations."""
-    v.paging.invalidate_all()
-
-
 def invlpg(v: X86Vcpu, va: int) -> None:
     """Forgets the translation of one page."""
     v.paging.invalidate(va)
-
-
-def flush_code(v: X86Vcpu, mfn: int, nr_frames: int) -> None:
-    """Forgets translated code of these frames, which were written from outside."""
-    v.paging.invalidate_code(mfn, nr_frames)
 
 
 def trap_table(v: X86Vcpu, entries: Sequence[Sequence[int]]) -> None:
@@ -80,20 +71,6 @@ def vm_assist(v: X86Vcpu, bits: int) -> None:
     v.pv.vm_assist = bits
 
 
-def evtchn_unmask(v: X86Vcpu, port: int) -> None:
-    """Clears the port's mask bit, and delivers what is pending."""
-    v.events.unmask(port)
-
-
-def evtchn_clear(v: X86Vcpu, port: int) -> None:
-    """Clears the port's pending bit."""
-    v.events.clear(port)
-
-
-def evtchn_vcpu(_v: X86Vcpu, _port: int, _vcpu: int) -> None:
-    """With one vCPU there is nobody else to deliver to."""
-
-
 def vcpu_info_moved(v: X86Vcpu, mfn: int, offset: int) -> None:
     """The vCPU's vcpu_info lies elsewhere now."""
     v.events.move(v.gate.memory.view((mfn << PAGE_SHIFT) + offset, vcpu_info.sizeof))
@@ -119,20 +96,15 @@ def context(v: X86Vcpu, raw: bytes) -> None:
     v.cpu.q[CR + 4] = cr4 & ~CR4_TSD | v.pv.cr4 & CR4_TSD
 
 
-EFFECTS: Final[dict[int, Callable[..., None]]] = {
+EFFECTS: Final[dict[int, Callable[..., None]]] = COMMON_EFFECTS | {
     Effect.LOAD_CR3: load_cr3,
     Effect.LOAD_USER_CR3: load_user_cr3,
-    Effect.FLUSH_TLB: flush_tlb,
     Effect.INVLPG: invlpg,
-    Effect.FLUSH_CODE: flush_code,
     Effect.TRAP_TABLE: trap_table,
     Effect.CALLBACK: callback,
     Effect.GDT: gdt,
     Effect.LDT: ldt,
     Effect.VM_ASSIST: vm_assist,
-    Effect.EVTCHN_UNMASK: evtchn_unmask,
-    Effect.EVTCHN_CLEAR: evtchn_clear,
-    Effect.EVTCHN_VCPU: evtchn_vcpu,
     Effect.VCPU_INFO: vcpu_info_moved,
     Effect.LOCAL: local,
     Effect.CONTEXT: context,

@@ -6,7 +6,7 @@
     gate.stopped: the slice is given back, the next one awaited
 
 Unicorn sees the whole machine reservation as one region at 0, so machine address = physical address; what is not mapped in this
-process reads as zeros. Invariant: `cpu.running` is true exactly while emulation runs.
+process reads as zeros.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,13 @@ import unicorn.x86_const as uc_x86
 
 from domains.cpu.event_words import EventWords
 from domains.cpu.gate import Gate
-from domains.cpu.x86 import selfcheck
 from domains.cpu.x86.breakpoints import Breakpoints
-from domains.cpu.x86.cpu_state import CR, HFLAGS, RIP, CpuState
+from domains.cpu.x86.cpu_state import CR, HFLAGS
 from domains.cpu.x86.crash import crash
 from domains.cpu.x86.decode import Decoder
 from domains.cpu.x86.effects import apply_effects
+from domains.cpu.x86.emulation import Emulation, open_cpu
 from domains.cpu.x86.float_code import HF_TF
-from domains.cpu.x86.float_unit import float_unit
 from domains.cpu.x86.fpu_image import INITIAL, load_fpu
 from domains.cpu.x86.guest_kinds import GuestKind
 from domains.cpu.x86.hooks import Hooks
@@ -45,7 +44,6 @@ from domains.cpu.x86.registers import (
 )
 from domains.cpu.x86.segments import FLAT_DATA, Segments
 from domains.cpu.x86.stop_stub import StopStub
-from domains.cpu.x86.unicorn_library import UnicornLibrary, error_text, new_instance
 from domains.cpu.x86.upcall import deliver_events
 from domains.cpu.x86.vcpu import CR0_OF_XEN, X86Vcpu
 from hypervisor.public.types import PAGE_SIZE
@@ -60,17 +58,9 @@ class X86Cpu:
     """One vCPU. Raises UnsupportedLibrary at once if this Unicorn is not the one it knows."""
 
     def __init__(self, gate: Gate, kind: GuestKind, vcpu: int = 0) -> None:
-        self._float_unit = float_unit()
-        uc = new_instance()
-        self._uc = uc
-        self._library = library = UnicornLibrary(uc)
-        cpu = CpuState(uc, library)
-        selfcheck.check(uc, library, cpu)
-        uc.ctl_exits_enabled(True)  # no address ends emulation
+        self._uc, library, cpu = opened = open_cpu()
         self.stop_stub = StopStub(library)
-        self._float_unit.set_stop(self.stop_stub.handler)
-        selfcheck.check_floats(uc, library, cpu)
-        selfcheck.check_stop(uc, library, cpu, self.stop_stub.ask)
+        opened.check_stops(self.stop_stub.handler, self.stop_stub.ask)
         paging = kind.paging(gate.memory, cpu, library)
         mode = kind.mode(cpu, paging)
         segments = Segments(cpu, gate.memory, vcpu)
@@ -80,7 +70,8 @@ class X86Cpu:
         self.vcpu.load_context = kind.load_context
         v = self.vcpu
         v.breakpoints = Breakpoints(library, v.cpu, v.pv, v.paging, self.stop_stub)
-        self._hooks = Hooks(library, self.vcpu, self._float_unit)
+        self._emulation = Emulation(opened, lambda why: crash(v, why))
+        self._hooks = Hooks(library, v, self._emulation)
 
     def _set_up_registers(self) -> None:
         """Long mode with paging on, ring 3, flat segments: what never changes again."""
@@ -130,15 +121,8 @@ class X86Cpu:
             v.breakpoints.settle()
         deliver_events(v)
         if v.cpu.d[HFLAGS] & HF_TF:
-            self._float_unit.keep(v.cpu.env)
-        v.cpu.running = True
-        error = self._library.emu_start(v.cpu.q[RIP])
-        v.cpu.running = False
-        if self._hooks.failure is not None:
-            failure, self._hooks.failure = self._hooks.failure, None
-            raise failure
-        if error:
-            crash(v, f"the engine cannot go on: {error_text(error)}")
+            v.float_unit.keep(v.cpu.env)
+        self._emulation.run()
         if v.gate.mailbox.stop(v.vcpu_id):
             v.exits["slice over"] += 1
             self.apply(v.gate.stopped(v.vcpu_id))

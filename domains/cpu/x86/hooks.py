@@ -1,7 +1,4 @@
-"""Where guest code meets Xen's entry code: Unicorn's callbacks, none of which needs to stop emulation.
-
-A Python exception cannot cross Unicorn's frames: it is kept, emulation is stopped, and the engine raises it again.
-"""
+"""Where guest code meets Xen's entry code: Unicorn's callbacks, none of which needs to stop emulation."""
 
 from collections.abc import Callable
 
@@ -9,9 +6,9 @@ import unicorn.x86_const as uc_x86
 
 from domains.cpu.x86.cpu_state import HFLAGS, RIP
 from domains.cpu.x86.cpuid import do_cpuid
+from domains.cpu.x86.emulation import Emulation
 from domains.cpu.x86.exceptions import handle_exception, handle_software_interrupt
 from domains.cpu.x86.float_code import HF_TF
-from domains.cpu.x86.float_unit import FloatUnit
 from domains.cpu.x86.invalid_op import handle_invalid_op
 from domains.cpu.x86.registers import RAX, RDX, U32, U64
 from domains.cpu.x86.syscall import LENGTH, handle_syscall
@@ -30,13 +27,11 @@ from domains.cpu.x86.vcpu import X86Vcpu
 
 
 class Hooks:
-    """`failure` is the exception that ended emulation, if one did."""
+    """One vCPU's."""
 
-    def __init__(self, library: UnicornLibrary, v: X86Vcpu, float_unit: FloatUnit) -> None:
-        self._library = library
-        self._float_unit = float_unit
+    def __init__(self, library: UnicornLibrary, v: X86Vcpu, emulation: Emulation) -> None:
         self._v = v
-        self.failure: BaseException | None = None
+        self._keep = emulation.keep
         library.add_hook(HOOK_INTERRUPT, INTERRUPT_HOOK(self._on_interrupt))
         library.add_hook(HOOK_INVALID, INVALID_HOOK(self._on_invalid))
         library.add_hook(HOOK_INSN, SYSCALL_HOOK(self._on_syscall), uc_x86.UC_X86_INS_SYSCALL)
@@ -97,11 +92,7 @@ class Hooks:
             v.breakpoints.refresh()
         deliver_events(v)
         if v.cpu.d[HFLAGS] & HF_TF:
-            self._float_unit.keep(v.cpu.env)
-
-    def _keep(self, failure: BaseException) -> None:
-        self.failure = failure
-        self._library.emu_stop()
+            v.float_unit.keep(v.cpu.env)
 
 
 def do_rdtsc(v: X86Vcpu) -> None:

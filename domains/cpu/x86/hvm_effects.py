@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from domains.cpu.event_words import EventWords
+from domains.cpu.x86.common_effects import COMMON_EFFECTS
 from domains.cpu.x86.hvm_context import load_context
 from domains.cpu.x86.hvm_vcpu import HvmVcpu
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
@@ -25,33 +26,9 @@ def p2m(v: HvmVcpu, root: int) -> None:
     v.paging.enable(root)
 
 
-def flush_tlb(v: HvmVcpu) -> None:
-    """The P2M changed: forgets all translations."""
-    v.paging.invalidate_all()
-
-
-def flush_code(v: HvmVcpu, mfn: int, nr_frames: int) -> None:
-    """Forgets translated code of these frames, which were written from outside."""
-    v.paging.invalidate_code(mfn, nr_frames)
-
-
 def callback(v: HvmVcpu, _kind: int, vector: int, _flags: int) -> None:
     """Events come by this vector from now on; 0: by none."""
     v.stubs.set_vector(vector & 0xFF)
-
-
-def evtchn_unmask(v: HvmVcpu, port: int) -> None:
-    """Clears the port's mask bit, and delivers what is pending."""
-    v.events.unmask(port)
-
-
-def evtchn_clear(v: HvmVcpu, port: int) -> None:
-    """Clears the port's pending bit."""
-    v.events.clear(port)
-
-
-def evtchn_vcpu(_v: HvmVcpu, _port: int, _vcpu: int) -> None:
-    """With one vCPU there is nobody else to deliver to."""
 
 
 def vcpu_info_moved(v: HvmVcpu, mfn: int, offset: int) -> None:
@@ -71,13 +48,8 @@ def context(v: HvmVcpu, raw: bytes) -> None:
     load_context(v, raw)
 
 
-EFFECTS: Final[dict[int, Callable[..., None]]] = {
-    Effect.FLUSH_TLB: flush_tlb,
-    Effect.FLUSH_CODE: flush_code,
+EFFECTS: Final[dict[int, Callable[..., None]]] = COMMON_EFFECTS | {
     Effect.CALLBACK: callback,
-    Effect.EVTCHN_UNMASK: evtchn_unmask,
-    Effect.EVTCHN_CLEAR: evtchn_clear,
-    Effect.EVTCHN_VCPU: evtchn_vcpu,
     Effect.VCPU_INFO: vcpu_info_moved,
     Effect.CONTEXT: context,
     Effect.P2M: p2m,

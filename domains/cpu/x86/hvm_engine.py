@@ -6,7 +6,7 @@
     gate.stopped: the slice is given back, the next one awaited
 
 Faults, interrupts' entries, system calls, changes of page tables and of modes never leave the emulated CPU. No hook on memory
-may ever be set: with one, every store takes Unicorn's slow path. Invariant: `cpu.running` is true exactly while emulation runs.
+may ever be set: with one, every store takes Unicorn's slow path.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,7 @@ from typing import NoReturn
 import unicorn.x86_const as uc_x86
 
 from domains.cpu.gate import Gate
-from domains.cpu.x86 import selfcheck
-from domains.cpu.x86.cpu_state import RIP, CpuState
+from domains.cpu.x86.emulation import Emulation, open_cpu
 from domains.cpu.x86.float_unit import float_unit
 from domains.cpu.x86.hvm_context import save_context
 from domains.cpu.x86.hvm_cpuid import do_cpuid
@@ -38,8 +37,6 @@ from domains.cpu.x86.unicorn_library import (
     HOOK_INVALID,
     INVALID_HOOK,
     UnicornLibrary,
-    error_text,
-    new_instance,
 )
 from hypervisor.wire.messages import EffectRecord
 
@@ -57,27 +54,19 @@ class HvmCpu:
     """One vCPU. Raises UnsupportedLibrary at once if this Unicorn is not the one it knows."""
 
     def __init__(self, gate: Gate, vcpu: int = 0) -> None:
-        unit = float_unit()
-        uc = new_instance()
-        self._uc = uc
-        self._library = library = UnicornLibrary(uc)
-        cpu = CpuState(uc, library)
-        selfcheck.check(uc, library, cpu)
-        uc.ctl_exits_enabled(True)  # no address ends emulation
+        _, library, cpu = opened = open_cpu()
         self.stubs = HvmStubs(library, cpu, gate.mailbox.tsc_offset)
         take_requests(library, self.stubs.address("on_request"))
-        unit.set_stop(self.stubs.address("ask"))
-        selfcheck.check_floats(uc, library, cpu)
-        selfcheck.check_stop(uc, library, cpu, self.stubs.ask)
+        opened.check_stops(self.stubs.address("ask"), self.stubs.ask)
         paging = NestedPaging(gate.memory, cpu, library)
         for number in NATIVE:
             paging.svm.let_msr(number)
-        self.vcpu = HvmVcpu(vcpu, gate, cpu, paging, self.stubs, unit)
-        self._failure: BaseException | None = None
-        self._add_hooks()
+        self.vcpu = v = HvmVcpu(vcpu, gate, cpu, paging, self.stubs, float_unit())
+        self._emulation = Emulation(opened, lambda why: crash(v, why))
+        self._add_hooks(library)
 
-    def _add_hooks(self) -> None:
-        library, stubs = self._library, self.stubs
+    def _add_hooks(self, library: UnicornLibrary) -> None:
+        stubs = self.stubs
         stubs.call_back("on_exit", EXIT_HOOK(self._on_exit))
         stubs.call_back("on_invalid", INVALID_HOOK(self._on_invalid))
         library.add_code_hook(HOOK_INTERRUPT, stubs.address("new_interrupt"), 0)
@@ -113,42 +102,31 @@ class HvmCpu:
         collect_events(v)
         if v.events.upcall_pending:
             self.stubs.request()
-        v.cpu.running = True
-        error = self._library.emu_start(v.cpu.q[RIP])
-        v.cpu.running = False
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise failure
-        if error:
-            crash(v, f"the engine cannot go on: {error_text(error)}")
+        self._emulation.run()
         if v.gate.mailbox.stop(v.vcpu_id):
             v.exits["slice over"] += 1
             self.apply(v.gate.stopped(v.vcpu_id))
 
     def _on_exit(self, _uc: int, vector: int, _data: int) -> int:
-        """An exit; what the guest gets for it (hvm_exits). A Python exception cannot cross Unicorn's frames."""
+        """An exit; what the guest gets for it (hvm_exits)."""
         v = self.vcpu
         try:
             v.cpu.take_exception()
             return handle_exit(v, vector - EXIT)
         except BaseException as failure:  # noqa: BLE001
-            self._keep(failure)
+            self._emulation.keep(failure)
             return NOTHING
 
     def _on_invalid(self, _uc: int, _data: int) -> bool:
         try:
             return handle_invalid_op(self.vcpu)
         except BaseException as failure:  # noqa: BLE001
-            self._keep(failure)
+            self._emulation.keep(failure)
             return True
 
     def _on_cpuid(self, _uc: int, _data: int) -> int:
         try:
             do_cpuid(self.vcpu)
         except BaseException as failure:  # noqa: BLE001
-            self._keep(failure)
+            self._emulation.keep(failure)
         return 1
-
-    def _keep(self, failure: BaseException) -> None:
-        self._failure = failure
-        self._library.emu_stop()
