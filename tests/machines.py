@@ -12,16 +12,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from domains.control.address import MachineAddress
+from domains.control.client import ControlClient
+from domains.control.operations import Arguments, Info, List
+from domains.control.records import encode
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 XENCTL = [sys.executable, "-m", "domains.xenctl.main"]
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 20.0, what: str = "the condition") -> Any:
-    """Poll until `condition` gives something true, and return it; AssertionError after `seconds`."""
-    deadline = time.monotonic() + seconds
+    """Poll until `condition` gives something true, and return it; AssertionError after `seconds`. Ever more slowly: other tests
+    run beside this one.
+    """
+    deadline, pause = time.monotonic() + seconds, 0.01
     while not (found := condition()):
         assert time.monotonic() < deadline, f"{what} did not come true in {seconds} s"
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(1.2 * pause, 0.1)
     return found
 
 
@@ -42,7 +50,8 @@ def pids_of(machine_pid: int) -> list[int]:
 
 class Machine:
     """A running machine, started with `options` by way of the command `under`, such as nsenter. `xenctl` runs one
-    command against it and returns the completed process.
+    command against it and returns the completed process; `info` and `domains`, which tests ask again and again, put
+    the question to its toolstack themselves.
     """
 
     def __init__(self, *, memory: int = 512, options: Sequence[str] = (), under: Sequence[str] = ()) -> None:
@@ -83,8 +92,19 @@ class Machine:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
+    def ask(self, operation: Arguments[Any]) -> Any:
+        """What the toolstack answers, as `--json` prints it."""
+        with ControlClient(MachineAddress.in_folder(self.folder), timeout=60) as client:
+            return encode(client.call(operation))
+
+    def info(self) -> dict[str, Any]:
+        """What `xenctl info` tells."""
+        about: dict[str, Any] = self.ask(Info())
+        return about
+
     def domains(self) -> dict[str, dict[str, Any]]:
-        return {d["name"]: d for d in self.json("list")}
+        """What `xenctl list` tells, by name."""
+        return {d["name"]: d for d in self.ask(List())}
 
     def is_gone(self, name: str) -> bool:
         """Whether no domain of this name is listed."""
@@ -107,7 +127,7 @@ class Machine:
 
     def census_is_clean(self) -> bool:
         """Nothing is left of any domain but Dom0: no frame, no process, no name."""
-        info = self.json("info")
+        info = self.info()
         if info["domains"] != 1 or info["free_frames"] != self.free_frames:
             return False
         return sorted(pids_of(self.supervisor)) == sorted(self.pids)
