@@ -2,7 +2,9 @@
 
     shared_info  evtchn_pending[64]  one bit a port    vcpu_info  evtchn_upcall_pending  u8
                  evtchn_mask[64]     one bit a port               evtchn_upcall_mask     u8
-                                                                  evtchn_pending_sel     u64, one bit a word
+                                                                  evtchn_pending_sel     one bit a word
+
+A word has 64 bits; a 32-bit guest's has 32, and there are 32 of them (public/compat.py).
 
 The core raises a port in the mailbox; here it becomes pending, as Xen's evtchn_2l_set_pending has it (E6):
 the pending bit; if it was clear and the port is unmasked, the selector bit; then the upcall. Nothing here
@@ -12,23 +14,54 @@ included).
 
 from __future__ import annotations
 
+from typing import Final
+
+from hypervisor.public.abi import NATIVE, Abi
 from hypervisor.public.xen import shared_info, vcpu_info, vcpu_time_info
 
-_PENDING = shared_info.offsetof("evtchn_pending") // 8
-_MASK = shared_info.offsetof("evtchn_mask") // 8
-_UPCALL_PENDING = vcpu_info.offsetof("evtchn_upcall_pending")
-_UPCALL_MASK = vcpu_info.offsetof("evtchn_upcall_mask")
-_SEL = vcpu_info.offsetof("evtchn_pending_sel") // 8
+_UPCALL_PENDING: Final = vcpu_info.offsetof("evtchn_upcall_pending")
+_UPCALL_MASK: Final = vcpu_info.offsetof("evtchn_upcall_mask")
+"""These two, and the clock, are where they are in every layout."""
+_WALL_CLOCK: Final = {
+    64: ("wc_version", "wc_sec", "wc_nsec", "wc_sec_hi"),
+    32: ("wc_version", "wc_sec", "wc_nsec", "arch.wc_sec_hi"),
+}
+"""Where the wall clock's words are, by the guest's width."""
 
 
 class EventWords:
     """Views of one domain's shared_info page and of one vCPU's vcpu_info, which at first lies in that page."""
 
-    def __init__(self, shared_page: memoryview, vcpu: int = 0) -> None:
+    def __init__(self, shared_page: memoryview, vcpu: int = 0, abi: Abi = NATIVE) -> None:
         at = vcpu * vcpu_info.sizeof
-        self._words = shared_page.cast("Q")
+        self._page = shared_page
         self._info = shared_page[at : at + vcpu_info.sizeof]
-        self._info_words = self._info.cast("Q")
+        self._use(abi)
+
+    def _use(self, abi: Abi) -> None:
+        page, word = abi.layout(shared_info), abi.word
+        self._abi = abi
+        self._words = self._in_words(self._page)
+        self._info_words = self._in_words(self._info)
+        self._shift = abi.address_size.bit_length() - 1
+        self._low = abi.address_size - 1
+        self._ports = abi.nr_event_channels
+        self._pending_at = page.offsetof("evtchn_pending") // word
+        self._mask_at = page.offsetof("evtchn_mask") // word
+        self._sel_at = abi.layout(vcpu_info).offsetof("evtchn_pending_sel") // word
+
+    def _in_words(self, view: memoryview) -> memoryview[int]:
+        return view.cast("Q") if self._abi.word == 8 else view.cast("I")
+
+    def latch(self, abi: Abi) -> None:
+        """The guest reads the page in this layout from now on: with the wall clock, and nothing else, put over (Xen's
+        hvm_latch_shinfo_size).
+        """
+        old, words = self._abi.layout(shared_info), self._page.cast("I")
+        clock = [words[old.offsetof(name) // 4] for name in _WALL_CLOCK[self._abi.address_size]]
+        self._use(abi)
+        for name, value in zip(_WALL_CLOCK[abi.address_size], clock, strict=True):
+            words[abi.layout(shared_info).offsetof(name) // 4] = value
 
     def move(self, info: memoryview) -> None:
         """vcpu_info lies elsewhere now: with its content, and with everything selected, lest an event be lost
@@ -36,8 +69,8 @@ class EventWords:
         """
         info[:] = self._info
         self._info = info
-        self._info_words = info.cast("Q")
-        self._info_words[_SEL] = (1 << 64) - 1
+        self._info_words = self._in_words(info)
+        self._info_words[self._sel_at] = (1 << self._abi.address_size) - 1
         self._info[_UPCALL_PENDING] = 1
 
     def set_clock(self, tsc_at_start: int) -> None:
@@ -47,29 +80,34 @@ class EventWords:
         self._info[at : at + vcpu_time_info.sizeof] = clock.pack()
 
     def set_pending(self, port: int) -> None:
-        """An event came for `port`."""
-        word, bit = port >> 6, 1 << (port & 63)
-        pending = self._words[_PENDING + word]
+        """An event came for `port`; one that the layout has no room for is lost, as on Xen."""
+        if port >= self._ports:
+            return
+        word, bit = port >> self._shift, 1 << (port & self._low)
+        pending = self._words[self._pending_at + word]
         if not pending & bit:
-            self._words[_PENDING + word] = pending | bit
-            if not self._words[_MASK + word] & bit:
+            self._words[self._pending_at + word] = pending | bit
+            if not self._words[self._mask_at + word] & bit:
                 self.raise_upcall(word)
 
     def raise_upcall(self, word: int) -> None:
         """Select `word` of the pending array and ask for an upcall."""
-        self._info_words[_SEL] |= 1 << word
+        self._info_words[self._sel_at] |= 1 << word
         self._info[_UPCALL_PENDING] = 1
 
     def unmask(self, port: int) -> None:
         """Clear the mask bit; a port that is pending is raised again (E7)."""
-        word, bit = port >> 6, 1 << (port & 63)
-        self._words[_MASK + word] &= ~bit
-        if self._words[_PENDING + word] & bit:
+        if port >= self._ports:
+            return
+        word, bit = port >> self._shift, 1 << (port & self._low)
+        self._words[self._mask_at + word] &= ~bit
+        if self._words[self._pending_at + word] & bit:
             self.raise_upcall(word)
 
     def clear(self, port: int) -> None:
         """The port is closed: nothing is pending on it (E4)."""
-        self._words[_PENDING + (port >> 6)] &= ~(1 << (port & 63))
+        if port < self._ports:
+            self._words[self._pending_at + (port >> self._shift)] &= ~(1 << (port & self._low))
 
     @property
     def upcall_pending(self) -> bool:
@@ -88,4 +126,4 @@ class EventWords:
 
     def set_cr2(self, va: int) -> None:
         """Tell the guest which address faulted, in vcpu_info.arch.cr2."""
-        self._info_words[vcpu_info.offsetof("arch.cr2") // 8] = va
+        self._info_words[self._abi.layout(vcpu_info).offsetof("arch.cr2") // self._abi.word] = va

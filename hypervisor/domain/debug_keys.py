@@ -83,10 +83,10 @@ def shared_bits(hv: Hypervisor, domain: Domain, port: int) -> tuple[int, int]:
     """(pending, masked) as the guest's page says."""
     if domain.shared_info == NO_FRAME:
         return 0, 0
-    page = domain.shared_info << PAGE_SHIFT
+    page, layout = domain.shared_info << PAGE_SHIFT, domain.shared_abi.layout(shared_info)
 
     def bit(field: str) -> int:
-        return hv.memory.read(page + shared_info.offsetof(field) + port // 8, 1)[0] >> port % 8 & 1
+        return hv.memory.read(page + layout.offsetof(field) + port // 8, 1)[0] >> port % 8 & 1
 
     return bit("evtchn_pending"), bit("evtchn_mask")
 

@@ -18,7 +18,7 @@ from hypervisor.domain.run_state import VcpuRun
 from hypervisor.events.event_channels import EventChannels
 from hypervisor.grants.grant_table import GrantTable
 from hypervisor.mm.domain_memory import DomainMemory, VcpuMemory
-from hypervisor.public.abi import NATIVE, Abi
+from hypervisor.public.abi import COMPAT, NATIVE, Abi
 from hypervisor.public.types import DomId, Mfn
 from hypervisor.sched.scheduler import SchedUnit
 from hypervisor.wire.mailbox import Mailbox
@@ -59,7 +59,7 @@ class Domain:
     """SHUTDOWN_…: what the domain's shutdown counts as; the guest may say so before (SCHEDOP_shutdown_code)."""
     vm_assist: int = 0
     abi: Abi = NATIVE
-    """How its guest lays out the arguments of hypercalls."""
+    """How a PV guest lays out the arguments of hypercalls, and shared_info; of an HVM guest see `Vcpu.abi`, `shared_abi`."""
     watchdogs: set[int] = field(default_factory=set)
     """The watchdogs that are in use, from 1; their deadlines are timers."""
     ssidref: int = 0
@@ -80,6 +80,11 @@ class Domain:
     def is_hvm(self) -> bool:
         """Its guest's CPU is the real one, under a P2M; else it is a PV guest, or a Python one."""
         return self.mem.p2m is not None
+
+    @property
+    def shared_abi(self) -> Abi:
+        """How shared_info, vcpu_info and run states are laid out (Xen's has_32bit_shinfo)."""
+        return COMPAT if self.mailbox.has_32bit_shinfo else self.abi
 
     @property
     def paused(self) -> bool:
@@ -123,6 +128,16 @@ class Vcpu:
     runstate_area: int = 0
     periodic_period: int = 0
     """ns between two VIRQ_TIMERs of VCPUOP_set_periodic_timer; 0: none."""
+    upcall_vector: int = 0
+    """The vector that an HVM guest chose for this vCPU's events (HVMOP_set_evtchn_upcall_vector); 0: the domain's."""
+
+    @property
+    def abi(self) -> Abi:
+        """How the guest lays out the arguments of the hypercall that it makes now: an HVM guest by the code it executes."""
+        domain = self.domain
+        if domain.mem.p2m is None:
+            return domain.abi
+        return COMPAT if domain.mailbox.in_32bit_code(self.vcpu_id) else NATIVE
 
 
 @dataclass(frozen=True)

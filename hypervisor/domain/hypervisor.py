@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from hypervisor.domain.domain import Domain, Life, Vcpu, Work
 from hypervisor.domain.log import Log
 from hypervisor.domain.run_control import RunControl, RunPort
-from hypervisor.domain.runstate_area import pack_runstate
+from hypervisor.domain.runstate_area import runstate_info
 from hypervisor.domain.standstill import Standstill
 from hypervisor.events.virq import GlobalVirqs
 from hypervisor.machine.atomic import find_atomics
@@ -28,6 +28,7 @@ from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.sched import SHUTDOWN_crash
 from hypervisor.public.trace import XENOSCOPE_TRC_EVTCHN_RAISE
 from hypervisor.public.types import DomId, Mfn, Port
+from hypervisor.public.vcpu import vcpu_runstate_info
 from hypervisor.public.xen import DOMID_FIRST_RESERVED, VIRQ_DOM_EXC
 from hypervisor.sched.credit2 import Credit2
 from hypervisor.sched.timers import Timers
@@ -174,8 +175,10 @@ class Hypervisor:
         """Bring the guest's registered runstate area up to date; an area that went away is left alone, as on Xen."""
         if not vcpu.runstate_area:
             return
+        layout = vcpu.domain.shared_abi.layout(vcpu_runstate_info)
         try:
-            self.mmu.guest.copy_to_guest(vcpu.mem, vcpu.runstate_area, pack_runstate(vcpu, self.now()))
+            raw = layout.pack(runstate_info(vcpu, self.now()))
+            self.mmu.guest.copy_to_guest(vcpu.mem, vcpu.runstate_area, raw)
         except XenError:
             self.counters.add("runstate area not writable", vcpu.domain.domid)
 

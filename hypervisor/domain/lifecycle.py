@@ -132,7 +132,7 @@ def _event_channels(hv: Hypervisor, domain: Domain, limits: Limits) -> EventChan
     def wake_poller(vcpu_id: int) -> None:
         hv.run.vcpu_unblock(domain.vcpus[vcpu_id])
 
-    return EventChannels(
+    events = EventChannels(
         domain.domid,
         raise_port,
         wake_poller=wake_poller,
@@ -141,6 +141,8 @@ def _event_channels(hv: Hypervisor, domain: Domain, limits: Limits) -> EventChan
         virqs=hv.virqs,
         max_port=limits.max_evtchn_port,
     )
+    events.nr_channels = lambda: domain.shared_abi.nr_event_channels
+    return events
 
 
 def _grant_table(hv: Hypervisor, domain: Domain, limits: Limits) -> GrantTable:

@@ -6,9 +6,9 @@ from hypervisor.domain.domain import Vcpu
 from hypervisor.public.vcpu import vcpu_runstate_info
 
 
-def pack_runstate(vcpu: Vcpu, now: int) -> bytes:
+def runstate_info(vcpu: Vcpu, now: int) -> vcpu_runstate_info:
     """The vCPU's run state up to `now` (ns)."""
     info = vcpu.unit.runstate
     return vcpu_runstate_info(
         state=int(info.state), state_entry_time=info.state_entry_time, time=tuple(info.times(now))
-    ).pack()
+    )

@@ -11,6 +11,7 @@ The ports are the truth. The counters and the two indexes follow from them, so `
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from hypervisor.events.channel import ECS, Channel, ChannelRecord
@@ -33,6 +34,8 @@ class PortTable:
     def __init__(self, domid: DomId, max_port: int) -> None:
         self.domid = domid
         self.max_port = max_port
+        self.nr_channels: Callable[[], int] = lambda: EVTCHN_2L_NR_CHANNELS
+        """How many ports the guest's shared_info has room for now; whoever knows its layout sets it."""
         self.dying = False
         self.active = 0
         self.xen_owned = 0
@@ -75,7 +78,7 @@ class PortTable:
         while port < len(self._channels) and self._channels[port].state is not ECS.FREE:
             port += 1
         self._lowest_free = port
-        if port > self.max_port or port >= EVTCHN_2L_NR_CHANNELS:
+        if port > self.max_port or port >= self.nr_channels():
             raise XenError(Errno.ENOSPC, f"E1: d{self.domid} has no free port")
         while port >= len(self._channels):
             self._channels += [Channel() for _ in range(EVTCHNS_PER_BUCKET)]

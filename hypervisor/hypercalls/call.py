@@ -18,7 +18,7 @@ from hypervisor.domain.domain import Domain, Vcpu
 from hypervisor.domain.effects import Effects
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.mm.budget import Budget
-from hypervisor.public.abi import Abi
+from hypervisor.public.abi import NATIVE, Abi
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.layout import Struct
 from hypervisor.public.types import DomId
@@ -50,7 +50,7 @@ class Blocked:
 @dataclass(slots=True)
 class Call:
     """`args`: five unsigned 64-bit words. `effects`: what the caller's CPU has to do, in order, before its next instruction.
-    `perform`: how a multicall performs its entries."""
+    `perform`: how a multicall performs its entries. `abi`: how the caller lays out its arguments."""
 
     hv: Hypervisor
     domain: Domain
@@ -61,6 +61,7 @@ class Call:
     events_seen: int = 0
     state: Any = None
     budget: Budget = field(default_factory=Budget)
+    abi: Abi = NATIVE
 
     @property
     def effects(self) -> Effects:
@@ -77,20 +78,15 @@ class Call:
         """XenError(EFAULT): not writable; then nothing was written."""
         self.hv.mmu.guest.copy_to_guest(self.vcpu.mem, va, data)
 
-    @property
-    def abi(self) -> Abi:
-        """How the caller lays out its arguments."""
-        return self.domain.abi
-
     def read(self, va: int, struct: type[S]) -> S:
         """The caller's structure at `va`, whatever its layout there, copied once. XenError(EFAULT)."""
-        layout = self.domain.abi.layout(struct)
+        layout = self.abi.layout(struct)
         record: S = layout.unpack(self.hv.mmu.guest.copy_from_guest(self.vcpu.mem, va, layout.sizeof))
         return record
 
     def write(self, va: int, record: Struct) -> None:
         """Write a structure in the caller's layout. XenError(EFAULT); then nothing was written."""
-        layout = self.domain.abi.layout(type(record))
+        layout = self.abi.layout(type(record))
         self.hv.mmu.guest.copy_to_guest(self.vcpu.mem, va, layout.pack(record))
 
     def read_words(self, va: int, count: int) -> list[int]:
@@ -98,13 +94,13 @@ class Call:
 
         XenError(EFAULT).
         """
-        abi = self.domain.abi
+        abi = self.abi
         numbers: list[int] = abi.words(self.copy_from_guest(va, abi.word * count)).tolist()
         return numbers
 
     def write_words(self, va: int, numbers: Iterable[int] | NDArray[np.uint64]) -> None:
         """Write unsigned longs in a row. XenError(EFAULT); then nothing was written."""
-        self.copy_to_guest(va, self.domain.abi.pack_words(numbers))
+        self.copy_to_guest(va, self.abi.pack_words(numbers))
 
     # --- whom it is about ------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ class Dispatcher:
             self._counts[nr] += 1
         if self._trace.sink is not None:
             self._trace.record(TRC_PV_HYPERCALL_V2, nr, vcpu.domain.domid, vcpu.vcpu_id)
-        self._perform(Call(self.hv, vcpu.domain, vcpu, nr, args, perform, events_seen))
+        self._perform(Call(self.hv, vcpu.domain, vcpu, nr, args, perform, events_seen, abi=vcpu.abi))
 
     def go_on(self) -> None:
         """One portion of the continuation that has waited longest."""

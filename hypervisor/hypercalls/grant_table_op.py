@@ -34,6 +34,7 @@ from hypervisor.mm.budget import (
     COST_OF_PAGE,
 )
 from hypervisor.mm.layout import addr_ok
+from hypervisor.public.abi import NATIVE, Abi
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.grant_table import (
     GNTST_bad_domain,
@@ -74,6 +75,29 @@ def do_grant_table_op(call: Call) -> int | Continue:
     if single is None:
         raise XenError(Errno.ENOSYS, f"grant_table_op {cmd}")
     return single(call, uop, count)
+
+
+FOR_HVM: Final = frozenset(
+    int(op)
+    for op in (
+        GrantTableOp.GNTTABOP_query_size,
+        GrantTableOp.GNTTABOP_setup_table,
+        GrantTableOp.GNTTABOP_set_version,
+        GrantTableOp.GNTTABOP_get_version,
+        GrantTableOp.GNTTABOP_copy,
+        GrantTableOp.GNTTABOP_map_grant_ref,
+        GrantTableOp.GNTTABOP_unmap_grant_ref,
+        GrantTableOp.GNTTABOP_swap_grant_ref,
+    )
+)
+"""What an HVM guest may ask (Xen's hvm_grant_table_op)."""
+
+
+def do_hvm_grant_table_op(call: Call) -> int | Continue:
+    """The same for an HVM guest. XenError(ENOSYS): an operation that is for PV guests."""
+    if call.args[0] & U32 not in FOR_HVM:
+        raise XenError(Errno.ENOSYS, f"grant_table_op {call.args[0] & U32} of an HVM guest")
+    return do_grant_table_op(call)
 
 
 # --- batches ----------------------------------------------------------------------------------------------
@@ -225,7 +249,7 @@ def do_setup_table(call: Call, uop: int, count: int) -> int:
             target.grants.grow(op.nr_frames)
             call.budget.spend(COST_OF_PAGE * (len(target.grants.frames) - before))
             op.status = list_frames(
-                call, op.frame_list, numbers_of(target, target.grants.shared.frames)[: op.nr_frames]
+                call, op.frame_list, numbers_of(target, target.grants.shared.frames)[: op.nr_frames], call.abi
             )
         except XenError as error:
             call.hv.log.once(call.domain.domid, "setup_table", str(error))
@@ -241,10 +265,10 @@ def numbers_of(target: Domain, frames: list[Mfn]) -> list[int]:
     return [target.grants.mmu.m2p.get(mfn) for mfn in frames]
 
 
-def list_frames(call: Call, va: int, frames: list[Any]) -> int:
-    """Write the frame numbers as unsigned longs; the status."""
+def list_frames(call: Call, va: int, frames: list[Any], abi: Abi) -> int:
+    """Write the frame numbers as unsigned longs of `abi`; the status."""
     try:
-        call.write_words(va, frames)
+        call.copy_to_guest(va, abi.pack_words(frames))
     except XenError:
         return int(GNTST_bad_virt_addr)
     return int(GNTST_okay)
@@ -285,16 +309,16 @@ def do_get_version(call: Call, uop: int, _count: int) -> int:
 
 
 def do_get_status_frames(call: Call, uop: int, count: int) -> int:
-    """List the first `nr_frames` status frames of a version 2 table; version 1 has none."""
+    """List the first `nr_frames` status frames of a version 2 table, in 64 bits each; version 1 has none."""
     require_one(count)
     op = call.read(uop, gnttab_get_status_frames)
-    require_range(op.frame_list, call.abi.word * op.nr_frames)
+    require_range(op.frame_list, NATIVE.word * op.nr_frames)
     target, op.status = target_status(call, op.dom)
     if target is not None:
         frames = target.grants.status_frames
         op.status = int(GNTST_general_error)
         if op.nr_frames <= len(frames):
-            op.status = list_frames(call, op.frame_list, numbers_of(target, frames)[: op.nr_frames])
+            op.status = list_frames(call, op.frame_list, numbers_of(target, frames)[: op.nr_frames], NATIVE)
     write_outputs(call, uop, op, "status")
     return 0
 

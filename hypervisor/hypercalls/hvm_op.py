@@ -16,7 +16,9 @@ from hypervisor.public.hvm.hvm_op import (
     HVMOP_get_mem_type,
     HVMOP_get_param,
     HVMOP_get_time,
+    HVMOP_set_evtchn_upcall_vector,
     HVMOP_set_param,
+    xen_hvm_evtchn_upcall_vector,
     xen_hvm_get_mem_type,
     xen_hvm_get_time,
     xen_hvm_param,
@@ -67,15 +69,18 @@ def do_set_param(call: Call) -> Result:
     """Give a domain a parameter. EPERM for a guest, but for the way events reach it."""
     domain, request = _parameter(call)
     if request.index == HVM_PARAM_CALLBACK_IRQ:
-        _set_callback(domain, request.value)
+        _set_callback(domain, request.value, latch=domain is call.domain)
     elif domain is call.domain:
         raise XenError(Errno.EPERM, f"HVM parameter {request.index} is not the guest's to set")
     domain.hvm_params[request.index] = request.value
     return 0
 
 
-def _set_callback(domain: Domain, value: int) -> None:
-    """By which interrupt events reach the guest; 0: by none. XenError(EOPNOTSUPP): not by a vector, EINVAL: an exception's."""
+def _set_callback(domain: Domain, value: int, *, latch: bool) -> None:
+    """By which interrupt events reach the guest; 0: by none. XenError(EOPNOTSUPP): not by a vector, EINVAL: an exception's.
+
+    `latch`: the guest itself asks, and its shared_info has the layout of the code that asks from now on (hvm_latch_shinfo_size).
+    """
     kind, vector = value >> _TYPE_SHIFT, value & 0xFF
     if value and kind != HVM_PARAM_CALLBACK_TYPE_VECTOR:
         raise XenError(
@@ -84,7 +89,8 @@ def _set_callback(domain: Domain, value: int) -> None:
     if value and vector < _FIRST_VECTOR:
         raise XenError(Errno.EINVAL, f"events by vector {vector}")
     for vcpu in domain.vcpus:
-        vcpu.effects.append([Effect.CALLBACK, CALLBACK_HVM_VECTOR, vector, 0])
+        vector_here = vcpu.upcall_vector or vector
+        vcpu.effects.append([Effect.CALLBACK, CALLBACK_HVM_VECTOR, vector_here, int(latch)])
 
 
 def do_get_param(call: Call) -> Result:
@@ -94,6 +100,24 @@ def do_get_param(call: Call) -> Result:
         raise XenError(Errno.EPERM, f"HVM parameter {request.index} is not the guest's to read")
     request.value = domain.hvm_params.get(request.index, 0)
     write_outputs(call, call.args[1], request, "value")
+    return 0
+
+
+def do_set_evtchn_upcall_vector(call: Call) -> Result:
+    """A vCPU's events come by a vector of its own, whatever the domain's is. EINVAL: an exception's; ENOENT: no such vCPU.
+
+    It is raised as the domain's is: the guest's CPU takes it without its local APIC, whose end-of-interrupt is not waited for.
+    """
+    if not call.domain.is_hvm:
+        raise XenError(Errno.EINVAL, f"d{call.domain.domid} is no HVM domain")
+    request = call.read(call.args[1], xen_hvm_evtchn_upcall_vector)
+    if request.vector < _FIRST_VECTOR:
+        raise XenError(Errno.EINVAL, f"events by vector {request.vector}")
+    if request.vcpu >= len(call.domain.vcpus):
+        raise XenError(Errno.ENOENT, f"there is no vCPU {request.vcpu}")
+    vcpu = call.domain.vcpus[request.vcpu]
+    vcpu.upcall_vector = request.vector
+    vcpu.effects.append([Effect.CALLBACK, CALLBACK_HVM_VECTOR, request.vector, 0])
     return 0
 
 
@@ -129,8 +153,8 @@ HVM_OPS: Final[dict[int, Callable[[Call], Result]]] = {
     HVMOP_flush_tlbs: do_flush_tlbs,
     HVMOP_get_time: do_get_time,
     HVMOP_get_mem_type: do_get_mem_type,
+    HVMOP_set_evtchn_upcall_vector: do_set_evtchn_upcall_vector,
 }
-"""Without HVMOP_set_evtchn_upcall_vector: it delivers through a local APIC, and guests that are refused it use the callback."""
 
 
 def do_hvm_op(call: Call) -> Result:

@@ -52,7 +52,7 @@ def do_memory_op(call: Call) -> Result:
     cmd, arg = call.args[:2]
     start = cmd >> MEMOP_EXTENT_SHIFT
     operation = OPERATIONS.get(cmd & _CMD_MASK)
-    if operation is None:
+    if operation is None or (call.domain.is_hvm and operation is memory_maps.machphys_mapping):
         raise XenError(Errno.ENOSYS, f"memory_op {cmd & _CMD_MASK}")
     if start and operation not in _CONTINUABLE:
         raise XenError(Errno.EINVAL, "memory_op continued where nothing can be")
@@ -79,8 +79,8 @@ def maximum_gpfn(call: Call, arg: int, start: int) -> Result:
     domain = subject(call, call.read(arg, xen_memory_domain).domid)
     if domain.mem.p2m is not None:
         return domain.mem.p2m.max_gfn
-    at = (domain.shared_info << 12) + shared_info.offsetof("arch.max_pfn")
-    return max(call.hv.mmu.contents.read_word(at), 1) - 1
+    at = (domain.shared_info << 12) + domain.abi.layout(shared_info).offsetof("arch.max_pfn")
+    return max(int.from_bytes(call.hv.memory.read(at, domain.abi.word), "little"), 1) - 1
 
 
 def pod_target(call: Call, arg: int, start: int) -> Result:

@@ -50,7 +50,7 @@ def do_multicall(call: Call) -> Result:
         if call.budget.exhausted and done:
             return Continue((va, count - done, 0, 0, 0))
         entry, result_at = call.read(va, multicall_entry), va + layout.offsetof("result")
-        if entry.op == Hypercall.iret:
+        if entry.op == Hypercall.iret and not call.domain.is_hvm:
             call.effects.append(_local(entry, result_at))
             return 0
         result = _perform_entry(call, entry, inner)
@@ -81,7 +81,7 @@ def _perform_entry(call: Call, entry: multicall_entry, inner: _Inner | None) -> 
         return -Errno.EINVAL
     if inner is None and len(call.effects) >= MAX_EFFECTS:
         return -Errno.E2BIG
-    if entry.op in LOCAL_HYPERCALLS:
+    if entry.op in LOCAL_HYPERCALLS and not call.domain.is_hvm:
         return None
     a = entry.args
     args = inner.args if inner else (a[0], a[1], a[2], a[3], a[4])

@@ -12,7 +12,9 @@ from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.physdev import (
     PHYSDEVOP_eoi,
     PHYSDEVOP_irq_status_query,
+    PHYSDEVOP_map_pirq,
     PHYSDEVOP_set_iopl,
+    PHYSDEVOP_unmap_pirq,
     physdev_eoi,
     physdev_irq_status_query,
     physdev_set_iopl,
@@ -59,3 +61,10 @@ def do_physdev_op(call: Call) -> Result:
     if op is None:
         raise XenError(Errno.ENOSYS, f"physdev_op {call.args[0]}")
     return op(call)
+
+
+def do_hvm_physdev_op(call: Call) -> Result:
+    """An HVM guest has no physical interrupts. EPERM: it maps none; ENOSYS: for what else a PV kernel asks (hvm_physdev_op)."""
+    if call.args[0] in (PHYSDEVOP_map_pirq, PHYSDEVOP_unmap_pirq):
+        raise XenError(Errno.EPERM, f"d{call.domain.domid} may not map physical interrupts")
+    raise XenError(Errno.ENOSYS, f"physdev_op {call.args[0]} of an HVM guest")

@@ -73,8 +73,9 @@ def _pending(call: Call, port: int) -> bool:
     """Raised but not yet applied, or pending in the guest's own page: a wrong word there hurts only the caller (E12)."""
     if call.domain.mailbox.is_raised(port):
         return True
-    word = (call.domain.shared_info << 12) + shared_info.offsetof("evtchn_pending") + port // 8
-    return bool(call.hv.memory.read(word, 1)[0] >> (port & 7) & 1)
+    pending = call.domain.shared_abi.layout(shared_info).offsetof("evtchn_pending")
+    octet = (call.domain.shared_info << 12) + pending + port // 8
+    return bool(call.hv.memory.read(octet, 1)[0] >> (port & 7) & 1)
 
 
 def do_shutdown(call: Call, arg: int) -> Result:
@@ -153,11 +154,12 @@ def do_sched_op(call: Call) -> Result:
 def do_set_timer_op(call: Call) -> Result:
     """VIRQ_TIMER at `timeout` (system time, ns); 0 stops it. A time that has passed fires at once.
 
-    One that is negative or further away than MAX_SET_TIMER_NS fires soon: Linux means by it that something is to be done, old
-    guests mean that there is nothing to wait for, and Xen serves both.
+    A 32-bit guest gives its two halves. One that is negative or further away than MAX_SET_TIMER_NS fires soon: Linux means by it
+    that something is to be done, old guests mean that there is nothing to wait for, and Xen serves both.
     """
     vcpu, timers, now = call.vcpu, call.hv.timers, call.hv.now()
-    timeout = s_time(call.args[0])
+    low, high = call.args[:2]
+    timeout = s_time(low if call.abi.address_size == 64 else high << 32 | low)
     if timeout == 0:
         timers.stop(TimerKind.SINGLESHOT, vcpu.domain.domid, vcpu.vcpu_id)
         return 0

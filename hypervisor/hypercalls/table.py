@@ -10,13 +10,13 @@ from hypervisor.hypercalls.console_io import do_console_io
 from hypervisor.hypercalls.descriptors import do_set_gdt, do_update_descriptor
 from hypervisor.hypercalls.domctl import do_domctl
 from hypervisor.hypercalls.event_channel_op import do_event_channel_op
-from hypervisor.hypercalls.grant_table_op import do_grant_table_op
+from hypervisor.hypercalls.grant_table_op import do_grant_table_op, do_hvm_grant_table_op
 from hypervisor.hypercalls.hvm_op import do_hvm_op
 from hypervisor.hypercalls.memory_op import do_memory_op
 from hypervisor.hypercalls.mmu_update import do_mmu_update
 from hypervisor.hypercalls.mmuext_op import do_mmuext_op
 from hypervisor.hypercalls.multicall import do_multicall
-from hypervisor.hypercalls.physdev_op import do_physdev_op
+from hypervisor.hypercalls.physdev_op import do_hvm_physdev_op, do_physdev_op
 from hypervisor.hypercalls.sched_op import do_sched_op, do_set_timer_op
 from hypervisor.hypercalls.sysctl import do_sysctl
 from hypervisor.hypercalls.update_va_mapping import do_update_va_mapping, do_update_va_mapping_otherdomain
@@ -26,15 +26,19 @@ from hypervisor.public.xen import Hypercall
 
 HVM_HYPERCALLS: Final[dict[int, Handler]] = {
     Hypercall.memory_op: do_memory_op,
+    Hypercall.multicall: do_multicall,
     Hypercall.set_timer_op: do_set_timer_op,
     Hypercall.xen_version: do_xen_version,
     Hypercall.console_io: do_console_io,
-    Hypercall.grant_table_op: do_grant_table_op,
+    Hypercall.grant_table_op: do_hvm_grant_table_op,
     Hypercall.vm_assist: do_vm_assist,
     Hypercall.vcpu_op: do_vcpu_op,
     Hypercall.sched_op: do_sched_op,
     Hypercall.event_channel_op: do_event_channel_op,
+    Hypercall.physdev_op: do_hvm_physdev_op,
     Hypercall.hvm_op: do_hvm_op,
+    Hypercall.sysctl: do_sysctl,
+    Hypercall.domctl: do_domctl,
 }
 """What an HVM guest may call (Xen's hvm_hypercall_table): nothing about page tables or descriptor tables, which are its own."""
 

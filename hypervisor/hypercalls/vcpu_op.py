@@ -10,7 +10,7 @@ from typing import Final
 
 from hypervisor.domain.context import check_context, install_context
 from hypervisor.domain.domain import Vcpu
-from hypervisor.domain.runstate_area import pack_runstate
+from hypervisor.domain.runstate_area import runstate_info
 from hypervisor.hypercalls.call import Call, Result
 from hypervisor.mm.frame_table import PGT
 from hypervisor.mm.layout import addr_ok
@@ -81,7 +81,7 @@ def do_is_up(_call: Call, vcpu: Vcpu, _arg: int) -> Result:
 
 def do_get_runstate_info(call: Call, vcpu: Vcpu, arg: int) -> Result:
     """The vCPU's run state, and the ns it spent in each."""
-    call.copy_to_guest(arg, pack_runstate(vcpu, call.hv.now()))
+    call.write(arg, runstate_info(vcpu, call.hv.now()))
     return 0
 
 

@@ -43,7 +43,7 @@ from hypervisor.public.version import (
 XEN_MAJOR: Final = 4
 XEN_MINOR: Final = 17
 EXTRAVERSION: Final = ".0-xenoscope"
-CAPABILITIES: Final = "xen-3.0-x86_64 "
+CAPABILITIES: Final = "xen-3.0-x86_64 hvm-3.0-x86_32 hvm-3.0-x86_32p hvm-3.0-x86_64 "
 NR_SUBMAPS: Final = 1
 OF_PV: Final = (XENFEAT_mmu_pt_update_preserve_ad, XENFEAT_highmem_assist, XENFEAT_gnttab_map_avail_bits)
 OF_HVM: Final = (
@@ -74,7 +74,8 @@ def _compile_info(call: Call) -> Result:
 
 
 def _platform_parameters(call: Call) -> Result:
-    call.write(call.args[1], xen_platform_parameters(virt_start=HYPERVISOR_VIRT_START))
+    virt_start = 0 if call.domain.is_hvm else HYPERVISOR_VIRT_START
+    call.write(call.args[1], xen_platform_parameters(virt_start=virt_start))
     return 0
 
 

@@ -54,6 +54,11 @@ class Abi:
         """Bytes of an unsigned long, a pointer or a frame number."""
         return self.address_size // 8
 
+    @property
+    def nr_event_channels(self) -> int:
+        """Ports for which shared_info has bits: a word of selectors, each for a word of ports."""
+        return self.address_size * self.address_size
+
     def layout(self, struct: type[Struct]) -> Layout:
         """Where the fields of `struct` lie for this guest."""
         return self.layouts.get(struct, struct)

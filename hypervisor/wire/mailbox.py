@@ -4,12 +4,14 @@
            +8      stop u8       the core sets it to end a running slice, and clears it before it answers STOPPED
            +16     cr3 u64       HVM: the guest's CR3, and
            +24     paging u8     the form of the tables it names: GuestPaging (process, before each request)
+           +25     code32 u8     HVM: 1 if the guest executes code of 32 or 16 bits (process, before each request)
     0x440  vCPU 1: …
     0xC00  epoch u64             the host's CLOCK_MONOTONIC, ns, at system time 0 (core, once)
     0xC08  atomic u8             1: this guest changes grant flags by an atomic exchange (process)
     0xC10  vcpus u64             how many vCPUs the domain has (core, once)
     0xC18  engine u8             which CPU the process plays: Engine (core, once, before the process is there)
     0xC20  tsc_offset i64        the guest's TSC is the host's CLOCK_MONOTONIC, ns, plus this (core, before the process is there)
+    0xC28  shinfo32 u8           HVM: 1 if shared_info has a 32-bit guest's layout (process, as its guest sets up events)
     0x1000 vCPU 0: raised[512]   one bit an event channel; the core flips a bit, and only when it equals `applied`
            +0x200: applied[512]  the process copies `raised` here once it has set the guest's pending bit
     0x1400 vCPU 1: …
@@ -35,12 +37,14 @@ _ATOMIC: Final = 0xC08
 _VCPUS: Final = 0xC10
 _ENGINE: Final = 0xC18
 _TSC_OFFSET: Final = 0xC20
+_SHINFO32: Final = 0xC28
 _EVENTS: Final = 0x1000
 _EVENTS_STRIDE: Final = 0x400
 _APPLIED: Final = 0x200
 MAILBOX_FRAMES: Final = (_EVENTS + MAX_VCPUS * _EVENTS_STRIDE) // PAGE_SIZE
 _CR3: Final = 16
 _PAGING: Final = 24
+_CODE32: Final = 25
 STOP_OFFSET: Final = 8
 """Where a vCPU's stop byte lies after its counter."""
 
@@ -126,13 +130,29 @@ class Mailbox:
         at = _VCPU + vcpu * _VCPU_STRIDE
         return self._counters[(at + _CR3 - _VCPU) // 8], self._octets[at + _PAGING]
 
+    def in_32bit_code(self, vcpu: int) -> bool:
+        """Whether an HVM vCPU's guest lays out its arguments as a 32-bit one, as its process says."""
+        return bool(self._octets[_VCPU + vcpu * _VCPU_STRIDE + _CODE32])
+
+    @property
+    def has_32bit_shinfo(self) -> bool:
+        """Whether an HVM guest's shared_info has a 32-bit guest's layout; a lie spoils its own domain alone."""
+        return bool(self._octets[_SHINFO32])
+
     # --- the process's side ----------------------------------------------------------------------
 
-    def set_guest_paging(self, vcpu: int, cr3: int, paging: GuestPaging) -> None:
-        """For the process of an HVM guest, before each request: where a vCPU's own page tables begin, and their form."""
+    def set_guest_mode(self, vcpu: int, cr3: int, paging: GuestPaging, *, code32: bool) -> None:
+        """For the process of an HVM guest, before each request: where a vCPU's own page tables begin, their form, and whether
+        the code that it executes is no 64-bit code.
+        """
         at = _VCPU + vcpu * _VCPU_STRIDE
         self._counters[(at + _CR3 - _VCPU) // 8] = cr3
         self._octets[at + _PAGING] = paging
+        self._octets[at + _CODE32] = code32
+
+    def latch_shinfo_size(self, *, is_32bit: bool) -> None:
+        """For the process of an HVM guest: its shared_info has this layout from now on."""
+        self._octets[_SHINFO32] = is_32bit
 
     def counter(self, vcpu: int) -> int:
         """How many events the core has raised for this vCPU so far."""

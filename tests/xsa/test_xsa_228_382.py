@@ -125,6 +125,8 @@ def test_negative_control_a_table_that_moves_is_noticed(monkeypatch: pytest.Monk
 def test_negative_control_an_overrun_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """XSA-382: one word more than asked for."""
     real = grant_table_op.list_frames
-    monkeypatch.setattr(grant_table_op, "list_frames", lambda call, va, frames: real(call, va, [*frames, 7]))
+    monkeypatch.setattr(
+        grant_table_op, "list_frames", lambda call, va, frames, abi: real(call, va, [*frames, 7], abi)
+    )
     with pytest.raises(AssertionError), granting_domains() as house:
         listing(house)

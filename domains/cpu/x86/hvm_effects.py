@@ -26,9 +26,11 @@ def p2m(v: HvmVcpu, root: int) -> None:
     v.paging.enable(root)
 
 
-def callback(v: HvmVcpu, _kind: int, vector: int, _flags: int) -> None:
-    """Events come by this vector from now on; 0: by none."""
+def callback(v: HvmVcpu, _kind: int, vector: int, latch: int) -> None:
+    """Events come by this vector from now on; 0: by none. `latch`: and shared_info is the code's that asked for it."""
     v.stubs.set_vector(vector & 0xFF)
+    if latch:
+        v.latch_shinfo_size()
 
 
 def vcpu_info_moved(v: HvmVcpu, mfn: int, offset: int) -> None:

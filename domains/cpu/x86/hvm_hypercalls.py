@@ -1,11 +1,9 @@
 """A hypercall of a guest with nested paging: VMMCALL or VMCALL, by its kernel alone.
 
-The core reads and writes the guest's memory by the guest's own tables, so where these lie goes into the mailbox before each
-call. From 32-bit code only those are passed on whose arguments look the same in both ABIs.
+The core reads and writes the guest's memory by the guest's own tables, and its structures as the code that calls has them: where
+the tables lie and how wide the code is goes into the mailbox before each call.
 Source: Xen arch/x86/hvm/hypercall.c (hvm_hypercall).
 """
-
-from typing import Final
 
 from domains.cpu.x86.cpu_state import CR
 from domains.cpu.x86.hvm_effects import apply_effects
@@ -16,11 +14,6 @@ from hypervisor.public.sched import SCHEDOP_block
 from hypervisor.public.xen import Hypercall
 from hypervisor.wire.mailbox import GuestPaging
 
-SAME_IN_32_BITS: Final = frozenset(
-    map(int, (Hypercall.console_io, Hypercall.sched_op, Hypercall.event_channel_op))
-)
-"""Their structures hold no address and no 64-bit word."""
-
 
 def hypercall(v: HvmVcpu) -> None:
     """Perform the hypercall in the registers; its effects are in force, and its result is there, afterwards."""
@@ -28,9 +21,6 @@ def hypercall(v: HvmVcpu) -> None:
     v.exits["hypercall"] += 1
     if v.mode.cpl:
         v.mode.set_result(-Errno.EPERM)
-    elif not v.mode.in_64bit_code and nr not in SAME_IN_32_BITS:
-        v.exits["32-bit hypercall refused"] += 1
-        v.mode.set_result(-Errno.ENOSYS)
     elif nr == Hypercall.sched_op and args[0] == SCHEDOP_block and _is_pending(v):
         v.mode.set_result(0)
     else:
@@ -39,7 +29,8 @@ def hypercall(v: HvmVcpu) -> None:
 
 def ask(v: HvmVcpu, nr: int, *args: int) -> int:
     """Perform hypercall `nr` in the core, and its effects here; its result."""
-    v.gate.mailbox.set_guest_paging(v.vcpu_id, v.cpu.q[CR + 3], GuestPaging(v.paging.level_count))
+    paging, code32 = GuestPaging(v.paging.level_count), not v.mode.in_64bit_code
+    v.gate.mailbox.set_guest_mode(v.vcpu_id, v.cpu.q[CR + 3], paging, code32=code32)
     result, effects = v.gate.hypercall(v.vcpu_id, nr, *args)
     if effects:
         apply_effects(v, effects)

@@ -110,6 +110,7 @@ def _write_hypercall_page(v: HvmVcpu, value: int) -> bool:
     v.paging.memory.write(at, hypercall_page())
     v.paging.invalidate_code(at >> PAGE_SHIFT)
     v.exits["hypercall page"] += 1
+    v.latch_shinfo_size()
     return True
 
 

@@ -12,6 +12,7 @@ from domains.cpu.x86.hvm_mode import HvmMode
 from domains.cpu.x86.hvm_stubs import HvmStubs
 from domains.cpu.x86.lapic import LocalApic
 from domains.cpu.x86.nested_paging import NestedPaging
+from hypervisor.public.abi import COMPAT, NATIVE
 
 
 class HvmVcpu:
@@ -36,3 +37,9 @@ class HvmVcpu:
         """Of the shared page; there once the core has said where that lies."""
         self.events_seen = -1
         self.exits: Counter[str] = Counter()
+
+    def latch_shinfo_size(self) -> None:
+        """The guest reads shared_info as the code that it executes now: from its first steps towards events on, as on Xen."""
+        compat = not self.mode.in_64bit_code
+        self.gate.mailbox.latch_shinfo_size(is_32bit=compat)
+        self.events.latch(COMPAT if compat else NATIVE)

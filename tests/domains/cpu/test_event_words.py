@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domains.cpu.event_words import EventWords
+from hypervisor.public.abi import COMPAT, NATIVE
 from hypervisor.public.types import PAGE_SIZE
 from hypervisor.public.xen import shared_info, vcpu_info, vcpu_time_info
 
@@ -74,6 +75,32 @@ def test_the_clock_counts_nanoseconds_since_the_epoch() -> None:
     clock = vcpu_time_info.unpack(page, vcpu_info.offsetof("time"))
     ticks = (5_000 - clock.tsc_timestamp) << clock.tsc_shift
     assert clock.system_time + (ticks * clock.tsc_to_system_mul >> 32) == 4_000
+
+
+def test_a_32_bit_guest_has_words_of_32_bits_and_1024_ports() -> None:
+    page = bytearray(4096)
+    events = EventWords(memoryview(page), abi=COMPAT)
+    events.set_pending(70)
+    events.set_pending(1024)
+    layout = COMPAT.layout(shared_info)
+    assert bit(page, layout.offsetof("evtchn_pending"), 70)
+    assert int.from_bytes(page[4:8], "little") == 1 << 2
+    assert not any(page[layout.offsetof("evtchn_mask") : 4096])
+    page[layout.offsetof("evtchn_mask")] = 1 << 5
+    events.set_pending(5)
+    events.clear(5)
+    events.unmask(5)
+    assert int.from_bytes(page[4:8], "little") == 1 << 2
+
+
+def test_a_guest_that_turns_out_to_have_32_bits_finds_the_wall_clock_at_its_place() -> None:
+    page, events = words()
+    page[:] = shared_info(wc_version=2, wc_sec=3, wc_nsec=4, wc_sec_hi=5).pack().ljust(4096, b"\0")
+    events.latch(COMPAT)
+    clock = COMPAT.layout(shared_info).unpack(page)
+    assert (clock.wc_version, clock.wc_sec, clock.wc_nsec, clock.arch.wc_sec_hi) == (2, 3, 4, 5)
+    events.latch(NATIVE)
+    assert shared_info.unpack(page).wc_sec == 3
 
 
 @given(st.lists(st.tuples(st.sampled_from(["raise", "mask", "unmask"]), st.integers(0, 130)), max_size=40))

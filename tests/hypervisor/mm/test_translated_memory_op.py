@@ -218,7 +218,7 @@ def long_mode(guest: HvmCaller, leaf: int, *, flags: int = RW, at: int = 0) -> i
         guest.write(table << 12 | 8 * 3, entry.to_bytes(8, "little"))
         if last:
             break
-    guest.domain.mailbox.set_guest_paging(0, 16 << 12, GuestPaging.LONG_MODE)
+    guest.domain.mailbox.set_guest_mode(0, 16 << 12, GuestPaging.LONG_MODE, code32=False)
     return 3 << 39 | 3 << 30 | 3 << 21 | 3 << 12
 
 
@@ -241,13 +241,13 @@ def test_large_pages_are_followed(guest: HvmCaller, level: int, span: int) -> No
 def test_two_level_and_pae_tables_are_followed(guest: HvmCaller) -> None:
     guest.write(16 << 12 | 4 * 1, (17 << 12 | RW).to_bytes(4, "little"))
     guest.write(17 << 12 | 4 * 2, (8 << 12 | RW).to_bytes(4, "little"))
-    guest.domain.mailbox.set_guest_paging(0, 16 << 12, GuestPaging.TWO_LEVEL)
+    guest.domain.mailbox.set_guest_mode(0, 16 << 12, GuestPaging.TWO_LEVEL, code32=False)
     guest.mmu.guest.copy_to_guest(guest.vcpu.mem, 1 << 22 | 2 << 12, b"two")
     assert guest.read(8 << 12, 3) == b"two"
     guest.write(20 << 12 | 0x20 + 8 * 1, (21 << 12 | PAGE_PRESENT).to_bytes(8, "little"))
     guest.write(21 << 12 | 8 * 2, (22 << 12 | RW).to_bytes(8, "little"))
     guest.write(22 << 12 | 8 * 3, (9 << 12 | RW).to_bytes(8, "little"))
-    guest.domain.mailbox.set_guest_paging(0, 20 << 12 | 0x20, GuestPaging.PAE)
+    guest.domain.mailbox.set_guest_mode(0, 20 << 12 | 0x20, GuestPaging.PAE, code32=False)
     guest.mmu.guest.copy_to_guest(guest.vcpu.mem, 1 << 30 | 2 << 21 | 3 << 12, b"pae")
     assert guest.read(9 << 12, 3) == b"pae"
 

@@ -8,11 +8,13 @@ import pytest
 
 from domains.cpu.x86.registers import R8, R9, R10, R12, R13, R14, R15, RBP, RBX, RCX, RDX, RSP
 from hypervisor.public.errno import Errno
-from hypervisor.public.xen import Hypercall
+from hypervisor.public.xen import Hypercall, shared_info
 from hypervisor.wire.messages import Effect
-from tests.domains.cpu.x86.hvm_bench import BOOT, DATA, STACK_TOP, HvmBench, TripleFault
+from tests.domains.cpu.x86.hvm_bench import BOOT, DATA, SHARED, STACK_TOP, HvmBench, TripleFault
 
 U64 = (1 << 64) - 1
+PENDING = shared_info.offsetof("evtchn_pending")
+"""At the same place in both layouts."""
 USER_MODE = """
     .macro to_user target
         push $0x23; push $(STACK_TOP - 0x2000); push $0x202; push $0x2b; push $\\target
@@ -184,16 +186,36 @@ class TestHypercalls:
         assert hvm.q[RBX] == 7
         assert hvm.exits["vmcall"] == 1
 
-    def test_32_bit_code_may_make_those_that_look_the_same(self, hvm: HvmBench) -> None:
+    def test_arguments_and_result_of_32_bit_code(self, hvm: HvmBench) -> None:
         hvm.gate.answers[Hypercall.console_io] = lambda *_: -Errno.EINVAL
         hvm.run(
             """start: mov $1, %ebx; mov $2, %ecx; mov $3, %edx; mov $4, %esi; mov $5, %edi; hypercall 18; mov %eax, %ebp
-            hypercall 12; mov %eax, %esi; done32"""
+            done32"""
         )
         assert hvm.gate.calls[0] == (18, 1, 2, 3, 4, 5)
         assert hvm.q[RBP] == -Errno.EINVAL & 0xFFFFFFFF
-        assert hvm.exits["32-bit hypercall refused"] == 1
-        assert len(hvm.gate.calls) == 2
+        assert hvm.gate.mailbox.in_32bit_code(0)
+
+    def test_the_core_is_told_the_width_of_the_code_that_calls(self, hvm: HvmBench) -> None:
+        seen = []
+        hvm.gate.answers[40] = lambda *_: seen.append(hvm.gate.mailbox.in_32bit_code(0)) or 0
+        hvm.run("start: hypercall 40; long_mode; hypercall 40; done")
+        assert seen == [True, False]
+
+    @pytest.mark.parametrize(("mode", "is_32bit"), [("", True), ("long_mode", False)])
+    def test_the_hypercall_page_latches_the_layout_of_shared_info(
+        self, hvm: HvmBench, mode: str, is_32bit: bool
+    ) -> None:
+        hvm.run(
+            f"""start: {mode}
+            mov $0x40000000, %ecx; mov $0x60000, %eax; xor %edx, %edx; wrmsr
+            {"done32" if is_32bit else "done"}"""
+        )
+        assert hvm.gate.mailbox.has_32bit_shinfo is is_32bit
+        hvm.v.events.set_pending(33)
+        page = hvm.memory.read(SHARED << 12, 4096)
+        assert page[PENDING + 33 // 8] == 2
+        assert page[4 if is_32bit else 8] == (2 if is_32bit else 1)
 
     def test_user_space_makes_none(self, hvm: HvmBench) -> None:
         hvm.run(
