@@ -13,13 +13,13 @@ from drivers.back_device import BackDevice, FrontError, Nodes
 from drivers.block.copied_pages import CopiedPages
 from drivers.block.granted_pages import GrantedPages
 from drivers.block.image import Image
-from drivers.block.protocol import MAX_SEGMENTS, SECTOR_SIZE, Node
+from drivers.block.protocol import MAX_SEGMENTS, RECORDS, SECTOR_SIZE, Node, Records
 from drivers.block.requests import Counters, Pages, RequestServer
 from drivers.front_rings import FrontRings, reach
 from drivers.mapped_grants import MappedGrants
 from drivers.retry import Turn
 from hypervisor.public.errno import XenError
-from hypervisor.public.io.blkif import VDISK_READONLY, blkif_request, blkif_response
+from hypervisor.public.io.blkif import VDISK_READONLY
 from hypervisor.public.io.protocols import XEN_IO_PROTO_ABI_X86_64
 from hypervisor.public.types import U32, Port
 
@@ -74,14 +74,14 @@ class BlockDevice(BackDevice):
         remote_port = yield from end.read_peer_number(Node.EVENT_CHANNEL, -1, U32)
         abi = (yield from end.read_peer(Node.PROTOCOL)) or XEN_IO_PROTO_ABI_X86_64
         persistent = (yield from end.read_peer_number(Node.PERSISTENT, 0, 1)) == 1
-        if self._image is None or ref < 0 or remote_port < 0 or abi != XEN_IO_PROTO_ABI_X86_64:
+        if self._image is None or ref < 0 or remote_port < 0 or abi not in RECORDS:
             raise FrontError(f"no ring: ring-ref {ref}, event-channel {remote_port}, protocol {abi}")
-        return self._reach(self._image, ref, Port(remote_port), persistent)
+        return self._reach(self._image, ref, Port(remote_port), RECORDS[abi], persistent)
 
-    def _reach(self, image: Image, ref: int, remote_port: Port, persistent: bool) -> Nodes:
+    def _reach(self, image: Image, ref: int, remote_port: Port, records: Records, persistent: bool) -> Nodes:
         """The front's ring, pages and event channel are held from here on; XenError, and none is."""
         kernel, domid = self.kernel, self.end.peer_domid
-        rings = reach(kernel, domid, [ref], [(blkif_request, blkif_response)])
+        rings = reach(kernel, domid, [ref], [(records.request, records.response)])
         try:
             port = kernel.events.bind_interdomain(domid, remote_port)
         except XenError:
@@ -90,7 +90,7 @@ class BlockDevice(BackDevice):
         pages: Pages = CopiedPages(kernel, domid)
         if kernel.privileged:
             pages = GrantedPages(MappedGrants(kernel), kernel.cpu, domid, persistent)
-        server = RequestServer(rings.rings[0], image, pages, lambda: kernel.events.notify(port))
+        server = RequestServer(rings.rings[0], image, pages, lambda: kernel.events.notify(port), records)
         self._attachment = BlockAttachment(port, rings, pages, server)
         kernel.events.bind(port, self.ready)
         return {

@@ -14,7 +14,7 @@ remembers them, so that a megabyte of 256 pages costs no work per page.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
@@ -23,9 +23,11 @@ from drivers.block.image import Image
 from drivers.block.protocol import (
     DIRECT_SEGMENTS,
     MAX_SEGMENTS,
+    RECORDS_64,
     SECTOR_SIZE,
     SECTORS_PER_PAGE,
     SEGMENTS_PER_PAGE,
+    Records,
 )
 from drivers.retry import Turn
 from drivers.ring import BackRing
@@ -40,11 +42,7 @@ from hypervisor.public.io.blkif import (
     BLKIF_RSP_EOPNOTSUPP,
     BLKIF_RSP_ERROR,
     BLKIF_RSP_OKAY,
-    blkif_request,
-    blkif_request_discard,
-    blkif_request_indirect,
     blkif_request_segment,
-    blkif_response,
 )
 
 TURN_REQUESTS: Final = 32
@@ -110,8 +108,16 @@ class Counters:
 class RequestServer:
     """One ring, one image, one front's pages. `notify` sends the event of new answers."""
 
-    def __init__(self, ring: BackRing, image: Image, pages: Pages, notify: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        ring: BackRing,
+        image: Image,
+        pages: Pages,
+        notify: Callable[[], None],
+        records: Records = RECORDS_64,
+    ) -> None:
         self._ring = ring
+        self._records = records
         self._image = image
         self._pages = pages
         self._notify = notify
@@ -119,7 +125,7 @@ class RequestServer:
         self._moved = 0  # sectors, in this turn
         self._put_off = b""  # taken and not performed yet
         self._done = 0  # requests answered
-        self._answer = np.zeros(1, blkif_response.dtype)
+        self._answer = np.zeros(1, records.response.dtype)
         self.counters = Counters()
 
     def serve(self, crowd: int = 1) -> Turn:
@@ -143,7 +149,7 @@ class RequestServer:
             self._put_off = b""
             if not entries:
                 break
-            requests = self._ring.records(entries, blkif_request)
+            requests = self._ring.records(entries, self._records.request)
             left -= len(requests)
             for at, request in enumerate(requests):
                 entry = entries[at * self._ring.entry_size :]
@@ -191,7 +197,7 @@ class RequestServer:
         return int(BLKIF_OP_WRITE)
 
     def _indirect(self, request: np.void, entry: bytes) -> int:
-        indirect = blkif_request_indirect.unpack(entry)
+        indirect: Any = self._records.indirect.unpack(entry)
         if indirect.indirect_op not in (BLKIF_OP_READ, BLKIF_OP_WRITE):
             raise BadRequest(BLKIF_RSP_ERROR, f"indirect operation {indirect.indirect_op}")
         count = indirect.nr_segments
@@ -218,7 +224,7 @@ class RequestServer:
 
     def _discard(self, request: np.void, entry: bytes) -> int:
         """BLKIF_DISCARD_SECURE is ignored, for discard-secure is not offered."""
-        discard = blkif_request_discard.unpack(entry)
+        discard: Any = self._records.discard.unpack(entry)
         self._check(discard.sector_number, discard.nr_sectors, write=True)
         self.counters.ds_req += 1
         if discard.nr_sectors:

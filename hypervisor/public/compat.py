@@ -274,6 +274,12 @@ def compat_layouts(structs: Iterable[type[Struct]]) -> dict[type[Struct], Compat
     return {native: CompatLayout(twin) for native, twin in known.items() if twin is not native}
 
 
+def compat_struct(struct: type[Struct]) -> type[Struct]:
+    """The structure as a 32-bit guest has it, with the native one's fields; itself, if there is no difference."""
+    layout = compat_layouts([struct]).get(struct)
+    return struct if layout is None else layout.struct
+
+
 def declared_in(headers: Iterable[Any]) -> list[type[Struct]]:
     """The structures that modules declare, in order."""
     return [

@@ -23,10 +23,12 @@ from domains.kernel.grants import GranterRuns, GrantMapping, InOrder
 from drivers.block.copied_pages import CopiedPages
 from drivers.block.granted_pages import GrantedPages
 from drivers.block.image import Image
+from drivers.block.protocol import RECORDS
 from drivers.block.requests import Pages, RequestServer
 from drivers.mapped_grants import MappedGrants
 from drivers.retry import Turn
 from drivers.ring import BackRing, FrontRing
+from hypervisor.public.abi import COMPAT, NATIVE
 from hypervisor.public.grant_table import GNTST_eagain
 from hypervisor.public.io import blkif
 from hypervisor.public.io.blkif import (
@@ -43,8 +45,9 @@ from hypervisor.public.io.blkif import (
     blkif_request_discard,
     blkif_request_indirect,
     blkif_request_segment,
-    blkif_response,
 )
+from hypervisor.public.io.protocols import XEN_IO_PROTO_ABI_X86_32, XEN_IO_PROTO_ABI_X86_64
+from hypervisor.public.layout import Struct
 from hypervisor.public.types import PAGE_SIZE, DomId, GrantRef
 from tests.drivers.transport import Machine
 
@@ -70,7 +73,11 @@ class Case:
 class Bench:
     """A front's pages, a ring, an image in memory, and the model's copies of both."""
 
-    def __init__(self, persistent: bool, writable: bool, backend: int = 0) -> None:
+    def __init__(
+        self, persistent: bool, writable: bool, backend: int = 0, protocol: str = XEN_IO_PROTO_ABI_X86_64
+    ) -> None:
+        self.abi = COMPAT if protocol == XEN_IO_PROTO_ABI_X86_32 else NATIVE
+        self.records = RECORDS[protocol]
         self.machine = Machine(frames=128)
         self.back, self.front = self.machine.domain(backend), self.machine.domain(1)
         self.machine.domain(2)
@@ -91,16 +98,21 @@ class Bench:
         os.write(self.fd, self.disk)
         self.image = Image(f"/proc/self/fd/{self.fd}", "w" if writable else "r")
         shared = memoryview(mmap.mmap(-1, PAGE_SIZE))
-        self.ring = FrontRing(shared, blkif_request, blkif_response)
+        self.ring = FrontRing(shared, self.records.request, self.records.response)
         if backend:
             self.granted: Pages = CopiedPages(self.back.kernel, DomId(1))
         else:
             self.granted = GrantedPages(MappedGrants(self.back.kernel), self.back.cpu, DomId(1), persistent)
-        back = BackRing(shared, blkif_request, blkif_response)
-        self.server = RequestServer(back, self.image, self.granted, lambda: None)
+        back = BackRing(shared, self.records.request, self.records.response)
+        self.server = RequestServer(back, self.image, self.granted, lambda: None, self.records)
 
     def encode(self, case: Case, id: int) -> bytes:
-        """The request's bytes; an indirect list is written into its page, and into the model's."""
+        """The request's bytes, as a front of this width writes them."""
+        record = self.record(case, id)
+        return self.abi.layout(type(record)).pack(record)
+
+    def record(self, case: Case, id: int) -> Struct:
+        """The request; an indirect list is written into its page, and into the model's."""
         segments = [
             blkif_request_segment(gref=self.refs[page], first_sect=first, last_sect=last)
             for page, first, last in case.segments
@@ -109,7 +121,7 @@ class Bench:
         if case.operation == BLKIF_OP_DISCARD:
             return blkif_request_discard(
                 operation=case.operation, id=id, sector_number=case.sector, nr_sectors=case.count
-            ).pack()
+            )
         if case.operation == BLKIF_OP_INDIRECT:
             raw = b"".join(segment.pack() for segment in segments)
             self.memory[case.list_page][: len(raw)] = raw
@@ -121,7 +133,7 @@ class Bench:
                 id=id,
                 sector_number=case.sector,
                 indirect_grefs=(self.refs[case.list_page], *[0] * 7),
-            ).pack()
+            )
         fill = blkif_request_segment()
         return blkif_request(
             operation=case.operation,
@@ -129,7 +141,7 @@ class Bench:
             id=id,
             sector_number=case.sector,
             seg=(*segments, *[fill] * (11 - len(segments)))[:11],
-        ).pack()
+        )
 
     def send(self, cases: list[Case]) -> list[tuple[int, int]]:
         """(id, status) of the answers to `cases`, sent together."""
@@ -140,7 +152,7 @@ class Bench:
         turn = Turn.MORE
         while turn is not Turn.DONE:
             turn = self.server.serve()
-            records = self.ring.records(self.ring.take(), blkif_response)
+            records = self.ring.records(self.ring.take(), self.records.response)
             answers += [(id, status) for id, _, status in records.tolist()]
         return answers
 
@@ -205,8 +217,14 @@ class Bench:
 
 
 @pytest.fixture(
-    params=[(True, True), (False, True), (True, False), (False, True, 9)],
-    ids=["persistent", "passing", "read-only", "copied"],
+    params=[
+        (True, True),
+        (False, True),
+        (True, False),
+        (False, True, 9),
+        (False, True, 0, XEN_IO_PROTO_ABI_X86_32),
+    ],
+    ids=["persistent", "passing", "read-only", "copied", "32-bit"],
 )
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     bench = Bench(*request.param)
@@ -252,12 +270,13 @@ other = st.builds(Case, operation=st.sampled_from([3, 4, 7, 99, 255]), sector=se
     batches=st.lists(st.lists(direct | indirect | discard | other, min_size=1, max_size=6), max_size=4),
     kept=st.sampled_from([(True, 0), (False, 0), (False, 9)]),
     writable=st.sampled_from([True, True, False]),
+    protocol=st.sampled_from([XEN_IO_PROTO_ABI_X86_64, XEN_IO_PROTO_ABI_X86_32]),
 )
 def test_any_requests_do_what_the_model_says(
-    batches: list[list[Case]], kept: tuple[bool, int], writable: bool
+    batches: list[list[Case]], kept: tuple[bool, int], writable: bool, protocol: str
 ) -> None:
     persistent, backend = kept
-    bench = Bench(persistent, writable, backend)
+    bench = Bench(persistent, writable, backend, protocol)
     for batch in batches:
         for case in batch:  # one by one: the model's list pages change with each
             assert bench.send([case]) == [(0, bench.model(case))]
@@ -286,7 +305,7 @@ def test_the_answer_to_an_indirect_request_names_the_operation_inside(bench: Ben
     bench.ring.push()
     bench.server.serve()
     bench.model(case)
-    answers = bench.ring.records(bench.ring.take(), blkif_response)
+    answers = bench.ring.records(bench.ring.take(), bench.records.response)
     assert answers.tolist() == [(5, BLKIF_OP_READ, BLKIF_RSP_OKAY)]
 
 

@@ -5,148 +5,22 @@ Where the notes lie differs between kernels; they are looked for in this order, 
     2. SHT_NOTE sections with such notes                          Mini-OS and others whose linker made no
     3. a section __xen_guest, a text KEY=VALUE,KEY=VALUE          kernels before the notes
 
-A file is data from a stranger: every offset and count is checked against the file's length before it is
-used, and whatever is wrong ends in a ToolstackError of one line. Source: System V ABI, "Object Files"; Xen
-public/elfnote.h.
+Whatever is wrong with a file (elf_file.py) ends in a ToolstackError of one line. Source: Xen public/elfnote.h.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Final
+from typing import Final
 
+from domains.dom0.toolstack.builder.elf_file import PT_LOAD, PT_NOTE, SHT_NOTE, ElfFile
 from domains.dom0.toolstack.builder.notes import TEXTS, XenNotes, enter, notes_in
-from domains.dom0.toolstack.builder.refusals import ONLY_64, multiboot_kind, what_it_is
-from domains.dom0.toolstack.errors import ToolstackError
+from domains.dom0.toolstack.builder.refusals import ONLY_64, pv32_kind, without_notes
 from hypervisor.builder.pv_image import PvImage, Segment
 from hypervisor.public.elfnote import ElfNote
-from hypervisor.public.layout import Struct, u16, u32, u64
 from hypervisor.public.types import U64, VAddr
 
-ELFCLASS64: Final = 2
-ELFDATA2LSB: Final = 1
-EM_X86_64: Final = 62
-ET_EXEC: Final = 2
-ET_DYN: Final = 3
-PT_LOAD: Final = 1
-PT_NOTE: Final = 4
-SHT_NOTE: Final = 7
-
-MAX_HEADERS: Final = 4096
-"""Program or section headers of one file."""
 MAX_NOTES: Final = 4096
-
-
-class Elf64_Ehdr(Struct, size=64):
-    """The file's header."""
-
-    e_ident: Annotated[bytes, 16]
-    e_type: u16
-    e_machine: u16
-    e_version: u32
-    e_entry: u64
-    e_phoff: u64
-    e_shoff: u64
-    e_flags: u32
-    e_ehsize: u16
-    e_phentsize: u16
-    e_phnum: u16
-    e_shentsize: u16
-    e_shnum: u16
-    e_shstrndx: u16
-
-
-class Elf64_Phdr(Struct, size=56):
-    """One segment."""
-
-    p_type: u32
-    p_flags: u32
-    p_offset: u64
-    p_vaddr: u64
-    p_paddr: u64
-    p_filesz: u64
-    p_memsz: u64
-    p_align: u64
-
-
-class Elf64_Shdr(Struct, size=64):
-    """One section."""
-
-    sh_name: u32
-    sh_type: u32
-    sh_flags: u64
-    sh_addr: u64
-    sh_offset: u64
-    sh_size: u64
-    sh_link: u32
-    sh_info: u32
-    sh_addralign: u64
-    sh_entsize: u64
-
-
-class ElfFile:
-    """Checked access to one file's bytes. Every method raises ToolstackError for what does not fit
-    together.
-    """
-
-    def __init__(self, data: bytes, name: str) -> None:
-        self._data = memoryview(data)
-        self._name = name
-        self.header = Elf64_Ehdr.unpack(self.bytes_at(0, Elf64_Ehdr.sizeof, "header"))
-        ident = self.header.e_ident
-        if ident[4] != ELFCLASS64:
-            raise self.refused(f"{what_it_is(data)}; {ONLY_64}")
-        if ident[5] != ELFDATA2LSB or self.header.e_machine != EM_X86_64:
-            raise self.refused("not for x86-64")
-        if self.header.e_type not in (ET_EXEC, ET_DYN):
-            raise self.refused("not an executable")
-
-    def segments(self) -> list[Elf64_Phdr]:
-        """The program headers."""
-        header = self.header
-        rows = self._rows(header.e_phoff, header.e_phnum, header.e_phentsize, Elf64_Phdr, "program headers")
-        return [Elf64_Phdr.unpack(row) for row in rows]
-
-    def sections(self) -> list[Elf64_Shdr]:
-        """The section headers; none if the file was stripped of them."""
-        header = self.header
-        if header.e_shoff == 0:
-            return []
-        rows = self._rows(header.e_shoff, header.e_shnum, header.e_shentsize, Elf64_Shdr, "section headers")
-        return [Elf64_Shdr.unpack(row) for row in rows]
-
-    def section_named(self, name: bytes) -> memoryview | None:
-        """The bytes of a section, or None if there is none of that name."""
-        sections = self.sections()
-        if self.header.e_shstrndx >= len(sections):
-            return None
-        names = sections[self.header.e_shstrndx]
-        strings = bytes(self.bytes_at(names.sh_offset, names.sh_size, "section names"))
-        for section in sections:
-            if strings.startswith(name + b"\0", section.sh_name):
-                return self.bytes_at(section.sh_offset, section.sh_size, name.decode())
-        return None
-
-    def bytes_at(self, offset: int, size: int, what: str) -> memoryview:
-        """A part of the file. ToolstackError, which names `what`: the file is shorter."""
-        if offset + size > len(self._data):
-            raise self.refused(f"it has its {what} beyond the end of the file")
-        return self._data[offset : offset + size]
-
-    def refused(self, reason: str) -> ToolstackError:
-        """The error to raise: it names the kernel."""
-        return ToolstackError(f"kernel {self._name}: {reason}")
-
-    def _rows(
-        self, offset: int, count: int, size: int, kind: type[Struct], what: str
-    ) -> Iterator[memoryview]:
-        if count > MAX_HEADERS:
-            raise self.refused(f"{count} {what}")
-        if count and size < kind.sizeof:
-            raise self.refused(f"its {what} are {size} bytes long")
-        table = self.bytes_at(offset, count * size, what)
-        return (table[i * size : i * size + kind.sizeof] for i in range(count))
 
 
 PV_NOTES: Final = frozenset(
@@ -159,12 +33,12 @@ def load_elf(data: bytes, name: str) -> PvImage:
     """The image in an x86-64 ELF file with Xen notes; `name` is for messages. Raises ToolstackError."""
     elf = ElfFile(data, name)
     notes = find_notes(elf)
-    if not notes and (multiboot := multiboot_kind(data)) is not None:
-        raise elf.refused(f"{multiboot}; {ONLY_64}")
     if not notes:
-        raise elf.refused("it has no Xen ELF notes, so it is not a Xen PV kernel")
+        raise elf.refused(f"{without_notes(data)}, so it is not a Xen PV kernel")
     if ElfNote.XEN_ELFNOTE_PHYS32_ENTRY in notes.numbers and not PV_NOTES & notes.numbers.keys():
         raise elf.refused('a PVH kernel, which has no entry point for PV; type = "pvh" runs it')
+    if elf.is_32bit:
+        raise elf.refused(f"{pv32_kind(notes)}; {ONLY_64}")
     check_notes(elf, notes)
     base = notes.numbers.get(ElfNote.XEN_ELFNOTE_VIRT_BASE, 0)
     physical = notes.numbers.get(ElfNote.XEN_ELFNOTE_PADDR_OFFSET, base if notes.old_section else 0)
@@ -192,14 +66,17 @@ def load_elf(data: bytes, name: str) -> PvImage:
 
 
 def load_pvh_elf(data: bytes, name: str) -> PvImage:
-    """The image in an x86-64 ELF file that starts in 32-bit mode without paging: its addresses are physical, its base is 0.
-
-    Raises ToolstackError.
+    """The image in an ELF file of either width that starts in 32-bit mode without paging: its addresses are physical, its base
+    is 0. Raises ToolstackError.
     """
     elf = ElfFile(data, name)
-    entry = find_notes(elf).numbers.get(ElfNote.XEN_ELFNOTE_PHYS32_ENTRY)
+    notes = find_notes(elf)
+    if not notes:
+        raise elf.refused(f"{without_notes(data)}, so it is not a PVH kernel")
+    entry = notes.numbers.get(ElfNote.XEN_ELFNOTE_PHYS32_ENTRY)
     if entry is None:
-        raise elf.refused('it has no entry point for PVH (XEN_ELFNOTE_PHYS32_ENTRY); type = "pv" may run it')
+        kind = pv32_kind(notes) if elf.is_32bit else "a 64-bit PV kernel"
+        raise elf.refused(f"{kind}, which has no entry point for PVH (XEN_ELFNOTE_PHYS32_ENTRY)")
     segments = [
         Segment(
             VAddr(header.p_paddr),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from domains.dom0.toolstack.builder.elf import Elf64_Ehdr, Elf64_Phdr, Elf64_Shdr
+from domains.dom0.toolstack.builder.elf_file import FORMS, Elf64_Shdr
 from hypervisor.public.elfnote import ElfNote
 
 BASE = 0xFFFF_FFFF_8000_0000
@@ -60,41 +60,46 @@ def elf(
     note_segment: bytes = b"",
     sections: dict[str, tuple[int, bytes]] | None = None,
     entry: int = BASE + 0x20_0000,
+    bits: int = 64,
     **header: int | bytes,
 ) -> bytes:
-    """A file with PT_LOAD segments (vaddr, paddr, data, memsz), a PT_NOTE segment and named sections (type,
+    """A file with PT_LOAD segments (vaddr, paddr, data, memsz), a PT_NOTE segment and (with 64 bits) named sections (type,
     data).
     """
+    form = FORMS[bits // 32]
     if segments is None:
         segments = [(BASE + 0x20_0000, 0x20_0000, b"code" * 100, 0x3000)]
     rows = [(PT_LOAD, v, p, data, size) for v, p, data, size in segments]
     if note_segment:
         rows.append((PT_NOTE, 0, 0, note_segment, len(note_segment)))
     body = bytearray()
-    body_at = Elf64_Ehdr.sizeof + len(rows) * Elf64_Phdr.sizeof
+    body_at = form.header.sizeof + len(rows) * form.segment.sizeof
     program = b""
     for kind, vaddr, paddr, data, size in rows:
         offset = body_at + len(body)
-        program += Elf64_Phdr(
+        program += form.segment(
             p_type=kind, p_offset=offset, p_vaddr=vaddr, p_paddr=paddr, p_filesz=len(data), p_memsz=size
         ).pack()
         body += data
     table = add_sections(body, body_at, sections or {})
     fields: dict[str, int | bytes] = {
-        "e_ident": b"\x7fELF\2\1\1".ljust(16, b"\0"),
+        "e_ident": b"\x7fELF" + bytes((bits // 32, 1, 1)) + bytes(9),
         "e_type": 2,
-        "e_machine": 62,
+        "e_machine": form.machine,
         "e_entry": entry,
-        "e_phoff": Elf64_Ehdr.sizeof,
-        "e_phentsize": Elf64_Phdr.sizeof,
+        "e_phoff": form.header.sizeof,
+        "e_phentsize": form.segment.sizeof,
         "e_phnum": len(rows),
         "e_shoff": body_at + len(body) if sections else 0,
-        "e_shentsize": Elf64_Shdr.sizeof,
+        "e_shentsize": form.section.sizeof,
         "e_shnum": len(table),
         "e_shstrndx": len(table) - 1,
     }
     return (
-        Elf64_Ehdr(**(fields | header)).pack() + program + bytes(body) + b"".join(row.pack() for row in table)
+        form.header(**(fields | header)).pack()
+        + program
+        + bytes(body)
+        + b"".join(row.pack() for row in table)
     )
 
 

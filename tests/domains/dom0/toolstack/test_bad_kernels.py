@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from domains.dom0.toolstack.builder.elf import Elf64_Phdr
+from domains.dom0.toolstack.builder.elf_file import Elf64_Phdr
 from hypervisor.public.elfnote import ElfNote
 from tests.domains.dom0.toolstack.bzimage_files import bzimage
 from tests.domains.dom0.toolstack.elf_files import BASE, LINUX_NOTES, SHT_PROGBITS, elf, note

@@ -12,8 +12,10 @@ from domains.dom0.toolstack.builder.prepared import encode as encode_prepared
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.xlcfg.load import read_config
 from domains.dom0.toolstack.xlcfg.syntax import ConfigError
-from hypervisor.builder.hvm_layout import HvmPlan
-from tests.domains.dom0.toolstack.elf_files import LINUX_NOTES, PVH_LINUX, elf, elf32
+from hypervisor.builder.hvm_layout import HvmPlan, hvm_plan
+from hypervisor.builder.pv_image import LayoutError
+from hypervisor.public.elfnote import ElfNote
+from tests.domains.dom0.toolstack.elf_files import LINUX_NOTES, PVH_LINUX, elf, elf32, note
 
 PHYSICAL = [(0xFFFF_FFFF_8100_0000, 0x100_0000, b"code" * 100, 0x3000)]
 PVH_KERNEL = elf(segments=PHYSICAL, note_segment=PVH_LINUX)
@@ -68,12 +70,39 @@ def test_a_pvh_kernel_is_loaded_at_its_physical_addresses() -> None:
     assert prepared.plan.kernel.pfn == 0x1000
 
 
+def test_a_32_bit_pvh_kernel_is_loaded_too() -> None:
+    """Such as Debian's PVH GRUB."""
+    segments = [(0x10_0000, 0x10_0000, b"code" * 100, 0x3000)]
+    entry = note(ElfNote.XEN_ELFNOTE_PHYS32_ENTRY, 0x10_0040)
+    image = load_pvh_elf(elf(segments=segments, note_segment=entry, entry=0x10_0000, bits=32), "grub")
+    assert image.entry == 0x10_0040
+    assert [(s.vaddr, bytes(s.data), s.size) for s in image.segments] == [(0x10_0000, b"code" * 100, 0x3000)]
+
+
+@pytest.mark.parametrize(
+    ("entry", "at", "why"),
+    [
+        (0x20_0000, 0x10_0000, "entry point 0x200000 lies in none of its segments"),
+        (0x4000_0000, 0x4000_0000, "lie outside its 32 MiB"),
+        (0x10_0000, 0xFFFF_F000, "lie outside its 32 MiB"),
+    ],
+)
+def test_what_does_not_lie_in_the_domains_memory_is_refused(entry: int, at: int, why: str) -> None:
+    notes = note(ElfNote.XEN_ELFNOTE_PHYS32_ENTRY, entry)
+    image = load_pvh_elf(elf(segments=[(at, at, b"code", 0x1000)], note_segment=notes, entry=0, bits=32), "k")
+    with pytest.raises(LayoutError, match=why):
+        hvm_plan(image, 32 * 256)
+
+
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (elf(note_segment=LINUX_NOTES), "no entry point for PVH"),
-        (elf(), "no entry point for PVH"),
-        (elf32(PVH_LINUX), "32-bit"),
+        (elf(note_segment=LINUX_NOTES), "a 64-bit PV kernel, which has no entry point for PVH"),
+        (elf32(LINUX_NOTES), "a 32-bit PV kernel \\(PAE\\), which has no entry point for PVH"),
+        (elf(), "no Xen ELF notes, so it is not a PVH kernel"),
+        (elf32(b"", after=b"\x02\xb0\xad\x1b"), "a multiboot kernel.*without Xen ELF notes"),
+        (elf32(PVH_LINUX, e_machine=40), "a 32-bit file, not for x86"),
+        (elf(note_segment=PVH_LINUX, e_machine=183), "a 64-bit file, not for x86-64"),
     ],
 )
 def test_a_kernel_without_the_entry_gets_one_clear_line(data: bytes, why: str) -> None:
