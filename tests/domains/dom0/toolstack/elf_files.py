@@ -77,9 +77,8 @@ def elf(
     program = b""
     for kind, vaddr, paddr, data, size in rows:
         offset = body_at + len(body)
-        program += form.segment(
-            p_type=kind, p_offset=offset, p_vaddr=vaddr, p_paddr=paddr, p_filesz=len(data), p_memsz=size
-        ).pack()
+        place = {"p_offset": offset, "p_vaddr": vaddr, "p_paddr": paddr}
+        program += form.segment(p_type=kind, p_filesz=len(data), p_memsz=size, **place).pack()
         body += data
     table = add_sections(body, body_at, sections or {})
     fields: dict[str, int | bytes] = {
