@@ -44,7 +44,7 @@ from hypervisor.public.event_channel import (
     evtchn_status_u_unbound,
     evtchn_unmask,
 )
-from hypervisor.public.types import PAGE_SIZE, U32, Mfn, Port
+from hypervisor.public.types import PAGE_SIZE, U32, Port
 from hypervisor.public.xen import DOMID_SELF
 from hypervisor.wire.messages import Effect
 
@@ -201,7 +201,7 @@ def do_init_control(call: Call, arg: int) -> int:
         raise XenError(Errno.ENOENT, f"there is no vCPU {control.vcpu}")
     if control.offset & 7 or control.offset > PAGE_SIZE - evtchn_fifo_control_block.sizeof:
         raise XenError(Errno.EINVAL, f"a control block at offset {control.offset:#x}")
-    mfn = Mfn(control.control_gfn)
+    mfn = call.domain.mem.machine_frame(control.control_gfn)
     call.hv.mmu.frames.get_page(mfn, call.domain.domid)
     call.hv.mmu.frames.put_page(mfn)
     return do_fifo(call, arg)

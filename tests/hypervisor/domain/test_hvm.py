@@ -33,6 +33,7 @@ from hypervisor.public.domctl import (
     xen_domctl_vcpucontext,
 )
 from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.event_channel import evtchn_init_control
 from hypervisor.public.grant_table import GNTTABOP_get_status_frames, GNTTABOP_transfer
 from hypervisor.public.hvm.hvm_op import (
     HVMOP_flush_tlbs,
@@ -324,6 +325,14 @@ def test_vcpu_info_lies_in_a_guest_frame(house: House) -> None:
     at = guest.write(ARGUMENTS, (9).to_bytes(8, "little") + (64).to_bytes(8, "little"))
     assert guest.call(Hypercall.vcpu_op, 10, 0, at) == 0
     assert [Effect.VCPU_INFO, guest.mfn(9), 64] in guest.effects()
+
+
+def test_a_fifo_control_block_is_looked_for_at_a_guest_frame(house: House) -> None:
+    """The layout is not there, but a good argument finds out only that."""
+    _, guest = house
+    for gfn, errno in ((9, Errno.ENOSYS), (0x500, Errno.EINVAL)):
+        at = guest.record(evtchn_init_control(control_gfn=gfn))
+        assert guest.call(Hypercall.event_channel_op, 11, at) == -errno
 
 
 def test_records_end() -> None:

@@ -94,12 +94,8 @@ def elf(
         "e_shnum": len(table),
         "e_shstrndx": len(table) - 1,
     }
-    return (
-        form.header(**(fields | header)).pack()
-        + program
-        + bytes(body)
-        + b"".join(row.pack() for row in table)
-    )
+    head = form.header(**(fields | header)).pack()
+    return head + program + bytes(body) + b"".join(row.pack() for row in table)
 
 
 PVH_LINUX = b"".join(
