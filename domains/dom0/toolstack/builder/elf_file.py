@@ -124,18 +124,18 @@ class Elf32_Shdr(Struct, size=40):
 
 @dataclass(frozen=True)
 class Form:
-    """What files of one width are made of."""
+    """What files of one width are made of. 64-bit code comes in 32-bit files, too: a PVH kernel begins with 32-bit code."""
 
     header: type[Elf32_Ehdr] | type[Elf64_Ehdr]
     segment: type[Elf32_Phdr] | type[Elf64_Phdr]
     section: type[Elf32_Shdr] | type[Elf64_Shdr]
-    machine: int
+    machines: tuple[int, ...]
     name: str
 
 
 FORMS: Final = {
-    ELFCLASS32: Form(Elf32_Ehdr, Elf32_Phdr, Elf32_Shdr, EM_386, "x86"),
-    ELFCLASS64: Form(Elf64_Ehdr, Elf64_Phdr, Elf64_Shdr, EM_X86_64, "x86-64"),
+    ELFCLASS32: Form(Elf32_Ehdr, Elf32_Phdr, Elf32_Shdr, (EM_386, EM_X86_64), "x86"),
+    ELFCLASS64: Form(Elf64_Ehdr, Elf64_Phdr, Elf64_Shdr, (EM_X86_64,), "x86-64"),
 }
 
 
@@ -153,7 +153,7 @@ class ElfFile:
         self.is_32bit = width == ELFCLASS32
         self._form = form = FORMS[width]
         self.header = form.header.unpack(self.bytes_at(0, form.header.sizeof, "header"))
-        if order != ELFDATA2LSB or self.header.e_machine != form.machine:
+        if order != ELFDATA2LSB or self.header.e_machine not in form.machines:
             raise self.refused(f"a {32 if self.is_32bit else 64}-bit file, not for {form.name}")
         if self.header.e_type not in (ET_EXEC, ET_DYN):
             raise self.refused("not an executable")

@@ -15,6 +15,7 @@ from domains.control.description import (
     DomainConfig,
     GuestType,
 )
+from domains.dom0.toolstack.xlcfg.hvm import without_device_model
 from domains.dom0.toolstack.xlcfg.schema import IGNORED, Reader, unknown_key
 from domains.dom0.toolstack.xlcfg.syntax import (
     Atom,
@@ -139,7 +140,8 @@ def described(
     """
     mistakes: list[ConfigError] = []
     given: dict[str, Given] = {}
-    last = merged(settings, mistakes)
+    last, too_much = without_device_model(merged(settings, mistakes))
+    mistakes += too_much
     pvh = any(
         setting.key == "type" and getattr(setting.value, "text", "") == GuestType.PVH for setting in last
     )

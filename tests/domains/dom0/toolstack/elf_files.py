@@ -84,7 +84,7 @@ def elf(
     fields: dict[str, int | bytes] = {
         "e_ident": b"\x7fELF" + bytes((bits // 32, 1, 1)) + bytes(9),
         "e_type": 2,
-        "e_machine": form.machine,
+        "e_machine": form.machines[0],
         "e_entry": entry,
         "e_phoff": form.header.sizeof,
         "e_phentsize": form.segment.sizeof,

@@ -17,7 +17,7 @@ import pytest
 from domains.dom0.toolstack.builder.elf_file import Elf64_Phdr
 from hypervisor.public.elfnote import ElfNote
 from tests.domains.dom0.toolstack.bzimage_files import bzimage
-from tests.domains.dom0.toolstack.elf_files import BASE, LINUX_NOTES, SHT_PROGBITS, elf, note
+from tests.domains.dom0.toolstack.elf_files import BASE, LINUX_NOTES, SHT_PROGBITS, elf, elf32, note
 from tests.domains.xenctl.test_run import Run
 from tests.machines import Machine
 
@@ -57,7 +57,11 @@ BAD_KERNELS = {
     "magic alone": (b"\x7fELF", "header"),
     "cut off in the header": (GOOD[:40], "header"),
     "cut off in the segments": (GOOD[:200], "beyond the end"),
-    "32-bit": (elf(note_segment=LINUX_NOTES, e_ident=b"\x7fELF\1\1\1".ljust(16, b"\0")), "32-bit"),
+    "32-bit": (elf32(LINUX_NOTES), "32-bit"),
+    "32-bit, the rest 64-bit": (
+        elf(note_segment=LINUX_NOTES, e_ident=b"\x7fELF\1\1\1".ljust(16, b"\0")),
+        "beyond the end",
+    ),
     "big-endian": (elf(note_segment=LINUX_NOTES, e_ident=b"\x7fELF\2\2\1".ljust(16, b"\0")), "x86-64"),
     "for another processor": (elf(note_segment=LINUX_NOTES, e_machine=183), "x86-64"),
     "an object file": (elf(note_segment=LINUX_NOTES, e_type=1), "not an executable"),

@@ -156,7 +156,7 @@ def test_a_payload_larger_than_its_domain_is_refused(packer: str, tmp_path: Path
         (elf(), "no Xen ELF notes"),
         (elf(note_segment=LINUX_NOTES, e_machine=3), "not for x86-64"),
         (
-            elf(note_segment=LINUX_NOTES, e_ident=b"\x7fELF\1\1\1".ljust(16, b"\0")),
+            elf(note_segment=LINUX_NOTES, e_ident=b"\x7fELF\1\1\1".ljust(16, b"\0"), e_machine=40),
             "32-bit file, not for x86",
         ),
         (elf32(note(ElfNote.XEN_ELFNOTE_PHYS32_ENTRY, 0x100000)), "a PVH kernel"),

@@ -39,7 +39,7 @@ def test_the_type_is_read_and_travels(text: str, kind: GuestType) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ('type = "hvm"', "'hvm' is not supported yet; use 'pv' or 'pvh'"),
+        ('type = "pvh"\nnestedhvm = 1', "nestedhvm: virtualization within a domain is not supported yet"),
         ('type = "pvh"\nhap = 0', "hap 0 \\(shadow paging\\) is not supported yet"),
         ('type = "pvh"\nkernel = "python:a:B"', "a Python guest is of type 'pv', not 'pvh'"),
     ],
@@ -47,6 +47,49 @@ def test_the_type_is_read_and_travels(text: str, kind: GuestType) -> None:
 def test_what_cannot_be_is_refused_in_one_line(text: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         read(text)
+
+
+def read_hvm(text: str) -> DomainConfig:
+    return read_config('name = "test"\n' + text, "test.cfg", Path("/"))
+
+
+def test_an_hvm_domain_whose_firmware_is_a_pvh_kernel_is_a_pvh_domain() -> None:
+    """As the descriptions of Xen's test framework have it."""
+    config = read_hvm(
+        'type="hvm"\nbuilder="hvm" # Legacy\nfirmware_override="/tests/hvm64"\nhap=1\nvnc=0\nvga="none"'
+    )
+    assert (config.type, config.kernel) == (GuestType.PVH, "/tests/hvm64")
+    assert read_hvm('builder="hvm"\nfirmware_override="/tests/hvm64"') == config
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (
+            'type="hvm"',
+            "test.cfg:2:6: type 'hvm' needs a device model, and there is none; firmware_override may name",
+        ),
+        (
+            'type="hvm"\nkernel="vmlinuz"\nfirmware_override="f"',
+            "test.cfg:3:8: kernel of an HVM domain is started by a",
+        ),
+        (
+            'type="hvm"\nfirmware_override="f"\nvnc=1',
+            "test.cfg:4:5: vnc asks for a device model, and there is none",
+        ),
+        ('type="hvm"\nfirmware_override="f"\nusbdevice=["tablet"]', "usbdevice asks for a device model"),
+        (
+            'type="hvm"\nfirmware_override="f"\nviridian=["base"]',
+            "viridian: Hyper-V's interface is not supported yet",
+        ),
+        ('type="hvm"\nfirmware_override="f"\nnestedhvm=1', "nestedhvm: virtualization within a domain"),
+    ],
+)
+def test_what_needs_a_device_model_is_refused_in_one_line(text: str, why: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        read_hvm(text)
+    assert why in str(refusal.value)
+    assert len(str(refusal.value).splitlines()) == 1
 
 
 def test_hap_says_nothing_to_a_pv_domain() -> None:
