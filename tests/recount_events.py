@@ -5,6 +5,8 @@ called after any step, also between two slices of a reset or a death.
 """
 
 from collections.abc import Iterable
+from dataclasses import fields
+from operator import attrgetter
 
 from hypervisor.events.channel import ECS, Channel
 from hypervisor.events.event_channels import EventChannels
@@ -12,7 +14,8 @@ from hypervisor.events.virq import VirqType, virq_type
 from hypervisor.public.event_channel import EVTCHN_2L_NR_CHANNELS
 from hypervisor.public.types import Port
 
-UNUSED = Channel()
+REMEMBERED = attrgetter(*(field.name for field in fields(Channel)))
+UNUSED = REMEMBERED(Channel())
 
 
 def recount_events(tables: Iterable[EventChannels]) -> None:
@@ -23,17 +26,17 @@ def recount_events(tables: Iterable[EventChannels]) -> None:
 
 
 def recount_one(events: EventChannels, everybody: list[EventChannels]) -> None:
-    ports = [(Port(port), events.channel(port)) for port in range(len(events))]
+    ports = events._channels
     whose = f"d{events.domid}"
-    assert ports[0][1].state is ECS.RESERVED, f"E1: {whose} port 0 is {ports[0][1].state.name}"
+    assert ports[0].state is ECS.RESERVED, f"E1: {whose} port 0 is {ports[0].state.name}"
     assert len(ports) <= EVTCHN_2L_NR_CHANNELS, f"E1: {whose} has {len(ports)} ports"
-    live = [(port, channel) for port, channel in ports[1:] if channel.state is not ECS.FREE]
+    used = [port for port, remembered in enumerate(map(REMEMBERED, ports)) if remembered != UNUSED and port]
+    for port in used:
+        assert ports[port].state is not ECS.FREE, f"E4: {whose} port {port} is free, not {ports[port]}"
+    live = [(Port(port), ports[port]) for port in used]
     assert events.active == len(live), f"E9: {whose} counts {events.active} ports, there are {len(live)}"
     owned = sum(bool(channel.xen_consumer) for _, channel in live)
     assert events.xen_owned == owned, f"E9: {whose} counts {events.xen_owned} core ports, not {owned}"
-    for port, channel in ports[1:]:
-        if channel.state is ECS.FREE:
-            assert channel == UNUSED, f"E4: {whose} port {port} is free but remembers {channel}"
     for port, channel in live:
         recount_port(events, port, channel, everybody)
     recount_bindings(events, live)

@@ -12,11 +12,15 @@
 #define SUCCESS 0
 #define FAILURE 3 /* SHUTDOWN_crash */
 
+#ifndef HYPERCALL
+#define HYPERCALL "syscall" /* of a PV guest; PVH: vmmcall */
+#endif
+
 static inline long hypercall5(long nr, long a, long b, long c, long d, long e)
 {
     register long r10 __asm__("r10") = d, r8 __asm__("r8") = e;
     long result;
-    __asm__ volatile("syscall"
+    __asm__ volatile(HYPERCALL
                      : "=a"(result), "+D"(a), "+S"(b), "+d"(c), "+r"(r10), "+r"(r8)
                      : "0"(nr)
                      : "rcx", "r11", "memory");

@@ -1,6 +1,6 @@
 """Debian's own xen-netfront and xen-blkfront before driver domains: they do not know that these copy, nor miss Dom0.
 
-Booting takes longest by far, so that everything is one test.
+Booting takes longest by far, so that everything is one test, of a PVH guest: its front ends are those of a PV one.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def test_linux_uses_driver_domains_and_gets_its_devices_back_when_they_died(
         create(machine, GUESTS / f"{driver}.cfg")
     create(machine, GUESTS / "webserver.cfg", by_netdom(SERVER))
     text = (
-        f'name = "linux"\nkernel = "{CACHE}/vmlinuz"\nramdisk = "{CACHE}/initramfs.img"\nmemory = 128\n'
+        f'name = "linux"\ntype = "pvh"\nkernel = "{CACHE}/vmlinuz"\nramdisk = "{CACHE}/initramfs.img"\nmemory = 128\n'
         f"vif = ['backend=netdom']\ndisk = ['backend=diskdom, vdev=xvda, target={image}']\n"
         f'cmdline = "console=hvc0 task=net address={LINUX}/24"\n'
     )

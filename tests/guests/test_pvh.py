@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.guests.compiled import FLAGS, HERE, NEEDS, can_compile, gcc
+from tests.guests.compiled import HERE, NEEDS, can_compile, compile_pvh_guest
 from tests.machines import Machine, wait_until
 
 needs_compiler = pytest.mark.skipif(not can_compile(), reason=NEEDS)
@@ -16,8 +16,7 @@ def hello(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compile_pvh(name: str, folder: Path) -> Path:
-    gcc(*FLAGS, "-I", HERE, f"-Wl,-T,{HERE / 'guest.lds'}", "-o", folder / name, HERE / f"{name}.S")
-    return folder / name
+    return compile_pvh_guest(folder / name, HERE / f"{name}.S")
 
 
 @needs_compiler

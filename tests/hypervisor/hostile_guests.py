@@ -126,7 +126,7 @@ class Chooser:
     def frame_of(self, domain: Domain) -> int:
         frames = self.hv.frames
         owned = np.flatnonzero(frames.owner_np[: frames.top] == domain.domid)
-        return int(self.chance.choice(owned.tolist())) if len(owned) else 0
+        return int(owned[self.chance.randrange(len(owned))]) if len(owned) else 0
 
     def mfn(self) -> int:
         kind = self.chance.random()
