@@ -24,6 +24,7 @@ A_D = 3 << 5
 FRAME_BITS = ((1 << 40) - 1) << 12
 GUEST_KERNEL, GRANTED = 1 << 52, 1 << 62
 CACHE_BITS = 3 << 3
+P2M_GRANT_MAP = 1 << 9
 
 ALLOCATED, PINNED, VALIDATED, PARTIAL, XEN = 1, 2, 4, 8, 16
 NONE, L1, L4, SEG_DESC, WRITABLE = 0, 1, 4, 5, 7
@@ -209,7 +210,9 @@ def count_vcpus(mmu: Mmu, count: Count) -> None:
 
 
 def count_p2ms(mmu: Mmu, count: Count, *, honest: bool) -> None:
-    """One reference and one writable use for each entry of a translated domain's P2M, which names a frame of its own, once."""
+    """One reference and one writable use for each entry of a translated domain's P2M, which names a frame of its own, once; for
+    a grant's a reference, and a use if it may write.
+    """
     for d in mmu.domains.values():
         if d.p2m is None:
             continue
@@ -220,6 +223,11 @@ def count_p2ms(mmu: Mmu, count: Count, *, honest: bool) -> None:
                 assert (mmu.contents.memory.frames[table] == leaf).all(), f"P2M: {mmu.frames.describe(table)}"
             for slot in np.flatnonzero(leaf).tolist():
                 mfn, gfn = (int(leaf[slot]) & FRAME_BITS) >> 12, number << 9 | slot
+                if int(leaf[slot]) & P2M_GRANT_MAP:
+                    count.ref(mfn)
+                    if int(leaf[slot]) & RW:
+                        use(mmu, mfn, WRITABLE, count)
+                    continue
                 assert mmu.frames.owner[mfn] == d.domid, f"P2M: {gfn:#x} of d{d.domid} is a frame of another"
                 assert mfn not in seen, f"P2M: frame {mfn:#x} is in two places"
                 assert mmu.m2p.get(mfn) == gfn, f"P2M: frame {mfn:#x} at {gfn:#x}, not {mmu.m2p.get(mfn):#x}"

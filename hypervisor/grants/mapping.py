@@ -22,7 +22,7 @@ from hypervisor.grants.maptrack import Mapping
 from hypervisor.grants.status import GrantRefused
 from hypervisor.mm.domain_memory import VcpuMemory
 from hypervisor.mm.frame_table import PGT
-from hypervisor.public.errno import XenError
+from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.grant_table import (
     GNTMAP_device_map,
     GNTMAP_host_map,
@@ -32,7 +32,7 @@ from hypervisor.public.grant_table import (
     GNTST_general_error,
     gnttab_map_grant_ref,
 )
-from hypervisor.public.types import PAGE_SHIFT, Mfn
+from hypervisor.public.types import PAGE_SHIFT, DomId, Mfn
 
 DEVICE: Final = int(GNTMAP_device_map)
 HOST: Final = int(GNTMAP_host_map)
@@ -59,7 +59,7 @@ def map_grant_ref(mapper: GrantTable, v: VcpuMemory, op: gnttab_map_grant_ref) -
         take_parts(granter, active.mfn, op.flags)
         try:
             if op.flags & HOST:
-                create_host_mapping(mapper, v, op, active.mfn)
+                create_host_mapping(mapper, v, op, granter.domid, active.mfn)
         except BaseException:
             drop_parts(granter, active.mfn, op.flags)
             raise
@@ -69,24 +69,30 @@ def map_grant_ref(mapper: GrantTable, v: VcpuMemory, op: gnttab_map_grant_ref) -
     finally:
         granter.mmu.frames.put_page(active.mfn)  # the one that `acquire` took: each part has its own by now
     op.handle = mapper.maptrack.add(Mapping(granter.domid, op.ref, op.flags))
-    op.dev_bus_addr = active.mfn << PAGE_SHIFT
+    op.dev_bus_addr = active.mfn << PAGE_SHIFT if mapper.d.p2m is None else 0  # it learns no machine frames
 
 
 def require_visible(mapper: GrantTable, granter: GrantTable) -> None:
     """Whether the mapper's process can be shown the granter's frames at all (docs/grants.md)."""
     if mapper.d.dying:
         raise GrantRefused(GNTST_general_error, f"K1: d{mapper.domid} is dying, it maps nothing")
-    if mapper.d.p2m is not None:
-        raise GrantRefused(GNTST_general_error, f"d{mapper.domid} is translated: it may copy, not map")
     if granter is not mapper and not mapper.d.privileged:
         why = f"d{mapper.domid} has no sight of d{granter.domid}'s memory: it may copy, not map"
         raise GrantRefused(GNTST_general_error, why)
 
 
-def create_host_mapping(mapper: GrantTable, v: VcpuMemory, op: gnttab_map_grant_ref, mfn: Mfn) -> None:
-    """Write the page-table entry (G9)."""
+def create_host_mapping(
+    mapper: GrantTable, v: VcpuMemory, op: gnttab_map_grant_ref, granter: DomId, mfn: Mfn
+) -> None:
+    """Write the page-table entry (G9), or a translated mapper's entry in its P2M (Xen's create_grant_p2m_mapping)."""
     try:
-        mapper.mmu.grant_entries.create(v, op.host_addr, mfn, op.flags)
+        if mapper.d.p2m is None:
+            mapper.mmu.grant_entries.create(v, op.host_addr, mfn, op.flags)
+        elif op.flags & ~READONLY == HOST:
+            gfn, readonly = op.host_addr >> PAGE_SHIFT, bool(op.flags & READONLY)
+            mapper.mmu.physmap.add_grant(mapper.d, gfn, mfn, granter, readonly=readonly)
+        else:
+            raise XenError(Errno.EINVAL, f"map flags {op.flags:#x} of a translated domain")
     except XenError as error:
         raise GrantRefused(GNTST_general_error, f"G9: at {op.host_addr:#x}: {error}") from None
 
@@ -160,9 +166,11 @@ def require_flags_can_change(granter: GrantTable, mapping: Mapping, parts: int) 
 def remove_host_mapping(
     mapper: GrantTable, v: VcpuMemory, host_addr: int, mfn: Mfn, new_addr: int, flags: int
 ) -> None:
-    """Clear or replace the page-table entry, which must still be what the grant put there (G8)."""
+    """Clear or replace the page-table entry, or the P2M's, which must still be what the grant put there (G8)."""
     try:
-        if new_addr:
+        if mapper.d.p2m is not None:
+            mapper.mmu.physmap.remove_grant(mapper.d, host_addr >> PAGE_SHIFT, mfn)
+        elif new_addr:
             mapper.mmu.grant_entries.replace(v, host_addr, mfn, new_addr, flags)
         else:
             mapper.mmu.grant_entries.destroy(v, host_addr, mfn, flags)

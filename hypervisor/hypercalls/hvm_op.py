@@ -8,9 +8,11 @@ from typing import Final
 from hypervisor.domain.domain import Domain
 from hypervisor.hypercalls.call import Call, Result
 from hypervisor.hypercalls.outputs import write_outputs
+from hypervisor.machine.paging import PAGE_RW
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.hvm.hvm_op import (
     HVMMEM_mmio_dm,
+    HVMMEM_ram_ro,
     HVMMEM_ram_rw,
     HVMOP_flush_tlbs,
     HVMOP_get_mem_type,
@@ -138,11 +140,13 @@ def do_get_time(call: Call) -> Result:
 
 
 def do_get_mem_type(call: Call) -> Result:
-    """Whether there is memory at a guest frame, or nothing, which Xen calls a device model's."""
+    """Whether there is memory at a guest frame, or (of a grant) what can only be read, or nothing, a device model's for Xen."""
     request = call.read(call.args[1], xen_hvm_get_mem_type)
     p2m = _subject(call, request.domid).mem.p2m
-    there = p2m is not None and p2m.mfn(request.pfn) is not None
-    request.mem_type = int(HVMMEM_ram_rw if there else HVMMEM_mmio_dm)
+    assert p2m is not None
+    read_only = p2m.granted(request.pfn) is not None and not p2m.entry(request.pfn) & PAGE_RW
+    memory = HVMMEM_ram_rw if p2m.mfn(request.pfn) is not None else HVMMEM_mmio_dm
+    request.mem_type = int(HVMMEM_ram_ro if read_only else memory)
     write_outputs(call, call.args[1], request, "mem_type")
     return 0
 

@@ -131,5 +131,6 @@ _CONTINUABLE: Final = (
     memory_lists.increase_reservation,
     memory_lists.decrease_reservation,
     memory_lists.populate_physmap,
+    memory_physmap.add_to_physmap,
     memory_physmap.add_to_physmap_batch,
 )

@@ -4,6 +4,9 @@
 format, which the domain's CPU walks below the guest's own: XEN frames of the domain's memfd. The core never reads those back.
 
     top (L4) ── L3 ── L2 ── L1: present|RW|user|A|D and the machine frame; A and D are preset, so that no walker writes here
+
+An entry is the domain's memory, or (P2M_GRANT_MAP, a bit that no CPU looks at) a frame of a grant that it maps, which may be
+without RW. Only memory is granted, registered, or read by Xen on the guest's behalf (Xen's p2m_grant_map_rw and _ro are not RAM).
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from hypervisor.public.types import Mfn
 GFN_BITS: Final = 24
 """Width of a guest frame number: guests have 36 bits of physical address."""
 LEAF_FLAGS: Final = PAGE_PRESENT | PAGE_RW | PAGE_USER | PAGE_ACCESSED | PAGE_DIRTY
+P2M_GRANT_MAP: Final = 1 << 9
 TABLE_FLAGS: Final = PAGE_PRESENT | PAGE_RW | PAGE_USER | PAGE_ACCESSED
 
 Leaf = npt.NDArray[np.uint64]
@@ -43,11 +47,20 @@ class P2M:
     max_gfn: int = 0
     """The highest guest frame that was ever there."""
 
-    def mfn(self, gfn: int) -> Mfn | None:
-        """The machine frame at a guest frame number, which may be any number; None: nothing is there."""
+    def entry(self, gfn: int) -> int:
+        """What is at a guest frame number, which may be any number; 0: nothing."""
         leaf = self.leaves.get(gfn >> 9)
-        entry = int(leaf[gfn & 511]) if leaf is not None else 0
-        return Mfn(pte_mfn(entry)) if entry else None
+        return int(leaf[gfn & 511]) if leaf is not None else 0
+
+    def mfn(self, gfn: int) -> Mfn | None:
+        """The machine frame of the domain's memory there; None: there is none."""
+        entry = self.entry(gfn)
+        return Mfn(pte_mfn(entry)) if entry and not entry & P2M_GRANT_MAP else None
+
+    def granted(self, gfn: int) -> Mfn | None:
+        """The machine frame of a grant that is mapped there; None: there is none."""
+        entry = self.entry(gfn)
+        return Mfn(pte_mfn(entry)) if entry & P2M_GRANT_MAP else None
 
     def snapshot(self) -> dict[str, Any]:
         """As plain data."""

@@ -2,7 +2,8 @@
 
 Each entry holds a general reference and a writable type reference on its frame, as a PV guest's writable L1 entry does:
 so a frame that is in a P2M is never freed, and never a page table. The M2P has the guest frame number of each frame that is in a
-P2M, and a frame is in at most one place (XSA-378's aliases cannot arise).
+P2M, and a frame is in at most one place (XSA-378's aliases cannot arise). The entries of grants that the domain maps are apart:
+the M2P knows nothing of them, they hold a type reference only if they may write, and they go by an unmap alone.
 Differences from Xen, on purpose: Xen counts on the frame being the domain's; an entry here counts.
 Source: Xen arch/x86/mm/p2m.c.
 """
@@ -14,16 +15,16 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from hypervisor.machine.paging import pte, pte_mfn
+from hypervisor.machine.paging import PAGE_RW, pte, pte_mfn
 from hypervisor.mm.allocator import Allocator
 from hypervisor.mm.budget import COST_OF_FRAME, Budget
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.frame_table import VALIDATED, WRITABLE
 from hypervisor.mm.layout import ENTRIES, INVALID_M2P_ENTRY
-from hypervisor.mm.p2m import GFN_BITS, LEAF_FLAGS, P2M, TABLE_FLAGS, Leaf
+from hypervisor.mm.p2m import GFN_BITS, LEAF_FLAGS, P2M, P2M_GRANT_MAP, TABLE_FLAGS, Leaf
 from hypervisor.mm.page_types import PageTypes
 from hypervisor.public.errno import Errno, XenError
-from hypervisor.public.types import Mfn
+from hypervisor.public.types import DomId, Mfn
 
 POOL_FRAMES: Final = 64
 PAGES_PER_POOL_FRAME: Final = 128
@@ -50,9 +51,11 @@ class Physmap:
     def add_page(self, d: DomainMemory, gfn: int, mfn: int) -> None:
         """Show a frame of `d` at `gfn`. What was there is shown no more, and the frame nowhere else.
 
-        XenError, and nothing changed: EINVAL (no such guest frame, not its frame), ENOMEM (the pool of tables).
+        XenError, and nothing changed: EINVAL (no such guest frame, not its frame), ENOMEM (the pool of tables), EPERM (a grant
+        is mapped there).
         """
         leaf = self._leaf(d, gfn)
+        _require_no_grant(d, gfn)
         self.types.get_page_and_type(mfn, d.domid, WRITABLE)
         old = self.m2p.get(mfn)
         if old != INVALID_M2P_ENTRY and _p2m(d).mfn(old) == mfn:
@@ -63,8 +66,9 @@ class Physmap:
         self.m2p.set(mfn, gfn)
 
     def remove_page(self, d: DomainMemory, gfn: int) -> None:
-        """Nothing is at `gfn` any more; its frame stays the domain's. XenError(EINVAL): nothing was."""
+        """Nothing is at `gfn` any more; its frame stays the domain's. XenError: EINVAL (nothing was), EPERM (a grant is)."""
         p2m = _p2m(d)
+        _require_no_grant(d, gfn)
         mfn = p2m.mfn(gfn)
         if mfn is None:
             raise XenError(Errno.EINVAL, f"d{d.domid} has nothing at guest frame {gfn:#x}")
@@ -72,6 +76,39 @@ class Physmap:
         self.m2p.invalidate(mfn)
         self.types.put_page_and_type(mfn)
         self.types.flush(d)
+
+    def add_grant(self, d: DomainMemory, gfn: int, mfn: int, granter: DomId, *, readonly: bool) -> None:
+        """Map a granted frame, which the caller holds references on, in the place of what is at `gfn`.
+
+        XenError, and nothing changed: as add_page.
+        """
+        leaf = self._leaf(d, gfn)
+        _require_no_grant(d, gfn)
+        if readonly:
+            self.frames.get_page(mfn, granter)
+        else:
+            self.types.get_page_and_type(mfn, granter, WRITABLE)
+        if leaf[gfn & 511]:
+            self.remove_page(d, gfn)
+        flags = LEAF_FLAGS & ~PAGE_RW if readonly else LEAF_FLAGS
+        self._write(d, gfn, leaf, pte(mfn, flags | P2M_GRANT_MAP))
+
+    def remove_grant(self, d: DomainMemory, gfn: int, mfn: int) -> None:
+        """The grant of that frame is mapped at `gfn` no more. XenError(EINVAL): it is not there (G8)."""
+        p2m = _p2m(d)
+        if p2m.granted(gfn) != mfn:
+            raise XenError(Errno.EINVAL, f"d{d.domid} has no grant of {mfn:#x} at guest frame {gfn:#x}")
+        entry = p2m.entry(gfn)
+        self._write(d, gfn, p2m.leaves[gfn >> 9], 0)
+        self._put(entry)
+        self.types.flush(d)
+
+    def _put(self, entry: int) -> None:
+        """Drop what an entry holds."""
+        if entry & PAGE_RW:
+            self.types.put_page_and_type(pte_mfn(entry))
+        else:
+            self.frames.put_page(pte_mfn(entry))
 
     def make_room(self, d: DomainMemory, gfns: Gfns) -> bool:
         """Have the tables for these guest frames. False: they are not distinct and all empty. XenError(EINVAL, ENOMEM)."""
@@ -108,8 +145,9 @@ class Physmap:
             _, leaf = p2m.leaves.popitem()
             entries = leaf[leaf != 0].tolist()
             for entry in entries:
-                self.m2p.invalidate(pte_mfn(entry))
-                self.types.put_page_and_type(pte_mfn(entry))
+                if not entry & P2M_GRANT_MAP:
+                    self.m2p.invalidate(pte_mfn(entry))
+                self._put(entry)
             budget.spend(COST_OF_FRAME * (len(entries) + 1))
             budget.check()
         while p2m.tables:
@@ -148,6 +186,13 @@ class Physmap:
         leaf[gfn & 511] = entry
         self.contents.write_entry(p2m.tables[1, gfn >> 9], gfn & 511, entry)
         p2m.max_gfn = max(p2m.max_gfn, gfn)
+
+
+def _require_no_grant(d: DomainMemory, gfn: int) -> None:
+    if _p2m(d).granted(gfn) is not None:
+        raise XenError(
+            Errno.EPERM, f"d{d.domid} has a grant mapped at guest frame {gfn:#x}: it goes by an unmap"
+        )
 
 
 def _p2m(d: DomainMemory) -> P2M:

@@ -6,12 +6,15 @@ from contextlib import contextmanager
 import numpy as np
 
 from hypervisor.domain.domain import Domain
+from hypervisor.public.grant_table import grant_entry_v1
 from hypervisor.public.layout import Struct
 from hypervisor.public.memory import xen_add_to_physmap, xen_remove_from_physmap
+from hypervisor.public.types import DomId
 from hypervisor.public.xen import DOMID_SELF, Hypercall
 from tests.hypervisor.mm.caller import Caller
 from tests.inprocess import InProcess, hypervisor_in_process
 from tests.recount import recount
+from tests.recount_grants import grant_references, recount_grants
 
 ARGUMENTS = 0x2000
 """Guest physical address of a page for arguments."""
@@ -54,8 +57,10 @@ class HvmCaller:
         return result
 
     def recount(self) -> None:
-        frames = [v.info_frame for v in self.domain.vcpus if v.info_frame is not None]
-        recount(self.mmu, [(int(mfn), True) for mfn in frames])
+        frames = [(int(v.info_frame), True) for v in self.domain.vcpus if v.info_frame is not None]
+        tables = [domain.grants for domain in self.machine.hv.domains.values() if domain.has_grants]
+        recount(self.mmu, [*frames, *grant_references(tables)])
+        recount_grants(tables)
 
     def memory_op(self, op: int, record: Struct) -> int:
         return self.call(Hypercall.memory_op, int(op), self.record(record))
@@ -69,6 +74,11 @@ class HvmCaller:
 
     def numbers(self, values: list[int], at: int = ARGUMENTS + 0x800) -> int:
         return self.write(at, np.array(values, np.uint64).tobytes())
+
+    def offer(self, ref: int, gfn: int, to: int, flags: int = 1) -> None:
+        """Grant a page of its own by an entry of its table, which the guest would see in its memory."""
+        entry = grant_entry_v1(flags=flags, domid=DomId(to), frame=gfn)
+        self.machine.memory.write((self.domain.grants.frames[0] << 12) + 8 * ref, entry.pack())
 
     def effects(self) -> list[list[object]]:
         """What its process was told with the last answer."""

@@ -22,11 +22,13 @@ from hypervisor.public.memory import (
     XENMAPSPACE_gmfn_range,
     XENMAPSPACE_grant_table,
     XENMAPSPACE_shared_info,
+    XENMEM_add_to_physmap,
     XENMEM_add_to_physmap_batch,
     XENMEM_decrease_reservation,
     XENMEM_exchange,
     XENMEM_maximum_gpfn,
     XENMEM_populate_physmap,
+    xen_add_to_physmap,
     xen_add_to_physmap_batch,
     xen_memory_domain,
     xen_memory_exchange,
@@ -98,8 +100,7 @@ def test_the_grant_table_grows_to_what_is_asked_for(guest: HvmCaller) -> None:
         (GMFN, 1 << 63, 5, Errno.EINVAL),
         (GMFN, 5, 1 << 40, Errno.EINVAL),
         (SHARED, 0, (1 << 64) - 1, Errno.EINVAL),
-        (XENMAPSPACE_gmfn_range, 5, 6, Errno.ENOSYS),
-        (XENMAPSPACE_dev_mmio, 5, 6, Errno.ENOSYS),
+        (XENMAPSPACE_dev_mmio, 5, 6, Errno.EACCES),
         (XENMAPSPACE_gmfn_foreign, 5, 6, Errno.ENOSYS),
         (77, 5, 6, Errno.EINVAL),
     ],
@@ -129,6 +130,51 @@ def test_a_batch_tells_the_error_of_each_page(guest: HvmCaller) -> None:
     )
     assert guest.memory_op(XENMEM_add_to_physmap_batch, foreign) == 0
     assert int.from_bytes(guest.read(errs, 4), "little", signed=True) == -Errno.EPERM
+
+
+def move(guest: HvmCaller, idx: int, gpfn: int, size: int, start: int = 0) -> int:
+    request = xen_add_to_physmap(
+        domid=DOMID_SELF, space=int(XENMAPSPACE_gmfn_range), idx=idx, gpfn=gpfn, size=size
+    )
+    return guest.memory_op(XENMEM_add_to_physmap | start << 6, request)
+
+
+def test_a_range_moves_page_by_page(guest: HvmCaller) -> None:
+    mfns = [guest.mfn(gfn) for gfn in range(5, 9)]
+    assert move(guest, 5, HOLE, 4) == 0
+    assert [guest.mfn(HOLE + i) for i in range(4)] == mfns
+    assert [guest.mfn(gfn) for gfn in range(5, 9)] == [None] * 4
+
+
+def test_a_range_over_itself_is_what_its_pages_one_by_one_would_be(guest: HvmCaller) -> None:
+    before, first = guest.d.tot_pages, guest.mfn(10)
+    assert move(guest, 10, 11, 3) == 0
+    assert [guest.mfn(gfn) for gfn in range(10, 14)] == [None, None, None, first]
+    assert guest.d.tot_pages == before - 3
+
+
+@pytest.mark.parametrize(
+    ("idx", "gpfn", "size", "start", "errno"),
+    [
+        (62, HOLE, 4, 0, Errno.EINVAL),
+        (5, (1 << 64) - 2, 4, 0, Errno.EOVERFLOW),
+        (5, HOLE, 4, 5, Errno.EILSEQ),
+        (5, HOLE, 4, 1 << 16, Errno.EDOM),
+    ],
+)
+def test_a_range_ends_at_the_first_page_that_cannot_move(
+    guest: HvmCaller, idx: int, gpfn: int, size: int, start: int, errno: Errno
+) -> None:
+    before = guest.d.tot_pages
+    assert move(guest, idx, gpfn, size, start) == -errno
+    assert guest.mfn(63) is None if errno == Errno.EINVAL else guest.mfn(5) is not None
+    assert guest.d.tot_pages == before
+
+
+def test_a_batch_has_its_lists_in_the_guests_addresses(guest: HvmCaller) -> None:
+    batch = xen_add_to_physmap_batch(domid=DOMID_SELF, space=int(GMFN), size=2, idxs=(1 << 64) - 8)
+    assert guest.memory_op(XENMEM_add_to_physmap_batch, batch) == -Errno.EFAULT
+    assert guest.memory_op(XENMEM_add_to_physmap_batch | 2 << 6, batch) == -Errno.EILSEQ
 
 
 def test_ballooning_by_guest_frame_numbers(guest: HvmCaller) -> None:
