@@ -294,7 +294,7 @@ def check_totals(mmu: Mmu) -> None:
         owned = int(((owners == d.domid) & plain).sum())
         assert d.tot_pages == owned, f"M1: d{d.domid} counts {d.tot_pages} pages and has {owned}"
         assert owned <= d.max_pages, f"M1: d{d.domid} has {owned} of {d.max_pages} pages"
-    used = int((owners >= 0).sum())
+    used = int((owners >= 0).sum()) + sum(d.paging_pool for d in mmu.domains.values())
     assert mmu.allocator.used_frames == used, (
         f"{mmu.allocator.used_frames} frames of the quota, {used} in use"
     )

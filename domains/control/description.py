@@ -12,6 +12,7 @@ from uuid import UUID
 
 from domains.control.records import Length, Matches, Range
 from domains.control.vdev import device_number
+from hypervisor.public.types import PAGES_PER_MIB
 
 PYTHON_PREFIX: Final = "python:"
 """Begins a `kernel` that is a class: `python:package.module:Class`, or `python:/path/file.py:Class`."""
@@ -21,6 +22,10 @@ MAX_NAME: Final = 80
 MAX_VCPUS: Final = 128
 MAX_MEMORY: Final = 1 << 20
 """MiB; what the machine has is checked when the domain is made."""
+MAX_SHADOW_MEMORY: Final = 1 << 12
+"""MiB."""
+SHADOW_PAGES_PER_VCPU: Final = 256
+LEAST_SHADOW_PAGES_PER_VCPU: Final = 128
 MAX_WEIGHT: Final = 65535
 MAX_GRANT_VERSION: Final = 2
 MAX_NUMBER: Final = (1 << 31) - 1
@@ -118,6 +123,8 @@ class Vif:
 class DomainConfig:
     """One domain. Paths are absolute; memory is in MiB. The actions' defaults are xl's.
 
+    `hap`: of a PVH domain, nested paging; without it, shadow paging, with `shadow_memory` MiB for the tables, or libxl's default.
+
     `driver_domain`: it may hold back ends of other domains' devices. `mark`: what its maker knows it by; it is not of
     the description, and nothing to the domain.
     """
@@ -125,6 +132,8 @@ class DomainConfig:
     name: str
     kernel: PathText
     type: GuestType = GuestType.PV
+    hap: bool = True
+    shadow_memory: Annotated[int, Range(1, MAX_SHADOW_MEMORY)] | None = None
     memory: Annotated[int, Range(1, MAX_MEMORY)] = 128
     maxmem: Annotated[int, Range(1, MAX_MEMORY)] = 128
     vcpus: Annotated[int, Range(1, MAX_VCPUS)] = 1
@@ -153,6 +162,8 @@ class DomainConfig:
             raise ValueError(f"the name {why}")
         if self.type is not GuestType.PV and self.python_guest is not None:
             raise ValueError(f"a Python guest is of type pv, not {self.type}")
+        if self.is_shadowed and (why := too_little_shadow(self.shadow_mib, self.maxmem, self.maxvcpus)):
+            raise ValueError(why)
         if self.maxmem < self.memory:
             raise ValueError(f"maxmem {self.maxmem} is less than memory {self.memory}")
         if self.maxvcpus < self.vcpus:
@@ -161,9 +172,31 @@ class DomainConfig:
             raise ValueError("a vdev is used twice")
 
     @property
+    def is_shadowed(self) -> bool:
+        """Whether its guest has shadow paging."""
+        return self.type is GuestType.PVH and not self.hap
+
+    @property
+    def shadow_mib(self) -> int:
+        """MiB for its shadow page tables; 0 without shadow paging. The default is libxl's (libxl__get_required_paging_memory)."""
+        if not self.is_shadowed:
+            return 0
+        if self.shadow_memory is not None:
+            return self.shadow_memory
+        return -(-(SHADOW_PAGES_PER_VCPU * self.maxvcpus + 2 * self.maxmem) // PAGES_PER_MIB)
+
+    @property
     def python_guest(self) -> str | None:
         """`module:Class` or `/path/file.py:Class` if the kernel is a Python class, else None."""
         return self.kernel.removeprefix(PYTHON_PREFIX) if self.kernel.startswith(PYTHON_PREFIX) else None
+
+
+def too_little_shadow(shadow_mib: int, maxmem: int, vcpus: int) -> str | None:
+    """Why a domain of `maxmem` MiB cannot have so few MiB of shadows, or None. Xen insists on more (its sh_min_allocation)."""
+    least = -(-(LEAST_SHADOW_PAGES_PER_VCPU * vcpus + maxmem) // PAGES_PER_MIB)
+    if shadow_mib >= least:
+        return None
+    return f"shadow_memory {shadow_mib} is too little for {maxmem} MiB of memory with hap 0; it takes {least}"
 
 
 def bad_name(name: str) -> str | None:

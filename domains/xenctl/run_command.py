@@ -40,6 +40,7 @@ def run(
     cmdline: Annotated[str, typer.Option(help="The guest's command line.")] = "",
     ramdisk: Annotated[Path | None, typer.Option(help="Its initial ramdisk.")] = None,
     kind: Annotated[str, typer.Option("--type", help="pv or pvh, as in xl.cfg.")] = "pv",
+    hap: Annotated[int, typer.Option(min=0, max=1, help="Of a pvh guest; 0: shadow paging.")] = 1,
     memory: Annotated[int, typer.Option(min=1, max=60 * 1024, help="Its memory in MiB.")] = DEFAULT_MEMORY,
     disk: Annotated[list[str] | None, typer.Option(help="A disk, as in xl.cfg; repeatable.")] = None,
     expect: Annotated[str, typer.Option(help="End the run when this text is on the console.")] = "",
@@ -53,6 +54,7 @@ def run(
         "name": NAME,
         "kernel": kernel,
         "type": kind,
+        "hap": hap,
         "memory": memory,
         "cmdline": cmdline,
     }
@@ -73,7 +75,7 @@ def follow(config: DomainConfig, wanted: Wanted, *, json: bool) -> None:
     started = time.monotonic()
     guest = GuestRun(config, wanted, collect=json)
     try:
-        guest.run(config.memory + MACHINE_OVERHEAD)
+        guest.run(config.memory + config.shadow_mib + MACHINE_OVERHEAD)
         error = None
     except ControlError as failure:
         error = failure

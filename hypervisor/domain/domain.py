@@ -21,7 +21,7 @@ from hypervisor.mm.domain_memory import DomainMemory, VcpuMemory
 from hypervisor.public.abi import COMPAT, NATIVE, Abi
 from hypervisor.public.types import DomId, Mfn
 from hypervisor.sched.scheduler import SchedUnit
-from hypervisor.wire.mailbox import Mailbox
+from hypervisor.wire.mailbox import Engine, Mailbox
 
 DEATH_STEPS: Final = 4
 NO_FRAME: Final = Mfn(0)
@@ -85,6 +85,11 @@ class Domain:
     def shared_abi(self) -> Abi:
         """How shared_info, vcpu_info and run states are laid out (Xen's has_32bit_shinfo)."""
         return COMPAT if self.mailbox.has_32bit_shinfo else self.abi
+
+    @property
+    def is_shadowed(self) -> bool:
+        """An HVM domain whose process makes shadow page tables; else its CPU walks the P2M."""
+        return self.mailbox.engine is Engine.X86_64_SHADOW
 
     @property
     def paused(self) -> bool:

@@ -24,7 +24,7 @@ def domain_flags(domain: Domain) -> int:
     if domain.life is not Life.ALIVE:
         flags |= XEN_DOMINF_dying
     if domain.is_hvm:
-        flags |= XEN_DOMINF_hvm_guest | XEN_DOMINF_hap
+        flags |= XEN_DOMINF_hvm_guest | (0 if domain.is_shadowed else XEN_DOMINF_hap)
     if domain.is_shut_down:
         flags |= XEN_DOMINF_shutdown
     flags |= (domain.shutdown_code or 0) << XEN_DOMINF_shutdownshift

@@ -10,6 +10,7 @@ from typing import Final
 from hypervisor.domain.domain import DEATH_STEPS, NO_FRAME, Domain, Life, Vcpu, Work
 from hypervisor.domain.effects import EffectPort
 from hypervisor.domain.hypervisor import Hypervisor
+from hypervisor.domain.shadow import FIRST_SHADOW_FRAMES, set_shadow_frames
 from hypervisor.events.event_channels import EventChannels
 from hypervisor.grants.grant_table import (
     INITIAL_NR_GRANT_FRAMES,
@@ -85,6 +86,8 @@ def create_domain(
         domain.has_grants = True
         _add_vcpus(hv, domain, limits.nr_vcpus)
         _add_shared_info(hv, domain)
+        if engine is Engine.X86_64_SHADOW:
+            set_shadow_frames(hv, domain, FIRST_SHADOW_FRAMES)
         hv.processes.fork(domain)
     except XenError:
         begin_destroy(hv, domain)
@@ -110,7 +113,7 @@ def _create_memory(
         max_pages=max_pages,
         privileged=privileged,
         nr_vcpus=limits.nr_vcpus,
-        translated=engine is Engine.X86_64_NESTED,
+        translated=engine.translated,
     )
 
 

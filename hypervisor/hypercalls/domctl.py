@@ -21,6 +21,7 @@ from hypervisor.grants.grant_table import (
 from hypervisor.hypercalls.call import Call, Continue, Result
 from hypervisor.hypercalls.domctl_hvm import HVM_DOMCTLS
 from hypervisor.hypercalls.domctl_memory import MEMORY_OPS
+from hypervisor.hypercalls.domctl_paging import PAGING_DOMCTLS
 from hypervisor.mm.frame_table import PGT
 from hypervisor.public.arch_x86.xen import XEN_X86_EMU_LAPIC, vcpu_guest_context
 from hypervisor.public.domctl import (
@@ -42,10 +43,12 @@ from hypervisor.public.domctl import (
     XEN_DOMCTL_pausedomain,
     XEN_DOMCTL_resumedomain,
     XEN_DOMCTL_set_address_size,
+    XEN_DOMCTL_set_paging_mempool_size,
     XEN_DOMCTL_set_virq_handler,
     XEN_DOMCTL_setdomainhandle,
     XEN_DOMCTL_sethvmcontext,
     XEN_DOMCTL_setvcpucontext,
+    XEN_DOMCTL_shadow_op,
     XEN_DOMCTL_unpausedomain,
     xen_domctl,
     xen_domctl_createdomain,
@@ -98,13 +101,11 @@ def engine_for(config: xen_domctl_createdomain) -> Engine:
         return Engine.PYTHON if flags & XENOSCOPE_CDF_python else Engine.X86_64
     if not flags & XEN_DOMCTL_CDF_hvm or flags & XENOSCOPE_CDF_python:
         raise XenError(Errno.EINVAL, "only an HVM domain of machine code has nested paging")
-    if not flags & XEN_DOMCTL_CDF_hap:
-        raise XenError(Errno.EOPNOTSUPP, "HVM domains without nested paging are not implemented")
     if config.arch.emulation_flags != XEN_X86_EMU_LAPIC:
         raise XenError(
             Errno.EINVAL, f"devices {config.arch.emulation_flags:#x}: PVH domains have the local APIC alone"
         )
-    return Engine.X86_64_NESTED
+    return Engine.X86_64_NESTED if flags & XEN_DOMCTL_CDF_hap else Engine.X86_64_SHADOW
 
 
 def _limit(asked: int, default: int, most: int) -> int:
@@ -327,6 +328,7 @@ DOMCTL_OPS: Final[dict[int, DomctlHandler]] = {
     XEN_DOMCTL_ioport_permission: do_ioport_permission,
     **MEMORY_OPS,
     **HVM_DOMCTLS,
+    **PAGING_DOMCTLS,
 }
 _FOR_THE_LIVING: Final = frozenset(
     {
@@ -334,6 +336,8 @@ _FOR_THE_LIVING: Final = frozenset(
         int(XEN_DOMCTL_sethvmcontext),
         int(XEN_DOMCTL_hypercall_init),
         int(XEN_DOMCTL_unpausedomain),
+        int(XEN_DOMCTL_shadow_op),
+        int(XEN_DOMCTL_set_paging_mempool_size),
     }
 )
 """Operations that would give a dying domain something (K1)."""

@@ -24,7 +24,10 @@ from hypervisor.public.sysctl import (
     XEN_SYSCTL_PERFCOP_reset,
     XEN_SYSCTL_PHYSCAP_gnttab_v1,
     XEN_SYSCTL_PHYSCAP_gnttab_v2,
+    XEN_SYSCTL_PHYSCAP_hap,
+    XEN_SYSCTL_PHYSCAP_hvm,
     XEN_SYSCTL_PHYSCAP_pv,
+    XEN_SYSCTL_PHYSCAP_shadow,
     XEN_SYSCTL_physinfo,
     XEN_SYSCTL_readconsole,
     XEN_SYSCTL_sched_id,
@@ -40,6 +43,14 @@ MAX_KEYS_A_CALL: Final = 64
 LINES_A_SLICE: Final = 512
 CPU_KHZ: Final = 1_000_000
 """The emulated CPUs' clock: their TSC counts nanoseconds."""
+CAPABILITIES: Final = (
+    XEN_SYSCTL_PHYSCAP_hvm,
+    XEN_SYSCTL_PHYSCAP_pv,
+    XEN_SYSCTL_PHYSCAP_hap,
+    XEN_SYSCTL_PHYSCAP_shadow,
+    XEN_SYSCTL_PHYSCAP_gnttab_v1,
+    XEN_SYSCTL_PHYSCAP_gnttab_v2,
+)
 
 
 def do_readconsole(call: Call, op: xen_sysctl) -> Result:
@@ -68,7 +79,7 @@ def do_physinfo(call: Call, op: xen_sysctl) -> Result:
         max_cpu_id=hv.nr_cpus - 1,
         nr_nodes=1,
         cpu_khz=CPU_KHZ,
-        capabilities=int(XEN_SYSCTL_PHYSCAP_pv | XEN_SYSCTL_PHYSCAP_gnttab_v1 | XEN_SYSCTL_PHYSCAP_gnttab_v2),
+        capabilities=sum(map(int, CAPABILITIES)),
         total_pages=hv.memory_frames,
         free_pages=hv.free_frames,
         max_mfn=hv.memory.nr_frames - 1,

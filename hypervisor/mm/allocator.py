@@ -112,6 +112,16 @@ class Allocator:
         for mfn in range(first, first + (1 << order)):
             self._make_free(d, mfn)
 
+    def set_paging_pool(self, d: DomainMemory, nr_frames: int) -> None:
+        """Charge `d` with so many frames for shadow page tables, instead of what it was charged with. XenError(ENOMEM)."""
+        if nr_frames - d.paging_pool > self.free_frames:
+            raise XenError(
+                Errno.ENOMEM,
+                f"{nr_frames} frames for the shadows of d{d.domid}, and {self.free_frames} are free",
+            )
+        self.used_frames += nr_frames - d.paging_pool
+        d.paging_pool = nr_frames
+
     def put_page_alloc_ref(self, mfn: int) -> None:
         """Drop what ALLOCATED holds, once (F14); no effect on a frame that was given back before."""
         flags = self.frames.flags[mfn]

@@ -120,6 +120,8 @@ class DomainMemory:
     """Page tables of the per-domain window (L4 slot 260)."""
     p2m: P2M | None = None
     """A translated domain's physical memory (HVM); None: a PV guest, which counts in machine frames."""
+    paging_pool: int = 0
+    """Frames of the machine's quota that its process may use for shadow page tables, in memory of its own."""
     m2p_strict: bool = False
     """VMASST_TYPE_m2p_strict: user page tables do not show the M2P."""
     flush_clock: int = 1
@@ -157,6 +159,7 @@ DOMAIN_NUMBERS: Final = (
     "privileged",
     "dying",
     "tot_pages",
+    "paging_pool",
     "m2p_strict",
     "flush_clock",
     "target",

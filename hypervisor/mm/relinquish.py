@@ -58,7 +58,8 @@ class Relinquish:
             self.bases.descriptors.drop_gdt(v)
 
     def _xen_frames(self, d: DomainMemory, budget: Budget) -> None:
-        """The window; shared_info and grant frames are freed by whoever has them."""
+        """The window, and what is charged for shadows; shared_info and grant frames are freed by whoever has them."""
+        self.allocator.set_paging_pool(d, 0)
         if d.window is not None:
             for mfn in d.window.frames():
                 self.allocator.free_xen_page(mfn)

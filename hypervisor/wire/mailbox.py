@@ -12,6 +12,7 @@
     0xC18  engine u8             which CPU the process plays: Engine (core, once, before the process is there)
     0xC20  tsc_offset i64        the guest's TSC is the host's CLOCK_MONOTONIC, ns, plus this (core, before the process is there)
     0xC28  shinfo32 u8           HVM: 1 if shared_info has a 32-bit guest's layout (process, as its guest sets up events)
+    0xC30  shadow_frames u64     HVM: how many frames of its own the process may use for shadows (core, before the first slice)
     0x1000 vCPU 0: raised[512]   one bit an event channel; the core flips a bit, and only when it equals `applied`
            +0x200: applied[512]  the process copies `raised` here once it has set the guest's pending bit
     0x1400 vCPU 1: …
@@ -38,6 +39,7 @@ _VCPUS: Final = 0xC10
 _ENGINE: Final = 0xC18
 _TSC_OFFSET: Final = 0xC20
 _SHINFO32: Final = 0xC28
+_SHADOW_FRAMES: Final = 0xC30
 _EVENTS: Final = 0x1000
 _EVENTS_STRIDE: Final = 0x400
 _APPLIED: Final = 0x200
@@ -58,6 +60,13 @@ class Engine(IntEnum):
     PYTHON = 1
     X86_64_NESTED = 2
     """An HVM guest: its own page tables, and the core's P2M below them."""
+    X86_64_SHADOW = 3
+    """An HVM guest whose CPU walks tables that the process makes of those two."""
+
+    @property
+    def translated(self) -> bool:
+        """Whether its guest's frames are not the machine's."""
+        return self in (Engine.X86_64_NESTED, Engine.X86_64_SHADOW)
 
 
 class GuestPaging(IntEnum):
@@ -119,6 +128,10 @@ class Mailbox:
     def set_tsc_offset(self, ns: int) -> None:
         """For the core, once: how far the guest's TSC is ahead of this host's clock; 0 unless the guest comes from elsewhere."""
         self._octets[_TSC_OFFSET : _TSC_OFFSET + 8] = ns.to_bytes(8, "little", signed=True)
+
+    def set_shadow_frames(self, count: int) -> None:
+        """For the core: how many frames the domain's shadow page tables may take."""
+        self._octets[_SHADOW_FRAMES : _SHADOW_FRAMES + 8] = count.to_bytes(8, "little")
 
     @property
     def atomic_guest(self) -> bool:
@@ -185,6 +198,11 @@ class Mailbox:
     def engine(self) -> Engine:
         """The CPU that this process plays."""
         return Engine(self._octets[_ENGINE])
+
+    @property
+    def shadow_frames(self) -> int:
+        """How many frames of its own this process may use for shadow page tables."""
+        return int.from_bytes(self._octets[_SHADOW_FRAMES : _SHADOW_FRAMES + 8], "little")
 
     def take_raised(self, vcpu: int) -> list[int]:
         """The ports raised for this vCPU since the last call, now applied: the caller sets their pending bits."""

@@ -19,11 +19,18 @@ def compile_pvh(name: str, folder: Path) -> Path:
     return compile_pvh_guest(folder / name, HERE / f"{name}.S")
 
 
+nested_and_shadow = pytest.mark.parametrize("hap", [1, 0], ids=["nested", "shadow"])
+
+
 @needs_compiler
 @pytest.mark.needs_headers
-def test_a_pvh_guest_prints_and_powers_off(clean_machine: Machine, tmp_path: Path, hello: Path) -> None:
+@nested_and_shadow
+def test_a_pvh_guest_prints_and_powers_off(
+    clean_machine: Machine, tmp_path: Path, hello: Path, hap: int
+) -> None:
     machine = clean_machine
-    done = machine.create(tmp_path, f'name = "hello"\ntype = "pvh"\nkernel = "{hello}"\nmemory = 16\n')
+    config = f'name = "hello"\ntype = "pvh"\nhap = {hap}\nkernel = "{hello}"\nmemory = 16\n'
+    done = machine.create(tmp_path, config)
     assert done.returncode == 0, done.stderr
     wait_until(lambda: machine.is_gone("hello"), 40, "the guest's end")
     assert "SUCCESS" in machine.xenctl("dmesg").stdout
@@ -47,9 +54,12 @@ def test_all_threads_of_its_process_are_confined(clean_machine: Machine, tmp_pat
 
 @needs_compiler
 @pytest.mark.needs_headers
-def test_a_triple_fault_ends_a_domain_as_a_reboot_does(clean_machine: Machine, tmp_path: Path) -> None:
+@nested_and_shadow
+def test_a_triple_fault_ends_a_domain_as_a_reboot_does(
+    clean_machine: Machine, tmp_path: Path, hap: int
+) -> None:
     machine, image = clean_machine, compile_pvh("pvh_triple_fault", tmp_path)
-    config = f'name = "thrice"\ntype = "pvh"\nkernel = "{image}"\nmemory = 16\non_reboot = "preserve"\n'
+    config = f'name = "thrice"\nhap = {hap}\ntype = "pvh"\nkernel = "{image}"\nmemory = 16\non_reboot = "preserve"\n'
     done = machine.create(tmp_path, config)
     assert done.returncode == 0, done.stderr
     wait_until(lambda: "s" in machine.domains()["thrice"]["state"], 40, "the guest's end")

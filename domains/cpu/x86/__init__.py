@@ -12,7 +12,7 @@
              │     effects           │
              └── upcall ◄────────────┴─► bounce: a frame on the guest's stack;  back: iret
 
-A guest with nested paging has an entry code of its own, which is small, for its exceptions and page tables never get there:
+An HVM guest has an entry code of its own; with nested paging its exceptions and page tables never get there:
 
     hvm_run ─► hvm_engine ─► emu_start ─► an exit: hvm_exits ─► hvm_hypercalls, hvm_msr, mmio and lapic; cpuid: hvm_cpuid
                                 └► no exit, machine code: hvm_stubs, hvm_listing
@@ -25,6 +25,7 @@ Read in this order:
                                  what they use; bounce, iret, crash
     4. Unicorn from inside       unicorn_library, cpu_state, selfcheck; machine_code, stop_stub, step_stub, breakpoints;
                                  interpose, float_unit, float_code, float_listing, fpu_image
-    5. nested paging             svm, nested_paging, hvm_vcpu, hvm_mode, hvm_context, hvm_engine, hvm_stubs, hvm_exits and
-                                 the others that begin with hvm_; raised
+    5. HVM guests                svm, hvm_paging, nested_paging, hvm_vcpu, hvm_mode, hvm_context, hvm_engine, hvm_stubs,
+                                 hvm_exits and the others that begin with hvm_; raised
+    6. shadow paging             pmap, shadow_tables, shadow_space, shadow_controls, shadow_paging, shadow_exits
 """

@@ -82,8 +82,7 @@ def load_context(v: HvmVcpu, raw: bytes) -> None:
         cpu.set_segment(number, selector, base, limit, flags)
     for number, name in TABLES:
         cpu.set_segment(number, 0, getattr(context, f"{name}_base"), getattr(context, f"{name}_limit"), 0)
-    for number in (0, 2, 3, 4):
-        q[CR + number] = getattr(context, f"cr{number}")
+    v.paging.load_controls(context.cr0, context.cr2, context.cr3, context.cr4)
     for name, at in NATIVE_MSRS:
         q[at] = getattr(context, name)
     for number in (0, 1, 2, 3, 6):
@@ -131,7 +130,7 @@ def save_context(v: HvmVcpu) -> bytes:
         setattr(context, f"{name}_base", cpu.base(number))
         setattr(context, f"{name}_limit", d[SEGMENT_LIMIT + 6 * number])
     for number in (0, 2, 3, 4):
-        setattr(context, f"cr{number}", q[CR + number])
+        setattr(context, f"cr{number}", v.paging.control(number))
     for number in (0, 1, 2, 3, 6, 7):
         setattr(context, f"dr{number}", q[DR + number])
     for name, at in NATIVE_MSRS:

@@ -11,14 +11,14 @@ from typing import Final
 from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.hvm_hypercalls import ask, hypercall
 from domains.cpu.x86.hvm_msr import read_msr, write_msr
+from domains.cpu.x86.hvm_paging import NotMapped
 from domains.cpu.x86.hvm_report import crash, report
 from domains.cpu.x86.hvm_vcpu import HvmVcpu
 from domains.cpu.x86.mmio import emulate_access
-from domains.cpu.x86.nested_paging import NotMapped
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.raised import collect_events
 from domains.cpu.x86.registers import EFLAGS_IF, EXC_GP, EXC_UD, RAX, RCX, RDX, U32
-from domains.cpu.x86.svm import EVENT_VALID, Exit
+from domains.cpu.x86.svm import EVENT_VALID, INTERCEPTED, Exit
 from hypervisor.public.sched import SCHEDOP_block
 from hypervisor.public.vcpu import VCPUOP_down
 from hypervisor.public.xen import Hypercall
@@ -36,7 +36,7 @@ def exception(vector: int, error_code: int = 0) -> int:
 
 def handle_exit(v: HvmVcpu, code: int) -> int:
     """Perform what the exit asks for; the exception that the guest gets, or NOTHING."""
-    name, handler = HANDLERS.get(code, UNKNOWN)
+    name, handler = v.handlers.get(code, UNKNOWN)
     v.exits[name] += 1
     event = handler(v)
     collect_events(v)
@@ -132,7 +132,7 @@ HANDLERS: Final[dict[int, tuple[str, Callable[[HvmVcpu], int]]]] = {
     Exit.SHUTDOWN: ("shutdown", do_shutdown),
     **{
         code: (f"undefined {code.name}", do_undefined)
-        for code in Exit
+        for code in INTERCEPTED
         if code not in (Exit.VMMCALL, Exit.HLT, Exit.MSR, Exit.NPF, Exit.SHUTDOWN)
     },
 }

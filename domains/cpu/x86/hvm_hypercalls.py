@@ -5,7 +5,6 @@ the tables lie and how wide the code is goes into the mailbox before each call.
 Source: Xen arch/x86/hvm/hypercall.c (hvm_hypercall).
 """
 
-from domains.cpu.x86.cpu_state import CR
 from domains.cpu.x86.hvm_effects import apply_effects
 from domains.cpu.x86.hvm_vcpu import HvmVcpu
 from domains.cpu.x86.raised import collect_events
@@ -30,7 +29,7 @@ def hypercall(v: HvmVcpu) -> None:
 def ask(v: HvmVcpu, nr: int, *args: int) -> int:
     """Perform hypercall `nr` in the core, and its effects here; its result."""
     paging, code32 = GuestPaging(v.paging.level_count), not v.mode.in_64bit_code
-    v.gate.mailbox.set_guest_mode(v.vcpu_id, v.cpu.q[CR + 3], paging, code32=code32)
+    v.gate.mailbox.set_guest_mode(v.vcpu_id, v.paging.control(3), paging, code32=code32)
     result, effects = v.gate.hypercall(v.vcpu_id, nr, *args)
     if effects:
         apply_effects(v, effects)

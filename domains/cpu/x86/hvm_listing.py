@@ -7,6 +7,7 @@ SOURCE: Final = r"""
     .set EFLAGS, 136;   .set CC_SRC, 152;      .set CC_OP, 168;     .set DF, 172;       .set HFLAGS, 176
     .set CS, 208;       .set SS, 232;          .set EFER, 592;      .set STAR, 4824;    .set LSTAR, 4840
     .set CSTAR, 4848;   .set FMASK, 4856;      .set IS_INT, 5388;   .set OLD_EXCEPTION, 5496
+    .set INTERCEPT_EXCEPTIONS, 5536
     .set REQUEST, 0x1c                                              /* of the CPUState: interrupt_request */
     .set HF_LMA, 1 << 14;  .set HF_CS64, 1 << 15;  .set HF_INHIBIT, 1 << 3
     .set IF, 1 << 9;    .set LAZY, 0xcd5;      .set ARITHMETIC, 0x8d5;  .set RF, 1 << 16
@@ -29,6 +30,7 @@ upcall_pending:  .quad 0                /* the address of the vCPU's evtchn_upca
 vector:          .quad 0                /* the vector by which it is delivered; 0: none */
 tsc_offset:      .quad 0                /* ns */
 asked:           .quad 0                /* 1: emulation shall end */
+exits_of:        .quad 0                /* the exceptions that are exits: with shadow paging, #PF */
 
     /* ---- what was done here, by how often */
 syscalls:        .quad 0
@@ -47,8 +49,11 @@ new_interrupt:
     jae     deliver
     lea     exceptions(%rip), %rax
     incq    (%rax, %rsi, 8)
-deliver:
+deliver:                                /* what was given to the guest below is no exit; what its delivery runs into is */
     push    %rcx
+    mov     env(%rip), %rdi
+    mov     exits_of(%rip), %eax
+    mov     %eax, INTERCEPT_EXCEPTIONS(%rdi)
     mov     cpu(%rip), %rdi
     call    *do_interrupt(%rip)
     pop     %rcx
@@ -67,6 +72,7 @@ taken:                                  /* or the next fault would be a double f
     movzbl  %al, %esi
     mov     %rax, %rdx
     shr     $32, %rdx
+    movl    $0, INTERCEPT_EXCEPTIONS(%rdi)
     jmp     *raise_exception(%rip)
 
     /* ---- an invalid opcode: VMCALL, which Unicorn does not know, or the guest's own #UD */

@@ -11,7 +11,8 @@ Source: Xen arch/x86/hvm/hvm.c (hvm_msr_read_intercept, hvm_msr_write_intercept,
 import struct
 from typing import Final
 
-from domains.cpu.x86.cpu_state import CR, EFER, HF_LMA
+from domains.cpu.x86.cpu_state import EFER, HF_LMA
+from domains.cpu.x86.hvm_paging import NotMapped
 from domains.cpu.x86.hvm_vcpu import HvmVcpu
 from domains.cpu.x86.msr import (
     APIC_BASE,
@@ -21,7 +22,6 @@ from domains.cpu.x86.msr import (
     MSR_XEN_HYPERCALL_PAGE,
     ZERO_ALONE,
 )
-from domains.cpu.x86.nested_paging import NotMapped
 from domains.cpu.x86.registers import (
     CR0_PG,
     EFER_LMA,
@@ -86,7 +86,7 @@ def write_msr(v: HvmVcpu, number: int, value: int) -> bool:
 def _write_efer(v: HvmVcpu, value: int) -> bool:
     """LME stays as it is while paging is on; LMA follows from both, and is the CPU's to change."""
     old = v.cpu.q[EFER]
-    if value & ~EFER_KNOWN or (v.cpu.q[CR] & CR0_PG and (value ^ old) & EFER_LME):
+    if value & ~EFER_KNOWN or (v.paging.control(0) & CR0_PG and (value ^ old) & EFER_LME):
         return False
     set_efer(v, value & ~EFER_LMA | old & EFER_LMA)
     return True

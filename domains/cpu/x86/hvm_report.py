@@ -2,9 +2,9 @@
 
 from typing import NoReturn
 
-from domains.cpu.x86.cpu_state import CR, EFER, RIP
+from domains.cpu.x86.cpu_state import EFER, RIP
+from domains.cpu.x86.hvm_paging import NotMapped
 from domains.cpu.x86.hvm_vcpu import HvmVcpu
-from domains.cpu.x86.nested_paging import NotMapped
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.registers import CS, FS, GPR_NAMES, GS, SS
 
@@ -27,7 +27,7 @@ def registers(v: HvmVcpu) -> list[str]:
     names = [f"{name:>3} {q[i]:016x}" for i, name in enumerate(GPR_NAMES)]
     lines = ["  ".join(names[i : i + 4]) for i in range(0, 16, 4)]
     lines.append(f"rip {q[RIP]:016x}  rfl {cpu.rflags:016x}  efer {q[EFER]:x}  cpl {v.mode.cpl}")
-    lines.append("  ".join(f"cr{n} {q[CR + n]:016x}" for n in (0, 2, 3, 4)))
+    lines.append("  ".join(f"cr{n} {v.paging.control(n):016x}" for n in (0, 2, 3, 4)))
     lines.append(
         f"cs {cpu.selector(CS):04x}  ss {cpu.selector(SS):04x}  fs {cpu.base(FS):x}  gs {cpu.base(GS):x}"
     )

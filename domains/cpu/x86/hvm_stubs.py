@@ -21,27 +21,28 @@ from domains.cpu.x86.unicorn_library import UnicornLibrary, exported
 
 CODE: Final = bytes.fromhex(
     """
-    89f681fe00010000733b83fe20730b488d05eafeffff48ff04f051488b3d3efeffffff1548feffff59488b0528feffffc780
-    78150000ffffffffc7800c15000000000000c351ff155cfeffff594885c07501c3488b3dfefdffff0fb6f04889c248c1ea20
-    ff252efeffff51ff153ffeffff5984c07513be0600000048ff05aefeffff51e892ffffff59e89bffffffb801000000c35348
-    8b1dbcfdfffff68350020000010f8427010000f783b0000000004000000f841701000048ff0518feffff4889df8bb3a80000
-    00ff15c1fdffff8b8bac00000081e10004000009c88b8b8800000081e12af3feff09c848894358488b8b800000004883c102
-    48894b088b8bf8120000f7d121c889c181e1d508000048898b98000000c783a80000000100000089c1c1e90983e102f7d9ff
-    c1898bac000000252af3ffff83c802488983880000008b83dc12000025fcff00008983d000000048c783d800000000000000
-    c783e0000000ffffffffc783e4000000009ba00083c0088983e800000048c783f000000000000000c783f8000000ffffffff
-    c783fc0000000093c000488b8be81200008b83b0000000a9008000007507488b8bf012000083e0bc0d308000008983b00000
-    004883e90248898b800000005bc35b488b3d80fcffffbe0600000031d2ff25b3fcffff4883ec18bf010000004889e6ff15a9
-    fcffff4869042400ca9a3b4803442408480305bdfcffff488b0d46fcffff89c248891148c1e8204889411048ff05c2fcffff
-    b8010000004883c418c3e81a00000048ff05b4fcffffb8ffffffffc3e80800000048ff05aafcffffc3488b3d02fcffff8b87
-    b000000083e0038b8f88000000c1e90c83e10339c87701c358be0d00000031d2ff251afcffff488b3ddbfbffff48c70540fc
-    ffff01000000c7471c02000000ff25ebfbffffc7471c00000000488b050dfcffff48833d1dfcffff00755b8038000f848200
-    00008b35fcfbffff85f67478488b1589fbfffff7828800000000020000745ef782b000000008000000755248ff05f2fbffff
-    c7471c0200000051e82efdffff4889c7ba01000000ff156ffbffff59b801000000c348c705b5fbffff000000008038007407
-    c7471c0200000051488b3d39fbffffff154bfbffff5931c0c3c7471c0200000031c0c3
+    89f681fe00010000734e83fe20730b488d05eafeffff48ff04f051488b3d2efeffff8b05a8feffff8987a0150000488b3d23
+    feffffff152dfeffff59488b050dfeffffc78078150000ffffffffc7800c15000000000000c351ff1541feffff594885c075
+    01c3488b3de3fdffff0fb6f04889c248c1ea20c787a015000000000000ff2509feffff51ff151afeffff5984c07513be0600
+    000048ff0591feffff51e875ffffff59e891ffffffb801000000c353488b1d97fdfffff68350020000010f8427010000f783
+    b0000000004000000f841701000048ff05fbfdffff4889df8bb3a8000000ff159cfdffff8b8bac00000081e10004000009c8
+    8b8b8800000081e12af3feff09c848894358488b8b800000004883c10248894b088b8bf8120000f7d121c889c181e1d50800
+    0048898b98000000c783a80000000100000089c1c1e90983e102f7d9ffc1898bac000000252af3ffff83c802488983880000
+    008b83dc12000025fcff00008983d000000048c783d800000000000000c783e0000000ffffffffc783e4000000009ba00083
+    c0088983e800000048c783f000000000000000c783f8000000ffffffffc783fc0000000093c000488b8be81200008b83b000
+    0000a9008000007507488b8bf012000083e0bc0d308000008983b00000004883e90248898b800000005bc35b488b3d5bfcff
+    ffbe0600000031d2ff258efcffff4883ec18bf010000004889e6ff1584fcffff4869042400ca9a3b480344240848030598fc
+    ffff488b0d21fcffff89c248891148c1e8204889411048ff05a5fcffffb8010000004883c418c3e81a00000048ff0597fcff
+    ffb8ffffffffc3e80800000048ff058dfcffffc3488b3dddfbffff8b87b000000083e0038b8f88000000c1e90c83e10339c8
+    7701c358be0d00000031d2ff25f5fbffff488b3db6fbffff48c7051bfcffff01000000c7471c02000000ff25c6fbffffc747
+    1c00000000488b05e8fbffff48833df8fbffff00755b8038000f84820000008b35d7fbffff85f67478488b1564fbfffff782
+    8800000000020000745ef782b000000008000000755248ff05d5fbffffc7471c0200000051e824fdffff4889c7ba01000000
+    ff154afbffff59b801000000c348c70590fbffff000000008038007407c7471c0200000051488b3d14fbffffff1526fbffff
+    5931c0c3c7471c0200000031c0c3
     """
 )
 """The listing, assembled, from its first routine on."""
-CODE_AT: Final = 0x1A8
+CODE_AT: Final = 0x1B0
 
 WORDS: Final = (
     *(
@@ -55,27 +56,36 @@ WORDS: Final = (
         "compute_flags",
         "raise_exception",
     ),
-    *("clock_gettime", "on_exit", "on_invalid", "upcall_pending", "vector", "tsc_offset", "asked"),
+    *(
+        "clock_gettime",
+        "on_exit",
+        "on_invalid",
+        "upcall_pending",
+        "vector",
+        "tsc_offset",
+        "asked",
+        "exits_of",
+    ),
 )
 """The words before the counters, in their order."""
 COUNTERS: Final = {
-    "syscalls": 0x80,
-    "interrupts": 0x88,
-    "tsc_reads": 0x90,
-    "port_reads": 0x98,
-    "port_writes": 0xA0,
-    "exceptions": 0xA8,
+    "syscalls": 0x88,
+    "interrupts": 0x90,
+    "tsc_reads": 0x98,
+    "port_reads": 0xA0,
+    "port_writes": 0xA8,
+    "exceptions": 0xB0,
 }
 ROUTINES: Final = {
-    "new_interrupt": 0x1A8,
-    "new_invalid": 0x212,
-    "new_syscall": 0x23C,
-    "undefined": 0x379,
-    "new_rdtsc": 0x38D,
-    "new_in": 0x3D8,
-    "new_out": 0x3EA,
-    "ask": 0x426,
-    "on_request": 0x445,
+    "new_interrupt": 0x1B0,
+    "new_invalid": 0x237,
+    "new_syscall": 0x261,
+    "undefined": 0x39E,
+    "new_rdtsc": 0x3B2,
+    "new_in": 0x3FD,
+    "new_out": 0x40F,
+    "ask": 0x44B,
+    "on_request": 0x46A,
 }
 """Where the routines lie."""
 FUNCTIONS: Final = {
@@ -135,6 +145,10 @@ class HvmStubs:
     def set_vector(self, vector: int) -> None:
         """Events come by this vector; 0: by none."""
         self._set("vector", vector)
+
+    def set_exits(self, exceptions: int) -> None:
+        """Which exceptions are exits, by the bits of SVM's field."""
+        self._set("exits_of", exceptions)
 
     def set_dr7(self, value: int) -> None:
         """DR7, and the breakpoints that it enables."""

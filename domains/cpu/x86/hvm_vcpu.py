@@ -1,6 +1,9 @@
 """One vCPU of a guest with nested paging: the CPU's registers are the guest's own, so little is kept beside them."""
 
+from __future__ import annotations
+
 from collections import Counter
+from collections.abc import Callable
 
 from domains.cpu.clock import TscClock
 from domains.cpu.event_words import EventWords
@@ -9,10 +12,13 @@ from domains.cpu.x86.cpu_state import CpuState
 from domains.cpu.x86.decode import Decoder
 from domains.cpu.x86.float_unit import FloatUnit
 from domains.cpu.x86.hvm_mode import HvmMode
+from domains.cpu.x86.hvm_paging import HvmPaging
 from domains.cpu.x86.hvm_stubs import HvmStubs
 from domains.cpu.x86.lapic import LocalApic
-from domains.cpu.x86.nested_paging import NestedPaging
 from hypervisor.public.abi import COMPAT, NATIVE
+
+ExitHandlers = dict[int, tuple[str, Callable[["HvmVcpu"], int]]]
+"""By exit code: the cause's name and what is done."""
 
 
 class HvmVcpu:
@@ -21,8 +27,16 @@ class HvmVcpu:
     """
 
     def __init__(
-        self, vcpu_id: int, gate: Gate, cpu: CpuState, paging: NestedPaging, stubs: HvmStubs, unit: FloatUnit
+        self,
+        vcpu_id: int,
+        gate: Gate,
+        cpu: CpuState,
+        paging: HvmPaging,
+        stubs: HvmStubs,
+        unit: FloatUnit,
+        handlers: ExitHandlers,
     ) -> None:
+        self.handlers = handlers
         self.vcpu_id = vcpu_id
         self.gate = gate
         self.cpu = cpu

@@ -10,9 +10,9 @@ import capstone.x86
 
 from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.decode import Instruction
+from domains.cpu.x86.hvm_paging import NotMapped
 from domains.cpu.x86.hvm_vcpu import HvmVcpu
 from domains.cpu.x86.lapic import APIC_PAGE
-from domains.cpu.x86.nested_paging import NotMapped
 from domains.cpu.x86.paging import GuestFault
 from hypervisor.public.types import PAGE_SIZE
 

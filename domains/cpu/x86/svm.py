@@ -1,12 +1,13 @@
-"""Nested paging: the emulated CPU as an AMD processor that runs a guest, with a second page table below the guest's own.
+"""The emulated CPU as an AMD processor that runs a guest, with a second page table below the guest's own or with none.
 
 Unicorn carries QEMU's model of AMD's SVM whole. It is switched on by its fields, without VMRUN: the guest flag of hflags, the
-intercepts, the nested table. From then on each address that the guest's own tables give is walked through the nested table
+intercepts, the nested table if there is one. From then on each address that the guest's own tables give is walked through that
 too, and what is intercepted ends in the interrupt hook, as 0x100 + the exit's code, before anything was done (AMD64
 Architecture Programmer's Manual vol. 2, §15; the codes: appendix C).
 
     old_exception +8    vm_vmcb u64: physical address of the VMCB, where an exit's details are written
                   +24   intercept u64: bit n is exit code 0x60 + n
+                  +32   intercept_cr_read u16, intercept_cr_write u16: bit n is CRn     +40   intercept_exceptions u32
                   +48   nested_cr3 u64             +56   nested_pg_mode u32
 
 The VMCB and the map of intercepted MSRs are this process's own memory, which the CPU sees behind the machine's.
@@ -36,6 +37,14 @@ EXIT: Final = 0x100
 class Exit(IntEnum):
     """Exit codes (VMEXIT_…)."""
 
+    READ_CR0 = 0x00
+    READ_CR3 = 0x03
+    READ_CR4 = 0x04
+    WRITE_CR0 = 0x10
+    WRITE_CR3 = 0x13
+    WRITE_CR4 = 0x14
+    PAGE_FAULT = 0x4E
+    INVLPG = 0x79
     INVLPGA = 0x7A
     HLT = 0x78
     MSR = 0x7C
@@ -52,14 +61,19 @@ class Exit(IntEnum):
     NPF = 0x400
 
 
-INTERCEPTED: Final = tuple(code for code in Exit if code < 0xA0)
 FIRST_INTERCEPT: Final = 0x60
+SHADOW_ALONE: Final = frozenset(code for code in Exit if code <= Exit.INVLPG and code != Exit.HLT)
+"""What exits of a guest without a nested table: whatever its own tables, and so the shadows of them, hang on."""
+INTERCEPTED: Final = tuple(code for code in Exit if code < 0xA0 and code not in SHADOW_ALONE)
 
 VMCB: Final = (OLD_EXCEPTION * 4 + 8) // 8  # indices into `q`, in u64
 INTERCEPT: Final = VMCB + 2
+CR_READ: Final = 4 * (VMCB + 3)  # an index in u16; CR_WRITE is the next
+INTERCEPT_EXCEPTIONS: Final = 2 * (VMCB + 4)
 NESTED_CR3: Final = VMCB + 5
 NESTED_MODE: Final = 2 * (VMCB + 6)  # indices into `d`, in u32
 HFLAGS2: Final = 45
+PAGE_FAULT_BIT: Final = 1 << 14
 
 HF_SVME: Final = 1 << 20
 """Of hflags: VMMCALL exists."""
@@ -77,7 +91,8 @@ MSRPM_RANGES: Final = ((0x0000_0000, 0), (0xC000_0000, 0x800), (0xC001_0000, 0x1
 MSRPM_SIZE: Final = 2 * PAGE_SIZE
 NESTED_RIGHTS: Final = PAGE_PRESENT | PAGE_RW | PAGE_USER
 
-_PAGES: Final = 8  # VMCB, two of the MSRs' map, then those of the trial: four tables and code
+PAGES: Final = 8
+"""What a Svm takes of physical memory: VMCB, two of the MSRs' map, then those of the trial: four tables and code."""
 _TRIAL_TABLES, _TRIAL_CODE = 3, 7
 _TRIAL_AT: Final = 0x5000
 _TRIAL_HOLE: Final = 0x7008
@@ -94,14 +109,14 @@ class Svm:
         self._cpu = cpu
         self._library = library
         self._physical = physical
-        self._memory = mmap.mmap(-1, _PAGES * PAGE_SIZE)
-        self._octets = (ctypes.c_uint8 * (_PAGES * PAGE_SIZE)).from_buffer(self._memory)
-        library.map_memory(ctypes.addressof(self._octets), _PAGES * PAGE_SIZE, physical)
+        self._memory = mmap.mmap(-1, PAGES * PAGE_SIZE)
+        self._octets = (ctypes.c_uint8 * (PAGES * PAGE_SIZE)).from_buffer(self._memory)
+        library.map_memory(ctypes.addressof(self._octets), PAGES * PAGE_SIZE, physical)
         self._memory[PAGE_SIZE : PAGE_SIZE + MSRPM_SIZE] = b"\xff" * MSRPM_SIZE
         struct.pack_into("<Q", self._memory, MSRPM_BASE, physical + PAGE_SIZE)
         self._try_out()
 
-    def enable(self, nested_root: int) -> None:
+    def enable_nested(self, nested_root: int) -> None:
         """Guest mode, with the nested table whose top is this frame."""
         q, d = self._cpu.q, self._cpu.d
         q[VMCB] = self._physical
@@ -112,8 +127,23 @@ class Svm:
         self._cpu.set_hflags(0, HF_GUEST | HF_SVME)
         self._library.tlb_flush()
 
+    def enable_shadow(self) -> None:
+        """Guest mode without a nested table: CR3 is Xen's, and page faults are exits."""
+        q = self._cpu.q
+        q[VMCB] = self._physical
+        q[INTERCEPT] = sum(1 << code - FIRST_INTERCEPT for code in (*INTERCEPTED, Exit.INVLPG))
+        self._cpu.d[INTERCEPT_EXCEPTIONS] = PAGE_FAULT_BIT
+        self._cpu.octets.cast("H")[CR_READ + 1] = 1 | 1 << 3 | 1 << 4
+        self.intercept_reads(0, 3, 4)
+        self._cpu.set_hflags(0, HF_GUEST | HF_SVME)
+        self._library.tlb_flush()
+
+    def intercept_reads(self, *registers: int) -> None:
+        """Of the control registers, reads of these are exits from now on."""
+        self._cpu.octets.cast("H")[CR_READ] = sum(1 << number for number in registers)
+
     def disable(self) -> None:
-        """As before `enable`."""
+        """As before `enable_nested`."""
         self._cpu.d[HFLAGS2] &= ~HF2_NESTED
         self._cpu.set_hflags(HF_GUEST | HF_SVME, 0)
         self._library.tlb_flush()
@@ -134,11 +164,11 @@ class Svm:
         return self._cpu.error_code, second
 
     def take_event(self) -> int:
-        """The event (EXITINTINFO) whose delivery the exit broke off, taken back; 0: none."""
-        (event,) = struct.unpack_from("<I", self._memory, EVENT_INJECTED)
+        """The event (EXITINTINFO, its error code from bit 32 on) whose delivery the exit broke off, taken back; 0: none."""
+        (event,) = struct.unpack_from("<Q", self._memory, EVENT_INJECTED)
         if not event & EVENT_VALID:
             return 0
-        struct.pack_into("<I", self._memory, EVENT_INJECTED, 0)
+        struct.pack_into("<Q", self._memory, EVENT_INJECTED, 0)
         return int(event)
 
     def _try_out(self) -> None:
@@ -161,7 +191,7 @@ class Svm:
                 self._library.emu_stop()
 
         hook = self._library.add_hook(HOOK_INTERRUPT, INTERRUPT_HOOK(on_interrupt))
-        self.enable(first)
+        self.enable_nested(first)
         self._library.emu_start(_TRIAL_AT)
         self.disable()
         self._library.remove_hook(hook)

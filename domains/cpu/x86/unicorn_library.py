@@ -62,6 +62,8 @@ EXPORTS: Final = (
     "cpu_loop_exit_noexc_x86_64",
     "cpu_cc_compute_all_x86_64",
     "raise_exception_err_x86_64",
+    "cpu_x86_update_cr0_x86_64",
+    "cpu_x86_update_cr4_x86_64",
     "cpu_x86_update_dr7_x86_64",
     "cpu_loop_exit_restore_x86_64",
     "tcg_gen_callN_x86_64",
@@ -108,6 +110,11 @@ class UnicornLibrary:
         self._invalidate = uclib.tb_invalidate_phys_range_x86_64
         self._invalidate.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64]
         self._invalidate.restype = None
+        self._update_cr0 = uclib.cpu_x86_update_cr0_x86_64
+        self._update_cr4 = uclib.cpu_x86_update_cr4_x86_64
+        for function in (self._update_cr0, self._update_cr4):
+            function.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
+            function.restype = None
         self.cc_compute_all = uclib.cpu_cc_compute_all_x86_64
         self.cc_compute_all.argtypes = [ctypes.c_void_p, ctypes.c_int]
         self.cc_compute_all.restype = ctypes.c_uint32
@@ -131,6 +138,14 @@ class UnicornLibrary:
     def tlb_flush_page(self, va: int) -> None:
         """Forget the translation of one page."""
         self._tlb_flush_page(self.cpu, va)
+
+    def update_cr0(self, env: int, value: int) -> None:
+        """Load CR0, with what the CPU derives of it."""
+        self._update_cr0(env, value)
+
+    def update_cr4(self, env: int, value: int) -> None:
+        """Load CR4, with what the CPU derives of it."""
+        self._update_cr4(env, value)
 
     def tb_flush(self) -> None:
         """Forget all translated code. Only while no guest code runs, not even below a hook."""

@@ -110,6 +110,7 @@ class Maker:
             config.max_event_channels or DEFAULT_EVENT_PORTS,
             python=config.python_guest is not None,
             hvm=config.type is GuestType.PVH,
+            hap=config.hap,
         )
 
     def _complete(self, record: Record, prepared: Prepared) -> Task[None]:
@@ -139,9 +140,10 @@ class Maker:
 
     def _check_memory(self, config: DomainConfig) -> None:
         free = self._xen.physinfo().free_pages
-        if config.memory * PAGES_PER_MIB + BUILD_OVERHEAD > free:
+        wanted = config.memory + config.shadow_mib
+        if wanted * PAGES_PER_MIB + BUILD_OVERHEAD > free:
             raise ToolstackError(
-                f"domain {config.name} wants {config.memory} MiB, but only {free // PAGES_PER_MIB} MiB are free;"
+                f"domain {config.name} wants {wanted} MiB, but only {free // PAGES_PER_MIB} MiB are free;"
                 " lower memory= or start the machine with a larger --memory"
             )
 

@@ -26,6 +26,7 @@ from hypervisor.public.domctl import (
     xen_domctl_hypercall_init,
     xen_domctl_max_mem,
     xen_domctl_max_vcpus,
+    xen_domctl_paging_mempool,
     xen_domctl_u,
     xen_domctl_vcpucontext,
 )
@@ -140,15 +141,17 @@ class XenCtrl:
         *,
         python: bool,
         hvm: bool = False,
+        hap: bool = True,
     ) -> DomId:
         """A new domain without vCPUs and memory, paused; its id is Xen's choice. Limits of -1: Xen's
         default. `python`: its guest is a Python class; else it is machine code, whatever lies in its memory.
-        `hvm`: a PVH domain with nested paging.
+        `hvm`: a PVH domain, with nested paging if `hap`.
         """
         arguments = xen_domctl_createdomain(
             handle=handle,
             flags=(XENOSCOPE_CDF_python if python else 0)
-            | (XEN_DOMCTL_CDF_hvm | XEN_DOMCTL_CDF_hap if hvm else 0),
+            | (XEN_DOMCTL_CDF_hvm if hvm else 0)
+            | (XEN_DOMCTL_CDF_hap if hvm and hap else 0),
             max_vcpus=max_vcpus,
             max_evtchn_port=max_port,
             max_grant_frames=grant_frames,
@@ -181,6 +184,11 @@ class XenCtrl:
         """The most memory it may ever have."""
         limit = xen_domctl_max_mem(max_memkb=kib)
         self._domctl(Domctl.XEN_DOMCTL_max_mem, domid, xen_domctl_u(max_mem=limit))
+
+    def set_paging_mempool_size(self, domid: DomId, size: int) -> None:
+        """The bytes that the shadow page tables of a domain may take. XenError(ENOMEM, EOPNOTSUPP: it has nested paging)."""
+        pool = xen_domctl_paging_mempool(size=size)
+        self._domctl(Domctl.XEN_DOMCTL_set_paging_mempool_size, domid, xen_domctl_u(paging_mempool=pool))
 
     def setvcpucontext(self, domid: DomId, vcpu: int, context: vcpu_guest_context) -> None:
         """The initial state of a vCPU of a paused domain."""

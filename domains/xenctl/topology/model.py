@@ -221,7 +221,10 @@ class Domain(Part):
     disk: list[str] | None = Field(default=None, description="More disks, as in xl.cfg")
     vif: list[str] | None = Field(default=None, description="More interfaces, as in xl.cfg")
     type: str | None = None
-    hap: int | None = Field(default=None, ge=0, le=1, description="1: nested paging, of a PVH domain")
+    hap: int | None = Field(
+        default=None, ge=0, le=1, description="Of a PVH domain; 1: nested paging, 0: shadow paging"
+    )
+    shadow_memory: int | None = Field(default=None, ge=1, description="MiB for shadow page tables")
     builder: str | None = None
     on_poweroff: Action | None = None
     on_reboot: Action | None = None

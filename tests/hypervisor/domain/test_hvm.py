@@ -139,7 +139,6 @@ def test_createdomain_makes_an_hvm_domain_whose_first_answer_has_all_it_needs(ho
 @pytest.mark.parametrize(
     ("flags", "devices", "errno"),
     [
-        (HVM, LAPIC, Errno.EOPNOTSUPP),
         (HAP, 0, Errno.EINVAL),
         (HVM | HAP | 1 << 31, LAPIC, Errno.EINVAL),
         (HVM | HAP, 0, Errno.EINVAL),

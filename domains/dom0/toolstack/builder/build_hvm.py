@@ -66,6 +66,8 @@ class HvmBuilder:
         xen = self._xen
         xen.max_vcpus(domid, config.maxvcpus)
         xen.max_mem(domid, config.maxmem * 1024 + SPECIAL_KIB)
+        if config.is_shadowed:
+            xen.set_paging_mempool_size(domid, config.shadow_mib << 20)
         yield from xen.populate_physmap(domid, plan.nr_pages)
         self._populate(domid, POPULATED)
         self._tell_memory_map(domid, plan.memory_map())

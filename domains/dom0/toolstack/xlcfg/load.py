@@ -9,11 +9,13 @@ from domains.control.description import (
     MAX_GRANT_VERSION,
     MAX_GUEST_CMDLINE,
     MAX_MEMORY,
+    MAX_SHADOW_MEMORY,
     MAX_VCPUS,
     MAX_WEIGHT,
     PYTHON_PREFIX,
     DomainConfig,
     GuestType,
+    too_little_shadow,
 )
 from domains.dom0.toolstack.xlcfg.hvm import without_device_model
 from domains.dom0.toolstack.xlcfg.schema import IGNORED, Reader, unknown_key
@@ -47,7 +49,8 @@ KEYS: Final[dict[str, Callable[[Reader], Any]]] = {
     "disk": Reader.disks,
     "vif": Reader.vifs,
     "type": Reader.guest_type,
-    "hap": Reader.nested_paging,
+    "hap": Reader.boolean,
+    "shadow_memory": lambda value: value.number(1, MAX_SHADOW_MEMORY),
     "builder": lambda value: value.must_be("generic", "linux"),
     "on_poweroff": Reader.action,
     "on_reboot": Reader.action,
@@ -63,11 +66,15 @@ KEYS: Final[dict[str, Callable[[Reader], Any]]] = {
 }
 """Every key that is acted on, and how its value is read."""
 
+OF_PVH: Final = frozenset({"hap", "shadow_memory"})
+"""Keys that mean something to a PVH domain alone."""
+
 ACTIONS: Final = ("on_poweroff", "on_reboot", "on_crash", "on_watchdog")
 
 PLAIN: Final = (
     "ramdisk",
     "uuid",
+    "shadow_memory",
     "cpu_weight",
     "cap",
     "max_grant_frames",
@@ -146,7 +153,7 @@ def described(
         setting.key == "type" and getattr(setting.value, "text", "") == GuestType.PVH for setting in last
     )
     for setting in last:
-        if setting.key in IGNORED and not (pvh and setting.key == "hap"):
+        if setting.key in IGNORED and not (pvh and setting.key in OF_PVH):
             warn(f"{setting.position}: {setting.key} is read over: {IGNORED[setting.key]}")
             continue
         try:
@@ -210,9 +217,14 @@ def assembled(given: dict[str, Given]) -> DomainConfig:
     kind = value("type", DomainConfig.type)
     if kind is not GuestType.PV and value("kernel").startswith(PYTHON_PREFIX):
         raise ConfigError(given["type"].position, f"a Python guest is of type 'pv', not '{kind}'")
+    if "shadow_memory" in given and not value("hap", True):
+        shadow = given["shadow_memory"]
+        if (why := too_little_shadow(shadow.value, maxmem, maxvcpus)) is not None:
+            raise ConfigError(shadow.position, why)
     return DomainConfig(
         name=value("name"),
         type=kind,
+        hap=value("hap", True),
         kernel=value("kernel"),
         memory=memory,
         maxmem=maxmem,

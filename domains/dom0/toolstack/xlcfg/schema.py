@@ -193,12 +193,6 @@ class Reader:
         """How the domain is virtualized."""
         return GuestType(self.must_be(*(kind.value for kind in GuestType)))
 
-    def nested_paging(self) -> bool:
-        """`hap` of a PVH domain: without it there would be shadow paging."""
-        if not self.boolean():
-            raise self.refused("0 (shadow paging) is not supported yet")
-        return True
-
     def must_be(self, *allowed: str) -> str:
         """One of the texts that this toolstack acts upon."""
         text = self.text()

@@ -20,6 +20,7 @@ from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, PAGE_USER
 from hypervisor.public.arch_x86.hvm.save import hvm_hw_cpu
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
 from hypervisor.public.xen import Hypercall, shared_info
+from hypervisor.wire.mailbox import Engine
 from hypervisor.wire.messages import CALLBACK_HVM_VECTOR, Effect, EffectRecord
 from tests.domains.cpu.x86.bench import BenchGate, Done
 
@@ -121,8 +122,11 @@ class HvmBenchGate(BenchGate):
 class HvmBench:
     """A guest's CPU on the bench; `q[RAX]` and so on are its registers."""
 
-    def __init__(self) -> None:
+    def __init__(self, shadow_frames: int = 0) -> None:
+        """`shadow_frames`: shadow paging, with a pool of so many frames; 0: nested paging."""
         self.gate = HvmBenchGate()
+        self.gate.mailbox.set_engine(Engine.X86_64_SHADOW if shadow_frames else Engine.X86_64_NESTED)
+        self.gate.mailbox.set_shadow_frames(shadow_frames)
         self.gate.memory = self.memory = MachineMemory(MACHINE)
         self.memory.map(create_memfd("bench", MACHINE), 0, MACHINE, 0)
         for table, entry in ((P2M_L4, P2M_L3), (P2M_L3, P2M_L2), (P2M_L2, P2M_L1)):

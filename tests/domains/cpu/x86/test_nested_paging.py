@@ -5,9 +5,9 @@ import pytest
 from domains.cpu.x86 import svm
 from domains.cpu.x86.cpu_state import CR, HF_CPL, OLD_EXCEPTION
 from domains.cpu.x86.hvm_listing import SOURCE
+from domains.cpu.x86.hvm_paging import NotMapped
 from domains.cpu.x86.hvm_stubs import CODE as STUBS
 from domains.cpu.x86.hvm_stubs import CODE_AT, COUNTERS, ROUTINES, WORDS
-from domains.cpu.x86.nested_paging import NotMapped
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.registers import CR0_PG, CR0_WP, CR4_PAE
 from domains.cpu.x86.unicorn_library import UnsupportedLibrary

@@ -40,7 +40,10 @@ def test_the_type_is_read_and_travels(text: str, kind: GuestType) -> None:
     ("text", "why"),
     [
         ('type = "pvh"\nnestedhvm = 1', "nestedhvm: virtualization within a domain is not supported yet"),
-        ('type = "pvh"\nhap = 0', "hap 0 \\(shadow paging\\) is not supported yet"),
+        (
+            'type = "pvh"\nhap = 0\nmemory = 512\nshadow_memory = 2',
+            "shadow_memory 2 is too little for 512 MiB of memory with hap 0; it takes 3",
+        ),
         ('type = "pvh"\nkernel = "python:a:B"', "a Python guest is of type 'pv', not 'pvh'"),
     ],
 )
