@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from hypervisor.mm.layout import XEN_FRAMES
 from hypervisor.mm.mmu import Mmu
+from hypervisor.public.types import DomId
 
 P, RW, US, G, PSE = 1, 2, 4, 1 << 8, 1 << 7
 A_D = 3 << 5
@@ -27,7 +28,8 @@ CACHE_BITS = 3 << 3
 P2M_GRANT_MAP = 1 << 9
 
 ALLOCATED, PINNED, VALIDATED, PARTIAL, XEN = 1, 2, 4, 8, 16
-NONE, L1, L4, SEG_DESC, WRITABLE = 0, 1, 4, 5, 7
+NONE, L1, L2, L3, L4, SEG_DESC, PAE_XEN_L2, WRITABLE = range(8)
+FIRST_XEN_SLOT_OF_PAE_L2 = 428
 
 Entries = npt.NDArray[np.uint64]
 
@@ -77,8 +79,14 @@ def recount(mmu: Mmu, held: Iterable[tuple[int, bool]] = (), *, honest: bool = T
 def find_tables(mmu: Mmu) -> list[int]:
     """Frames that are validated or parked page tables."""
     types, flags = span(mmu, mmu.frames.type_np), span(mmu, mmu.frames.flags_np)
-    tables = (types >= L1) & (types <= L4) & ((flags & (VALIDATED | PARTIAL)) != 0)
+    tables = is_table(types) & ((flags & (VALIDATED | PARTIAL)) != 0)
     found: list[int] = (np.flatnonzero(tables) + XEN_FRAMES).tolist()
+    return found
+
+
+def is_table(types: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which of these types are page tables'."""
+    found: npt.NDArray[np.bool_] = ((types >= L1) & (types <= L4)) | (types == PAE_XEN_L2)
     return found
 
 
@@ -112,7 +120,10 @@ def count_tables(mmu: Mmu, mfns: npt.NDArray[np.int64], count: Count, *, honest:
     frames = mmu.frames
     if not len(mfns):
         return
-    levels, parked = frames.type_np[mfns], (frames.flags_np[mfns] & PARTIAL) != 0
+    levels, parked = frames.type_np[mfns].copy(), (frames.flags_np[mfns] & PARTIAL) != 0
+    narrow = compat_owned(mmu, mfns)
+    xen_l2s = levels == PAE_XEN_L2
+    levels[xen_l2s] = L2
     held = np.stack([mmu.tables[mfn].entries for mfn in mfns.tolist()])
     if honest:
         differ = ((mmu.contents.memory.frames[mfns] ^ held) & np.uint64(~A_D & (1 << 64) - 1)).any(axis=1)
@@ -124,16 +135,53 @@ def count_tables(mmu: Mmu, mfns: npt.NDArray[np.int64], count: Count, *, honest:
             count.ref((int(held[row, validated]) & FRAME_BITS) >> 12)
         held[row, validated:] = 0
     held[levels == L4, 256:272] = 0
+    assert not held[narrow & (levels == L3) & ~parked, 4:].any(), (
+        "P7: a PAE L3 shows the CPU more than four entries"
+    )
+    assert narrow[xen_l2s].all(), "P7: a 64-bit guest's table of a 32-bit one's kind"
+    assert not (narrow & (levels == L4)).any(), "P7: a 32-bit guest's L4"
+    check_shown_m2p(held[xen_l2s & ~parked])
+    held[narrow & (levels == L3), 4:] = 0
+    held[xen_l2s, FIRST_XEN_SLOT_OF_PAE_L2:] = 0
     rows, columns = np.nonzero(held & np.uint64(P))
     present = held[rows, columns]
-    check_bits(present, levels[rows], mfns[rows], checked=~parked[rows])
+    wide = ~narrow[rows]
+    check_bits(present[wide], levels[rows][wide], mfns[rows][wide], checked=~parked[rows][wide])
+    check_compat_bits(present[~wide], levels[rows][~wide], checked=~parked[rows][~wide])
     in_l1 = levels[rows] == L1
     count_l1(mmu, present[in_l1], count)
     upper = rows[~in_l1]
-    for mfn, level, entry in zip(
-        mfns[upper].tolist(), levels[upper].tolist(), present[~in_l1].tolist(), strict=True
+    for mfn, slot, entry in zip(
+        mfns[upper].tolist(), columns[~in_l1].tolist(), present[~in_l1].tolist(), strict=True
     ):
-        count_upper(mmu, mfn, level, entry, count)
+        count_upper(mmu, mfn, slot, entry, count)
+
+
+def compat_owned(mmu: Mmu, mfns: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which of these frames are 32-bit guests'."""
+    narrow = [d.domid for d in mmu.domains.values() if d.rules.address_size == 32]
+    return np.isin(mmu.frames.owner_np[mfns], narrow)
+
+
+def check_shown_m2p(held: Entries) -> None:
+    """P7: behind slot 428 an L2 with Xen's slots shows the M2P's frames, to the kernel alone and to nobody writable."""
+    shown = held[:, FIRST_XEN_SLOT_OF_PAE_L2:]
+    present = shown[(shown & np.uint64(P)) != 0]
+    assert not (present & np.uint64(RW | US)).any(), "P7: Xen's slot of a PAE L2 is writable, or user space's"
+    frames = (present & np.uint64(FRAME_BITS)) >> np.uint64(12)
+    assert (frames < XEN_FRAMES).all(), "P7: Xen's slot of a PAE L2 shows a guest's frame"
+
+
+def check_compat_bits(
+    present: Entries, levels: npt.NDArray[np.int64], *, checked: npt.NDArray[np.bool_]
+) -> None:
+    """P1 for the entries of 32-bit guests; those of an L3 that was published have RW and US for the CPU's sake."""
+    assert not (present & np.uint64(CACHE_BITS | PSE)).any(), "P1 (XSA-148)"
+    upper, l3 = levels != L1, levels == L3
+    assert not (present[upper] & np.uint64(G)).any(), "P1 (global)"
+    assert not (present[l3] >> np.uint64(52)).any(), "P1: a right in a PAE L3 entry"
+    rights = present[l3 & checked] & np.uint64(RW | US)
+    assert (rights == RW | US).all(), "a PAE L3 entry without the bits that long mode needs"
 
 
 def count_l1(mmu: Mmu, present: Entries, count: Count) -> None:
@@ -148,18 +196,23 @@ def count_l1(mmu: Mmu, present: Entries, count: Count) -> None:
     np.add.at(count.uses, writable - XEN_FRAMES, 1)
 
 
-def count_upper(mmu: Mmu, mfn: int, level: int, entry: int, count: Count) -> None:
+def count_upper(mmu: Mmu, mfn: int, slot: int, entry: int, count: Count) -> None:
     """What one present entry of an L2, L3 or L4 holds (P4, P11)."""
     frames = mmu.frames
+    kind = frames.type[mfn]
+    level = L2 if kind == PAE_XEN_L2 else kind
+    narrow = mmu.domains[DomId(frames.owner[mfn])].rules.address_size == 32
     target = (entry & FRAME_BITS) >> 12
     if target == mfn:
         assert not entry & RW, f"P11: writable self-reference {entry:#x} in frame {mfn:#x}"
         return
     assert frames.owner[target] == frames.owner[mfn], f"P4: foreign table in L{level} entry {entry:#x}"
     count.ref(target)
-    if frames.type[target] == level:
+    if narrow and level == L3:
+        use(mmu, target, PAE_XEN_L2 if slot == 3 else L2, count)
+    elif frames.type[target] == kind:
         assert not entry & RW, f"P11: writable linear entry {entry:#x} in frame {mfn:#x} (XSA-182)"
-        use(mmu, target, level, count)
+        use(mmu, target, kind, count)
         count.linear[mfn - XEN_FRAMES] += 1
         count.linear[target - XEN_FRAMES] -= 1
     else:
@@ -196,7 +249,11 @@ def check_bits(
 def count_vcpus(mmu: Mmu, count: Count) -> None:
     """CR3s, descriptor tables and parked drops of all vCPUs."""
     for v in (v for d in mmu.domains.values() for v in d.vcpus):
-        uses = [(base, L4) for base in (v.cr3, v.user_cr3) if base is not None]
+        top = L3 if v.domain.rules.address_size == 32 else L4
+        uses = [(base, top) for base in (v.cr3, v.user_cr3) if base is not None]
+        if v.compat_l4 is not None:
+            shown = (int(mmu.contents.memory.frames[v.compat_l4, 0]) & FRAME_BITS) >> 12
+            assert shown == (v.cr3 or 0), f"d{v.domain.domid}'s CPU runs on {shown:#x}, not on {v.cr3}"
         uses += [(mfn, SEG_DESC) for mfn in (*v.gdt_frames, *v.ldt_frames.values())]
         if v.old_table is not None:
             if v.old_table_partial:
@@ -247,7 +304,7 @@ def compare(mmu: Mmu, count: Count) -> None:
     frames = mmu.frames
     refs, tcount = (span(mmu, column).astype(np.int64) for column in (frames.refs_np, frames.tcount_np))
     types, linear = span(mmu, frames.type_np), span(mmu, frames.linear_np)
-    tables = (types >= L1) & (types <= L4) & (tcount > 0)
+    tables = is_table(types) & (tcount > 0)
     rules = {
         "F2: references": (refs, count.refs, refs != count.refs),
         "F3: uses": (tcount, count.uses, tcount != count.uses),

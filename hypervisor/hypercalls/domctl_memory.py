@@ -25,6 +25,7 @@ MAX_FRAMES_A_CALL: Final = 1024
 _TABLE_INFO: Final = {
     PGT.l1_page_table: int(XEN_DOMCTL_PFINFO_L1TAB),
     PGT.l2_page_table: int(XEN_DOMCTL_PFINFO_L2TAB),
+    PGT.pae_xen_l2_page_table: int(XEN_DOMCTL_PFINFO_L2TAB),
     PGT.l3_page_table: int(XEN_DOMCTL_PFINFO_L3TAB),
     PGT.l4_page_table: int(XEN_DOMCTL_PFINFO_L4TAB),
 }

@@ -20,22 +20,27 @@ from hypervisor.public.memory import (
 )
 
 E820_MAX: Final = 1024
-M2P_BYTES: Final = layout.NR_FRAMES * 8
+M2P_OF: Final = {
+    64: (layout.M2P_MFN, layout.M2P_FRAMES),
+    32: (layout.COMPAT_M2P_MFN, layout.COMPAT_M2P_FRAMES),
+}
+"""Where the M2P lies that a guest of this width sees, and how many frames it takes."""
 
 
 def machphys_mapping(call: Call, arg: int, start: int) -> Result:
     """Where a guest sees the M2P."""
-    first = layout.RO_MPT_VIRT_START
-    call.write(
-        arg, xen_machphys_mapping(v_start=first, v_end=first + M2P_BYTES, max_mfn=layout.NR_FRAMES - 1)
-    )
+    word = call.domain.mem.rules.address_size // 8
+    first = layout.RO_MPT_VIRT_START if word == 8 else layout.COMPAT_RO_MPT_VIRT_START
+    end = first + layout.NR_FRAMES * word
+    call.write(arg, xen_machphys_mapping(v_start=first, v_end=end, max_mfn=layout.NR_FRAMES - 1))
     return 0
 
 
 def machphys_mfn_list(call: Call, arg: int, start: int) -> Result:
     """The frame number of each 2 MiB of the M2P, as many as there is room for."""
     request = call.read(arg, xen_machphys_mfn_list)
-    mfns = range(layout.M2P_MFN, layout.M2P_MFN + layout.M2P_FRAMES, 512)[: request.max_extents]
+    first, frames = M2P_OF[call.domain.mem.rules.address_size]
+    mfns = range(first, first + frames, 512)[: request.max_extents]
     call.write_words(request.extent_start, mfns)
     request.nr_extents = len(mfns)
     write_outputs(call, arg, request, "nr_extents")

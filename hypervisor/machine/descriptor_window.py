@@ -33,6 +33,15 @@ LDT_OFFSET: Final = LDT_FIRST_PAGE << PAGE_SHIFT
 """From the start of a vCPU's part to its LDT, in bytes."""
 
 
+COMPAT_KERNEL_RPL: Final = 1
+"""The ring of a 32-bit guest's kernel."""
+
+
+def guest_selector(selector: int, rpl: int) -> int:
+    """A selector as a guest may load it whose kernel is in ring `rpl`: never with more privilege (D4)."""
+    return selector if selector & 3 >= rpl else selector & ~3 | rpl
+
+
 def gdt_virt_start(vcpu_id: int) -> int:
     """Linear address of a vCPU's GDT."""
     return PERDOMAIN_VIRT_START + vcpu_id * VCPU_WINDOW

@@ -1,4 +1,5 @@
-"""Which L4 a vCPU runs on: the kernel's and, beside it, the user's page table (X3, X4).
+"""Which page table a vCPU runs on: the kernel's and, beside it, the user's (X3, X4). A 32-bit guest has one for both, an L3,
+which Xen's own L4 shows the CPU.
 
 The new table is held before the old one is let go; what of the old one cannot be dropped at once is left on the
 vCPU's old_table. Source: Xen arch/x86/mm.c, new_guest_cr3.
@@ -8,9 +9,8 @@ from hypervisor.mm import xen_slots
 from hypervisor.mm.budget import Budget, Portion, Restart
 from hypervisor.mm.descriptors import Descriptors
 from hypervisor.mm.domain_memory import VcpuMemory
-from hypervisor.mm.frame_table import L4
 from hypervisor.mm.page_types import PageTypes
-from hypervisor.public.errno import XenError
+from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import Mfn
 
 
@@ -22,16 +22,18 @@ class BasePointers:
         self.descriptors = descriptors
 
     def new_baseptr(self, v: VcpuMemory, mfn: int, portion: Portion) -> None:
-        """Run on another L4 (X3). XenError: nothing changed. Restart: ask again; the same value is a no-op then."""
+        """Run on another top table (X3). XenError: nothing changed. Restart: ask again; the same value is a no-op then."""
         if v.cr3 != mfn:
-            self.types.get_page_and_type(mfn, v.domain.domid, L4, portion)
+            self.types.get_page_and_type(mfn, v.domain.domid, v.domain.rules.top, portion)
             self.descriptors.drop_ldt_pages(v)
-            if not v.domain.m2p_strict:
+            if v.compat_l4 is not None:
+                xen_slots.show_l3(self.types.contents, v.compat_l4, mfn)
+            elif not v.domain.m2p_strict:
                 xen_slots.show_m2p(self.types.tables, mfn, shown=True)
             old, v.cr3 = v.cr3, Mfn(mfn)
             self._drop(old, portion)
         v.walks.clear()
-        v.cpu.load_cr3(Mfn(mfn))
+        v.cpu.load_cr3(Mfn(mfn) if v.compat_l4 is None else v.compat_l4)
 
     def new_user_baseptr(self, v: VcpuMemory, mfn: int, portion: Portion) -> None:
         """The L4 for user mode; 0: none (X4). XenError, Restart as in new_baseptr."""
@@ -39,7 +41,9 @@ class BasePointers:
         if v.user_cr3 == new:
             return
         if new is not None:
-            self.types.get_page_and_type(new, v.domain.domid, L4, portion)
+            if v.compat_l4 is not None:
+                raise XenError(Errno.EINVAL, "X4: a 32-bit guest has one page table for both its halves")
+            self.types.get_page_and_type(new, v.domain.domid, v.domain.rules.top, portion)
             if v.domain.m2p_strict:
                 xen_slots.show_m2p(self.types.tables, new, shown=False)
         old, v.user_cr3 = v.user_cr3, new
@@ -66,6 +70,8 @@ class BasePointers:
         """The vCPU will not run again (K2). Restart: not yet done."""
         self.types.finish_old_table(portion)
         old, v.cr3 = v.cr3, None
+        if v.compat_l4 is not None:
+            xen_slots.show_l3(self.types.contents, v.compat_l4, None)
         self._drop(old, portion)
         self.types.finish_old_table(portion)
         old, v.user_cr3 = v.user_cr3, None

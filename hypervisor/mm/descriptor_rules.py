@@ -14,8 +14,11 @@ from typing import Final
 
 import numpy as np
 
+from hypervisor.machine.descriptor_window import COMPAT_KERNEL_RPL
 from hypervisor.mm.contents import Entries
 from hypervisor.public.arch_x86.xen import FIRST_RESERVED_GDT_ENTRY
+from hypervisor.public.arch_x86.xen_x86_32 import FLAT_RING1_CS
+from hypervisor.public.arch_x86.xen_x86_32 import HYPERVISOR_VIRT_START as HYPERVISOR_COMPAT_VIRT_START
 from hypervisor.public.arch_x86.xen_x86_64 import FLAT_KERNEL_CS
 from hypervisor.public.errno import Errno, XenError
 
@@ -26,6 +29,11 @@ _TYPE: Final = 0xF << 40
 _CALL_GATE: Final = 0xC << 40
 _GATE_RESERVED: Final = 0xFF << 32
 _GATE_SELECTOR: Final = 0xFFFF << 16
+
+_COMPAT_GATE_RESERVED: Final = 0xE0 << 32
+_L: Final = 1 << 53
+_G: Final = 1 << 55
+_LIMIT: Final = 0xF << 48 | 0xFFFF
 
 GUEST_KERNEL_RPL: Final = 3
 
@@ -77,6 +85,47 @@ def checked_gates(gates: Entries) -> Entries:
     ring = np.uint64(GUEST_KERNEL_RPL << 16)
     rewritten: Entries = gates & ~(_dpl | np.uint64(3 << 16)) | ring
     return rewritten
+
+
+def checked_of_32bit(descriptor: int) -> int:
+    """As `checked`, for a guest whose kernel is in ring 1: no 64-bit code; a gate gets DPL 0, its own becomes the selector's RPL.
+
+    A segment from 0 that reaches into the hypervisor's addresses is extended to their end, for the M2P table there is larger than
+    old guests know. XenError(EINVAL).
+    """
+    if not descriptor & _P:
+        return descriptor
+    dpl = descriptor >> 45 & 3 or COMPAT_KERNEL_RPL
+    descriptor = descriptor & ~_DPL | dpl << 45
+    if descriptor & _S:
+        if descriptor & _L:
+            raise XenError(Errno.EINVAL, f"D2: a 64-bit segment {descriptor:#018x} of a 32-bit guest")
+        return _extended(descriptor)
+    if not descriptor & _TYPE:
+        return descriptor
+    selector = descriptor >> 16 & 0xFFFF
+    if (
+        descriptor & _TYPE != _CALL_GATE
+        or descriptor & _COMPAT_GATE_RESERVED
+        or not (selector >> 3 < FIRST_RESERVED_GDT_ENTRY or selector == FLAT_RING1_CS or selector & 4)
+    ):
+        raise XenError(Errno.EINVAL, f"D2: system descriptor {descriptor:#018x}")
+    return descriptor & ~(_DPL | _GATE_SELECTOR) | (selector & ~3 | dpl) << 16
+
+
+def _extended(segment: int) -> int:
+    base = segment >> 16 & 0xFFFFFF | segment >> 32 & 0xFF000000
+    limit = (segment & 0xFFFF | segment >> 32 & 0xF0000) + 1
+    if segment & _G:
+        limit <<= 12
+    return segment | _LIMIT if not base and limit > HYPERVISOR_COMPAT_VIRT_START else segment
+
+
+def checked_page_of_32bit(descriptors: Entries) -> Entries:
+    """`checked_of_32bit` for all 512 descriptors of a page, in the same array. XenError(EINVAL): the first that is refused."""
+    for i in np.flatnonzero(descriptors & _present).tolist():
+        descriptors[i] = checked_of_32bit(int(descriptors[i]))
+    return descriptors
 
 
 _present, _segment, _type = np.uint64(_P), np.uint64(_S), np.uint64(_TYPE)

@@ -7,10 +7,8 @@ taken when the CPU first touches it. While a frame is in use it is mapped writab
 from hypervisor.machine.descriptor_window import LDT_FIRST_PAGE, MAX_LDT_ENTRIES
 from hypervisor.machine.paging import PAGE_PRESENT, pte_mfn
 from hypervisor.mm import xen_slots
-from hypervisor.mm.descriptor_rules import checked
 from hypervisor.mm.domain_memory import VcpuMemory
 from hypervisor.mm.frame_table import SEG_DESC, WRITABLE
-from hypervisor.mm.layout import addr_ok
 from hypervisor.mm.page_types import PageTypes
 from hypervisor.mm.walk import Walker
 from hypervisor.public.arch_x86.xen import FIRST_RESERVED_GDT_ENTRY
@@ -62,7 +60,7 @@ class Descriptors:
         """Write one checked descriptor into a frame of the caller's own (D3). XenError(EINVAL)."""
         if maddr & 7:
             raise XenError(Errno.EINVAL, f"D3: descriptor at {maddr:#x} is not aligned")
-        descriptor = checked(descriptor)
+        descriptor = v.domain.rules.checked_descriptor(descriptor)
         types, mfn = self.types, maddr >> 12
         types.frames.get_page(mfn, v.domain.domid)
         try:
@@ -78,7 +76,7 @@ class Descriptors:
         """Name the LDT; its pages are taken when touched (X6). XenError(EINVAL)."""
         if not entries:
             base = 0
-        if entries > MAX_LDT_ENTRIES or (entries and (base & 4095 or not addr_ok(base))):
+        if entries > MAX_LDT_ENTRIES or (entries and (base & 4095 or not v.domain.rules.addr_ok(base))):
             raise XenError(Errno.EINVAL, f"X6: an LDT of {entries} entries at {base:#x}")
         if (v.ldt_base, v.ldt_entries) == (base, entries):
             return

@@ -8,17 +8,19 @@ import numpy as np
 from hypervisor.machine.paging import PAGE_PRESENT, pte_mfn
 from hypervisor.mm.budget import COST_OF_L1, COST_OF_UPPER_ENTRY, Portion, Restart
 from hypervisor.mm.entries import Named, bits_of, named_by
-from hypervisor.mm.frame_table import L1, L4
-from hypervisor.mm.layout import ENTRIES, ROOT_PAGETABLE_FIRST_XEN_SLOT, ROOT_PAGETABLE_LAST_XEN_SLOT
+from hypervisor.mm.frame_table import L1
+from hypervisor.mm.layout import ENTRIES
+from hypervisor.mm.pv_rules import NO_SLOTS
 from hypervisor.mm.tables import Table
 from hypervisor.mm.type_references import TypeReferences
+from hypervisor.public.types import DomId
 
 
-def present_slots(table: Table, level: int, start: int = 0) -> list[int]:
-    """Slots from `start` on whose entries are present and the guest's (P2, P7)."""
+def present_slots(table: Table, xens: range, start: int = 0) -> list[int]:
+    """Slots from `start` on whose entries are present and the guest's (P2, P7); `xens` are Xen's."""
     slots = np.flatnonzero(table.entries[start:] & np.uint64(PAGE_PRESENT)) + start
-    if level == L4:
-        slots = slots[(slots < ROOT_PAGETABLE_FIRST_XEN_SLOT) | (slots > ROOT_PAGETABLE_LAST_XEN_SLOT)]
+    if xens:
+        slots = slots[(slots < xens.start) | (slots >= xens.stop)]
     found: list[int] = slots.tolist()
     return found
 
@@ -64,10 +66,11 @@ def demote_upper(types: TypeReferences, mfn: int, portion: Portion) -> None:
     """Drop what an L2, L3 or L4 table's entries hold, from the last to the first. Restart: parked (Q1)."""
     frames = types.frames
     table = types.tables[mfn]
-    level = frames.type[mfn]
+    rules = types.domains[DomId(frames.owner[mfn])].rules
+    xens = rules.xen_slots.get(frames.type[mfn], NO_SLOTS)
     partial_set = bool(frames.partial_set[mfn])
     last = frames.nr_validated[mfn] - (0 if partial_set else 1)
-    slots = [i for i in present_slots(table, level) if i <= last]
+    slots = [i for i in present_slots(table, xens) if i <= last]
     for at, i in enumerate(reversed(slots)):
         if at and portion.budget.exhausted:
             frames.nr_validated[mfn], frames.partial_set[mfn] = i + 1, 0

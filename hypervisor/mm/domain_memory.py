@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from hypervisor.mm.extents import Extents
 from hypervisor.mm.p2m import P2M
+from hypervisor.mm.pv_rules import PV64_RULES, RULES, PvRules
 from hypervisor.public.types import DomId, Mfn
 
 
@@ -76,6 +77,9 @@ class VcpuMemory:
     domain: DomainMemory
     cpu: CpuPort = field(default_factory=NoCpu)
     cr3: Mfn | None = None
+    """The guest's own table, an L4 or a 32-bit guest's L3."""
+    compat_l4: Mfn | None = None
+    """Xen's L4 above a 32-bit guest's L3: what the CPU's CR3 names."""
     user_cr3: Mfn | None = None
     gdt_frames: list[Mfn] = field(default_factory=list)
     gdt_entries: int = 0
@@ -122,6 +126,8 @@ class DomainMemory:
     """A translated domain's physical memory (HVM); None: a PV guest, which counts in machine frames."""
     paging_pool: int = 0
     """Frames of the machine's quota that its process may use for shadow page tables, in memory of its own."""
+    rules: PvRules = PV64_RULES
+    """What its width of guest may have in its tables."""
     m2p_strict: bool = False
     """VMASST_TYPE_m2p_strict: user page tables do not show the M2P."""
     flush_clock: int = 1
@@ -145,6 +151,7 @@ class DomainMemory:
 
 VCPU_NUMBERS: Final = (
     "cr3",
+    "compat_l4",
     "user_cr3",
     "gdt_frames",
     "gdt_entries",
@@ -173,6 +180,7 @@ def snapshot_domain(d: DomainMemory) -> dict[str, Any]:
     """One domain and its vCPUs as plain data. Remembered walks are not in it, nor what runs a vCPU."""
     return {
         "domid": int(d.domid),
+        "address_size": d.rules.address_size,
         **{name: getattr(d, name) for name in DOMAIN_NUMBERS},
         "relinquished": [d.relinquished.extent, d.relinquished.quiet_extents],
         "window": None if d.window is None else [d.window.l3, d.window.l2, list(d.window.l1s)],
@@ -192,6 +200,7 @@ def restore_domain(record: dict[str, Any], extents: Extents) -> DomainMemory:
     """The domain that `snapshot_domain` wrote down; `extents` is empty, with its memfd. Its vCPUs have no CPU yet."""
     extents.restore(record["extents"])
     d = DomainMemory(DomId(record["domid"]), record["max_pages"], extents)
+    d.rules = RULES[record["address_size"]]
     for name in DOMAIN_NUMBERS:
         setattr(d, name, record[name])
     d.relinquished = Relinquished(*record["relinquished"])

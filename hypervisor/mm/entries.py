@@ -127,3 +127,20 @@ def adjust_upper(entry: int, level: int) -> int:
     if not entry & PAGE_PRESENT:
         return entry
     return entry | PAGE_USER | (PAGE_ACCESSED if level == 4 else 0)
+
+
+def unadjusted(entry: int) -> int:
+    """An L1 entry of a 32-bit guest: its kernel runs in ring 1, and the user bit says what it says."""
+    return entry
+
+
+def unadjusted_many(entries: Words, _bits: Bits) -> Words:
+    """The same for an array."""
+    return entries
+
+
+def adjust_upper_of_32bit(entry: int, level: int) -> int:
+    """A present L2 or L3 entry of a 32-bit guest: an L3's has no rights for the guest, but for the CPU in long mode."""
+    if level == 3 and entry & PAGE_PRESENT:
+        return entry | PAGE_USER | PAGE_RW
+    return entry

@@ -32,6 +32,8 @@ class PGT(IntEnum):
     l3_page_table = 3
     l4_page_table = 4
     seg_desc_page = 5
+    pae_xen_l2_page_table = 6
+    """The L2 of a 32-bit guest that has Xen's slots: another type than a plain L2, so that it is never used as one."""
     writable_page = 7
 
 
@@ -61,7 +63,11 @@ L2: Final = int(PGT.l2_page_table)
 L3: Final = int(PGT.l3_page_table)
 L4: Final = int(PGT.l4_page_table)
 SEG_DESC: Final = int(PGT.seg_desc_page)
+PAE_XEN_L2: Final = int(PGT.pae_xen_l2_page_table)
 WRITABLE: Final = int(PGT.writable_page)
+
+LEVELS: Final = (0, 1, 2, 3, 4, 0, 2, 0)
+"""By type: the level of a page table; 0: it is none."""
 
 NO_OWNER: Final = -1
 """Owner of a free frame."""

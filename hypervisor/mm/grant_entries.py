@@ -16,7 +16,7 @@ from hypervisor.machine.paging import (
     pte_mfn,
 )
 from hypervisor.mm.domain_memory import VcpuMemory
-from hypervisor.mm.entries import PAGE_GNTTAB, adjust_l1e
+from hypervisor.mm.entries import PAGE_GNTTAB
 from hypervisor.mm.frame_table import L1, WRITABLE
 from hypervisor.mm.page_types import PageTypes
 from hypervisor.mm.update import exchange_l1e
@@ -46,7 +46,7 @@ class GrantEntries:
     def create(self, v: VcpuMemory, addr: int, mfn: int, flags: int) -> None:
         """Map a granted frame, which the caller holds references on. XenError(EINVAL): nothing changed."""
         l1, slot = self._find(v, addr, flags)
-        entry = pte_of_grant(mfn, flags)
+        entry = v.domain.rules.adjust_l1e(pte_of_grant(mfn, flags))
         frames = self.types.frames
         if frames.refs[mfn] >= frames.max_refs:
             raise XenError(Errno.EINVAL, f"F7: {frames.describe(mfn)} has too many references")
@@ -78,7 +78,7 @@ class GrantEntries:
     def _replace(self, v: VcpuMemory, addr: int, mfn: int, flags: int, new: int) -> None:
         l1, slot = self._find(v, addr, flags)
         old = self.types.tables[l1].words[slot]
-        wanted = pte_of_grant(mfn, flags)
+        wanted = v.domain.rules.adjust_l1e(pte_of_grant(mfn, flags))
         if pte_mfn(old) != mfn or (old ^ wanted) & (PAGE_PRESENT | PAGE_RW):
             raise XenError(Errno.EINVAL, f"G8: entry {old:#x} at {addr:#x} does not match grant {wanted:#x}")
         self.types.tables.write_entry(l1, slot, new)
@@ -104,11 +104,11 @@ class GrantEntries:
 
 
 def pte_of_grant(mfn: int, flags: int) -> int:
-    """The L1 entry of a mapping with GNTMAP_* `flags`."""
+    """The L1 entry of a mapping with GNTMAP_* `flags`, before it is adjusted."""
     bits = PAGE_PRESENT | PAGE_ACCESSED | PAGE_DIRTY | PAGE_NX | PAGE_GNTTAB
     if flags & _APPLICATION_MAP:
         bits |= PAGE_USER
     if not flags & _READONLY:
         bits |= PAGE_RW
     bits |= (flags & _AVAIL) >> 16 << 9 & PAGE_AVAIL
-    return adjust_l1e(pte(mfn, bits))
+    return pte(mfn, bits)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from hypervisor.machine.memory import MachineMemory
-from hypervisor.machine.paging import PV64, PagingFormat
 from hypervisor.machine.trace import Trace
 from hypervisor.mm import xen_slots
 from hypervisor.mm.allocator import Allocator
@@ -62,7 +61,6 @@ class Mmu:
         flush: Flush,
         on_extent: OnExtent,
         trace: Trace | None = None,
-        paging: PagingFormat = PV64,
     ) -> None:
         """`memory` has the Xen memfd (layout.XEN_FRAMES frames) mapped writable at MFN 0, and only it.
 
@@ -79,7 +77,7 @@ class Mmu:
             frames, self.contents, self.m2p, self.space, domains, quota_frames, on_extent
         )
         self.types = PageTypes(frames, self.contents, self.tables, domains, flush, trace or Trace())
-        self.walker = Walker(self.contents, self.tables, paging)
+        self.walker = Walker(self.contents, self.tables)
         self.guest = GuestMemory(self.contents, self.walker)
         self.updates = Updates(self.types)
         self.update_requests = UpdateRequests(self.updates, self.m2p, domains)
@@ -173,6 +171,10 @@ class Mmu:
             xen_slots.add_vcpu(self.allocator, d, v.vcpu_id)
         d.vcpus.append(v)
         return v
+
+    def switch_to_compat(self, d: DomainMemory) -> None:
+        """`d`, which has no memory yet, becomes a 32-bit guest. XenError(ENOMEM): it stays as it is."""
+        xen_slots.switch_to_compat(self.allocator, d)
 
     def relinquish(self, d: DomainMemory, budget: Budget) -> bool:
         """Take a dying domain's memory apart, restartably (K2, K3). True when done."""

@@ -35,7 +35,7 @@ from hypervisor.mm import devalidate, linear, validate
 from hypervisor.mm.budget import Portion, Restart
 from hypervisor.mm.contents import Contents
 from hypervisor.mm.domain_memory import DomainMemory, Flush, VcpuMemory
-from hypervisor.mm.frame_table import L1, L4, PARTIAL, PGT, VALIDATED, WRITABLE, FrameTable
+from hypervisor.mm.frame_table import LEVELS, PARTIAL, PGT, VALIDATED, WRITABLE, FrameTable
 from hypervisor.mm.tables import Tables
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.trace import XENOSCOPE_TRC_PAGE_TYPE
@@ -138,7 +138,7 @@ class PageTypes:
             frames.nr_validated[mfn] = 0
             frames.partial_set[mfn] = 0
             frames.linear[mfn] = 0
-            if pgt <= L4:
+            if LEVELS[pgt]:
                 self.tables.take_copy(mfn)
         try:
             validate.promote(self, mfn, pgt, portion)
@@ -152,7 +152,7 @@ class PageTypes:
                 frames.type[mfn] = 0
                 frames.tcount[mfn] = 0
                 frames.flags[mfn] &= ~(VALIDATED | PARTIAL)
-                if pgt <= L4:
+                if LEVELS[pgt]:
                     self.tables.drop(mfn)
             raise
         frames.flags[mfn] |= VALIDATED
@@ -181,7 +181,7 @@ class PageTypes:
         if partial_set and not flags & PARTIAL:
             return
         if frames.tcount[mfn] == 1:
-            if L1 <= frames.type[mfn] <= L4 and flags & (VALIDATED | PARTIAL):
+            if LEVELS[frames.type[mfn]] and flags & (VALIDATED | PARTIAL):
                 self._put_final(mfn, flags, portion, parent)
                 return
             if parent is None or frames.type[mfn] != frames.type[parent]:

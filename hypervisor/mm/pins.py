@@ -22,6 +22,8 @@ class Pins:
         XenError(EINVAL): not its frame, refused, or pinned already; counts as before. Restart: ask again.
         """
         types = self.types
+        if level > owner.rules.top:  # Xen ignores a level that the guest does not have
+            return
         types.get_page_and_type(mfn, owner.domid, level, portion)
         if types.frames.flags[mfn] & PINNED or owner.dying:
             reason = "X1: pinned twice" if types.frames.flags[mfn] & PINNED else "X2: pinned while dying"

@@ -17,7 +17,7 @@ from hypervisor.mm.allocator import Allocator
 from hypervisor.mm.base_pointers import BasePointers
 from hypervisor.mm.budget import COST_OF_EXTENT_SCAN, COST_OF_FRAME, Budget, Portion, Restart
 from hypervisor.mm.domain_memory import DomainMemory, VcpuMemory
-from hypervisor.mm.frame_table import ALLOCATED, L2, L3, L4, PARTIAL, PINNED, VALIDATED, XEN
+from hypervisor.mm.frame_table import ALLOCATED, L2, L3, L4, PAE_XEN_L2, PARTIAL, PINNED, VALIDATED, XEN
 from hypervisor.mm.layout import EXTENT_FRAMES
 from hypervisor.mm.page_types import PageTypes
 from hypervisor.mm.physmap import Physmap
@@ -37,6 +37,7 @@ class Relinquish:
             self._xen_frames,
             lambda d, budget: self._memory(d, L4, budget),
             lambda d, budget: self._memory(d, L3, budget),
+            lambda d, budget: self._memory(d, PAE_XEN_L2, budget),
             lambda d, budget: self._memory(d, L2, budget),
         ]
 
@@ -58,24 +59,30 @@ class Relinquish:
             self.bases.descriptors.drop_gdt(v)
 
     def _xen_frames(self, d: DomainMemory, budget: Budget) -> None:
-        """The window, and what is charged for shadows; shared_info and grant frames are freed by whoever has them."""
+        """The window, the L4s above a 32-bit guest's L3, and what is charged for shadows; whoever has shared_info and grant frames
+        frees them.
+        """
         self.allocator.set_paging_pool(d, 0)
         if d.window is not None:
             for mfn in d.window.frames():
                 self.allocator.free_xen_page(mfn)
             d.window = None
+        for v in d.vcpus:
+            if v.compat_l4 is not None:
+                self.allocator.free_xen_page(v.compat_l4)
+                v.compat_l4 = None
 
-    def _memory(self, d: DomainMemory, level: int, budget: Budget) -> None:
+    def _memory(self, d: DomainMemory, pgt: int, budget: Budget) -> None:
         """Extent by extent, and again until a whole round finds nothing: what one frame lets go of may park another."""
         portion = Portion(d.vcpus[0] if d.vcpus else VcpuMemory(0, d), budget)
         bases, done = list(d.extents.bases), d.relinquished
         while done.quiet_extents < len(bases):
             base = bases[done.extent % len(bases)]
-            mfns = self._owned(d, base, level)
+            mfns = self._owned(d, base, pgt)
             if mfns:
                 done.quiet_extents = 0
             for mfn in mfns:
-                self._give_up(d, mfn, level, portion)
+                self._give_up(d, mfn, pgt, portion)
                 budget.check()
             budget.spend(COST_OF_EXTENT_SCAN)
             done.extent += 1
@@ -83,25 +90,25 @@ class Relinquish:
             budget.check()
         done.extent = done.quiet_extents = 0
 
-    def _give_up(self, d: DomainMemory, mfn: int, level: int, portion: Portion) -> None:
-        """One frame's pin, what ALLOCATED holds, and its table, if it is one of `level`. Restart: in part."""
+    def _give_up(self, d: DomainMemory, mfn: int, pgt: int, portion: Portion) -> None:
+        """One frame's pin, what ALLOCATED holds, and its table, if it is one of type `pgt`. Restart: in part."""
         if self.frames.owner[mfn] != d.domid:
             return
         self.frames.get_page_light(mfn)
         try:
             self._unpin(mfn, portion)
             self.allocator.put_page_alloc_ref(mfn)
-            self._force(mfn, level, portion)
+            self._force(mfn, pgt, portion)
         finally:
             self.frames.put_page(mfn)
         portion.budget.spend(COST_OF_FRAME)
 
-    def _owned(self, d: DomainMemory, base: int, level: int) -> list[int]:
-        """Frames of an extent of `d` for which the step of `level` has still something to do."""
+    def _owned(self, d: DomainMemory, base: int, pgt: int) -> list[int]:
+        """Frames of an extent of `d` for which the step of type `pgt` has still something to do."""
         span = slice(base, base + EXTENT_FRAMES)
         mine = self.frames.owner_np[span] == d.domid
         flags = self.frames.flags_np[span]
-        table = (self.frames.type_np[span] == level) & ((flags & (VALIDATED | PARTIAL)) != 0)
+        table = (self.frames.type_np[span] == pgt) & ((flags & (VALIDATED | PARTIAL)) != 0)
         mine &= (flags & XEN) == 0
         mine &= ((flags & (ALLOCATED | PINNED)) != 0) | table
         found: list[int] = (np.flatnonzero(mine) + base).tolist()
@@ -117,11 +124,11 @@ class Relinquish:
                 self.frames.put_page(mfn)  # the pin's; PARTIAL holds its own
                 raise
 
-    def _force(self, mfn: int, level: int, portion: Portion) -> None:
-        """De-validate a table of `level` whatever its count; its remaining type references drop with their holders."""
+    def _force(self, mfn: int, pgt: int, portion: Portion) -> None:
+        """De-validate a table of type `pgt` whatever its count; its remaining type references drop with their holders."""
         frames = self.frames
         flags = frames.flags[mfn]
-        if frames.type[mfn] != level or not flags & (VALIDATED | PARTIAL):
+        if frames.type[mfn] != pgt or not flags & (VALIDATED | PARTIAL):
             return
         frames.flags[mfn] = flags & ~(VALIDATED | PARTIAL)
         try:

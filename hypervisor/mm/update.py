@@ -7,10 +7,10 @@ being changed. Source: Xen arch/x86/mm.c, mod_l1_entry … mod_l4_entry, do_mmu_
 from hypervisor.machine.paging import PAGE_PRESENT, PTE_MFN_MASK, pte, pte_mfn
 from hypervisor.mm.budget import Portion
 from hypervisor.mm.domain_memory import DomainMemory
-from hypervisor.mm.entries import L1_DISALLOW, NOT_FASTPATH, UPPER_DISALLOW, adjust_l1e, adjust_upper
-from hypervisor.mm.frame_table import L1, L4, PARTIAL, VALIDATED, WRITABLE
-from hypervisor.mm.layout import ROOT_PAGETABLE_FIRST_XEN_SLOT, ROOT_PAGETABLE_LAST_XEN_SLOT
+from hypervisor.mm.entries import L1_DISALLOW, NOT_FASTPATH
+from hypervisor.mm.frame_table import L1, LEVELS, PARTIAL, VALIDATED, WRITABLE
 from hypervisor.mm.page_types import PageTypes
+from hypervisor.mm.pv_rules import NO_SLOTS
 from hypervisor.mm.validate import get_page_from_l1e, get_page_from_upper, put_page_from_l1e
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import DomId
@@ -43,17 +43,17 @@ class Updates:
         mfn, slot = maddr >> 12, maddr >> 3 & 511
         frames.get_page(mfn, pt_owner.domid)
         try:
-            level = frames.type[mfn]
-            if not frames.tcount[mfn] or level == WRITABLE:
+            pgt = frames.type[mfn]
+            if not frames.tcount[mfn] or pgt == WRITABLE:
                 self._plain_write(mfn, slot, value)
-            elif not frames.flags[mfn] & VALIDATED or frames.flags[mfn] & PARTIAL or not L1 <= level <= L4:
+            elif not frames.flags[mfn] & VALIDATED or frames.flags[mfn] & PARTIAL or not LEVELS[pgt]:
                 raise XenError(Errno.EINVAL, f"U3: {frames.describe(mfn)} cannot be written")
-            elif level == L1:
+            elif pgt == L1:
                 self.mod_l1_entry(mfn, slot, value, pt_owner, pg_owner, preserve_ad=preserve_ad)
             elif pg_owner != pt_owner.domid:
                 raise XenError(Errno.EINVAL, f"P4: foreign frame above L1 in {frames.describe(mfn)}")
             else:
-                if self._mod_upper_entry(mfn, slot, value, level, portion, preserve_ad=preserve_ad):
+                if self._mod_upper_entry(mfn, slot, value, pt_owner, portion, preserve_ad=preserve_ad):
                     self.types.flush(pt_owner)
         finally:
             frames.put_page(mfn)
@@ -83,7 +83,7 @@ class Updates:
                 value = self._translated(value, pg_owner)
             if value & L1_DISALLOW:
                 raise XenError(Errno.EINVAL, f"P1: bits {value & L1_DISALLOW:#x} in L1 entry {value:#x}")
-            new = adjust_l1e(value)
+            new = pt_owner.rules.adjust_l1e(value)
             if not (old ^ new) & NOT_FASTPATH:
                 self._write(l1, slot, new, preserve_ad=preserve_ad)
                 return
@@ -103,27 +103,34 @@ class Updates:
         return pte(mfn, value & ~PTE_MFN_MASK)
 
     def _mod_upper_entry(
-        self, mfn: int, slot: int, value: int, level: int, portion: Portion, *, preserve_ad: bool
+        self,
+        mfn: int,
+        slot: int,
+        value: int,
+        pt_owner: DomainMemory,
+        portion: Portion,
+        *,
+        preserve_ad: bool,
     ) -> bool:
         """Put `value` into a validated L2, L3 or L4 (P4, P7, XSA-148). XenError, Restart: unchanged.
 
         True if the old entry was present, so that a CPU may have remembered it.
         """
-        if level == L4 and ROOT_PAGETABLE_FIRST_XEN_SLOT <= slot <= ROOT_PAGETABLE_LAST_XEN_SLOT:
+        rules, pgt = pt_owner.rules, self.frames.type[mfn]
+        level = LEVELS[pgt]
+        if slot in rules.fixed_slots.get(pgt, NO_SLOTS):
             raise XenError(Errno.EINVAL, f"P7: slot {slot} of {self.frames.describe(mfn)} is Xen's")
         old = self.tables[mfn].words[slot]
         new = value
         if value & PAGE_PRESENT:
-            if value & UPPER_DISALLOW:
-                raise XenError(
-                    Errno.EINVAL, f"P1: bits {value & UPPER_DISALLOW:#x} in L{level} entry {value:#x}"
-                )
-            new = adjust_upper(value, level)
+            if wrong := value & rules.disallowed(level):
+                raise XenError(Errno.EINVAL, f"P1: bits {wrong:#x} in L{level} entry {value:#x}")
+            new = rules.adjust_upper(value, level)
             if not (old ^ new) & NOT_FASTPATH:
                 self._write(mfn, slot, new, preserve_ad=preserve_ad)
                 self.tables.walks_changed()
                 return True
-            get_page_from_upper(self.types, new, mfn, level, portion, partial_set=False, retain=False)
+            get_page_from_upper(self.types, new, mfn, slot, level, portion, partial_set=False, retain=False)
         try:
             self._write(mfn, slot, new, preserve_ad=preserve_ad)
         except BaseException:

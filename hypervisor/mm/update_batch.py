@@ -15,7 +15,7 @@ from numpy import count_nonzero
 from hypervisor.machine.paging import PAGE_PRESENT
 from hypervisor.mm.devalidate import drop_l1es
 from hypervisor.mm.domain_memory import DomainMemory
-from hypervisor.mm.entries import L1_DISALLOW, NOT_FASTPATH, Mfns, Words, adjust_l1es, bits_of, named_by
+from hypervisor.mm.entries import L1_DISALLOW, NOT_FASTPATH, Mfns, Words, bits_of, named_by
 from hypervisor.mm.frame_table import L1, VALIDATED
 from hypervisor.mm.page_types import PageTypes
 from hypervisor.mm.validate import try_take_l1es
@@ -35,7 +35,7 @@ def try_updates(types: PageTypes, d: DomainMemory, ptrs: Words, values: Words) -
     for mfn, where in tables:
         old[where] = types.tables[mfn].entries[slots[where]]
     bits = bits_of(values)
-    new = adjust_l1es(values, bits)
+    new = d.rules.adjust_l1es(values, bits)
     kept = ((old ^ new) & _NOT_FASTPATH == 0) & (old & _P != 0)
     if count_nonzero(kept):
         if bits_of(new[new & _P != 0]).some & L1_DISALLOW:

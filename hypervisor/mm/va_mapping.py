@@ -46,6 +46,8 @@ class VaMapping:
         if old is not None and now >> shift & mask != old & mask:
             return False
         entry = now & ~(mask << shift) | (value & mask) << shift
+        if size == 4 and shift and old is None and v.domain.rules.address_size == 32:
+            entry &= ~PAGE_PRESENT  # P12: the upper half comes first, and the lower one at once
         try:
             self.updates.mod_l1_entry(l1, slot, entry, v.domain, v.domain.domid)
         except XenError as refusal:

@@ -10,22 +10,24 @@ import numpy.typing as npt
 from numpy import count_nonzero
 
 from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, pte_mfn
-from hypervisor.mm import descriptor_rules, linear, xen_slots
+from hypervisor.mm import linear, xen_slots
 from hypervisor.mm.budget import COST_OF_L1, COST_OF_UPPER_ENTRY, Portion, Restart
 from hypervisor.mm.devalidate import present_slots
 from hypervisor.mm.domain_memory import DomainMemory
-from hypervisor.mm.entries import (
-    INVALID_MFN_FIELD,
-    L1_DISALLOW,
-    UPPER_DISALLOW,
-    Mfns,
-    Named,
-    adjust_l1es,
-    adjust_upper,
-    bits_of,
-    named_by,
+from hypervisor.mm.entries import INVALID_MFN_FIELD, L1_DISALLOW, Mfns, Named, bits_of, named_by
+from hypervisor.mm.frame_table import (
+    L1,
+    LEVELS,
+    PAE_XEN_L2,
+    PARTIAL,
+    PGT,
+    SEG_DESC,
+    VALIDATED,
+    WRITABLE,
+    FrameTable,
 )
-from hypervisor.mm.frame_table import L1, L4, SEG_DESC, VALIDATED, WRITABLE, FrameTable
+from hypervisor.mm.pv_rules import NO_SLOTS
+from hypervisor.mm.tables import Table
 from hypervisor.mm.type_references import TypeReferences
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import DomId
@@ -39,8 +41,9 @@ def promote(types: TypeReferences, mfn: int, pgt: int, portion: Portion | None) 
         if portion is not None:
             portion.budget.spend(COST_OF_L1)
     elif pgt == SEG_DESC:
+        rules = types.domains[DomId(types.frames.owner[mfn])].rules
         descriptors = types.contents.copy_of(mfn)
-        types.contents.write_table(mfn, descriptor_rules.checked_page(descriptors))
+        types.contents.write_table(mfn, rules.checked_descriptors(descriptors))
     else:
         assert portion is not None  # whoever takes L2…L4 can be restarted
         promote_upper(types, mfn, pgt, portion)
@@ -59,7 +62,7 @@ def promote_l1(types: TypeReferences, mfn: int) -> None:
     named = named_by(entries, bits)
     if not try_take_l1es(types, owner, named):
         take_l1es_one_by_one(types, owner, named.present)
-    entries[:] = adjust_l1es(entries, bits)
+    entries[:] = owner.rules.adjust_l1es(entries, bits)
     types.tables.publish(mfn)
 
 
@@ -164,6 +167,7 @@ def get_page_from_upper(
     types: TypeReferences,
     entry: int,
     parent: int,
+    slot: int,
     level: int,
     portion: Portion,
     *,
@@ -174,16 +178,19 @@ def get_page_from_upper(
 
     partial_set: the entry holds a general reference already. retain: it keeps one if this must be restarted.
     """
-    if entry & UPPER_DISALLOW:
-        raise XenError(Errno.EINVAL, f"P1: bits {entry & UPPER_DISALLOW:#x} in L{level} entry {entry:#x}")
     frames = types.frames
-    mfn = pte_mfn(entry)
     domid = frames.owner[parent]
+    rules = types.domains[DomId(domid)].rules
+    if wrong := entry & rules.disallowed(level):
+        raise XenError(Errno.EINVAL, f"P1: bits {wrong:#x} in L{level} entry {entry:#x}")
+    mfn, wanted = pte_mfn(entry), rules.child(level, slot)
     try:
         if not partial_set:
             frames.get_page(mfn, domid)
         try:
-            types.get_type(mfn, level - 1, portion)
+            if wanted == PAE_XEN_L2:
+                _check_unshared(frames, mfn)
+            types.get_type(mfn, wanted, portion)
         except (XenError, Restart) as stop:
             keeps = partial_set or portion.vcpu.old_table == mfn or (retain and isinstance(stop, Restart))
             if not keeps:
@@ -192,10 +199,18 @@ def get_page_from_upper(
     except XenError as refusal:
         if partial_set or portion.vcpu.old_table is not None or refusal.errno is not Errno.EINVAL:
             raise
+        if level not in rules.linear_levels:
+            raise
         try:
             linear.get(frames, entry, parent)
         except XenError:
             raise refusal from None
+
+
+def _check_unshared(frames: FrameTable, mfn: int) -> None:
+    """An L2 with Xen's slots is used once, by one L3: Xen keeps nothing right in two. XenError(EINVAL)."""
+    if frames.tcount[mfn] and not frames.flags[mfn] & PARTIAL:
+        raise XenError(Errno.EINVAL, f"P7: the last of four tables is shared: {frames.describe(mfn)}")
 
 
 # --- L2…L4: entry by entry --------------------------------------------------------------------------------
@@ -210,12 +225,16 @@ def get_page_from_upper(
 # while it is parked. The next one who wants this table's type goes on from n.
 
 
-def promote_upper(types: TypeReferences, mfn: int, level: int, portion: Portion) -> None:
+def promote_upper(types: TypeReferences, mfn: int, pgt: int, portion: Portion) -> None:
     """Validate an L2…L4 table from where it stopped. Restart: parked after at least one more entry (Q1)."""
     frames = types.frames
-    table = types.tables[mfn]
+    table, level = types.tables[mfn], LEVELS[pgt]
+    owner = types.domains[DomId(frames.owner[mfn])]
+    rules = owner.rules
+    xens = rules.xen_slots.get(pgt, NO_SLOTS)
+    _check_needed(table, pgt, rules.needed_slots.get(pgt))
     start, partial_set = frames.nr_validated[mfn], bool(frames.partial_set[mfn])
-    for at, i in enumerate(present_slots(table, level, start)):
+    for at, i in enumerate(present_slots(table, xens, start)):
         if at and portion.budget.exhausted:
             frames.nr_validated[mfn], frames.partial_set[mfn] = i, 0
             raise Restart
@@ -223,7 +242,7 @@ def promote_upper(types: TypeReferences, mfn: int, level: int, portion: Portion)
         portion.budget.spend(COST_OF_UPPER_ENTRY)
         try:
             get_page_from_upper(
-                types, table.words[i], mfn, level, portion, partial_set=partial_set, retain=True
+                types, table.words[i], mfn, i, level, portion, partial_set=partial_set, retain=True
             )
         except Restart:
             frames.nr_validated[mfn], frames.partial_set[mfn] = i, 1
@@ -231,10 +250,16 @@ def promote_upper(types: TypeReferences, mfn: int, level: int, portion: Portion)
         except XenError:
             give_up(types, mfn, i, portion, partial_set=partial_set)
             raise
-        table.words[i] = adjust_upper(table.words[i], level)
-    if level == L4:
-        xen_slots.install(types.tables, types.domains[DomId(frames.owner[mfn])], mfn)
+        table.words[i] = rules.adjust_upper(table.words[i], level)
+    if xens:
+        xen_slots.install(types.tables, owner, mfn, pgt)
     types.tables.publish(mfn)
+
+
+def _check_needed(table: Table, pgt: int, slot: int | None) -> None:
+    """XenError(EINVAL): an entry is missing without which such a table is none."""
+    if slot is not None and not table.words[slot] & PAGE_PRESENT:
+        raise XenError(Errno.EINVAL, f"P7: {PGT(pgt).name} without its entry {slot}")
 
 
 def give_up(types: TypeReferences, mfn: int, i: int, portion: Portion, *, partial_set: bool) -> None:

@@ -7,7 +7,7 @@ L1 entries are looked at each time.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hypervisor.machine.paging import (
     PAGE_ACCESSED,
@@ -15,16 +15,17 @@ from hypervisor.machine.paging import (
     PAGE_PRESENT,
     PAGE_RW,
     PAGE_USER,
-    PagingFormat,
     pte_mfn,
 )
 from hypervisor.mm.contents import Contents
 from hypervisor.mm.domain_memory import VcpuMemory, Walked
 from hypervisor.mm.hvm_walk import hvm_walk
-from hypervisor.mm.layout import addr_ok
 from hypervisor.mm.tables import Tables
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import MAddr, Mfn
+
+L1_SPAN_SHIFT: Final = 21
+"""One L1 table maps this power of two of bytes, in four levels and in three."""
 
 
 class Walk(NamedTuple):
@@ -41,28 +42,25 @@ class Walk(NamedTuple):
 class Walker:
     """Walks for vCPUs."""
 
-    def __init__(self, contents: Contents, tables: Tables, paging: PagingFormat) -> None:
+    def __init__(self, contents: Contents, tables: Tables) -> None:
         self.contents = contents
         self.tables = tables
-        self._upper = paging.upper
-        self._span_shift = paging.l1_span_shift
-        self._l1_mask = paging.masks[-1]
 
     def to_l1(self, v: VcpuMemory, va: int) -> Walked | None:
         """The L1 table that maps `va`; None if there is none, or `va` is not the guest's (U7)."""
         if v.walks_generation != self.tables.generation:
             v.walks.clear()
             v.walks_generation = self.tables.generation
-        walked = v.walks.get(va >> self._span_shift)
-        if walked is None and addr_ok(va):
+        walked = v.walks.get(va >> L1_SPAN_SHIFT)
+        if walked is None and v.domain.rules.addr_ok(va):
             walked = self._walk_upper(v, va)
             if walked is not None:
-                v.walks[va >> self._span_shift] = walked
+                v.walks[va >> L1_SPAN_SHIFT] = walked
         return walked
 
     def _walk_upper(self, v: VcpuMemory, va: int) -> Walked | None:
         mfn, rights = v.cr3, PAGE_RW | PAGE_USER
-        for shift, mask in self._upper:
+        for shift, mask in v.domain.rules.paging.upper:
             if mfn is None or mfn not in self.tables:
                 return None
             entry = self.tables[mfn].words[va >> shift & mask]
@@ -81,7 +79,7 @@ class Walker:
         """
         walked = self.to_l1(v, va)
         if walked is not None:
-            slot = va >> 12 & self._l1_mask
+            slot = va >> 12 & 511
             entry = walked.words[slot]
             need = PAGE_PRESENT | (PAGE_RW if write else 0) | (PAGE_USER if user else 0)
             if not need & ~(entry & (walked.rights | PAGE_PRESENT)):

@@ -88,6 +88,7 @@ class SmallMachine:
         privileged: bool = False,
         nr_vcpus: int = 1,
         translated: bool = False,
+        address_size: int = 64,
     ) -> "Guest":
         """A new domain with `pages` frames."""
         domid = DomId(len(self.fds) - 1 if not privileged else 0)
@@ -105,6 +106,8 @@ class SmallMachine:
         )
         for v in d.vcpus:
             v.cpu = RecordingCpu()
+        if address_size == 32:
+            self.mmu.switch_to_compat(d)
         return Guest(self, d, [self.mmu.allocator.alloc_page(d) for _ in range(pages)])
 
     def recount(self) -> None:
@@ -199,6 +202,11 @@ class Guest:
         l3 = self.table([pte(l2, RW)])
         l4 = self.table([pte(l3, RW)])
         return l4, l3, l2
+
+    def pae_tower(self, l1s: Sequence[int]) -> tuple[Mfn, list[Mfn]]:
+        """(L3, its four L2s) of a 32-bit guest that map the L1s from virtual address 0 on."""
+        l2s = [self.table([pte(l1, RW) for l1 in l1s]), *(self.table([]) for _ in range(3))]
+        return self.table([pte(l2, PAGE_PRESENT) for l2 in l2s]), l2s
 
     def pin(self, mfn: int, level: int) -> None:
         """XenError if refused, with everything undone."""

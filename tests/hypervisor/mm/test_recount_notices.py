@@ -130,7 +130,7 @@ def a_second_pin_counts(patch: pytest.MonkeyPatch) -> None:
 
 
 def type_references_go_without_de_validation(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(page_types, "L4", 0)
+    patch.setattr(page_types, "LEVELS", (0,) * 8)
 
 
 MUTANTS: list[Patch] = [

@@ -1,8 +1,12 @@
 """A 32-bit guest's structures are Xen's: compared with the recorded table, and that with the headers; and how records convert."""
 
+import re
+import subprocess
+
 import pytest
 
 from hypervisor.public.abi import COMPAT, NATIVE
+from hypervisor.public.arch_x86 import xen_x86_32
 from hypervisor.public.event_channel import evtchn_send
 from hypervisor.public.memory import xen_memory_exchange, xen_memory_reservation
 from hypervisor.public.types import DomId, Port, VAddr
@@ -20,6 +24,21 @@ def test_layouts_are_those_of_the_recorded_table() -> None:
 @pytest.mark.skipif(not MEASURABLE, reason="libxen-dev is not installed")
 def test_recorded_table_is_what_the_c_compiler_says_of_the_headers_in_32_bits() -> None:
     assert compat_abi.measured() == compat_abi.recorded()
+
+
+@pytest.mark.needs_headers
+@pytest.mark.skipif(not MEASURABLE, reason="libxen-dev is not installed")
+def test_numbers_of_32_bit_guests_are_those_of_the_header() -> None:
+    ours = {
+        name: value
+        for name, value in vars(xen_x86_32).items()
+        if isinstance(value, int) and name.isupper() and name[0] != "_"
+    }
+    text = "#include <xen/xen.h>\n" + "".join(f"{name}_ = {name}\n" for name in ours)
+    command = ["gcc", "-m32", "-E", "-P", "-x", "c", "-"]
+    lines = subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
+    found = [int(number, 16) for number in re.findall(r" = (0x\w+?)(?:UL)?$", lines, re.MULTILINE)]
+    assert dict(zip(ours, found[-len(ours) :], strict=True)) == ours
 
 
 def test_a_structure_that_is_the_same_in_both_widths_is_its_own_layout() -> None:
