@@ -1,7 +1,8 @@
 """The page walk of a vCPU: real page tables in machine frames, of any format (machine/paging.py).
 
 Guest kernel and guest user both run at CPL 3 under 64-bit PV, so every entry on the way must have its user
-bit; which of the two runs is told by the page table in CR3, and in the error code by the U bit alone.
+bit; which of the two runs is told by the page table in CR3, and in the error code by the U bit alone. A 32-bit
+guest's kernel runs in ring 1, for which the user bit does not matter (`required`).
 Source: Intel SDM vol. 3A §4.5–4.8.
 """
 
@@ -65,6 +66,8 @@ class PageWalk:
         self._table_shift = paging.table_shift
         self._superpage_shift = paging.superpage_shift
         self._superpage_mask = (1 << paging.superpage_shift - 12) - 1
+        self.required = PAGE_USER
+        """Bits that every entry on the way must have: PAGE_USER, or 0 while a kernel below ring 3 asks."""
 
     def translate(
         self, root: int, va: int, *, write: bool = False, fetch: bool = False
@@ -88,7 +91,7 @@ class PageWalk:
             if entry & PAGE_PSE and shift == superpage:
                 table += va >> 12 & self._superpage_mask
                 break
-        if not rights & PAGE_USER or (write and not rights & PAGE_RW) or (fetch and forbidden):
+        if self.required & ~rights or (write and not rights & PAGE_RW) or (fetch and forbidden):
             return WalkFault(wanted | PFEC_PRESENT)
         return Translation(table, self._mark(slots, write=write) & ~PAGE_RW | rights & PAGE_RW)
 

@@ -20,6 +20,7 @@ from hypervisor.wire.mailbox import Engine, Mailbox
 ENGINES: Final = {
     Engine.PYTHON: "domains.kernel.run",
     Engine.X86_64: "domains.cpu.x86.run",
+    Engine.X86_32: "domains.cpu.x86.run",
     Engine.X86_64_NESTED: "domains.cpu.x86.hvm_run",
     Engine.X86_64_SHADOW: "domains.cpu.x86.hvm_run",
 }

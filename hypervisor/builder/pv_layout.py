@@ -11,13 +11,15 @@ Source: Xen public/xen.h, "Start-of-day memory layout", and what Xen's libxengue
         start info         one page
         xenstore ring      one page
         console ring       one page
-        page tables        L4 first; mapped read-only
+        page tables        the top one first; mapped read-only
         boot stack         one page
         padding            at least 512 KiB, to the next multiple of 4 MiB
     ── end of the initial mapping ──
         ramdisk            if taken unmapped: its pfn is in start info
         P2M list           if at p2m_base, its page tables after it
         free memory        to pfn nr_pages
+
+A 32-bit guest has three levels of tables (PAE). Its L3 always names an L2 for the last GiB, where Xen shows the M2P.
 """
 
 from __future__ import annotations
@@ -26,11 +28,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hypervisor.builder.pv_image import LayoutError, PvImage, check_image, usable
+from hypervisor.builder.pv_image import LayoutError, PvImage, check_image
+from hypervisor.machine.paging import PV64, PagingFormat
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, PAGES_PER_MIB, Pfn, VAddr
 
 PADDING: Final = 512 * 1024
 """Bytes mapped behind the boot stack, at least."""
+LAST_GIB: Final = 3 << 30
 ALIGNMENT: Final = 4 << 20
 """The initial mapping ends at a multiple of this many bytes."""
 
@@ -87,8 +91,8 @@ class Plan:
     """Pages from 0 on that hold something or lie in the initial mapping."""
 
     @property
-    def l4(self) -> Pfn:
-        """The page that holds the first L4 table: the first of the page tables."""
+    def top_table(self) -> Pfn:
+        """The page that holds the first L4 table, of a 32-bit guest the L3: the first of the page tables."""
         return self.page_tables.pfn
 
     def vaddr(self, pfn: Pfn) -> VAddr:
@@ -103,14 +107,14 @@ def plan(image: PvImage, nr_pages: int, ramdisk_bytes: int = 0) -> Plan:
     first = min(segment.vaddr for segment in image.segments) & -PAGE_SIZE
     room.take((first - image.virt_base) >> PAGE_SHIFT)
     kernel = room.take(pages_for(max(segment.end for segment in image.segments) - first))
-    ramdisk_pages, p2m_pages = pages_for(ramdisk_bytes), pages_for(nr_pages * 8)
+    ramdisk_pages, p2m_pages = pages_for(ramdisk_bytes), pages_for(nr_pages * image.abi.word)
     ramdisk = p2m = None
     if ramdisk_pages and not image.unmapped_initrd:
         ramdisk = room.take(ramdisk_pages)
     if image.p2m_base is None:
         p2m = room.take(p2m_pages)
     info, xenstore, console = (room.take(1).pfn for _ in range(3))
-    mapping, tables = initial_mapping(image.virt_base, room.next)
+    mapping, tables = initial_mapping(image, room.next)
     page_tables = room.take(len(tables))
     boot_stack = room.take(1).pfn
     room.take(pages_in(mapping) - room.next)
@@ -121,7 +125,7 @@ def plan(image: PvImage, nr_pages: int, ramdisk_bytes: int = 0) -> Plan:
         p2m = room.take(p2m_pages)
         start = image.p2m_base or VAddr(0)
         end = VAddr(start + (p2m_pages << PAGE_SHIFT))
-        if end > mapping.start or not usable(start, end - start):
+        if end > mapping.start or not image.usable(start, end - start):
             raise LayoutError(
                 f"the P2M list, from {start:#x} to {end:#x} as the kernel wants it, cannot be mapped"
             )
@@ -153,37 +157,43 @@ class Room:
         return area
 
 
-def initial_mapping(base: VAddr, tables_at: int) -> tuple[Mapping, list[Table]]:
-    """The mapping from `base` on that holds its own tables (from page `tables_at`), boot stack and padding.
+def initial_mapping(image: PvImage, tables_at: int) -> tuple[Mapping, list[Table]]:
+    """The mapping from the image's base on that holds its own tables (from page `tables_at`), boot stack and padding.
 
     More tables may need a larger mapping, which may need more tables: until nothing changes.
     """
-    extra = PADDING + PAGE_SIZE
+    base, extra = image.virt_base, PADDING + PAGE_SIZE
     tables: list[Table] = []
     while True:
         occupied = base + (tables_at << PAGE_SHIFT) + (len(tables) << PAGE_SHIFT) + extra
         end = -(-occupied // ALIGNMENT) * ALIGNMENT
-        if not usable(base, end - base):
+        if not image.usable(base, end - base):
             raise LayoutError(
                 f"the kernel at {base:#x} and its ramdisk run into addresses that are not the guest's"
             )
         mapping = Mapping(base, VAddr(end), Pfn(0))
-        grown = missing_tables(mapping, [], tables_at)
+        grown = missing_tables(mapping, [], tables_at, image.paging)
         if len(grown) == len(tables):
             return mapping, grown
         tables = grown
 
 
-def missing_tables(mapping: Mapping, present: Sequence[Table], pfn: int) -> list[Table]:
+def missing_tables(
+    mapping: Mapping, present: Sequence[Table], pfn: int, paging: PagingFormat = PV64
+) -> list[Table]:
     """The tables that `mapping` needs besides those `present`, the topmost level first, in pages from `pfn`
     on.
     """
     have = {(table.level, table.start) for table in present}
     missing: list[Table] = []
-    for level in (4, 3, 2, 1):
+    for level in range(paging.levels, 0, -1):
         span = table_span(level)
-        starts = [0] if level == 4 else range(mapping.start // span * span, mapping.end, span)
-        for start in starts:
+        starts = (
+            {0} if level == paging.levels else set(range(mapping.start // span * span, mapping.end, span))
+        )
+        if paging.levels == 3 and level == 2:
+            starts.add(LAST_GIB)
+        for start in sorted(starts):
             if (level, start) not in have:
                 missing.append(Table(level, start, Pfn(pfn + len(missing))))
     return missing

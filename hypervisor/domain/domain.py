@@ -28,6 +28,14 @@ NO_FRAME: Final = Mfn(0)
 """Frame 0 is never anybody's."""
 
 
+class Kind(Enum):
+    """What a domain's guest is to its hypercalls. A Python guest is a 64-bit PV guest."""
+
+    PV64 = auto()
+    PV32 = auto()
+    HVM = auto()
+
+
 class Life(Enum):
     """Where a domain stands: it runs, it is taken apart in steps, or it is gone."""
 
@@ -47,6 +55,7 @@ class Domain:
     memfd: int
     mailbox_fd: int
     privileged: bool = False
+    kind: Kind = Kind.PV64
     shared_info: Mfn = NO_FRAME
     vcpus: list[Vcpu] = field(default_factory=list)
     life: Life = Life.ALIVE
@@ -79,7 +88,7 @@ class Domain:
     @property
     def is_hvm(self) -> bool:
         """Its guest's CPU is the real one, under a P2M; else it is a PV guest, or a Python one."""
-        return self.mem.p2m is not None
+        return self.kind is Kind.HVM
 
     @property
     def shared_abi(self) -> Abi:

@@ -81,13 +81,17 @@ class Effects:
         for record in records:
             self.append(record)
 
-    def set_context(self, context: bytes) -> None:
-        """Initial registers: before the page tables and the GDT that were just loaded, but after the first mappings."""
+    def set_context(self, context: bytes, compat_l4: Mfn | None = None) -> None:
+        """Initial registers: before the page tables and the GDT that were just loaded, but after the first mappings.
+
+        `compat_l4`: of a 32-bit guest, the L4 that its CPU runs on.
+        """
+        record = [Effect.CONTEXT, context, *(() if compat_l4 is None else (compat_l4,))]
         key = (0, int(Effect.CONTEXT), 0)
         self._records.pop(key, None)
         records = list(self._records.items())
         place = next((i for i, (k, _) in enumerate(records) if k[1] != Effect.MAP_EXTENT), len(records))
-        self._records = dict([*records[:place], (key, [Effect.CONTEXT, context]), *records[place:]])
+        self._records = dict([*records[:place], (key, record), *records[place:]])
 
     def take(self) -> list[EffectRecord]:
         """All of them, for the process; then there are none."""

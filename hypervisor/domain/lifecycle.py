@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from hypervisor.domain.domain import DEATH_STEPS, NO_FRAME, Domain, Life, Vcpu, Work
+from hypervisor.domain.domain import DEATH_STEPS, NO_FRAME, Domain, Kind, Life, Vcpu, Work
 from hypervisor.domain.effects import EffectPort
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.shadow import FIRST_SHADOW_FRAMES, set_shadow_frames
@@ -22,6 +22,7 @@ from hypervisor.machine.memory import create_growing_memfd, create_memfd
 from hypervisor.mm.budget import Budget, Restart
 from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.layout import XEN_FRAMES
+from hypervisor.public.abi import NATIVE
 from hypervisor.public.arch_x86.xen import XEN_LEGACY_MAX_VCPUS
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import DomId, Port
@@ -79,6 +80,8 @@ def create_domain(
         raise
     mailbox = _mailbox(mailbox_fd, engine, hv.clock.boot_ns, limits.nr_vcpus)
     domain = Domain(domid, handle, mem, mailbox, memfd, mailbox_fd, privileged=privileged)
+    if mem.p2m is not None:
+        domain.kind = Kind.HVM
     domain.events = _event_channels(hv, domain, limits)
     hv.domains[domid] = domain
     try:
@@ -179,25 +182,23 @@ def _add_vcpus(hv: Hypervisor, domain: Domain, count: int) -> None:
 def _add_shared_info(hv: Hypervisor, domain: Domain) -> None:
     """XenError(ENOMEM): there is no frame for it."""
     domain.shared_info = hv.mmu.allocator.alloc_xen_page(domain.mem, writable=True)
-    _write_wallclock(hv, domain)
+    write_shared_info(hv, domain)
     if domain.mem.p2m is not None:  # no start info names these to the process of a translated domain
         first = domain.vcpus[0].effects
         first.extend([[Effect.P2M, domain.mem.p2m.top], [Effect.VCPU_INFO, domain.shared_info, 0]])
 
 
-def _write_wallclock(hv: Hypervisor, domain: Domain) -> None:
-    """The wall clock time at system time 0; the rest of shared_info is the process's to write."""
-    boot_wall = hv.clock.wall() - hv.now()
-    base = domain.shared_info << 12
-    info = shared_info(
-        wc_version=2,
-        wc_sec=boot_wall // 10**9 & 0xFFFF_FFFF,
-        wc_sec_hi=boot_wall // 10**9 >> 32,
-        wc_nsec=boot_wall % 10**9,
-    )
-    hv.memory.write(base, info.pack())
+def write_shared_info(hv: Hypervisor, domain: Domain) -> None:
+    """The wall clock time at system time 0, in the guest's layout; the rest of the page is the process's to write."""
+    seconds, ns = divmod(hv.clock.wall() - hv.now(), 10**9)
+    words = {"wc_version": 2, "wc_sec": seconds & 0xFFFF_FFFF, "wc_nsec": ns}
+    words["wc_sec_hi" if domain.abi is NATIVE else "arch.wc_sec_hi"] = seconds >> 32
+    base, layout = domain.shared_info << 12, domain.abi.layout(shared_info)
+    hv.mmu.contents.clear(domain.shared_info)
+    for name, value in words.items():
+        hv.memory.write(base + layout.offsetof(name), value.to_bytes(4, "little"))
     for vcpu in () if domain.is_hvm else domain.vcpus:  # a PV guest begins with its upcalls masked
-        hv.memory.write(base + shared_info.offsetof("vcpu_info") + 64 * vcpu.vcpu_id + 1, b"\1")
+        hv.memory.write(base + layout.offsetof("vcpu_info") + 64 * vcpu.vcpu_id + 1, b"\1")
 
 
 def begin_destroy(hv: Hypervisor, domain: Domain) -> None:

@@ -83,7 +83,8 @@ class ProcessRequests:
         context = args[0]
         if not isinstance(context, bytes):
             raise ProtocolError("registers that are no bytes")
-        whole = hvm_hw_cpu.sizeof if vcpu.domain.is_hvm else vcpu_guest_context.sizeof
+        domain = vcpu.domain
+        whole = hvm_hw_cpu.sizeof if domain.is_hvm else domain.abi.sizeof(vcpu_guest_context)
         if len(context) not in (0, whole):
             raise ProtocolError(f"registers of {len(context)} bytes")
         self.hv.run.context_saved(vcpu, seq, context or vcpu.context)

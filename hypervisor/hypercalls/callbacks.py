@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from hypervisor.hypercalls.call import Call, Continue, Result, SubOp
+from hypervisor.machine.descriptor_window import guest_selector
 from hypervisor.machine.paging import is_canonical
 from hypervisor.mm.budget import COST_OF_TRAP
 from hypervisor.public.arch_x86.xen import trap_info
@@ -24,6 +25,7 @@ from hypervisor.public.callback import (
     callback_register,
     callback_unregister,
 )
+from hypervisor.public.compat import xen_callback
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.xen import (
     VMASST_CMD_disable,
@@ -39,9 +41,9 @@ from hypervisor.public.xen import (
 from hypervisor.wire.messages import Effect
 
 
-def _code_selector(selector: int) -> int:
-    """fixup_guest_code_selector: RPL 3 (D4)."""
-    return selector | 3
+def code_selector(call: Call, selector: int) -> int:
+    """fixup_guest_code_selector: at least the RPL of the guest's kernel (D4)."""
+    return guest_selector(selector & 0xFFFF, call.domain.mem.rules.kernel_rpl)
 
 
 def do_set_trap_table(call: Call) -> Result:
@@ -60,7 +62,7 @@ def do_set_trap_table(call: Call) -> Result:
                 raise XenError(
                     Errno.EINVAL, f"D4: trap {trap.vector}: address {trap.address:#x} is not canonical"
                 )
-            entries.append([trap.vector, trap.flags, _code_selector(trap.cs), trap.address])
+            entries.append([trap.vector, trap.flags, code_selector(call, trap.cs), trap.address])
             call.budget.spend(COST_OF_TRAP)
             va += call.abi.sizeof(trap_info)
         return Continue((va, 0, 0, 0, 0))
@@ -100,15 +102,23 @@ _REGISTERABLE: Final = frozenset(
 
 def _callback_register(call: Call) -> Result:
     register = call.read(call.args[1], callback_register)
-    _require_canonical(register.address)
+    address, entry = _entry_point(call, register.address)
     if register.type not in _REGISTERABLE:
         raise XenError(Errno.ENOSYS, f"callback type {register.type}")
-    if register.type == CALLBACKTYPE_event and register.address == 0:
+    if register.type == CALLBACKTYPE_event and address == 0:
         raise XenError(Errno.EINVAL, "an event callback at 0")
     call.effects.append(
-        [Effect.CALLBACK, register.type, register.address, register.flags & CALLBACKF_mask_events]
+        [Effect.CALLBACK, register.type, address, register.flags & CALLBACKF_mask_events, *entry]
     )
     return 0
+
+
+def _entry_point(call: Call, where: int | xen_callback) -> tuple[int, list[int]]:
+    """An address, and of a 32-bit guest the code segment that it is in. XenError(EINVAL)."""
+    if isinstance(where, xen_callback):
+        return where.eip, [code_selector(call, where.cs)]
+    _require_canonical(where)
+    return where, []
 
 
 def _callback_unregister(call: Call) -> Result:

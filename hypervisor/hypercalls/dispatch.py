@@ -13,7 +13,7 @@ from hypervisor.domain.domain import Life, Vcpu
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.run_state import Run
 from hypervisor.hypercalls.call import Blocked, Call, Continue, DomainCrash, Result
-from hypervisor.hypercalls.table import HVM_HYPERCALLS, HYPERCALLS
+from hypervisor.hypercalls.table import HYPERCALLS_OF
 from hypervisor.machine.counters import NR_HYPERCALLS
 from hypervisor.mm.budget import Budget, Restart
 from hypervisor.public.errno import Errno, XenError
@@ -69,7 +69,7 @@ def hypercall_name(nr: int) -> str:
 def perform(call: Call) -> Result:
     """Run one portion of a hypercall. Whatever happens, the hypervisor's state is consistent afterwards (H3)."""
     hv = call.hv
-    handler = (HYPERCALLS if call.domain.mem.p2m is None else HVM_HYPERCALLS).get(call.nr)
+    handler = HYPERCALLS_OF[call.domain.kind].get(call.nr)
     if handler is None:
         name = hypercall_name(call.nr)
         hv.log.once(call.domain.domid, f"{name}: ENOSYS", f"{name} is not implemented")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from hypervisor.domain.compat import switch_compat
 from hypervisor.domain.context import check_context, install_context, shown_context
 from hypervisor.domain.domain import Domain, Life, Vcpu
 from hypervisor.domain.info import domain_info
@@ -22,6 +23,7 @@ from hypervisor.hypercalls.call import Call, Continue, Result
 from hypervisor.hypercalls.domctl_hvm import HVM_DOMCTLS
 from hypervisor.hypercalls.domctl_memory import MEMORY_OPS
 from hypervisor.hypercalls.domctl_paging import PAGING_DOMCTLS
+from hypervisor.hypercalls.hypercall_page import HYPERCALL_PAGES
 from hypervisor.mm.frame_table import PGT
 from hypervisor.public.arch_x86.xen import XEN_X86_EMU_LAPIC, vcpu_guest_context
 from hypervisor.public.domctl import (
@@ -55,7 +57,7 @@ from hypervisor.public.domctl import (
 )
 from hypervisor.public.domctl_domain import XENOSCOPE_CDF_python
 from hypervisor.public.errno import Errno, XenError
-from hypervisor.public.types import PAGE_SIZE, DomId, Mfn
+from hypervisor.public.types import DomId, Mfn
 from hypervisor.public.vcpu import RunState
 from hypervisor.public.xen import DOMID_FIRST_RESERVED, DOMID_SELF
 from hypervisor.wire.mailbox import Engine
@@ -176,7 +178,8 @@ def do_setvcpucontext(call: Call, op: xen_domctl, target: Domain) -> Result:
         raise XenError(Errno.EINVAL, f"V3: d{target.domid} is not paused by its toolstack")
     if op.u.vcpucontext.ctxt == 0:
         raise XenError(Errno.EOPNOTSUPP, "resetting a vCPU is not implemented")
-    context = check_context(call.copy_from_guest(op.u.vcpucontext.ctxt, vcpu_guest_context.sizeof))
+    size = target.abi.sizeof(vcpu_guest_context)
+    context = check_context(target, call.copy_from_guest(op.u.vcpucontext.ctxt, size))
     install_context(call.hv, vcpu, context, call.budget)
     return 0
 
@@ -216,11 +219,14 @@ def do_setdomainhandle(_call: Call, op: xen_domctl, target: Domain) -> Result:
     return 0
 
 
-def do_set_address_size(_call: Call, op: xen_domctl, target: Domain) -> Result:
-    """Choose the width of a guest that has not run yet. XenError(EINVAL): not 64."""
-    _require_pv(target)
-    if op.u.address_size.size != 64:
-        raise XenError(Errno.EINVAL, "32-bit PV guests are not implemented")
+def do_set_address_size(call: Call, op: xen_domctl, target: Domain) -> Result:
+    """Choose the width of a guest that has no memory yet. XenError(EINVAL, EACCES, ENOMEM)."""
+    size = op.u.address_size.size
+    if size == target.mem.rules.address_size and not target.is_hvm:
+        return 0
+    if size != 32:
+        raise XenError(Errno.EINVAL, f"d{target.domid}: addresses of {size} bits")
+    switch_compat(call.hv, target)
     return 0
 
 
@@ -234,28 +240,15 @@ def do_get_address_size(call: Call, op: xen_domctl, target: Domain) -> Result:
 
 
 def do_hypercall_init(call: Call, op: xen_domctl, target: Domain) -> Result:
-    """Fill a frame of the domain with hypercall stubs: `mov eax, nr; syscall; ret`, 32 bytes each (X5's rule for the frame)."""
+    """Fill a frame of the domain with hypercall stubs, 32 bytes each (X5's rule for the frame)."""
     _require_pv(target)
     mfn = Mfn(op.u.hypercall_init.gmfn)
     call.hv.mmu.types.get_page_and_type(mfn, target.domid, PGT.writable_page)
     try:
-        call.hv.memory.write(mfn << 12, hypercall_page())
+        call.hv.memory.write(mfn << 12, HYPERCALL_PAGES[target.kind]())
     finally:
         call.hv.mmu.types.put_page_and_type(mfn)
     return 0
-
-
-def hypercall_page() -> bytes:
-    """The hypercall page of a 64-bit PV guest (Xen arch/x86/pv/hypercall.c): rcx and r11 are kept around `syscall`."""
-    iret = 23
-    page = bytearray(b"\xcc" * PAGE_SIZE)
-    for nr in range(PAGE_SIZE // 32):
-        mov = b"\xb8" + nr.to_bytes(4, "little")
-        stub = b"\x51\x41\x53" + mov + b"\x0f\x05\x41\x5b\x59\xc3"
-        if nr == iret:  # the frame is at rsp: push rcx, r11, rax; it never returns
-            stub = b"\x51\x41\x53\x50" + mov + b"\x0f\x05"
-        page[nr * 32 : nr * 32 + len(stub)] = stub
-    return bytes(page)
 
 
 def do_set_virq_handler(call: Call, op: xen_domctl, target: Domain) -> Result:

@@ -38,13 +38,12 @@ from hypervisor.public.xen import (
     mmuext_op,
 )
 
-_SIZE: Final = mmuext_op.sizeof
 Operation = Callable[[Call, mmuext_op, DomainMemory, Portion], None]
 
 
 def do_mmuext_op(call: Call) -> Result:
     """(ops, count, done, foreigndom): see mmu_batches. XenError: of the first operation refused."""
-    batch = begin(call, _SIZE)
+    batch = begin(call, call.abi.sizeof(mmuext_op))
     if not batch.ended:
         perform_operations(batch)
     return batch.answer()
@@ -58,7 +57,7 @@ def perform_operations(batch: Batch) -> None:
         while progress.done < batch.count:
             if portion.vcpu.old_table is not None or (progress.done and portion.budget.exhausted):
                 raise Restart
-            op = call.read(batch.requests + progress.done * _SIZE, mmuext_op)
+            op = call.read(batch.requests + progress.done * batch.record_size, mmuext_op)
             operation = OPERATIONS.get(op.cmd)
             if operation is None:
                 raise XenError(Errno.ENOSYS, f"X7: mmuext_op {op.cmd}")

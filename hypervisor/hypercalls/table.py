@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from hypervisor.domain.domain import Kind
 from hypervisor.hypercalls.call import Handler
 from hypervisor.hypercalls.callbacks import do_callback_op, do_set_callbacks, do_set_trap_table, do_vm_assist
+from hypervisor.hypercalls.compat import (
+    compat_set_callbacks,
+    compat_update_descriptor,
+    compat_update_va_mapping,
+    compat_update_va_mapping_otherdomain,
+)
 from hypervisor.hypercalls.console_io import do_console_io
 from hypervisor.hypercalls.descriptors import do_set_gdt, do_update_descriptor
 from hypervisor.hypercalls.domctl import do_domctl
@@ -66,4 +73,19 @@ HYPERCALLS: Final[dict[int, Handler]] = {
     Hypercall.hvm_op: do_hvm_op,
     Hypercall.sysctl: do_sysctl,
     Hypercall.domctl: do_domctl,
+}
+
+COMPAT_HYPERCALLS: Final[dict[int, Handler]] = {
+    **HYPERCALLS,
+    Hypercall.set_callbacks: compat_set_callbacks,
+    Hypercall.update_descriptor: compat_update_descriptor,
+    Hypercall.update_va_mapping: compat_update_va_mapping,
+    Hypercall.update_va_mapping_otherdomain: compat_update_va_mapping_otherdomain,
+}
+"""Of a 32-bit PV guest: the same, but where a number of 64 bits takes two arguments, or a callback a selector."""
+
+HYPERCALLS_OF: Final = {
+    Kind.PV64: HYPERCALLS,
+    Kind.PV32: COMPAT_HYPERCALLS,
+    Kind.HVM: HVM_HYPERCALLS,
 }

@@ -50,8 +50,8 @@ def do_initialise(call: Call, vcpu: Vcpu, arg: int) -> Result:
         raise XenError(Errno.EEXIST, f"D6: vCPU {vcpu.vcpu_id} is initialised already")
     if call.domain.is_hvm:
         raise XenError(Errno.EOPNOTSUPP, f"vCPU {vcpu.vcpu_id}: only vCPU 0 can run")
-    raw = call.copy_from_guest(arg, vcpu_guest_context.sizeof)
-    context = check_context(raw)
+    raw = call.copy_from_guest(arg, call.abi.sizeof(vcpu_guest_context))
+    context = check_context(call.domain, raw)
     install_context(call.hv, vcpu, context, call.budget)
     return 0
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from hypervisor.domain.domain import Kind
 from hypervisor.hypercalls.call import Call, Result, SubOp
-from hypervisor.public.arch_x86.xen_x86_64 import HYPERVISOR_VIRT_START
+from hypervisor.public.arch_x86 import xen_x86_32, xen_x86_64
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.features import (
     XENFEAT_auto_translated_physmap,
@@ -16,6 +17,7 @@ from hypervisor.public.features import (
     XENFEAT_hvm_safe_pvclock,
     XENFEAT_memory_op_vnode_supported,
     XENFEAT_mmu_pt_update_preserve_ad,
+    XENFEAT_pae_pgdir_above_4gb,
     XENFEAT_writable_page_tables,
 )
 from hypervisor.public.types import PAGE_SIZE
@@ -39,12 +41,19 @@ from hypervisor.public.version import (
     xen_feature_info,
     xen_platform_parameters,
 )
+from hypervisor.public.xen import VMASST_TYPE_pae_extended_cr3
 
 XEN_MAJOR: Final = 4
 XEN_MINOR: Final = 17
 EXTRAVERSION: Final = ".0-xenoscope"
-CAPABILITIES: Final = "xen-3.0-x86_64 hvm-3.0-x86_32 hvm-3.0-x86_32p hvm-3.0-x86_64 "
+CAPABILITIES: Final = "xen-3.0-x86_64 xen-3.0-x86_32p hvm-3.0-x86_32 hvm-3.0-x86_32p hvm-3.0-x86_64 "
 NR_SUBMAPS: Final = 1
+VIRT_START: Final = {
+    Kind.PV64: xen_x86_64.HYPERVISOR_VIRT_START,
+    Kind.PV32: xen_x86_32.HYPERVISOR_VIRT_START,
+    Kind.HVM: 0,
+}
+"""Where the hypervisor's addresses begin in a guest."""
 OF_PV: Final = (XENFEAT_mmu_pt_update_preserve_ad, XENFEAT_highmem_assist, XENFEAT_gnttab_map_avail_bits)
 OF_HVM: Final = (
     XENFEAT_writable_page_tables,
@@ -74,8 +83,7 @@ def _compile_info(call: Call) -> Result:
 
 
 def _platform_parameters(call: Call) -> Result:
-    virt_start = 0 if call.domain.is_hvm else HYPERVISOR_VIRT_START
-    call.write(call.args[1], xen_platform_parameters(virt_start=virt_start))
+    call.write(call.args[1], xen_platform_parameters(virt_start=VIRT_START[call.domain.kind]))
     return 0
 
 
@@ -84,6 +92,8 @@ def _get_features(call: Call) -> Result:
     if info.submap_idx >= NR_SUBMAPS:
         raise XenError(Errno.EINVAL, f"feature submap {info.submap_idx}")
     features = [XENFEAT_memory_op_vnode_supported, *(OF_HVM if call.domain.is_hvm else OF_PV)]
+    if call.domain.kind is Kind.PV32 and call.domain.vm_assist >> VMASST_TYPE_pae_extended_cr3 & 1:
+        features.append(XENFEAT_pae_pgdir_above_4gb)
     if call.domain.privileged:
         features.append(XENFEAT_dom0)
     info.submap = sum(1 << int(feature) for feature in features)

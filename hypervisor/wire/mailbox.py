@@ -9,7 +9,7 @@
     0xC00  epoch u64             the host's CLOCK_MONOTONIC, ns, at system time 0 (core, once)
     0xC08  atomic u8             1: this guest changes grant flags by an atomic exchange (process)
     0xC10  vcpus u64             how many vCPUs the domain has (core, once)
-    0xC18  engine u8             which CPU the process plays: Engine (core, once, before the process is there)
+    0xC18  engine u8             which CPU the process plays: Engine (core, before the process has its first slice)
     0xC20  tsc_offset i64        the guest's TSC is the host's CLOCK_MONOTONIC, ns, plus this (core, before the process is there)
     0xC28  shinfo32 u8           HVM: 1 if shared_info has a 32-bit guest's layout (process, as its guest sets up events)
     0xC30  shadow_frames u64     HVM: how many frames of its own the process may use for shadows (core, before the first slice)
@@ -62,6 +62,8 @@ class Engine(IntEnum):
     """An HVM guest: its own page tables, and the core's P2M below them."""
     X86_64_SHADOW = 3
     """An HVM guest whose CPU walks tables that the process makes of those two."""
+    X86_32 = 4
+    """A 32-bit PV guest. A domain begins as X86_64; its width is chosen before it has memory, and its process looks then."""
 
     @property
     def translated(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Final
 HERE: Final = Path(__file__).parent
 COMMON: Final = ("-Wall", "-Werror", "-Wno-unused-function")
 FLAGS: Final = (
-    *("-O1", "-ffreestanding", "-fno-stack-protector", "-fno-pic", "-no-pie", "-mno-red-zone", "-mno-sse"),
+    *("-O1", "-ffreestanding", "-fno-stack-protector", "-fno-pic", "-no-pie", "-mno-sse"),
     *("-nostdlib", "-static", "-Wl,--build-id=none,--no-warn-rwx-segments"),
     "-D__XEN_INTERFACE_VERSION__=0x00040d00",
 )
@@ -19,10 +19,11 @@ def can_compile() -> bool:
     return shutil.which("gcc") is not None and Path("/usr/include/xen/xen.h").exists()
 
 
-def compile_guest(source: Path, image: Path) -> Path:
+def compile_guest(source: Path, image: Path, bits: int = 64) -> Path:
     """Make `image` of one guest's source, which may include `guest.h`."""
-    script = f"-Wl,-T,{HERE / 'guest.lds'}"
-    gcc(*FLAGS, "-I", HERE, script, "-o", image, HERE / "start.S", source)
+    script, start = f"-Wl,-T,{HERE / 'guest.lds'}", "start.S" if bits == 64 else "start32.S"
+    width = ("-mno-red-zone",) if bits == 64 else ("-m32", "-mregparm=0")
+    gcc(*FLAGS, *width, "-I", HERE, script, "-o", image, HERE / start, source)
     return image
 
 

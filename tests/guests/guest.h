@@ -16,6 +16,17 @@
 #define HYPERCALL "syscall" /* of a PV guest; PVH: vmmcall */
 #endif
 
+#ifdef __i386__
+static inline long hypercall5(long nr, long a, long b, long c, long d, long e)
+{
+    long result;
+    __asm__ volatile("int $0x82"
+                     : "=a"(result), "+b"(a), "+c"(b), "+d"(c), "+S"(d), "+D"(e)
+                     : "0"(nr)
+                     : "memory");
+    return result;
+}
+#else
 static inline long hypercall5(long nr, long a, long b, long c, long d, long e)
 {
     register long r10 __asm__("r10") = d, r8 __asm__("r8") = e;
@@ -26,6 +37,7 @@ static inline long hypercall5(long nr, long a, long b, long c, long d, long e)
                      : "rcx", "r11", "memory");
     return result;
 }
+#endif
 #define hypercall(nr, a, b, c) hypercall5(nr, (long)(a), (long)(b), (long)(c), 0, 0)
 
 static size_t length(const char *text)

@@ -25,9 +25,9 @@ def guests_machine() -> Iterator[Machine]:
 
 @needs_compiler
 @pytest.mark.needs_headers
-@pytest.mark.parametrize("name", GUESTS)
-def test_guest(guests_machine: Machine, tmp_path: Path, name: str) -> None:
-    machine, image = guests_machine, compile_guest(HERE / f"{name}.c", tmp_path / name)
+@pytest.mark.parametrize(("name", "bits"), [*((name, 64) for name in GUESTS), ("hello", 32)])
+def test_guest(guests_machine: Machine, tmp_path: Path, name: str, bits: int) -> None:
+    machine, image = guests_machine, compile_guest(HERE / f"{name}.c", tmp_path / name, bits)
     before = len(machine.xenctl("dmesg").stdout)
     done = machine.create(
         tmp_path, f'name = "{name}"\nkernel = "{image}"\nmemory = 16\non_crash = "destroy"\n'

@@ -1,8 +1,8 @@
-"""Exceptions, interrupts and system calls of the guest as frames on its kernel's stack (Xen's create_bounce_frame).
+"""Exceptions and software interrupts of the guest, and the frame on a 64-bit guest kernel's stack (Xen's create_bounce_frame).
 
 From user space the frame goes to the stack that stack_switch named, after the switch to the kernel; from the kernel below its
 current stack. A frame that cannot be written, or a handler that is not there, ends the domain.
-The mode makes the frame (mode.py).
+What the frame looks like is in pv64_mode.py; a 32-bit guest's is made in pv32_bounce.py.
 Source: Xen arch/x86/x86_64/entry.S, arch/x86/pv/traps.c.
 """
 
@@ -11,8 +11,8 @@ from typing import Final
 from domains.cpu.traps import TI_GET_IF
 from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.crash import crash
-from domains.cpu.x86.mode import Interrupted
 from domains.cpu.x86.paging import GuestFault
+from domains.cpu.x86.pv64_mode import Interrupted
 from domains.cpu.x86.registers import (
     CS,
     EFLAGS_AC,
@@ -46,15 +46,15 @@ FRAME_BYTES: Final = 64
 DR6_BP_MASK: Final = 0xF
 
 
-def bounce(v: X86Vcpu, address: int, *, mask: bool, error_code: int | None = None) -> None:
-    """Enter the guest's kernel at `address`. `mask`: hold back upcalls there. Ends the domain if it cannot be done."""
-    cpu, events = v.cpu, v.events
+def bounce(v: X86Vcpu, cs: int, address: int, *, mask: bool, error_code: int | None = None) -> None:
+    """Enter a 64-bit guest's kernel at `address`; whatever `cs` says, its code segment is the flat one."""
+    cpu, events, mode = v.cpu, v.events, v.pv64
     q = cpu.q
     flags, old_rsp = cpu.rflags, q[RSP]
-    in_kernel = v.mode.in_kernel
+    in_kernel = mode.in_kernel
     if not in_kernel:
-        v.mode.enter()
-    rsp = (old_rsp if in_kernel else v.pv.kernel_sp) & -v.mode.stack_alignment
+        mode.enter()
+    rsp = (old_rsp if in_kernel else v.pv.kernel_sp) & -mode.stack_alignment
     if HYPERVISOR_VIRT_START < rsp <= HYPERVISOR_VIRT_END + FRAME_BYTES:
         crash(v, f"kernel stack {rsp:#x} lies in the hypervisor's range")
     masked = events.upcall_mask
@@ -62,7 +62,7 @@ def bounce(v: X86Vcpu, address: int, *, mask: bool, error_code: int | None = Non
     if v.pv.vm_assist & ARCHITECTURAL_IOPL:
         saved |= v.pv.iopl
     at = Interrupted(q[RIP], cpu.selector(CS), saved, old_rsp, cpu.selector(SS), masked, in_kernel)
-    frame = v.mode.frame(at, error_code)
+    frame = mode.frame(at, error_code)
     rsp = rsp - len(frame) & U64
     try:
         v.paging.write(rsp, frame)
@@ -73,7 +73,7 @@ def bounce(v: X86Vcpu, address: int, *, mask: bool, error_code: int | None = Non
     if mask:
         events.upcall_mask = True
     q[RSP] = rsp
-    v.mode.start_handler(address, flags & ~(CLEARED_ON_TRAP | EFLAGS_IOPL) | EFLAGS_IF)
+    mode.start_handler(address, flags & ~(CLEARED_ON_TRAP | EFLAGS_IOPL) | EFLAGS_IF)
     v.segments.flat()
 
 
@@ -114,7 +114,7 @@ def _inject(v: X86Vcpu, vector: int, error_code: int | None, va: int | None = No
     if gate is None or not gate.address:
         name = EXC_NAMES.get(vector, "INT n")
         crash(v, f"Unhandled: vec {vector}, {name}[{error_code or 0:04x}]", walk=va)
-    bounce(v, gate.address, mask=bool(gate.flags & TI_GET_IF), error_code=error_code)
+    v.entry.bounce(v, gate.cs, gate.address, mask=bool(gate.flags & TI_GET_IF), error_code=error_code)
 
 
 def permits_software_interrupt(v: X86Vcpu, vector: int) -> bool:

@@ -11,6 +11,7 @@ from domains.cpu.traps import TrapGate
 from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.debug_registers import write_dr
 from domains.cpu.x86.fpu_image import INITIAL, load_fpu, save_fpu
+from domains.cpu.x86.pv_state import NO_CALLBACK, Callback
 from domains.cpu.x86.registers import (
     CR0_TS,
     CS,
@@ -49,15 +50,15 @@ DATA_SEGMENTS: Final = ((DS, "ds"), (ES, "es"), (FS, "fs"), (GS, "gs"))
 
 
 def load_context(v: X86Vcpu, raw: bytes) -> None:
-    """Take over the registers in the bytes of a vcpu_guest_context."""
+    """Take over the registers in the bytes of a 64-bit guest's vcpu_guest_context."""
     context = vcpu_guest_context.unpack(raw)
     _load_pv_state(v, context)
     regs = context.user_regs
     in_kernel = bool(context.flags & VGCF_in_kernel)
-    v.mode.in_kernel = in_kernel
-    v.mode.kernel_l4 = context.ctrlreg[3] >> PAGE_SHIFT
-    v.mode.user_l4 = context.ctrlreg[1] >> PAGE_SHIFT
-    v.paging.activate(v.mode.kernel_l4 if in_kernel else v.mode.user_l4)
+    v.pv64.in_kernel = in_kernel
+    v.pv64.kernel_l4 = context.ctrlreg[3] >> PAGE_SHIFT
+    v.pv64.user_l4 = context.ctrlreg[1] >> PAGE_SHIFT
+    v.paging.activate(v.pv64.kernel_l4 if in_kernel else v.pv64.user_l4)
     v.segments.set_ldt(context.ldt_base, context.ldt_ents)
     for number, name in enumerate(GPR_NAMES):
         v.cpu.q[number] = getattr(regs, name)
@@ -89,12 +90,12 @@ def _load_pv_state(v: X86Vcpu, context: vcpu_guest_context) -> None:
     masks = int(CALLBACKF_mask_events)
     flags = context.flags
     pv.callbacks = {
-        CALLBACKTYPE_event: (context.event_callback_eip, masks),
-        CALLBACKTYPE_failsafe: (
+        CALLBACKTYPE_event: Callback(context.event_callback_eip, masks),
+        CALLBACKTYPE_failsafe: Callback(
             context.failsafe_callback_eip,
             masks if flags & VGCF_failsafe_disables_events else 0,
         ),
-        CALLBACKTYPE_syscall: (
+        CALLBACKTYPE_syscall: Callback(
             context.syscall_callback_eip,
             masks if flags & VGCF_syscall_disables_events else 0,
         ),
@@ -130,12 +131,12 @@ def save_context(v: X86Vcpu) -> bytes:
     context.gdt_ents = pv.gdt_entries
     context.gdt_frames = tuple((pv.gdt_frames + [0] * 16)[:16])
     context.kernel_ss, context.kernel_sp = pv.kernel_ss, pv.kernel_sp
-    user, kernel = v.mode.user_l4 << PAGE_SHIFT, v.mode.kernel_l4 << PAGE_SHIFT
+    user, kernel = v.pv64.user_l4 << PAGE_SHIFT, v.pv64.kernel_l4 << PAGE_SHIFT
     context.ctrlreg = (CR0_TS if pv.cr0_ts else 0, user, pv.cr2, kernel, pv.cr4, 0, 0, 0)
     context.debugreg = (*pv.dr, 0, 0, pv.dr6, pv.dr7 | pv.dr7_emul)
-    context.event_callback_eip = pv.callbacks.get(CALLBACKTYPE_event, (0, 0))[0]
-    context.failsafe_callback_eip = pv.callbacks.get(CALLBACKTYPE_failsafe, (0, 0))[0]
-    context.syscall_callback_eip = pv.callbacks.get(CALLBACKTYPE_syscall, (0, 0))[0]
+    context.event_callback_eip = pv.callbacks.get(CALLBACKTYPE_event, NO_CALLBACK).address
+    context.failsafe_callback_eip = pv.callbacks.get(CALLBACKTYPE_failsafe, NO_CALLBACK).address
+    context.syscall_callback_eip = pv.callbacks.get(CALLBACKTYPE_syscall, NO_CALLBACK).address
     context.vm_assist = pv.vm_assist
     context.fs_base = cpu.base(FS)
     active, inactive = cpu.base(GS), v.mode.inactive_gs
@@ -151,6 +152,6 @@ def _callback_flags(v: X86Vcpu) -> int:
         (CALLBACKTYPE_failsafe, VGCF_failsafe_disables_events),
         (CALLBACKTYPE_syscall, VGCF_syscall_disables_events),
     ):
-        if v.pv.callbacks.get(kind, (0, 0))[1] & CALLBACKF_mask_events:
+        if v.pv.callbacks.get(kind, NO_CALLBACK).flags & CALLBACKF_mask_events:
             flags |= int(flag)
     return flags

@@ -8,7 +8,6 @@ from domains.cpu.x86.effects import apply_effects
 from domains.cpu.x86.pv_state import CR4_OF_XEN
 from domains.cpu.x86.registers import CR0_TS, CR4_DE, CR4_TSD, U64
 from domains.cpu.x86.vcpu import CR0_OF_XEN, X86Vcpu
-from hypervisor.public.types import PAGE_SHIFT
 
 CR4_OF_GUEST: Final = CR4_TSD | CR4_DE
 """What a guest may set of Xen's PV_CR4_GUEST_MASK under this CPU model (no FSGSBASE, no XSAVE)."""
@@ -26,7 +25,7 @@ def read_cr2(v: X86Vcpu) -> int:
 
 def read_cr3(v: X86Vcpu) -> int:
     """The guest's own kernel page table."""
-    return v.mode.kernel_l4 << PAGE_SHIFT
+    return v.mode.cr3()
 
 
 def read_cr4(v: X86Vcpu) -> int:
@@ -51,7 +50,7 @@ def write_cr2(v: X86Vcpu, value: int) -> bool:
 
 def write_cr3(v: X86Vcpu, value: int) -> bool:
     """A new page table for the kernel, which the core must accept: the same as MMUEXT_NEW_BASEPTR."""
-    result, effects = v.gate.new_baseptr(v.vcpu_id, value >> PAGE_SHIFT)
+    result, effects = v.gate.new_baseptr(v.vcpu_id, v.mode.table_in(value))
     apply_effects(v, effects)
     return result == 0
 

@@ -23,8 +23,12 @@ class DirectPaging(MachinePaging):
 
     def __init__(self, memory: MachineMemory, cpu: CpuState, library: UnicornLibrary) -> None:
         super().__init__(memory, cpu, library)
-        self._walk = PageWalk(memory)
+        self._walk = self._new_walk(memory)
         self.l4 = 0
+
+    def _new_walk(self, memory: MachineMemory) -> PageWalk:
+        """With user rights."""
+        return PageWalk(memory)
 
     @property
     def root(self) -> int:

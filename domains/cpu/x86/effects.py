@@ -11,7 +11,8 @@ from domains.cpu.x86.common_effects import COMMON_EFFECTS
 from domains.cpu.x86.cpu_state import CR
 from domains.cpu.x86.local_hypercalls import local_hypercall
 from domains.cpu.x86.paging import GuestFault
-from domains.cpu.x86.registers import CR4_TSD, RAX, U64
+from domains.cpu.x86.pv_state import Callback
+from domains.cpu.x86.registers import CR4_TSD
 from domains.cpu.x86.vcpu import X86Vcpu
 from hypervisor.public.errno import Errno
 from hypervisor.public.types import PAGE_SHIFT
@@ -48,9 +49,9 @@ def trap_table(v: X86Vcpu, entries: Sequence[Sequence[int]]) -> None:
         v.pv.traps[vector] = TrapGate(flags, cs, address)
 
 
-def callback(v: X86Vcpu, kind: int, address: int, flags: int) -> None:
+def callback(v: X86Vcpu, kind: int, address: int, flags: int, cs: int = 0) -> None:
     """Sets the entry point of this kind."""
-    v.pv.callbacks[kind] = (address, flags)
+    v.pv.callbacks[kind] = Callback(address, flags, cs)
 
 
 def gdt(v: X86Vcpu, entries: int, frames: Sequence[int]) -> None:
@@ -80,18 +81,19 @@ def local(v: X86Vcpu, nr: int, a1: int, a2: int, a3: int, a4: int, a5: int, resu
     """A multicall entry that this process performs; its result goes to the entry's result word. iret ends the multicall:
     its result is the multicall's."""
     result = local_hypercall(v, nr, (a1, a2, a3, a4, a5))
+    size = v.entry.abi.word
     if nr == Hypercall.iret:
-        v.cpu.q[RAX] = result
+        v.mode.set_result(result)
     elif result_va:
         try:
-            v.paging.write(result_va, (result & U64).to_bytes(8, "little"))
+            v.paging.write(result_va, (result & (1 << 8 * size) - 1).to_bytes(size, "little"))
         except GuestFault:
-            v.cpu.q[RAX] = -Errno.EFAULT & U64
+            v.mode.set_result(-Errno.EFAULT)
 
 
-def context(v: X86Vcpu, raw: bytes) -> None:
-    """Loads all registers from a vcpu_guest_context."""
-    v.load_context(v, raw)
+def context(v: X86Vcpu, raw: bytes, *more: int) -> None:
+    """Loads all registers from a vcpu_guest_context; a 32-bit guest's comes with the frame of Xen's L4."""
+    v.entry.load_context(v, raw, *more)
     cr4 = v.cpu.q[CR + 4]
     v.cpu.q[CR + 4] = cr4 & ~CR4_TSD | v.pv.cr4 & CR4_TSD
 

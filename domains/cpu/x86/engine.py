@@ -28,6 +28,7 @@ from domains.cpu.x86.guest_kinds import GuestKind
 from domains.cpu.x86.hooks import Hooks
 from domains.cpu.x86.io_ports import PortStub
 from domains.cpu.x86.paging import GuestFault
+from domains.cpu.x86.pv64_mode import Pv64Mode
 from domains.cpu.x86.registers import (
     CR4_OSFXSR,
     CR4_OSXMMEXCPT,
@@ -42,7 +43,7 @@ from domains.cpu.x86.registers import (
     RSI,
     U32,
 )
-from domains.cpu.x86.segments import FLAT_DATA, Segments
+from domains.cpu.x86.segments import FLAT_DATA
 from domains.cpu.x86.stop_stub import StopStub
 from domains.cpu.x86.upcall import deliver_events
 from domains.cpu.x86.vcpu import CR0_OF_XEN, X86Vcpu
@@ -63,11 +64,12 @@ class X86Cpu:
         opened.check_stops(self.stop_stub.handler, self.stop_stub.ask)
         paging = kind.paging(gate.memory, cpu, library)
         mode = kind.mode(cpu, paging)
-        segments = Segments(cpu, gate.memory, vcpu)
-        self.vcpu = X86Vcpu(vcpu, gate, cpu, paging, mode, segments, Decoder(cpu, paging))
+        segments = kind.segments(cpu, gate.memory, vcpu)
+        self.vcpu = X86Vcpu(vcpu, gate, cpu, paging, mode, segments, Decoder(cpu, paging), kind.entry)
+        if isinstance(mode, Pv64Mode):
+            self.vcpu.pv64 = mode
         self._set_up_registers()
         self._port_stub = PortStub(library, cpu)
-        self.vcpu.load_context = kind.load_context
         v = self.vcpu
         v.breakpoints = Breakpoints(library, v.cpu, v.pv, v.paging, self.stop_stub)
         self._emulation = Emulation(opened, lambda why: crash(v, why))
@@ -90,8 +92,10 @@ class X86Cpu:
         """Take over the answer to START: the vCPU's registers. RSI points at start_info, which names the shared page."""
         v = self.vcpu
         self.apply(effects)
+        abi = v.entry.abi
+        at = v.cpu.q[RSI] + abi.layout(start_info).offsetof("shared_info")
         try:
-            info = v.paging.read(v.cpu.q[RSI] + start_info.offsetof("shared_info"), 8)
+            info = v.paging.read(at, abi.word)
         except GuestFault as fault:
             crash(v, f"no start_info lies where RSI points: {fault}", walk=fault.va)
         self.share(int.from_bytes(info, "little"))
@@ -99,7 +103,7 @@ class X86Cpu:
     def share(self, shared_info_maddr: int) -> None:
         """The shared page lies at this machine address."""
         v = self.vcpu
-        v.events = EventWords(v.gate.memory.view(shared_info_maddr, PAGE_SIZE), v.vcpu_id)
+        v.events = EventWords(v.gate.memory.view(shared_info_maddr, PAGE_SIZE), v.vcpu_id, v.entry.abi)
         v.events.set_clock(v.clock.tsc_at_start)
 
     def apply(self, effects: Sequence[EffectRecord]) -> None:

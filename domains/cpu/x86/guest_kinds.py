@@ -6,25 +6,76 @@ A guest with nested paging (PVH) has no part of it: its exceptions and page tabl
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from domains.cpu.x86.bounce import bounce
+from domains.cpu.x86.compat_paging import CompatPaging
+from domains.cpu.x86.compat_segments import CompatSegments
 from domains.cpu.x86.context import load_context, save_context
 from domains.cpu.x86.cpu_state import CpuState
+from domains.cpu.x86.cpuid import compat_cpuid, guest_cpuid
 from domains.cpu.x86.direct_paging import DirectPaging
+from domains.cpu.x86.entry import Entry
+from domains.cpu.x86.exceptions import handle_software_interrupt
+from domains.cpu.x86.local_hypercalls import LOCAL_EFFECTS, LOCAL_HYPERCALLS
 from domains.cpu.x86.mode import Mode
 from domains.cpu.x86.paging import Paging
+from domains.cpu.x86.pv32_bounce import compat_bounce
+from domains.cpu.x86.pv32_calls import (
+    COMPAT_LOCAL_EFFECTS,
+    COMPAT_LOCAL_HYPERCALLS,
+    handle_compat_interrupt,
+    handle_compat_syscall,
+)
+from domains.cpu.x86.pv32_context import load_compat_context, save_compat_context
+from domains.cpu.x86.pv32_mode import Pv32Mode
 from domains.cpu.x86.pv64_mode import Pv64Mode
+from domains.cpu.x86.segments import Segments
+from domains.cpu.x86.syscall import handle_syscall
 from domains.cpu.x86.unicorn_library import UnicornLibrary
 from domains.cpu.x86.vcpu import X86Vcpu
 from hypervisor.machine.memory import MachineMemory
+from hypervisor.public.abi import COMPAT, NATIVE
 
 
 class GuestKind(NamedTuple):
-    """How the parts of an engine for one kind of guest are made, and how its vcpu_guest_context is read and written."""
+    """How the parts of an engine for one kind of guest are made, and what its entry code does."""
 
     paging: Callable[[MachineMemory, CpuState, UnicornLibrary], Paging]
     mode: Callable[[CpuState, Paging], Mode]
-    load_context: Callable[[X86Vcpu, bytes], None]
-    save_context: Callable[[X86Vcpu], bytes]
+    segments: Callable[[CpuState, MachineMemory, int], Segments]
+    entry: Entry[X86Vcpu]
 
 
-PV64: Final = GuestKind(DirectPaging, Pv64Mode, load_context, save_context)
+PV64: Final = GuestKind(
+    DirectPaging,
+    Pv64Mode,
+    Segments,
+    Entry(
+        bounce=bounce,
+        load_context=load_context,
+        save_context=save_context,
+        software_interrupt=handle_software_interrupt,
+        syscall=handle_syscall,
+        cpuid=guest_cpuid,
+        local_calls=LOCAL_HYPERCALLS,
+        local_effects=LOCAL_EFFECTS,
+        abi=NATIVE,
+    ),
+)
 """A 64-bit PV guest, whose page tables the CPU walks."""
+PV32: Final = GuestKind(
+    CompatPaging,
+    Pv32Mode,
+    CompatSegments,
+    Entry(
+        bounce=compat_bounce,
+        load_context=load_compat_context,
+        save_context=save_compat_context,
+        software_interrupt=handle_compat_interrupt,
+        syscall=handle_compat_syscall,
+        cpuid=compat_cpuid,
+        local_calls=COMPAT_LOCAL_HYPERCALLS,
+        local_effects=COMPAT_LOCAL_EFFECTS,
+        abi=COMPAT,
+    ),
+)
+"""A 32-bit PV guest: its kernel runs in ring 1, in the CPU's compatibility mode."""

@@ -7,11 +7,11 @@ import unicorn.x86_const as uc_x86
 from domains.cpu.x86.cpu_state import HFLAGS, RIP
 from domains.cpu.x86.cpuid import do_cpuid
 from domains.cpu.x86.emulation import Emulation
-from domains.cpu.x86.exceptions import handle_exception, handle_software_interrupt
+from domains.cpu.x86.exceptions import handle_exception
 from domains.cpu.x86.float_code import HF_TF
 from domains.cpu.x86.invalid_op import handle_invalid_op
 from domains.cpu.x86.registers import RAX, RDX, U32, U64
-from domains.cpu.x86.syscall import LENGTH, handle_syscall
+from domains.cpu.x86.syscall import LENGTH
 from domains.cpu.x86.unicorn_library import (
     CPUID_HOOK,
     HOOK_INSN,
@@ -42,7 +42,7 @@ class Hooks:
         v = self._v
         try:
             if v.cpu.take_exception():
-                handle_software_interrupt(v, vector)
+                v.entry.software_interrupt(v, vector)
             else:
                 handle_exception(v, vector, v.cpu.error_code)
             self._leave()
@@ -64,7 +64,7 @@ class Hooks:
         v, q = self._v, self._v.cpu.q
         try:
             q[RIP] = q[RIP] + LENGTH & U64
-            handle_syscall(v)
+            v.entry.syscall(v)
             self._leave()
             q[RIP] = q[RIP] - LENGTH & U64
         except BaseException as failure:  # noqa: BLE001

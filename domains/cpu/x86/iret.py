@@ -41,9 +41,9 @@ def do_iret(v: X86Vcpu, *_: int) -> int:
         crash(v, f"iret: its frame cannot be read: {fault}", walk=fault.va)
     rax, r11, rcx, flags, rip, cs, rflags, rsp, ss = raw
     if cs & 3 == 3:
-        if not v.mode.user_l4:
+        if not v.pv64.user_l4:
             crash(v, "iret to user mode with no user page tables")
-        v.mode.leave()
+        v.pv64.leave()
     if v.pv.vm_assist >> VMASST_TYPE_architectural_iopl & 1:
         v.pv.iopl = rflags & EFLAGS_IOPL
     cpu.rflags = new_flags = rflags & EFLAGS_ALL & ~(EFLAGS_IOPL | EFLAGS_VM) | EFLAGS_IF | EFLAGS_MBS

@@ -105,8 +105,8 @@ LOCAL_EFFECTS: Final[dict[int, Callable[..., int]]] = {**LOCAL_HYPERCALLS, Hyper
 
 
 def local_hypercall(v: X86Vcpu, nr: int, args: tuple[int, ...]) -> int:
-    """Perform hypercall `nr`, one of LOCAL_EFFECTS."""
+    """Perform hypercall `nr`, one of the entry's `local_effects`."""
     try:
-        return LOCAL_EFFECTS[nr](v, *args)
+        return v.entry.local_effects[nr](v, *args)
     except XenError as error:
         return -error.errno

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Final
 
 from domains.cpu.x86.registers import (
-    EFER_SCE_LME_LMA_NX,
     FS,
     GS,
     MSR_APIC_BASE,
@@ -68,7 +67,6 @@ MCG_CAP: Final = 1 << 24 | 1 << 11 | 1 << 10 | MCG_BANKS
 
 CONSTANTS: Final[dict[int, int]] = {
     MSR_DEBUGCTL: 0,
-    MSR_EFER: EFER_SCE_LME_LMA_NX,
     MSR_FEATURE_CONTROL: FEATURE_CONTROL_LOCK,
     MSR_MCG_CAP: MCG_CAP,
     MSR_MCG_CTL: 0,
@@ -105,10 +103,8 @@ IGNORED: Final = frozenset(
 """Writes of any value are done with."""
 ZERO_ALONE: Final = frozenset({MSR_UCODE_REV, MSR_MISC_FEATURES_ENABLES, *MACHINE_CHECK_BANKS})
 """Writes of zero are done with."""
-REPEATABLE: Final = frozenset({MSR_EFER})
-"""What was read may be written."""
-
 READ: Final[dict[int, Callable[[X86Vcpu], int]]] = {
+    MSR_EFER: lambda v: v.mode.efer,
     MSR_APIC_BASE: lambda v: APIC_BASE | (0 if v.vcpu_id else APIC_BASE_BSP),
     MSR_FS_BASE: lambda v: v.cpu.base(FS),
     MSR_GS_BASE: lambda v: v.cpu.base(GS),
@@ -119,6 +115,8 @@ READ: Final[dict[int, Callable[[X86Vcpu], int]]] = {
 
 def read_msr(v: X86Vcpu, number: int) -> int | None:
     """The register's value; None is #GP."""
+    if number in v.mode.hidden_msrs:
+        return None
     if number in READ:
         return READ[number](v)
     return CONSTANTS.get(number)
@@ -126,6 +124,8 @@ def read_msr(v: X86Vcpu, number: int) -> int | None:
 
 def write_msr(v: X86Vcpu, number: int, value: int) -> bool:
     """False is #GP."""
+    if number in v.mode.hidden_msrs:
+        return False
     if number in (MSR_FS_BASE, MSR_GS_BASE, MSR_SHADOW_GS_BASE):
         if not is_canonical(value):
             return False
@@ -136,4 +136,4 @@ def write_msr(v: X86Vcpu, number: int, value: int) -> bool:
         return True
     if number in IGNORED or (number in ZERO_ALONE and value == 0):
         return True
-    return number in REPEATABLE and value == CONSTANTS[number]
+    return number == MSR_EFER and value == v.mode.efer  # what was read may be written

@@ -18,21 +18,50 @@ pages are user pages to the CPU.
 """
 
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from domains.cpu.x86.cpu_state import RIP, CpuState
-from domains.cpu.x86.mode import Interrupted
 from domains.cpu.x86.paging import Paging
-from domains.cpu.x86.registers import GS, R8, R10, R11, RAX, RCX, RDI, RDX, RSI, U32, U64
+from domains.cpu.x86.registers import (
+    EFER_SCE_LME_LMA_NX,
+    GS,
+    R8,
+    R10,
+    R11,
+    RAX,
+    RCX,
+    RDI,
+    RDX,
+    RSI,
+    U32,
+    U64,
+)
+from hypervisor.public.types import PAGE_SHIFT
 
 _FRAME: Final = struct.Struct("<7Q")
 _FRAME_WITH_ERROR: Final = struct.Struct("<8Q")
+
+
+class Interrupted(NamedTuple):
+    """Where an exception came from, for its frame; `flags` as the guest is to see them."""
+
+    rip: int
+    cs: int
+    flags: int
+    rsp: int
+    ss: int
+    masked: bool
+    """Upcalls were held back."""
+    in_kernel: bool
 
 
 class Pv64Mode:
     """A `Mode`. L4 tables by frame; user 0: none."""
 
     stack_alignment: int = 16
+    """Bytes to which a frame's end on the guest's stack is rounded down."""
+    efer: int = EFER_SCE_LME_LMA_NX
+    hidden_msrs: frozenset[int] = frozenset()
 
     def __init__(self, cpu: CpuState, paging: Paging) -> None:
         self._cpu = cpu
@@ -87,6 +116,14 @@ class Pv64Mode:
         q = cpu.q
         q[RIP] = q[RCX] = address
         q[R11] = flags
+
+    def cr3(self) -> int:
+        """The kernel's own table."""
+        return self.kernel_l4 << PAGE_SHIFT
+
+    def table_in(self, cr3: int) -> int:
+        """The L4's frame."""
+        return cr3 >> PAGE_SHIFT
 
     def hypercall(self) -> tuple[int, tuple[int, ...]]:
         """RAX; RDI, RSI, RDX, R10, R8."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from domains.cpu.traps import TrapGate
 from domains.cpu.x86.pit import Pit
@@ -12,12 +13,23 @@ CR4_OF_XEN = 0x660
 """PAE, MCE, OSFXSR, OSXMMEXCPT: what a guest sees of the machine's CR4 (Xen's PV_CR4_GUEST_VISIBLE_MASK)."""
 
 
+class Callback(NamedTuple):
+    """An entry point of the guest's kernel; `cs`: its code segment, of a 32-bit guest alone."""
+
+    address: int
+    flags: int
+    cs: int = 0
+
+
+NO_CALLBACK = Callback(0, 0)
+
+
 @dataclass
 class PvState:
-    """Xen's struct pv_vcpu. `traps[vector]` is None where no handler is set; callbacks: type → (address, flags)."""
+    """Xen's struct pv_vcpu. `traps[vector]` is None where no handler is set; callbacks by their type."""
 
     traps: list[TrapGate | None] = field(default_factory=lambda: [None] * 256)
-    callbacks: dict[int, tuple[int, int]] = field(default_factory=dict)
+    callbacks: dict[int, Callback] = field(default_factory=dict)
     kernel_ss: int = 3
     kernel_sp: int = 0
     iopl: int = 0

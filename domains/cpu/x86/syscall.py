@@ -9,7 +9,8 @@ from domains.cpu.x86.bounce import bounce, inject_hw_exception
 from domains.cpu.x86.constant_answers import CONSTANT_ANSWERS
 from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.effects import apply_effects
-from domains.cpu.x86.local_hypercalls import LOCAL_HYPERCALLS, local_hypercall
+from domains.cpu.x86.local_hypercalls import local_hypercall
+from domains.cpu.x86.pv_state import NO_CALLBACK
 from domains.cpu.x86.raised import collect_events
 from domains.cpu.x86.registers import CS, EFLAGS_DF, EXC_UD, R11, RCX, SS, U64
 from domains.cpu.x86.segments import FLAT_CODE32, FLAT_DATA
@@ -49,7 +50,7 @@ def hypercall(v: X86Vcpu) -> None:
     mode = v.mode
     nr, args = mode.hypercall()
     v.exits["hypercall"] += 1
-    if nr in LOCAL_HYPERCALLS:
+    if nr in v.entry.local_calls:
         mode.set_result(local_hypercall(v, nr, args))
         return
     if nr in CONSTANT_ANSWERS:
@@ -75,7 +76,7 @@ def _need_not_block(v: X86Vcpu) -> bool:
 
 def _enter_kernel(v: X86Vcpu, callback: int, cs: int, ss: int) -> None:
     """The guest kernel's callback, or #UD at the instruction if there is none."""
-    address, flags = v.pv.callbacks.get(callback, (0, 0))
+    address, flags, _ = v.pv.callbacks.get(callback, NO_CALLBACK)
     cpu = v.cpu
     if not address:
         cpu.q[RIP] = cpu.q[RIP] - LENGTH & U64
@@ -85,5 +86,5 @@ def _enter_kernel(v: X86Vcpu, callback: int, cs: int, ss: int) -> None:
     limit, code = 0xFFFFFFFF, FLAT_CODE32
     cpu.set_segment(CS, cs, 0, limit, code)  # the frame shows the selectors that SYSRET will load
     cpu.set_segment(SS, ss, 0, limit, FLAT_DATA)
-    bounce(v, address, mask=bool(flags & CALLBACKF_mask_events))
+    bounce(v, cs, address, mask=bool(flags & CALLBACKF_mask_events))
     cpu.rflags &= ~EFLAGS_DF

@@ -3,7 +3,7 @@
 Xen's test_all_events: after every exit, in a loop, for an upcall's own entry is such an exit too.
 """
 
-from domains.cpu.x86.bounce import bounce
+from domains.cpu.x86.pv_state import NO_CALLBACK
 from domains.cpu.x86.raised import collect_events
 from domains.cpu.x86.vcpu import X86Vcpu
 from hypervisor.public.callback import CALLBACKTYPE_event
@@ -14,5 +14,5 @@ def deliver_events(v: X86Vcpu) -> None:
     collect_events(v)
     if v.events.upcall_pending and not v.events.upcall_mask:
         v.exits["upcall"] += 1
-        address, _ = v.pv.callbacks.get(CALLBACKTYPE_event, (0, 0))
-        bounce(v, address, mask=True)
+        callback = v.pv.callbacks.get(CALLBACKTYPE_event, NO_CALLBACK)
+        v.entry.bounce(v, callback.cs, callback.address, mask=True)

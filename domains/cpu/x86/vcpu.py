@@ -7,7 +7,6 @@ are what Xen does on each of them, as functions on an X86Vcpu. Words of PV state
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 
 from domains.cpu.clock import TscClock
 from domains.cpu.event_words import EventWords
@@ -15,9 +14,11 @@ from domains.cpu.gate import Gate
 from domains.cpu.x86.breakpoints import Breakpoints
 from domains.cpu.x86.cpu_state import CR, HF_TS, CpuState
 from domains.cpu.x86.decode import Decoder
+from domains.cpu.x86.entry import Entry
 from domains.cpu.x86.float_unit import float_unit
 from domains.cpu.x86.mode import Mode
 from domains.cpu.x86.paging import Paging
+from domains.cpu.x86.pv64_mode import Pv64Mode
 from domains.cpu.x86.pv_state import PvState
 from domains.cpu.x86.registers import CR0_TS
 from domains.cpu.x86.segments import Segments
@@ -39,6 +40,7 @@ class X86Vcpu:
         mode: Mode,
         segments: Segments,
         decoder: Decoder,
+        entry: Entry[X86Vcpu],
     ) -> None:
         self.vcpu_id = vcpu_id
         self.gate = gate
@@ -50,13 +52,15 @@ class X86Vcpu:
         self.segments = segments
         self.decoder = decoder
         self.mode = mode
+        self.pv64: Pv64Mode
+        """The same, of a 64-bit guest."""
+        self.entry = entry
+        """What the guest's kind of entry code does in its own way."""
         self.pv = PvState()
         self.events: EventWords
         """Of the shared page; there once the vCPU has its first registers."""
         self.breakpoints: Breakpoints
         self.float_unit = float_unit()
-        self.load_context: Callable[[X86Vcpu, bytes], None]
-        """Takes over the bytes of a vcpu_guest_context, whose layout is the guest's kind's."""
         self.exits: Counter[str] = Counter()
         self.trace = Trace()
         self.events_seen = -1

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from domains.kernel.kernel import Kernel
 from domains.kernel.tasks import NEXT_TURN, Task
 from hypervisor.public.arch_x86.xen import XEN_X86_EMU_LAPIC, vcpu_guest_context, xen_arch_domainconfig
+from hypervisor.public.compat import compat_vcpu_guest_context
 from hypervisor.public.domctl import (
     XEN_DOMCTL_INTERFACE_VERSION,
     Domctl,
@@ -41,6 +42,7 @@ from hypervisor.public.domctl_domain import (
     XEN_DOMINF_shutdownmask,
     XEN_DOMINF_shutdownshift,
     XENOSCOPE_CDF_python,
+    xen_domctl_address_size,
 )
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.event_channel import EVTCHNOP_alloc_unbound, evtchn_alloc_unbound
@@ -63,7 +65,7 @@ from hypervisor.public.sysctl import (
 from hypervisor.public.types import DomId, Mfn, Port
 from hypervisor.public.xen import (
     DOMID_INVALID,
-    MMUEXT_PIN_L4_TABLE,
+    MMUEXT_PIN_L1_TABLE,
     mmuext_op,
     mmuext_op_arg1,
 )
@@ -190,8 +192,10 @@ class XenCtrl:
         pool = xen_domctl_paging_mempool(size=size)
         self._domctl(Domctl.XEN_DOMCTL_set_paging_mempool_size, domid, xen_domctl_u(paging_mempool=pool))
 
-    def setvcpucontext(self, domid: DomId, vcpu: int, context: vcpu_guest_context) -> None:
-        """The initial state of a vCPU of a paused domain."""
+    def setvcpucontext(
+        self, domid: DomId, vcpu: int, context: vcpu_guest_context | compat_vcpu_guest_context
+    ) -> None:
+        """The initial state of a vCPU of a paused domain, in the layout of its width."""
         with self._hypercalls.arguments as area:
             where = xen_domctl_vcpucontext(vcpu=vcpu, ctxt=area.push(context.pack()))
             self._domctl(Domctl.XEN_DOMCTL_setvcpucontext, domid, xen_domctl_u(vcpucontext=where))
@@ -265,9 +269,14 @@ class XenCtrl:
         self._hypercalls.hypercall_event_channel_op(EVTCHNOP_alloc_unbound, op)
         return op.port
 
-    def pin_l4(self, domid: DomId, frame: Mfn) -> None:
-        """Validate a domain's page tables from the top, and keep them valid."""
-        op = mmuext_op(cmd=MMUEXT_PIN_L4_TABLE, arg1=mmuext_op_arg1(mfn=frame))
+    def set_address_size(self, domid: DomId, bits: int) -> None:
+        """The width of the guest's addresses, before it has memory; 64 without it."""
+        size = xen_domctl_address_size(size=bits)
+        self._domctl(Domctl.XEN_DOMCTL_set_address_size, domid, xen_domctl_u(address_size=size))
+
+    def pin_table(self, domid: DomId, frame: Mfn, level: int) -> None:
+        """Validate a domain's page tables from a table of `level` (1 to 4) on, and keep them valid."""
+        op = mmuext_op(cmd=MMUEXT_PIN_L1_TABLE + level - 1, arg1=mmuext_op_arg1(mfn=frame))
         self._hypercalls.hypercall_mmuext_op([op], domid)
 
     def grant_table_frame(self, domid: DomId) -> Mfn:

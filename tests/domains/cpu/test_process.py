@@ -21,7 +21,7 @@ ENGINES.update({engine: name for name in sys.argv[2:]})
 threads = len(os.listdir("/proc/self/task"))  # numpy's, which a supervisor does without
 load_engine(mailbox_fd)
 assert len(os.listdir("/proc/self/task")) == threads
-print(*[name for name in ENGINES.values() if name in sys.modules])
+print(*{name for name in ENGINES.values() if name in sys.modules})
 """
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypervisor.builder.pv_contents import StartOfDay, contents, vcpu_context
+from hypervisor.builder.pv_contents import StartOfDay, contents, native_context
 from hypervisor.builder.pv_image import LayoutError, PvImage, Segment
 from hypervisor.builder.pv_layout import ALIGNMENT, PADDING, Plan, plan
 from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, pte_mfn, table_index
@@ -42,7 +42,7 @@ class Built:
 
     def walk(self, va: int) -> tuple[int, bool]:
         """(mfn, writable) of an address, or KeyError."""
-        mfn, writable = int(self.p2m[self.plan.l4]), True
+        mfn, writable = int(self.p2m[self.plan.top_table]), True
         for level in (4, 3, 2, 1):
             entry = int(self.frames[mfn].view(np.uint64)[table_index(va, level)])
             if not entry & PAGE_PRESENT:
@@ -104,7 +104,7 @@ def test_start_info_tells_where_everything_is() -> None:
     assert info.cmd_line.rstrip(b"\0") == b"console=hvc0"
     assert built.read(info.mod_start, info.mod_len) == ramdisk
     assert built.read(info.mfn_list, 16 * MIB * 8) == built.p2m.tobytes()
-    assert built.walk(info.pt_base)[0] == built.p2m[built.plan.l4]
+    assert built.walk(info.pt_base)[0] == built.p2m[built.plan.top_table]
     assert info.nr_pt_frames == len(built.plan.tables)
     assert info.store_mfn == built.p2m[built.plan.xenstore]
     assert info.console.domU.mfn == built.p2m[built.plan.console]
@@ -135,10 +135,10 @@ def test_an_unmapped_ramdisk_is_named_by_its_frame() -> None:
 
 def test_the_first_vcpu_starts_at_the_entry_with_start_info_in_rsi() -> None:
     built = Built(plan(image(), 8 * MIB))
-    context = vcpu_context(built.plan, built.p2m)
+    context = native_context(built.plan, built.p2m)
     assert context.user_regs.rip == LINUX_BASE + 0x1000
     assert context.user_regs.rsi == built.plan.vaddr(built.plan.start_info)
-    assert context.ctrlreg[3] >> 12 == built.p2m[built.plan.l4]
+    assert context.ctrlreg[3] >> 12 == built.p2m[built.plan.top_table]
     assert built.walk(context.user_regs.rsp - 8)[1]
 
 

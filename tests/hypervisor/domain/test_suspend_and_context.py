@@ -12,7 +12,7 @@ import pytest
 
 from hypervisor.core import Core
 from hypervisor.domain import timer_actions
-from hypervisor.domain.context import check_context
+from hypervisor.domain.context import check_context_64
 from hypervisor.domain.run_state import Run
 from hypervisor.public.arch_x86.xen import vcpu_guest_context
 from hypervisor.public.domctl import (
@@ -178,7 +178,7 @@ def test_the_io_privilege_level_reaches_the_process() -> None:
     regs = context.user_regs
     regs.rflags = IOPL
     context.user_regs = regs
-    assert check_context(context.pack()).user_regs.rflags & IOPL == IOPL
+    assert check_context_64(context.pack()).user_regs.rflags & IOPL == IOPL
 
 
 def test_destroying_a_domain_ends_well_when_it_is_gone_between_two_portions(house: House) -> None:

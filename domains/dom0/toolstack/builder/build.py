@@ -60,6 +60,8 @@ class Builder:
             return (yield from self._hvm.build(domid, config, prepared, layout))
         xen.max_vcpus(domid, config.maxvcpus)
         xen.max_mem(domid, config.maxmem * 1024)
+        if layout.image.address_size != 64:
+            xen.set_address_size(domid, layout.image.address_size)
         p2m = yield from xen.populate_physmap(domid, layout.nr_pages)
         store_port = xen.alloc_unbound(domid, DOM0)
         console_port = xen.alloc_unbound(domid, DOM0)
@@ -74,7 +76,7 @@ class Builder:
         if (page := hypercall_pfn(layout.image)) is not None:
             xen.hypercall_init(domid, mfn_of(p2m, page))
         yield NEXT_TURN
-        xen.pin_l4(domid, mfn_of(p2m, layout.l4))
+        xen.pin_table(domid, mfn_of(p2m, layout.top_table), layout.image.paging.levels)
         xen.setvcpucontext(domid, 0, vcpu_context(layout, p2m))
         store, console = mfn_of(p2m, layout.xenstore), mfn_of(p2m, layout.console)
         seed_grants(self._kernel, domid, xen.grant_table_frame(domid), store, console)

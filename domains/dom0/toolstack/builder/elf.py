@@ -15,10 +15,10 @@ from typing import Final
 
 from domains.dom0.toolstack.builder.elf_file import PT_LOAD, PT_NOTE, SHT_NOTE, ElfFile
 from domains.dom0.toolstack.builder.notes import TEXTS, XenNotes, enter, notes_in
-from domains.dom0.toolstack.builder.refusals import ONLY_64, pv32_kind, without_notes
+from domains.dom0.toolstack.builder.refusals import ONLY_PAE, pv32_kind, without_notes
 from hypervisor.builder.pv_image import PvImage, Segment
 from hypervisor.public.elfnote import ElfNote
-from hypervisor.public.types import U64, VAddr
+from hypervisor.public.types import U32, U64, VAddr
 
 MAX_NOTES: Final = 4096
 
@@ -30,7 +30,7 @@ PV_NOTES: Final = frozenset(
 
 
 def load_elf(data: bytes, name: str) -> PvImage:
-    """The image in an x86-64 ELF file with Xen notes; `name` is for messages. Raises ToolstackError."""
+    """The image in an ELF file of either width with Xen notes; `name` is for messages. Raises ToolstackError."""
     elf = ElfFile(data, name)
     notes = find_notes(elf)
     if not notes:
@@ -38,13 +38,14 @@ def load_elf(data: bytes, name: str) -> PvImage:
     if ElfNote.XEN_ELFNOTE_PHYS32_ENTRY in notes.numbers and not PV_NOTES & notes.numbers.keys():
         raise elf.refused('a PVH kernel, which has no entry point for PV; type = "pvh" runs it')
     if elf.is_32bit:
-        raise elf.refused(f"{pv32_kind(notes)}; {ONLY_64}")
+        check_pae(elf, notes)
     check_notes(elf, notes)
+    limit = U32 if elf.is_32bit else U64
     base = notes.numbers.get(ElfNote.XEN_ELFNOTE_VIRT_BASE, 0)
     physical = notes.numbers.get(ElfNote.XEN_ELFNOTE_PADDR_OFFSET, base if notes.old_section else 0)
     segments = [
         Segment(
-            VAddr((header.p_paddr + base - physical) & U64),
+            VAddr((header.p_paddr + base - physical) & limit),
             elf.bytes_at(header.p_offset, header.p_filesz, "segments"),
             header.p_memsz,
         )
@@ -59,10 +60,25 @@ def load_elf(data: bytes, name: str) -> PvImage:
         segments,
         VAddr(base),
         VAddr(entry),
-        p2m_base=address(notes, ElfNote.XEN_ELFNOTE_INIT_P2M),
+        p2m_base=None if elf.is_32bit else address(notes, ElfNote.XEN_ELFNOTE_INIT_P2M),
         unmapped_initrd=bool(notes.numbers.get(ElfNote.XEN_ELFNOTE_MOD_START_PFN, 0)),
         hypercall_page=address(notes, ElfNote.XEN_ELFNOTE_HYPERCALL_PAGE),
+        address_size=32 if elf.is_32bit else 64,
+        extended_cr3=takes_extended_cr3(notes),
     )
+
+
+def takes_extended_cr3(notes: XenNotes) -> bool:
+    """Whether a 32-bit kernel knows page directories above 4 GiB, which "yes" means in an ELF note, and not in __xen_guest."""
+    pae = notes.texts.get(ElfNote.XEN_ELFNOTE_PAE_MODE, "")
+    return "[extended-cr3]" in pae if notes.old_section else pae == "yes" or "bimodal" in pae
+
+
+def check_pae(elf: ElfFile, notes: XenNotes) -> None:
+    """Refuse a 32-bit kernel that does not say that it takes page tables of three levels; "bimodal" ones take either."""
+    pae = notes.texts.get(ElfNote.XEN_ELFNOTE_PAE_MODE, "")
+    if not pae.startswith("yes") and "bimodal" not in pae:
+        raise elf.refused(f"{pv32_kind(notes)}; {ONLY_PAE}")
 
 
 def load_pvh_elf(data: bytes, name: str) -> PvImage:
@@ -128,7 +144,8 @@ def collected(elf: ElfFile, places: list[tuple[int, int]]) -> XenNotes:
     notes = XenNotes()
     seen = 0
     for offset, size in places:
-        for name, kind, descriptor in notes_in(elf.bytes_at(offset, size, "notes")):
+        elf.bytes_at(offset, size, "notes")
+        for name, kind, descriptor in notes_in(elf.bytes_from(offset), size):
             seen += 1
             if seen > MAX_NOTES:
                 raise elf.refused("it has too many notes")
@@ -146,6 +163,7 @@ OLD_KEYS: Final = {
     "GUEST_OS": ElfNote.XEN_ELFNOTE_GUEST_OS,
     "LOADER": ElfNote.XEN_ELFNOTE_LOADER,
     "FEATURES": ElfNote.XEN_ELFNOTE_FEATURES,
+    "PAE": ElfNote.XEN_ELFNOTE_PAE_MODE,
 }
 
 

@@ -190,6 +190,10 @@ class ElfFile:
             raise self.refused(f"it has its {what} beyond the end of the file")
         return self._data[offset : offset + size]
 
+    def bytes_from(self, offset: int) -> memoryview:
+        """All of the file from there on."""
+        return self._data[offset:]
+
     def refused(self, reason: str) -> ToolstackError:
         """The error to raise: it names the kernel."""
         return ToolstackError(f"kernel {self._name}: {reason}")

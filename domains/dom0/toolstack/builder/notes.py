@@ -39,16 +39,20 @@ class XenNotes:
         return bool(self.numbers or self.texts)
 
 
-def notes_in(data: memoryview) -> Iterator[tuple[bytes, int, memoryview]]:
-    """(name, type, descriptor) of each note; what is cut off at the end is left out."""
+def notes_in(data: memoryview, size: int) -> Iterator[tuple[bytes, int, memoryview]]:
+    """(name, type, descriptor) of each note that begins in the first `size` bytes.
+
+    As for Xen's libelf the last one may end behind them, and behind the end of `data`: in Debian's i386 PV GRUB it does. Then its
+    descriptor is what there is of it.
+    """
     at = 0
-    while at + Elf_Nhdr.sizeof <= len(data):
+    while at + Elf_Nhdr.sizeof <= size:
         head = Elf_Nhdr.unpack(data, at)
         name_at = at + Elf_Nhdr.sizeof
         descriptor_at = name_at + (head.n_namesz + 3 & ~3)
-        end = descriptor_at + head.n_descsz
-        if end > len(data):
+        if descriptor_at > len(data):
             return
+        end = descriptor_at + head.n_descsz
         name = bytes(data[name_at : name_at + min(head.n_namesz, MAX_NOTE_NAME)]).rstrip(b"\0")
         yield name, head.n_type, data[descriptor_at:end]
         at = end + 3 & ~3

@@ -54,6 +54,8 @@ def encode(image: PvImage, ramdisk_bytes: int, runs: Sequence[Run]) -> bytes:
             "p2m_base": image.p2m_base,
             "unmapped_initrd": image.unmapped_initrd,
             "hypercall_page": image.hypercall_page,
+            "address_size": image.address_size,
+            "extended_cr3": image.extended_cr3,
             "ramdisk_bytes": ramdisk_bytes,
             "runs": [[run.pfn, run.pages, run.offset] for run in runs],
         }
@@ -102,7 +104,15 @@ def _image(said: Any) -> PvImage:
         p2m_base=_address(said["p2m_base"]),
         unmapped_initrd=bool(said["unmapped_initrd"]),
         hypercall_page=_address(said["hypercall_page"]),
+        address_size=_width(said["address_size"]),
+        extended_cr3=bool(said["extended_cr3"]),
     )
+
+
+def _width(value: Any) -> int:
+    if value not in (32, 64):
+        raise ValueError(f"addresses of {value!r} bits")
+    return int(value)
 
 
 def _address(value: Any) -> VAddr | None:

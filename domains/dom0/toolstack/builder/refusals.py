@@ -8,7 +8,7 @@ from typing import Final
 from domains.dom0.toolstack.builder.notes import XenNotes
 from hypervisor.public.elfnote import ElfNote
 
-ONLY_64: Final = "only x86-64 PV and PVH kernels run here"
+ONLY_PAE: Final = "32-bit PV kernels run here with PAE alone (XEN_ELFNOTE_PAE_MODE)"
 MULTIBOOT: Final = ((0x1BADB002, 8192, "multiboot"), (0xE85250D6, 32768, "multiboot2"))
 """(magic, in how many bytes from the beginning it must lie, name)"""
 
@@ -21,7 +21,7 @@ def without_notes(data: bytes) -> str:
 
 def pv32_kind(notes: XenNotes) -> str:
     """What a 32-bit kernel with such notes, and no entry point for PVH, is."""
-    pae = notes.texts.get(ElfNote.XEN_ELFNOTE_PAE_MODE, "yes")
+    pae = notes.texts.get(ElfNote.XEN_ELFNOTE_PAE_MODE, "no")
     return "a 32-bit PV kernel without PAE" if pae == "no" else "a 32-bit PV kernel (PAE)"
 
 

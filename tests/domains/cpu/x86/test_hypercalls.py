@@ -1,6 +1,7 @@
 """SYSCALL from the guest's kernel: registers in, result out, effects in force before the next instruction."""
 
 from domains.cpu.x86.cpu_state import RIP
+from domains.cpu.x86.pv_state import Callback
 from domains.cpu.x86.registers import R11, RAX, RBX, RCX
 from hypervisor.wire.messages import Effect
 from tests.domains.cpu.x86.bench import DATA, SHARED, Bench
@@ -45,7 +46,7 @@ def test_an_unknown_number_goes_to_the_core(bench: Bench) -> None:
 def test_effects_are_in_force_before_the_next_instruction(bench: Bench) -> None:
     bench.gate.answers[12] = lambda *_: (0, [[Effect.CALLBACK, 0, 0x1000, 0], [Effect.VM_ASSIST, 0x30]])
     bench.run("start: hypercall 12; done")
-    assert bench.v.pv.callbacks[0] == (0x1000, 0)
+    assert bench.v.pv.callbacks[0] == Callback(0x1000, 0)
     assert bench.v.pv.vm_assist == 0x30
 
 

@@ -174,7 +174,7 @@ class TestUserMode:
         assert 17 not in [call[0] for call in bench.gate.calls]
 
     def test_iret_to_user_space_without_a_table_ends_the_domain(self, bench: Bench) -> None:
-        bench.v.mode.user_l4 = 0
+        bench.v.pv64.user_l4 = 0
         with pytest.raises(GuestCrashed, match="no user page tables"):
             bench.run(USER_MODE + "start: to_user user; user: syscall")
         assert USER_L4

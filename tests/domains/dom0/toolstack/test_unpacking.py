@@ -123,6 +123,7 @@ def said(prepared: bytes, **changed: Any) -> bytes:
         {"entry": -1},
         {"ramdisk_bytes": 1 << 50},
         {"p2m_base": 1 << 70 >> 7},
+        {"address_size": 16},
     ],
 )
 def test_what_a_process_says_that_a_kernel_has_taken_over_is_checked(changed: dict[str, Any]) -> None:
@@ -135,13 +136,15 @@ def test_what_a_process_says_that_a_kernel_has_taken_over_is_checked(changed: di
             "p2m_base": None,
             "unmapped_initrd": False,
             "hypercall_page": None,
+            "address_size": 64,
+            "extended_cr3": False,
             "ramdisk_bytes": 0,
             "runs": [[0x200, 1, 0]],
         }
     )
     pages = memoryview(bytes(PAGE_SIZE))
     assert decode(good, pages, MEMORY * PAGES_PER_MIB).runs
-    with pytest.raises(ValueError, match=r"kernel|number|pages"):
+    with pytest.raises(ValueError, match=r"kernel|number|pages|bits"):
         decode(said(good, **changed), pages, MEMORY * PAGES_PER_MIB)
 
 
