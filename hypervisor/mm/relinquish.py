@@ -59,7 +59,7 @@ class Relinquish:
             self.bases.descriptors.drop_gdt(v)
 
     def _xen_frames(self, d: DomainMemory, budget: Budget) -> None:
-        """The window, the L4s above a 32-bit guest's L3, and what is charged for shadows; whoever has shared_info and grant frames
+        """The window, the L4s above 32-bit guests' L3s, and what is charged for shadows; who has shared_info and grant frames
         frees them.
         """
         self.allocator.set_paging_pool(d, 0)
