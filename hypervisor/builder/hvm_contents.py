@@ -76,9 +76,21 @@ def start_info_page(plan: HvmPlan, cmdline: str) -> bytes:
 
 def first_registers(plan: HvmPlan) -> bytes:
     """The first vCPU at the kernel's entry, in 32-bit flat mode without paging, as records of a saved state."""
-    cpu = hvm_hw_cpu(
-        rip=plan.image.entry,
-        rbx=plan.start_info << PAGE_SHIFT,
+    cpu = registers_at(plan.image.entry, plan.start_info << PAGE_SHIFT)
+    header = hvm_save_header(magic=HVM_FILE_MAGIC, version=HVM_FILE_VERSION)
+    records = (
+        (HVM_SAVE_CODE_HEADER, header.pack()),
+        (HVM_SAVE_CODE_CPU, cpu.pack()),
+        (HVM_SAVE_CODE_END, b""),
+    )
+    return b"".join(hvm_save_descriptor(typecode=t, length=len(raw)).pack() + raw for t, raw in records)
+
+
+def registers_at(entry: int, start_info: int) -> hvm_hw_cpu:
+    """A vCPU that starts at this address, and finds the other one in EBX (docs/misc/pvh.pandoc)."""
+    return hvm_hw_cpu(
+        rip=entry,
+        rbx=start_info,
         rflags=_RFLAGS,
         cr0=X86_CR0_PE | X86_CR0_ET,
         dr6=DR6_DEFAULT,
@@ -94,10 +106,3 @@ def first_registers(plan: HvmPlan) -> bytes:
         ss_arbytes=_DATA,
         tr_arbytes=_TSS,
     )
-    header = hvm_save_header(magic=HVM_FILE_MAGIC, version=HVM_FILE_VERSION)
-    records = (
-        (HVM_SAVE_CODE_HEADER, header.pack()),
-        (HVM_SAVE_CODE_CPU, cpu.pack()),
-        (HVM_SAVE_CODE_END, b""),
-    )
-    return b"".join(hvm_save_descriptor(typecode=t, length=len(raw)).pack() + raw for t, raw in records)

@@ -16,7 +16,7 @@ from typing import Final
 from scripts.benchmarks import between_domains, block, budgets, hypercalls, life, net, validation
 from scripts.benchmarks.figure import QUICK, Figure, Goal, Sizes, Unavailable, host
 from scripts.benchmarks.report import markdown, row
-from scripts.benchmarks.x86 import inside, linux
+from scripts.benchmarks.x86 import inside, linux, paging
 
 Family = Callable[[Sizes], Iterator[Figure]]
 
@@ -42,6 +42,7 @@ FIGURES: Final[dict[str, Family]] = {
     "x86_page_fault": inside.inside,
     "x86_syscall": inside.inside,
     "x86_context_switch": inside.inside,
+    **dict.fromkeys(paging.NAMES, paging.paging),
     "linux_init": linux.linux_init,
     "linux_init_pvh": linux.linux_init,
     "net_throughput": net.net,

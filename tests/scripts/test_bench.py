@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.guests.compiled import NEEDS, can_compile
 from tests.machines import REPOSITORY
 
 SECONDS = 200
@@ -35,6 +36,13 @@ HALVES = [
     ],
 ]
 """The figures that take little time, in two halves that can be measured side by side."""
+WAYS = ("direct", "shadow", "nested")
+PAGING = [
+    f"paging_{work}_{way}"
+    for work in ("page_fault", "syscall", "pte_store", "context_switch", "mips")
+    for way in WAYS
+]
+NEEDS_A_COMPILER = (pytest.mark.needs_headers, pytest.mark.skipif(not can_compile(), reason=NEEDS))
 
 
 @pytest.fixture
@@ -71,7 +79,9 @@ def left_of(folder: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("names", HALVES, ids=["calls", "domains"])
+@pytest.mark.parametrize(
+    "names", [*HALVES, pytest.param(PAGING, marks=NEEDS_A_COMPILER)], ids=["calls", "domains", "paging"]
+)
 def test_each_figure_comes_with_its_yardstick_and_leaves_no_process(folder: Path, names: list[str]) -> None:
     done = bench(folder, "--quick", "--json", *names)
     assert done.returncode == 0, done.stderr

@@ -15,23 +15,20 @@ from typing import NoReturn
 import unicorn.x86_const as uc_x86
 
 from domains.cpu.gate import Gate
-from domains.cpu.x86.cpu_state import CpuState
 from domains.cpu.x86.emulation import Emulation, open_cpu
 from domains.cpu.x86.float_unit import float_unit
 from domains.cpu.x86.hvm_context import save_context
 from domains.cpu.x86.hvm_cpuid import do_cpuid
 from domains.cpu.x86.hvm_effects import apply_effects
-from domains.cpu.x86.hvm_exits import HANDLERS, NOTHING, handle_exit, handle_invalid_op
+from domains.cpu.x86.hvm_exits import NOTHING, handle_exit, handle_invalid_op
+from domains.cpu.x86.hvm_kinds import HVM_KINDS, HvmKind
 from domains.cpu.x86.hvm_msr import NATIVE
 from domains.cpu.x86.hvm_report import crash
 from domains.cpu.x86.hvm_stubs import HvmStubs
 from domains.cpu.x86.hvm_vcpu import HvmVcpu
-from domains.cpu.x86.nested_paging import NestedPaging
 from domains.cpu.x86.raised import collect_events
-from domains.cpu.x86.shadow_exits import ShadowExits
-from domains.cpu.x86.shadow_paging import ShadowPaging
 from domains.cpu.x86.stop_stub import set_handler, take_requests
-from domains.cpu.x86.svm import EXIT, PAGE_FAULT_BIT
+from domains.cpu.x86.svm import EXIT
 from domains.cpu.x86.unicorn_library import (
     CPUID_HOOK,
     EXIT_HOOK,
@@ -41,7 +38,6 @@ from domains.cpu.x86.unicorn_library import (
     INVALID_HOOK,
     UnicornLibrary,
 )
-from hypervisor.wire.mailbox import Engine
 from hypervisor.wire.messages import EffectRecord
 
 INSTRUCTIONS = {
@@ -57,26 +53,20 @@ INSTRUCTIONS = {
 class HvmCpu:
     """One vCPU. Raises UnsupportedLibrary at once if this Unicorn is not the one it knows."""
 
-    def __init__(self, gate: Gate, vcpu: int = 0) -> None:
+    def __init__(self, gate: Gate, vcpu: int = 0, kind: HvmKind | None = None) -> None:
+        """`kind` is what the mailbox says unless it is given."""
         _, library, cpu = opened = open_cpu()
         self.stubs = HvmStubs(library, cpu, gate.mailbox.tsc_offset)
         take_requests(library, self.stubs.address("on_request"))
         opened.check_stops(self.stubs.address("ask"), self.stubs.ask)
-        self.vcpu = v = self._new_vcpu(vcpu, gate, cpu, library)
+        kind = kind or HVM_KINDS[gate.mailbox.engine]
+        paging = kind.paging(gate, cpu, library)
         for number in NATIVE:
-            v.paging.svm.let_msr(number)
+            paging.svm.let_msr(number)
+        self.stubs.set_exits(kind.exceptions)
+        self.vcpu = v = HvmVcpu(vcpu, gate, cpu, paging, self.stubs, float_unit(), kind.handlers(paging))
         self._emulation = Emulation(opened, lambda why: crash(v, why))
         self._add_hooks(library)
-
-    def _new_vcpu(self, vcpu: int, gate: Gate, cpu: CpuState, library: UnicornLibrary) -> HvmVcpu:
-        """Its paging is what the mailbox says."""
-        if gate.mailbox.engine is not Engine.X86_64_SHADOW:
-            nested = NestedPaging(gate.memory, cpu, library)
-            return HvmVcpu(vcpu, gate, cpu, nested, self.stubs, float_unit(), HANDLERS)
-        shadow = ShadowPaging(gate.memory, cpu, library, gate.mailbox.shadow_frames)
-        self.stubs.set_exits(PAGE_FAULT_BIT)
-        handlers = HANDLERS | ShadowExits(shadow).handlers
-        return HvmVcpu(vcpu, gate, cpu, shadow, self.stubs, float_unit(), handlers)
 
     def _add_hooks(self, library: UnicornLibrary) -> None:
         stubs = self.stubs

@@ -1,9 +1,7 @@
-/* The x86 guest that is measured. It obeys commands on its console, as the Python guests do: ["name", N] in JSON, answered with
-   the nanoseconds that N repetitions took. Its TSC counts nanoseconds.
+/* The PV guest that is measured, on direct paging. Its commands: commands.h.
 
    Two L4 tables map the same: the one it was built with, and a copy, which serves as user space's and as another process's. */
-#include "guest.h"
-#include <xen/io/console.h>
+#include "commands.h"
 
 #define NOT_MAPPED 0x40000000ul
 #define PAGE_RW 2ul
@@ -12,10 +10,8 @@
 #define XEN_SLOTS 256 /* to 271: Xen fills them in */
 
 static unsigned long own_l4, other_l4, l4_copy[512] PAGE;
-static char shared_va[4096] PAGE, kernel_stack[8192], user_stack[4096];
-static shared_info_t *shared;
-static struct xencons_interface *console;
-static evtchn_port_t port;
+static char shared_va[4096] PAGE, window[4096] PAGE, kernel_stack[8192], user_stack[4096];
+static unsigned long window_entries[2];
 
 /* --- assembly: the fault's handler, the system call's entry, the way to user space and back ----------------------------- */
 
@@ -81,10 +77,16 @@ static void switches(unsigned long n)
     }
 }
 
-static const struct {
-    const char *name;
-    void (*work)(unsigned long n);
-} commands[] = { { "loop", loop }, { "hypercalls", hypercalls }, { "faults", faults }, { "syscalls", syscalls }, { "switches", switches } };
+/* An entry is changed by a hypercall, which Xen verifies; the page it maps is read. */
+static void stores(unsigned long n)
+{
+    while (n--) {
+        hypercall(__HYPERVISOR_update_va_mapping, window, window_entries[n & 1], UVMF_INVLPG);
+        *(volatile char *)window;
+    }
+}
+
+static const struct command commands[] = { { "loop", loop }, { "hypercalls", hypercalls }, { "faults", faults }, { "syscalls", syscalls }, { "switches", switches }, { "stores", stores } };
 
 /* --- setting up ---------------------------------------------------------------------------------------------------------- */
 
@@ -119,76 +121,9 @@ static int set_up(start_info_t *info)
     struct mmuext_op ops[2] = { { .cmd = MMUEXT_PIN_L4_TABLE, .arg1.mfn = other_l4 },
                                 { .cmd = MMUEXT_NEW_USER_BASEPTR, .arg1.mfn = other_l4 } };
     check(hypercall5(__HYPERVISOR_mmuext_op, (long)ops, 2, 0, DOMID_SELF, 0) == 0, other_l4);
+    window_entries[0] = entry_of(info, (unsigned long)window);
+    window_entries[1] = entry_of(info, (unsigned long)user_stack);
     return SUCCESS;
-}
-
-/* --- the console --------------------------------------------------------------------------------------------------------- */
-
-static void notify(void)
-{
-    struct evtchn_send send = { .port = port };
-    hypercall(__HYPERVISOR_event_channel_op, EVTCHNOP_send, &send, 0);
-}
-
-static void say(const char *text)
-{
-    for (size_t n = length(text); n--; text++)
-        console->out[console->out_prod++ & (sizeof(console->out) - 1)] = *text;
-    notify();
-}
-
-static void answer(unsigned long value)
-{
-    char text[24];
-    int at = sizeof(text) - 1;
-    text[at] = 0;
-    text[--at] = '\n';
-    do {
-        text[--at] = '0' + value % 10;
-        value /= 10;
-    } while (value);
-    say(text + at);
-}
-
-static char next_character(void)
-{
-    volatile struct xencons_interface *ring = console;
-    while (ring->in_cons == ring->in_prod) {
-        struct sched_poll poll = { .nr_ports = 1 };
-        set_xen_guest_handle(poll.ports, &port);
-        hypercall(__HYPERVISOR_sched_op, SCHEDOP_poll, &poll, 0);
-        __asm__ volatile("lock andq %1, %0" : "+m"(shared->evtchn_pending[port / 64]) : "r"(~(1ul << port % 64)));
-    }
-    char found = ring->in[ring->in_cons & (sizeof(ring->in) - 1)];
-    ring->in_cons++;
-    return found;
-}
-
-/* A command's name is told by its letters, its argument by its digits; the rest of JSON is passed over. */
-static void obey(void)
-{
-    char name[16];
-    size_t letters = 0;
-    unsigned long n = 0, start;
-
-    for (char c = next_character(); c != '\n'; c = next_character())
-        if (c >= 'a' && c <= 'z' && letters < sizeof(name) - 1)
-            name[letters++] = c;
-        else if (c >= '0' && c <= '9')
-            n = n * 10 + (c - '0');
-    name[letters] = 0;
-    for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
-        size_t same = 0;
-        while (name[same] && name[same] == commands[i].name[same])
-            same++;
-        if (name[same] == commands[i].name[same]) {
-            start = __builtin_ia32_rdtsc();
-            commands[i].work(n);
-            answer(__builtin_ia32_rdtsc() - start);
-            return;
-        }
-    }
-    say("null\n");
 }
 
 int main(start_info_t *info)
@@ -196,7 +131,5 @@ int main(start_info_t *info)
     int failed = set_up(info);
     if (failed)
         return failed;
-    say("ready\n");
-    for (;;)
-        obey();
+    serve(commands, sizeof(commands) / sizeof(*commands));
 }

@@ -26,19 +26,26 @@ NATIVE_CALLS: Final = 100
 
 
 @contextmanager
-def images() -> Iterator[tuple[Path, Path]]:
-    """The guest's image and the native program, compiled. Unavailable without a compiler or Xen's headers."""
+def folder_for_images() -> Iterator[Path]:
+    """A folder for what is compiled. Unavailable without a compiler or Xen's headers."""
     if not can_compile():
         raise Unavailable(NEEDS)
     with tempfile.TemporaryDirectory(prefix="xx-") as folder:
-        guest, native = Path(folder) / "guest", Path(folder) / "native"
+        yield Path(folder)
+
+
+@contextmanager
+def images() -> Iterator[tuple[Path, Path]]:
+    """The guest's image and the native program. Unavailable as `folder_for_images` is."""
+    with folder_for_images() as folder:
+        native = folder / "native"
         gcc("-O1", "-o", native, HERE / "native.c")
-        yield compile_guest(HERE / "guest.c", guest), native
+        yield compile_guest(HERE / "guest.c", folder / "guest"), native
 
 
-def description(image: Path, memory: int = 16) -> str:
+def description(image: Path, memory: int = 16, name: str = "") -> str:
     """A domain that boots this kernel, with `memory` MiB."""
-    return f'name = "{image.parent.name}"\nkernel = "{image}"\nmemory = {memory}\n'
+    return f'name = "{name or image.parent.name}"\nkernel = "{image}"\nmemory = {memory}\n'
 
 
 def first_line(sizes: Sizes) -> Iterator[Figure]:

@@ -1,0 +1,64 @@
+"""Kinds of HVM guests: which paging goes with which exits. The engine takes one; nothing else of it names these classes.
+
+guest_kinds has those of PV guests.
+"""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from domains.cpu.gate import Gate
+from domains.cpu.x86.cpu_state import CpuState
+from domains.cpu.x86.hvm_exits import HANDLERS
+from domains.cpu.x86.hvm_paging import HvmPaging
+from domains.cpu.x86.hvm_vcpu import ExitHandlers
+from domains.cpu.x86.native_paging import NativePaging
+from domains.cpu.x86.nested_paging import NestedPaging
+from domains.cpu.x86.shadow_exits import ShadowExits
+from domains.cpu.x86.shadow_paging import ShadowPaging
+from domains.cpu.x86.svm import PAGE_FAULT_BIT
+from domains.cpu.x86.unicorn_library import UnicornLibrary
+from hypervisor.wire.mailbox import Engine
+
+
+class HvmKind(NamedTuple):
+    """How the parts of an engine for one kind of guest are made; and which exceptions are exits, one bit a vector."""
+
+    paging: Callable[[Gate, CpuState, UnicornLibrary], HvmPaging]
+    handlers: Callable[[HvmPaging], ExitHandlers]
+    exceptions: int = 0
+
+
+def nested_paging(gate: Gate, cpu: CpuState, library: UnicornLibrary) -> HvmPaging:
+    """The CPU walks the guest's tables and the core's P2M."""
+    return NestedPaging(gate.memory, cpu, library)
+
+
+def shadow_paging(gate: Gate, cpu: CpuState, library: UnicornLibrary) -> HvmPaging:
+    """The CPU walks tables of ours, as many as the domain's shadow memory holds."""
+    return ShadowPaging(gate.memory, cpu, library, gate.mailbox.shadow_frames)
+
+
+def native_paging(gate: Gate, cpu: CpuState, library: UnicornLibrary) -> HvmPaging:
+    """The CPU walks the guest's tables, and there is nothing below."""
+    return NativePaging(gate.memory, cpu, library)
+
+
+def common_exits(_paging: HvmPaging) -> ExitHandlers:
+    """Those that every guest has."""
+    return HANDLERS
+
+
+def shadow_exits(paging: HvmPaging) -> ExitHandlers:
+    """Faults, control registers and INVLPG beside them."""
+    assert isinstance(paging, ShadowPaging)
+    return HANDLERS | ShadowExits(paging).handlers
+
+
+NESTED: Final = HvmKind(nested_paging, common_exits)
+"""PVH with hap = 1."""
+SHADOW: Final = HvmKind(shadow_paging, shadow_exits, PAGE_FAULT_BIT)
+"""PVH with hap = 0."""
+NATIVE: Final = HvmKind(native_paging, common_exits)
+"""A guest that is alone on the CPU. No domain is of this kind."""
+HVM_KINDS: Final = {Engine.X86_64_NESTED: NESTED, Engine.X86_64_SHADOW: SHADOW}
+"""By what the core writes into the mailbox."""
