@@ -204,6 +204,9 @@ class Chooser:
             return False
         return True
 
+    def calls(self) -> list[Callable[["Chooser"], "Call"]]:
+        return CALLS
+
     # --- steps -------------------------------------------------------------------------------------------
 
     def step(self) -> Step:
@@ -219,9 +222,9 @@ class Chooser:
                 [self.pte().to_bytes(8, "little"), bytes(4096), self.chance.randbytes(64)]
             )
             return (self.who, "scribble", self.frame_of(self.domain), 8 * self.chance.randrange(512), data)
-        if kind < 0.142:
+        if 0.14 <= kind < 0.142:
             return (self.who, "die")
-        nr, args, pokes = self.chance.choice(CALLS)(self)
+        nr, args, pokes = self.chance.choice(self.calls())(self)
         return (self.who, "call", int(nr), tuple(int(arg) & 2**64 - 1 for arg in args), pokes)
 
 

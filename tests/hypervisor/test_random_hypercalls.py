@@ -1,4 +1,4 @@
-"""Two hostile domains make random hypercalls; after each one everything in the machine is counted again.
+"""Two hostile PV domains and a PVH one make random hypercalls; after each one everything in the machine is counted again.
 
     pytest tests/hypervisor/test_random_hypercalls.py --steps 1000000      (of each sequence)
 
@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -20,12 +20,18 @@ from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.lifecycle import create_domain
 from hypervisor.domain.run_state import Run
 from hypervisor.hypercalls import grant_table_op
+from hypervisor.mm import physmap
 from hypervisor.mm.allocator import Allocator
 from hypervisor.mm.budget import Budget
+from hypervisor.mm.domain_memory import DomainMemory
+from hypervisor.mm.frame_table import PGC
+from hypervisor.mm.physmap import Physmap
 from hypervisor.public.arch_x86.xen import VGCF_in_kernel, VGCF_online, vcpu_guest_context
-from hypervisor.public.errno import XenError
+from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import PAGE_SHIFT
+from hypervisor.wire.mailbox import GuestPaging
 from tests.hypervisor.hostile_guests import MAPPED, PAGES, Chooser, Step
+from tests.hypervisor.hostile_translated import TranslatedChooser
 from tests.inprocess import BLOCKED, InProcess, hypervisor_in_process
 from tests.recount import recount
 from tests.recount_events import recount_events
@@ -35,6 +41,7 @@ SEEDS = range(1, 5)
 DEFAULT_STEPS = 15_000
 """Of each sequence; there are eight, and six of seven steps are hypercalls: more than 100,000 in all."""
 MAX_PAGES = 64
+DOMAINS, TRANSLATED = 3, 2
 RO, RW = 5, 7
 
 KEPT: list[tuple[str, list[Step]]] = []
@@ -42,16 +49,24 @@ KEPT: list[tuple[str, list[Step]]] = []
 
 
 class Arena:
-    """Dom0, which only stands by, and two small domains; a dead one is replaced at once."""
+    """Dom0, which only stands by, and three small domains, the last one translated; a dead one is replaced at once."""
 
     def __init__(self, machine: InProcess, *, honest: bool) -> None:
         self.machine = machine
         self.honest = honest
         self.dom0 = machine.build(privileged=True).domain
-        self.domains = [self.create(), self.create()]
+        self.domains = [self.create(who) for who in range(DOMAINS)]
         self.standing = self.picture()
 
-    def create(self) -> Domain:
+    def create(self, who: int) -> Domain:
+        """Attacker number `who`."""
+        if who != TRANSLATED:
+            return self.create_pv()
+        domain = self.machine.build_hvm(pages=PAGES, max_pages=MAX_PAGES)
+        domain.mailbox.declare_atomic()
+        return domain
+
+    def create_pv(self) -> Domain:
         """A domain of PAGES pages with one page table of each level, all of it as a toolstack would leave
         it.
         """
@@ -79,7 +94,7 @@ class Arena:
         getattr(self, f"do_{step[1]}")(domain, *step[2:])
         if domain.life is not Life.ALIVE or domain.is_shut_down:
             self.machine.destroy(domain)
-            self.domains[step[0]] = self.create()
+            self.domains[step[0]] = self.create(step[0])
         self.check()
 
     def do_call(
@@ -104,6 +119,9 @@ class Arena:
     def do_scribble(self, domain: Domain, mfn: int, offset: int, data: bytes) -> None:
         if self.machine.hv.frames.owner[mfn] == domain.domid and not self.honest:
             self.machine.memory.write((mfn << PAGE_SHIFT) + offset, data[: 4096 - offset])
+
+    def do_mode(self, domain: Domain, cr3: int, paging: int, code32: bool) -> None:
+        domain.mailbox.set_guest_mode(0, cr3, cast(GuestPaging, paging), code32=code32)
 
     def do_die(self, domain: Domain) -> None:
         self.machine.destroy(domain)
@@ -138,9 +156,10 @@ def drive(chance: random.Random, steps: int, *, honest: bool) -> list[Step] | No
     done: list[Step] = []
     with arena(honest=honest) as house:
         for _ in range(steps):
-            who = chance.randrange(2)
-            others = [house.domains[1 - who], house.dom0]
-            step = Chooser(house.machine.hv, who, house.domains[who], others, chance, not honest).step()
+            who = chance.randrange(DOMAINS)
+            others = [*house.domains[:who], *house.domains[who + 1 :], house.dom0]
+            kind = TranslatedChooser if who == TRANSLATED else Chooser
+            step = kind(house.machine.hv, who, house.domains[who], others, chance, not honest).step()
             done.append(step)
             try:
                 house.perform(step)
@@ -207,12 +226,14 @@ def test_what_once_failed_does_not_fail_again() -> None:
 
 def leak_a_reference(patch: pytest.MonkeyPatch) -> None:
     """Of the first frame that is released, and of no other: the domains are still to come to their end."""
-    take = Allocator.put_page_alloc_ref
+    put = Allocator.put_page_alloc_ref
     leaked: list[int] = []
 
     def put_page_alloc_ref(self: Allocator, mfn: int) -> None:
         if leaked:
-            take(self, mfn)
+            put(self, mfn)
+        else:
+            self.frames.flags[mfn] &= ~int(PGC.ALLOCATED)
         leaked.append(mfn)
 
     patch.setattr(Allocator, "put_page_alloc_ref", put_page_alloc_ref)
@@ -222,9 +243,29 @@ def crash_in_a_hypercall(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(grant_table_op, "require_range", lambda va, size: [][0])
 
 
-@pytest.mark.parametrize("mutation", [leak_a_reference, crash_in_a_hypercall])
+def hide_a_page_and_keep_it(patch: pytest.MonkeyPatch) -> None:
+    """What a translated domain removes from its map stays referenced."""
+
+    def remove_page(self: Physmap, d: DomainMemory, gfn: int) -> None:
+        assert d.p2m is not None
+        if (mfn := d.p2m.mfn(gfn)) is None:
+            raise XenError(Errno.EINVAL, "nothing is there")
+        self._write(d, gfn, d.p2m.leaves[gfn >> 9], 0)
+        self.m2p.invalidate(mfn)
+
+    patch.setattr(Physmap, "remove_page", remove_page)
+
+
+def take_a_mapped_grant_for_memory(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(physmap, "_require_no_grant", lambda d, gfn: None)
+
+
+@pytest.mark.parametrize(
+    "mutation",
+    [leak_a_reference, crash_in_a_hypercall, hide_a_page_and_keep_it, take_a_mapped_grant_for_memory],
+)
 def test_negative_control_a_broken_core_is_noticed(
     mutation: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mutation(monkeypatch)
-    assert drive(random.Random(3), 400, honest=True) is not None
+    assert drive(random.Random(3), 1500, honest=True) is not None
