@@ -116,7 +116,10 @@ def test_grub_boots_linux_from_its_disk(machine: Machine, tmp_path: Path, kind: 
     wait_until(machine.census_is_clean, 20, "a clean census")
 
 
-@pytest.mark.parametrize("kind", ["pv", "pvh"])
+KINDS = {"pv": 'type = "pv"', "pvh": 'type = "pvh"', "pvh-shadow": 'type = "pvh"\nhap = 0'}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_interactive_linux_works_on_a_disk_and_powers_off(
     clean_machine: Machine, tmp_path: Path, kind: str
 ) -> None:
@@ -129,7 +132,7 @@ def test_an_interactive_linux_works_on_a_disk_and_powers_off(
     make_disk(disk, 16, files)
     done = machine.create(
         tmp_path,
-        f'name = "linux"\ntype = "{kind}"\nkernel = "{CACHE}/vmlinuz"\nramdisk = "{CACHE}/initramfs.img"\nmemory = 128\n'
+        f'name = "linux"\n{KINDS[kind]}\nkernel = "{CACHE}/vmlinuz"\nramdisk = "{CACHE}/initramfs.img"\nmemory = 128\n'
         f"disk = [ '{disk},raw,xvda,w' ]\ncmdline = \"console=hvc0\"\n",
     )
     assert done.returncode == 0, done.stderr
