@@ -316,6 +316,8 @@ def compare(mmu: Mmu, count: Count) -> None:
             i = int(wrong.argmax())
             where = frames.describe(i + XEN_FRAMES)
             raise AssertionError(f"{rule} of {where}: {there[i]}, should be {counted[i]}")
+    shared = (types == PAE_XEN_L2) & (tcount > 1)
+    assert not shared.any(), f"P7: {frames.describe(int(shared.argmax()) + XEN_FRAMES)} is shared"
     ownerless = (refs > 0) & (span(mmu, frames.owner_np) < 0)
     assert not ownerless.any(), (
         f"F1, F13: frame {int(ownerless.argmax()) + XEN_FRAMES:#x} has references, no owner"

@@ -92,6 +92,16 @@ class Decoder:
             return int(operand.imm) & (1 << 8 * int(operand.size)) - 1
         return self.read_register(operand.reg)
 
+    def offset(self, operand: Operand) -> int:
+        """A memory operand's address within its segment, not cut to any width; of code that has no RIP-relative ones."""
+        memory = operand.mem
+        address = int(memory.disp)
+        if memory.base:
+            address += self.read_register(memory.base)
+        if memory.index:
+            address += self.read_register(memory.index) * memory.scale
+        return address
+
     def effective_address(self, operand: Operand, length: int) -> int:
         """The linear address of a memory operand of an instruction of `length` bytes at the current rip."""
         memory = operand.mem

@@ -31,6 +31,8 @@ class Entry(NamedTuple, Generic[V]):
     save_context: Callable[[V], bytes]
     software_interrupt: Callable[[V, int], None]
     """INT n, INT3 or INTO: (vCPU, vector); rip is behind it."""
+    page_fault: Callable[[V, int, int], None]
+    """(vCPU, address, error code)."""
     syscall: Callable[[V], None]
     """SYSCALL; rip is behind it."""
     cpuid: Callable[[int, int], Leaf]

@@ -18,7 +18,6 @@ from domains.cpu.x86.bounce import (
 from domains.cpu.x86.cpu_state import CR, RIP
 from domains.cpu.x86.crash import crash
 from domains.cpu.x86.decode import Instruction
-from domains.cpu.x86.page_fault import handle_page_fault
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.privileged import DR6_BS, emulate_privileged
 from domains.cpu.x86.registers import (
@@ -82,7 +81,7 @@ def handle_other(v: X86Vcpu, vector: int, error_code: int) -> None:
 
 def handle_pf(v: X86Vcpu, _vector: int, error_code: int) -> None:
     """A page fault; its address is in CR2."""
-    handle_page_fault(v, v.cpu.q[CR + 2], error_code)
+    v.entry.page_fault(v, v.cpu.q[CR + 2], error_code)
 
 
 def handle_db(v: X86Vcpu, _vector: int, _error_code: int) -> None:

@@ -17,6 +17,7 @@ from domains.cpu.x86.entry import Entry
 from domains.cpu.x86.exceptions import handle_software_interrupt
 from domains.cpu.x86.local_hypercalls import LOCAL_EFFECTS, LOCAL_HYPERCALLS
 from domains.cpu.x86.mode import Mode
+from domains.cpu.x86.page_fault import handle_page_fault
 from domains.cpu.x86.paging import Paging
 from domains.cpu.x86.pv32_bounce import compat_bounce
 from domains.cpu.x86.pv32_calls import (
@@ -27,6 +28,7 @@ from domains.cpu.x86.pv32_calls import (
 )
 from domains.cpu.x86.pv32_context import load_compat_context, save_compat_context
 from domains.cpu.x86.pv32_mode import Pv32Mode
+from domains.cpu.x86.pv32_page_fault import handle_compat_page_fault
 from domains.cpu.x86.pv64_mode import Pv64Mode
 from domains.cpu.x86.segments import Segments
 from domains.cpu.x86.syscall import handle_syscall
@@ -54,6 +56,7 @@ PV64: Final = GuestKind(
         load_context=load_context,
         save_context=save_context,
         software_interrupt=handle_software_interrupt,
+        page_fault=handle_page_fault,
         syscall=handle_syscall,
         cpuid=guest_cpuid,
         local_calls=LOCAL_HYPERCALLS,
@@ -71,6 +74,7 @@ PV32: Final = GuestKind(
         load_context=load_compat_context,
         save_context=save_compat_context,
         software_interrupt=handle_compat_interrupt,
+        page_fault=handle_compat_page_fault,
         syscall=handle_compat_syscall,
         cpuid=compat_cpuid,
         local_calls=COMPAT_LOCAL_HYPERCALLS,

@@ -1,7 +1,7 @@
 """Page tables of 32-bit PV guests: three levels, Xen's slots in the last L2, and no way to a writable page table.
 
-Negative control: with `rules.child` naming a plain L2 in slot 3 the M2P's slots would be the guest's, which
-test_xens_slots_of_the_last_l2 and recount find; with `adjust_upper` of PV64 an L3 entry would lack RW.
+Negative control: without `validate._check_unshared` test_an_l3_needs_its_last_entry_and_shares_it_with_none fails; others are in
+test_recount_notices.py.
 """
 
 from collections.abc import Iterator

@@ -1,9 +1,9 @@
 """Random work of several vCPUs in tiny portions, with every count checked after every portion (F1-F14, P1-P11, Q1-Q5).
 
-Three domains, one of them in control, two vCPUs each. A vCPU starts an operation and goes on with it in portions of a
-few entries whenever it is its turn, so operations on the same tables interleave at every point at which they can
-stop. Tables have few entries, some in the first slots and one in the last, and mostly name tables of the level that
-would be right. A domain may die at any moment, in portions too, and must leave nothing.
+Three domains, one of them in control and one of 32 bits, two vCPUs each. A vCPU starts an operation and goes on with it in
+portions of a few entries whenever it is its turn, so operations on the same tables interleave at every point at which they
+can stop. Tables have few entries, some in the first slots and one in the last, and mostly name tables of the level that would
+be right. A domain may die at any moment, in portions too, and must leave nothing.
 """
 
 import os
@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 from hypervisor.machine.paging import pte
 from hypervisor.mm.budget import Budget, Portion, Restart
 from hypervisor.mm.domain_memory import VcpuMemory
-from hypervisor.mm.frame_table import ALLOCATED, PARTIAL, PINNED, SEG_DESC
+from hypervisor.mm.frame_table import ALLOCATED, LEVELS, PAE_XEN_L2, PARTIAL, PINNED
 from hypervisor.public.errno import XenError
 from hypervisor.public.xen import DOMID_SELF
 from tests.hypervisor.mm.small_machine import RO, RW, Guest, SmallMachine
@@ -32,7 +32,7 @@ from tests.hypervisor.mm.small_machine import RO, RW, Guest, SmallMachine
 NR_FRAMES = 20
 SLOTS = st.sampled_from([0, 1, 2, 3, 300, 511])
 FLAGS = st.sampled_from([RW, RW, RO, RO, 0, RW | 1 << 3, RW | 1 << 7])
-LEVELS = st.integers(1, 4)
+ANY_LEVEL = st.integers(1, 4)
 WHO = st.integers(0, 2)
 FRAME = st.integers(0, NR_FRAMES - 1)
 PORTION = st.sampled_from([1, 1, 1, 2, 3, 700])
@@ -46,7 +46,7 @@ class RandomMemory(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.machine = SmallMachine()
-        self.guests = [self.fresh(privileged=True), self.fresh(), self.fresh()]
+        self.guests = [self.fresh(privileged=True), self.fresh(), self.fresh_of_32_bits()]
         self.running: dict[VcpuMemory, Operation] = {}
 
     def fresh(self, *, privileged: bool = False) -> Guest:
@@ -76,6 +76,21 @@ class RandomMemory(RuleBasedStateMachine):
         guest.pin(p[3], 3)
         return guest
 
+    def fresh_of_32_bits(self) -> Guest:
+        """The same with L3s on top, whose last L2s are their own; there is something of the guest's in Xen's slots of these."""
+        guest = self.machine.domain(NR_FRAMES, max_pages=NR_FRAMES + 4, nr_vcpus=2, address_size=32)
+        p = guest.pages
+        for table, slot, named, flags in [
+            *((0, 0, 4, RO), (0, 1, 5, RO), (0, 3, 8, RO), (0, 511, 4, RW), (1, 0, 5, RO), (1, 3, 9, RO)),
+            *((4, 0, 6, RW), (4, 1, 7, RW), (5, 0, 7, RW), (5, 3, 4, RO)),
+            *((6, 0, 10, RW), (6, 1, 11, RO), (7, 0, 12, RW), (7, 511, 6, RO)),
+            *((8, 0, 6, RW), (8, 511, 8, RO), (9, 1, 7, RW), (9, 428, 10, RW), (3, 0, 7, RW)),
+        ]:
+            guest.write(p[table], slot, pte(p[named], flags))
+        guest.pin(p[0], 3)
+        guest.pin(p[3], 2)
+        return guest
+
     def teardown(self) -> None:
         for guest in self.guests:
             self.kill(guest, 1)
@@ -90,10 +105,10 @@ class RandomMemory(RuleBasedStateMachine):
     def is_plain(self, guest: Guest, mfn: int) -> bool:
         """The guest may have the frame mapped writable."""
         frames = guest.mmu.frames
-        in_use = frames.tcount[mfn] and 1 <= frames.type[mfn] <= SEG_DESC
+        in_use = frames.tcount[mfn] and 1 <= frames.type[mfn] <= PAE_XEN_L2
         return frames.owner[mfn] == guest.d.domid and not in_use and not frames.flags[mfn] & PARTIAL
 
-    @rule(who=WHO, frame=FRAME, level=LEVELS, picks=st.lists(st.tuples(SLOTS, FRAME, FLAGS), max_size=4))
+    @rule(who=WHO, frame=FRAME, level=ANY_LEVEL, picks=st.lists(st.tuples(SLOTS, FRAME, FLAGS), max_size=4))
     def write_a_table(self, who: int, frame: int, level: int, picks: list[tuple[int, int, int]]) -> None:
         guest = self.guests[who]
         mfn = guest.pages[frame]
@@ -106,7 +121,9 @@ class RandomMemory(RuleBasedStateMachine):
         """A frame that could stand in an entry of a table of `level`; one time in five, any frame."""
         below = level - 1
         likely = (
-            [m for m in guest.pages if guest.mmu.frames.type[m] in (below, level)] if below else guest.pages
+            [m for m in guest.pages if LEVELS[guest.mmu.frames.type[m]] in (below, level)]
+            if below
+            else guest.pages
         )
         return likely[pick % len(likely)] if likely and pick % 5 else guest.pages[pick]
 
@@ -121,7 +138,7 @@ class RandomMemory(RuleBasedStateMachine):
         self.running[v] = lambda s: operation(guest, s)
         self.turn(v, 1)
 
-    @rule(who=WHO, vcpu=st.integers(0, 1), frame=FRAME, level=LEVELS)
+    @rule(who=WHO, vcpu=st.integers(0, 1), frame=FRAME, level=ANY_LEVEL)
     def pin(self, who: int, vcpu: int, frame: int, level: int) -> None:
         self.start(who, vcpu, lambda g, s: g.mmu.pins.pin(g.pages[frame], level, g.d, s))
 
@@ -147,7 +164,7 @@ class RandomMemory(RuleBasedStateMachine):
     )
     def update(self, who: int, vcpu: int, frame: int, slot: int, pick: int, flags: int, command: int) -> None:
         def operation(g: Guest, s: Portion) -> None:
-            level = g.mmu.frames.type[g.pages[frame]]
+            level = LEVELS[g.mmu.frames.type[g.pages[frame]]]
             value = pte(self.target(g, level, pick), flags)
             request(g, s, g.pages[frame] << 12 | slot << 3 | command, value, DOMID_SELF)
 
@@ -228,7 +245,7 @@ class RandomMemory(RuleBasedStateMachine):
     def die_and_be_replaced(self, who: int, entries: int) -> None:
         guest = self.guests[who]
         self.kill(guest, entries)
-        self.guests[who] = self.fresh()
+        self.guests[who] = self.fresh() if guest.d.rules.address_size == 64 else self.fresh_of_32_bits()
 
     def kill(self, guest: Guest, entries: int) -> None:
         """K2-K5: what is left is what others still map."""

@@ -7,11 +7,21 @@ from collections.abc import Callable
 
 import pytest
 
-from hypervisor.mm import devalidate, linear, page_types, relinquish, update, update_batch, validate
+from hypervisor.mm import (
+    devalidate,
+    linear,
+    page_types,
+    relinquish,
+    update,
+    update_batch,
+    validate,
+    xen_slots,
+)
 from hypervisor.mm.allocator import Allocator
 from hypervisor.mm.descriptors import Descriptors
-from hypervisor.mm.frame_table import FrameTable
+from hypervisor.mm.frame_table import L3, PAE_XEN_L2, FrameTable
 from hypervisor.mm.page_types import PageTypes
+from hypervisor.mm.pv_rules import PvRules
 from tests.hypervisor.mm.test_random_memory import run_long
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -133,7 +143,22 @@ def type_references_go_without_de_validation(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(page_types, "LEVELS", (0,) * 8)
 
 
+def the_last_l2_of_a_32_bit_guest_is_a_plain_one(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(PvRules, "child", lambda _self, level, _slot: level - 1)
+
+
+def a_pae_l3_shows_all_its_entries(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(xen_slots.INSTALL, L3, nothing)
+
+
+def xens_slots_of_a_pae_l2_are_what_the_guest_wrote(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(xen_slots.INSTALL, PAE_XEN_L2, nothing)
+
+
 MUTANTS: list[Patch] = [
+    the_last_l2_of_a_32_bit_guest_is_a_plain_one,
+    a_pae_l3_shows_all_its_entries,
+    xens_slots_of_a_pae_l2_are_what_the_guest_wrote,
     linear_counters_stay,
     old_entries_are_not_dropped,
     old_tables_are_dropped_without_their_reference,
