@@ -35,7 +35,7 @@ from domains.cpu.x86.unicorn_library import (
     HOOK_INSN,
     HOOK_INTERRUPT,
     HOOK_INVALID,
-    INVALID_HOOK,
+    INVALID_OP_HOOK,
     UnicornLibrary,
 )
 from hypervisor.wire.messages import EffectRecord
@@ -71,7 +71,7 @@ class HvmCpu:
     def _add_hooks(self, library: UnicornLibrary) -> None:
         stubs = self.stubs
         stubs.call_back("on_exit", EXIT_HOOK(self._on_exit))
-        stubs.call_back("on_invalid", INVALID_HOOK(self._on_invalid))
+        stubs.call_back("on_invalid", INVALID_OP_HOOK(self._on_invalid))
         library.add_code_hook(HOOK_INTERRUPT, stubs.address("new_interrupt"), 0)
         library.add_code_hook(HOOK_INVALID, stubs.address("new_invalid"), 0)
         for instruction, routine in INSTRUCTIONS.items():
@@ -120,12 +120,12 @@ class HvmCpu:
             self._emulation.keep(failure)
             return NOTHING
 
-    def _on_invalid(self, _uc: int, _data: int) -> bool:
+    def _on_invalid(self, _uc: int, _data: int) -> int:
         try:
             return handle_invalid_op(self.vcpu)
         except BaseException as failure:  # noqa: BLE001
             self._emulation.keep(failure)
-            return True
+            return NOTHING
 
     def _on_cpuid(self, _uc: int, _data: int) -> int:
         try:

@@ -17,7 +17,7 @@ from domains.cpu.x86.hvm_vcpu import HvmVcpu
 from domains.cpu.x86.mmio import emulate_access
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.raised import collect_events
-from domains.cpu.x86.registers import EFLAGS_IF, EXC_GP, EXC_UD, RAX, RCX, RDX, U32
+from domains.cpu.x86.registers import EFLAGS_IF, EXC_DB, EXC_GP, EXC_UD, RAX, RCX, RDX, U32
 from domains.cpu.x86.svm import EVENT_VALID, INTERCEPTED, Exit
 from hypervisor.public.sched import SCHEDOP_block
 from hypervisor.public.vcpu import VCPUOP_down
@@ -27,6 +27,7 @@ NOTHING: Final = 0
 MSR_LENGTH: Final = 2
 HLT_LENGTH: Final = 1
 VMCALL: Final = b"\x0f\x01\xc1"
+ICEBP: Final = b"\xf1"
 
 
 def exception(vector: int, error_code: int = 0) -> int:
@@ -45,21 +46,26 @@ def handle_exit(v: HvmVcpu, code: int) -> int:
     return event
 
 
-def handle_invalid_op(v: HvmVcpu) -> bool:
-    """An invalid opcode at rip; True if it was a hypercall after all, which is done. VMCALL is Intel's; Xen accepts it too."""
+def handle_invalid_op(v: HvmVcpu) -> int:
+    """An invalid opcode for Unicorn at rip: the exception that the guest gets for it, or NOTHING, for it was a hypercall and is
+    done. VMCALL is Intel's; Xen accepts it too. ICEBP is a debug exception behind itself.
+    """
     try:
+        if v.paging.read(v.cpu.q[RIP], 1, fetch=True) == ICEBP:
+            v.mode.skip(len(ICEBP))
+            return EXC_DB
         octets = v.paging.read(v.cpu.q[RIP], len(VMCALL), fetch=True)
     except (GuestFault, NotMapped):
-        return False
+        return EXC_UD
     if octets != VMCALL:
-        return False
+        return EXC_UD
     v.cpu.take_exception()
     v.exits["vmcall"] += 1
     do_hypercall(v)
     collect_events(v)
     if v.events.upcall_pending:
         v.stubs.request()
-    return True
+    return NOTHING
 
 
 def do_hypercall(v: HvmVcpu) -> int:

@@ -6,12 +6,12 @@ SOURCE: Final = r"""
     .set RAX, 0;        .set RCX, 8;           .set RDX, 16;        .set R11, 88;       .set RIP, 128
     .set EFLAGS, 136;   .set CC_SRC, 152;      .set CC_OP, 168;     .set DF, 172;       .set HFLAGS, 176
     .set CS, 208;       .set SS, 232;          .set EFER, 592;      .set STAR, 4824;    .set LSTAR, 4840
-    .set CSTAR, 4848;   .set FMASK, 4856;      .set IS_INT, 5388;   .set OLD_EXCEPTION, 5496
+    .set CSTAR, 4848;   .set FMASK, 4856;      .set ERROR_CODE, 5384;  .set IS_INT, 5388;   .set OLD_EXCEPTION, 5496
     .set INTERCEPT_EXCEPTIONS, 5536
     .set REQUEST, 0x1c                                              /* of the CPUState: interrupt_request */
     .set HF_LMA, 1 << 14;  .set HF_CS64, 1 << 15;  .set HF_INHIBIT, 1 << 3
     .set IF, 1 << 9;    .set LAZY, 0xcd5;      .set ARITHMETIC, 0x8d5;  .set RF, 1 << 16
-    .set UD, 6;         .set GP, 13
+    .set UD, 6;         .set NP, 11;           .set GP, 13;         .set EC_IDT, 2
 
     /* ---- addresses and words that Python fills in */
 env:             .quad 0
@@ -25,7 +25,7 @@ compute_flags:   .quad 0
 raise_exception: .quad 0
 clock_gettime:   .quad 0
 on_exit:         .quad 0                /* Python: (uc, 0x100 + the SVM exit's code, 0) -> an exception for the guest, or 0 */
-on_invalid:      .quad 0                /* Python: (uc, 0) -> whether it was a hypercall */
+on_invalid:      .quad 0                /* Python: (uc, 0) -> the exception that the guest gets, or 0 */
 upcall_pending:  .quad 0                /* the address of the vCPU's evtchn_upcall_pending */
 vector:          .quad 0                /* the vector by which it is delivered; 0: none */
 tsc_offset:      .quad 0                /* ns */
@@ -49,9 +49,34 @@ new_interrupt:
     jae     deliver
     lea     exceptions(%rip), %rax
     incq    (%rax, %rsi, 8)
+    mov     env(%rip), %rdi
+    cmp     $GP, %esi
+    je      3f
+    cmp     $NP, %esi
+    jne     deliver
+3:  testl   $HF_LMA, HFLAGS(%rdi)       /* a gate of a 64-bit IDT is told by 16 * its number; a CPU tells 8 * it */
+    jz      deliver
+    mov     ERROR_CODE(%rdi), %eax
+    test    $EC_IDT, %al
+    jz      deliver
+    mov     %eax, %edx
+    and     $7, %edx
+    shr     $1, %eax
+    and     $~7, %eax
+    or      %edx, %eax
+    mov     %eax, ERROR_CODE(%rdi)
 deliver:                                /* what was given to the guest below is no exit; what its delivery runs into is */
     push    %rcx
     mov     env(%rip), %rdi
+    cmpl    $0, IS_INT(%rdi)            /* rip is behind INT n; a fault in its delivery is the instruction's own */
+    je      5f
+    decq    RIP(%rdi)                   /* INT3 and INTO have one byte, INT n has two */
+    cmp     $3, %esi
+    je      5f
+    cmp     $4, %esi
+    je      5f
+    decq    RIP(%rdi)
+5:
     mov     exits_of(%rip), %eax
     mov     %eax, INTERCEPT_EXCEPTIONS(%rdi)
     mov     cpu(%rip), %rdi
@@ -75,14 +100,16 @@ taken:                                  /* or the next fault would be a double f
     movl    $0, INTERCEPT_EXCEPTIONS(%rdi)
     jmp     *raise_exception(%rip)
 
-    /* ---- an invalid opcode: VMCALL, which Unicorn does not know, or the guest's own #UD */
+    /* ---- an invalid opcode: VMCALL or ICEBP, which Unicorn does not know, or the guest's own #UD */
 new_invalid:
     push    %rcx
     call    *on_invalid(%rip)
     pop     %rcx
-    test    %al, %al
-    jnz     1f
-    mov     $UD, %esi
+    mov     %eax, %esi
+    test    %esi, %esi
+    jz      1f
+    cmp     $UD, %esi
+    jne     2f
     incq    exceptions + 8 * UD(%rip)
     push    %rcx
     call    deliver
@@ -90,6 +117,10 @@ new_invalid:
 1:  call    taken
     mov     $1, %eax
     ret
+2:  call    taken
+    mov     env(%rip), %rdi
+    xor     %edx, %edx
+    jmp     *raise_exception(%rip)
 
     /* ---- SYSCALL, which Unicorn leaves to us. It adds the instruction's length, 2, to rip afterwards */
 new_syscall:
