@@ -64,6 +64,9 @@ from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
 ACCESS: Final = PFEC_WRITE | PFEC_USER | PFEC_FETCH
 
 
+MAX_TOPS: Final = 64
+
+
 class ShadowPaging(ShadowControls):
     """A `Paging`."""
 
@@ -74,6 +77,9 @@ class ShadowPaging(ShadowControls):
         self.pmap = Pmap(memory)
         pool = ShadowPool(library, pool_frames, memory.size + SVM_PAGES * PAGE_SIZE)
         self._space = ShadowSpace(pool, self.pmap, memory.octets, self.counters)
+
+        self._tops: dict[int, tuple[bytes, int, frozenset[Key]]] = {}
+        """By machine address, L4 tables that were loaded: as they were, with CR0, and what came of it."""
 
     def enable(self, p2m: int) -> None:
         """The P2M's top table lies in this machine frame."""
@@ -98,15 +104,23 @@ class ShadowPaging(ShadowControls):
             self._cpu.q[CR + 3] = space.switch_32(self._key_32())
         self._library.tlb_flush()
 
-    def _keys_long(self) -> list[Key]:
-        """Of the entries of the guest's L4 that a CPU has used already."""
+    def _keys_long(self) -> frozenset[Key]:
+        """Of the entries of the guest's L4 that a CPU has used already. Kept for as long as that is the same."""
         try:
-            table = self.machine(self._cr3 & PTE_MFN_MASK)
+            at = self.machine(self._cr3 & PTE_MFN_MASK)
         except NotMapped:
-            return []
-        entries = self.memory.frames[table >> PAGE_SHIFT]
+            return frozenset()
+        octets = bytes(self._octets[at : at + PAGE_SIZE])
+        known = self._tops.get(at)
+        if known is not None and known[0] == octets and known[1] == self._cr0:
+            return known[2]
+        entries = np.frombuffer(octets, np.uint64)
         used = [(slot, int(entries[slot])) for slot in np.nonzero(entries)[0].tolist()]
-        return [self._key_long(slot, entry) for slot, entry in used if entry & PAGE_ACCESSED]
+        keys = frozenset(self._key_long(slot, entry) for slot, entry in used if entry & PAGE_ACCESSED)
+        if len(self._tops) >= MAX_TOPS:
+            self._tops.clear()
+        self._tops[at] = octets, self._cr0, keys
+        return keys
 
     def _key_long(self, slot: int, entry: int) -> Key:
         return LONG_MODE, slot, entry & ~PAGE_ACCESSED, self._cr0 & CR0_WP
@@ -155,6 +169,13 @@ class ShadowPaging(ShadowControls):
             raise NotMapped(gpa)
         return entry & FRAME_BITS | gpa & PAGE_OFFSET
 
+    def translate(self, va: int, *, write: bool = False, fetch: bool = False) -> int:
+        """The machine address of `va`. Raises GuestFault; NotMapped if the guest's tables lead nowhere."""
+        entry = self._space.entry(va) if fetch else 0
+        if entry and not entry & PAGE_NX:  # the CPU has just fetched the instruction by it
+            return entry & FRAME_BITS | va & PAGE_OFFSET
+        return super().translate(va, write=write, fetch=fetch)
+
     def page_fault(self, va: int, error: int) -> int | None:
         """What a page fault of the CPU's is: None, its shadow is filled in now; or the error code of the guest's own.
 
@@ -192,7 +213,7 @@ class ShadowPaging(ShadowControls):
         if seen is None or seen.at != at:
             tree.drop_span(first, entries << shift)
             seen = tree.uppers[first, shift] = Seen(at, size, paging.entry_size, first, shift)
-            seen.octets[:] = self._octets[at : at + size]
+            seen.octets = bytes(self._octets[at : at + size])
         elif seen.entry(step.at) != step.entry:
             tree.changed(seen, paging.index(va, step.level))
             seen.note(step.at, step.entry)
@@ -224,7 +245,7 @@ class ShadowPaging(ShadowControls):
             leaf = self._new_leaf(tree, va, steps, uppers, gpa)
         elif leaf.table is not None:
             table = leaf.table
-            if table.octets != self._octets[table.at : table.at + table.size]:
+            if table.octets != bytes(self._octets[table.at : table.end]):
                 self._space.refresh(leaf, table)
         rights, no_execute = self._rights(steps)
         frame = self.pmap.words[gpa >> PAGE_SHIFT]

@@ -5,7 +5,6 @@ those go that have not been in force for longest; if that is not enough, all go,
 """
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -56,19 +55,19 @@ class ShadowSpace:
         self.has_global = False
         """Whether global pages outlive a load of CR3."""
 
-    def switch_long(self, keys: Iterable[Key]) -> int:
+    def switch_long(self, keys: frozenset[Key]) -> int:
         """Put the trees of these entries of the guest's L4 in force as far as there are any; where the CPU's CR3 is to point."""
-        base, linked, self._linked = self._l4 << TABLE_SHIFT, self._linked, {}
-        for slot in linked:
-            self.pool.words[base | slot] = 0
-        for key in keys:
-            if (tree := self._trees.get(key)) is not None:
-                self._link(tree)
+        for slot, tree in list(self._linked.items()):
+            if tree.key not in keys:
+                del self._linked[slot]
+                self.pool.words[self._l4 << TABLE_SHIFT | slot] = 0
+        for key in [key for key in self._trees if key in keys]:
+            self._link(self._trees[key])
         return self.pool.address(self._l4)
 
     def switch_32(self, key: Key) -> int:
         """Put a 32-bit guest's tree in force; where the CPU's CR3 is to point."""
-        self.switch_long(())
+        self.switch_long(frozenset())
         return self.pool.address(self.tree(key).top)
 
     def tree(self, key: Key) -> Tree:
@@ -101,31 +100,37 @@ class ShadowSpace:
         octets = self._octets
         full = tree.epoch != self._epoch or not self.has_global
         for seen in list(tree.uppers.values()):
-            if seen.octets != octets[seen.at : seen.at + seen.size]:
+            if seen.octets != bytes(octets[seen.at : seen.end]):
                 self._sync_upper(tree, seen)
         for leaf in tree.leaves.values():
             table = leaf.table
             if table is None or (leaf.is_global and not full):
                 continue
-            if table.octets != octets[table.at : table.at + table.size]:
+            if table.octets != bytes(octets[table.at : table.end]):
                 self.refresh(leaf, table)
         tree.epoch = self._epoch
 
     def _sync_upper(self, tree: Tree, seen: Seen) -> None:
         old = seen.entries()
-        seen.octets[:] = self._octets[seen.at : seen.at + seen.size]
+        seen.octets = bytes(self._octets[seen.at : seen.end])
         for index in np.nonzero(old != seen.entries())[0].tolist():
             tree.changed(seen, index)
 
     def refresh(self, leaf: Leaf, table: Seen) -> None:
         """Make the whole of a leaf table anew from the guest's L1 table as it is."""
         self._counters["table made anew"] += 1
-        table.octets[:] = self._octets[table.at : table.at + table.size]
+        table.octets = bytes(self._octets[table.at : table.end])
         entries = table.entries()
         gfns = (entries & np.uint64(PTE_MFN_MASK)) >> np.uint64(PAGE_SHIFT)
         frames = self._pmap.entries[np.minimum(gfns, np.uint64(1 << GFN_BITS))]
         self.pool.tables[leaf.frame] = shadow_of(entries, frames, leaf, self.no_execute)
         leaf.is_global = all_global(entries)
+
+    def entry(self, va: int) -> int:
+        """The shadow of the page of `va`; 0: there is none. 32-bit addresses are below 4 GiB, in slot 0."""
+        tree = self._linked.get(va >> L4_SHIFT & SLOT)
+        leaf = tree.leaves.get(va >> LEAF_SHIFT) if tree is not None else None
+        return self.pool.words[leaf.frame << TABLE_SHIFT | va >> PAGE_SHIFT & SLOT] if leaf is not None else 0
 
     def forget(self, va: int) -> bool:
         """The guest's INVLPG, which forgets global pages of whatever address space; True if the page was a large one."""

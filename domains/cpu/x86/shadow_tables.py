@@ -85,11 +85,13 @@ class Seen:
     `first` and `shift`: entry n is for the 1 << shift bytes of linear addresses from first + (n << shift) on.
     """
 
-    __slots__ = ("at", "entry_size", "first", "octets", "shift", "size")
+    __slots__ = ("at", "end", "entry_size", "first", "octets", "shift")
+    octets: bytes
+    """Not a bytearray: two of them are compared byte by byte."""
 
     def __init__(self, at: int, size: int, entry_size: int, first: int, shift: int) -> None:
-        self.at, self.size, self.entry_size, self.first, self.shift = at, size, entry_size, first, shift
-        self.octets = bytearray(size)
+        self.at, self.end, self.entry_size, self.first, self.shift = at, at + size, entry_size, first, shift
+        self.octets = bytes(size)
 
     def entry(self, at: int) -> int:
         """The entry at machine address `at` as it was."""
@@ -99,7 +101,8 @@ class Seen:
     def note(self, at: int, entry: int) -> None:
         """The entry at `at` has been looked at, or is Xen's doing."""
         offset = at - self.at
-        self.octets[offset : offset + self.entry_size] = entry.to_bytes(self.entry_size, "little")
+        old, size = self.octets, self.entry_size
+        self.octets = old[:offset] + entry.to_bytes(size, "little") + old[offset + size :]
 
     def entries(self) -> Entries:
         """All of them, as they were, in 64 bits."""
