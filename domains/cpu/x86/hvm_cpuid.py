@@ -1,4 +1,4 @@
-"""The CPU that guests with nested paging see: cpuid's model with another maker's name, and with what such guests have beyond PV.
+"""The CPU that HVM guests see: cpuid's model with another maker's name, and with what such guests have beyond PV.
 
 An AMD processor, for the hypercall instruction is VMMCALL then, which exits without being decoded, and for Linux does without
 page-table isolation. SYSENTER, which Unicorn leaves out, is not advertised. Source: Xen public/arch-x86/cpuid.h.

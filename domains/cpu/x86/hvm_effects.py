@@ -1,4 +1,4 @@
-"""What a hypercall's effects do to a vCPU with nested paging: one handler per effect, in one table (docs/contracts.md).
+"""What a hypercall's effects do to an HVM vCPU: one handler per effect, in one table (docs/contracts.md).
 
 Effects on what such a guest keeps in registers of its own (page tables, traps, descriptor tables) are never sent to it.
 """

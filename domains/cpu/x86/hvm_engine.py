@@ -1,12 +1,12 @@
-"""The engine of a domain process whose guest has nested paging: one vCPU's guest code on Unicorn, from its first slice on.
+"""The engine of a domain process of an HVM guest: one vCPU's guest code on Unicorn, from its first slice on.
 
     emu_start ──exit (SVM)──► Xen, by hvm_exits ──► guest goes on
         │ SIGUSR1 (hvm_stubs): events? or the stop byte:
         ▼
     gate.stopped: the slice is given back, the next one awaited
 
-Faults, interrupts' entries, system calls, changes of page tables and of modes never leave the emulated CPU. No hook on memory
-may ever be set: with one, every store takes Unicorn's slow path.
+Interrupts' entries, system calls and stores to page tables never leave the emulated CPU; with nested paging nor do faults and
+changes of modes. No hook on memory may ever be set: with one, every store takes Unicorn's slow path.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
-"""The one dispatcher of exits: what a guest with nested paging cannot do without Xen, by its cause.
+"""The one dispatcher of exits: what an HVM guest cannot do without Xen, by its cause.
 
-Each has a counter in `exits`. A page fault, a system call, an interrupt's entry, a change of page tables or of CR3 is no exit.
+Each has a counter in `exits`. A system call, an interrupt's entry and a store to a page table are no exits; with nested paging a
+page fault and a load of CR3 are none either, with shadow paging they are shadow_exits'.
 A handler returns the exception that the guest gets instead, in EVENTINJ's form, or NOTHING.
 Source: Xen arch/x86/hvm/svm/svm.c (svm_vmexit_handler), arch/x86/hvm/hvm.c.
 """

@@ -1,4 +1,4 @@
-"""A hypercall of a guest with nested paging: VMMCALL or VMCALL, by its kernel alone.
+"""A hypercall of an HVM guest: VMMCALL or VMCALL, by its kernel alone.
 
 The core reads and writes the guest's memory by the guest's own tables, and its structures as the code that calls has them: where
 the tables lie and how wide the code is goes into the mailbox before each call.

@@ -1,4 +1,4 @@
-"""What a guest with nested paging executes now: its ring, its code's width, and where a hypercall's registers are.
+"""What an HVM guest executes now: its ring, its code's width, and where a hypercall's registers are.
 
             64-bit code              32-bit code (the upper halves do not count)
     number  RAX                      EAX                        the result goes there, too

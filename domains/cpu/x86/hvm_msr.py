@@ -1,4 +1,4 @@
-"""RDMSR and WRMSR of a guest with nested paging.
+"""RDMSR and WRMSR of an HVM guest.
 
     the CPU's own    what system calls, segment bases and page attributes need: no exit (NATIVE)
     EFER             exits, for a write of the CPU's own would hide VMMCALL

@@ -1,4 +1,4 @@
-"""The end of a guest with nested paging that broke the contract: what it did and its registers, for the hypervisor's log."""
+"""The end of an HVM guest that broke the contract: what it did and its registers, for the hypervisor's log."""
 
 from typing import NoReturn
 

@@ -1,4 +1,4 @@
-"""Entry point of a domain process whose guest has nested paging (called by domains.cpu.process)."""
+"""Entry point of a domain process of an HVM guest (called by domains.cpu.process)."""
 
 from typing import NoReturn
 

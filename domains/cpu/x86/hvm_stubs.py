@@ -1,4 +1,4 @@
-"""Machine code for what a guest with nested paging does without an exit: hvm_listing, assembled.
+"""Machine code for what an HVM guest does without an exit: hvm_listing, assembled.
 
     exceptions, INT n   delivered by the guest's own IDT, as the CPU does it (QEMU's do_interrupt); they may end by longjmp, which
                         must not cross a frame of Python's

@@ -1,4 +1,4 @@
-"""One vCPU of a guest with nested paging: the CPU's registers are the guest's own, so little is kept beside them."""
+"""One vCPU of an HVM guest: the CPU's registers are the guest's own, so little is kept beside them."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
     direct    the CPU walks the guest's own tables, which hold machine addresses; Xen validates their entries       direct_paging
     nested    the CPU walks the guest's tables and Xen's below them                                                 nested_paging
-    shadow    the CPU walks tables that Xen derives from the guest's                                     neither of these two yet
+    shadow    the CPU walks tables that Xen derives from the guest's                                     shadow_paging
     native    the guest's tables are nobody's business: its own machine
 
 Xen's entry code never loads CR3, drops a translation or computes an address of the emulated machine but through this.
