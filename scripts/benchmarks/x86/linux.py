@@ -29,33 +29,41 @@ QEMU: Final = "qemu-system-x86_64"
 MEMORY_MIB: Final = 128
 TIMEOUT: Final = 600.0
 HASHED: Final = 1 << 30
+KINDS: Final = {
+    "linux_init": 'type = "pv"',
+    "linux_init_pvh": 'type = "pvh"\nhap = 1',
+    "linux_init_shadow": 'type = "pvh"\nhap = 0',
+}
+"""By figure, how the guest is virtualized: direct paging, nested paging, shadow paging."""
 FEW: Final = 3
 """Boots that are measured; one under --quick."""
 
 
 def linux_init(sizes: Sizes) -> Iterator[Figure]:
-    """Seconds from the request to create the domain until the kernel starts /init: as a PV guest, and as a PVH one."""
+    """Seconds from the request to create the domain until the kernel starts /init, for each of KINDS."""
     if not (GUESTS / "vmlinuz").exists():
         raise Unavailable("needs scripts/fetch_guests")
     qemu = shutil.which(QEMU)
     name, reference = (f"{QEMU}, TCG, no Xen", boot_in_qemu) if qemu else ("SHA-256 of 1 GiB", hash_much)
     rounds = min(FEW, max(1, sizes.rounds // 2))
     with Machine() as machine:
-        turns = [(boot(machine), boot(machine, "pvh"), reference()) for _ in range(rounds)]
+        turns = [
+            ({figure: boot(machine, kind) for figure, kind in KINDS.items()}, reference())
+            for _ in range(rounds)
+        ]
         unpatched = median(boot(machine, parameters=UNPATCHED) for _ in range(rounds))
-    theirs = [turn[2] for turn in turns]
-    for figure, ours, details in (
-        ("linux_init", [turn[0] for turn in turns], {f"s with {UNPATCHED}": unpatched}),
-        ("linux_init_pvh", [turn[1] for turn in turns], {}),
-    ):
-        ratio = median(a / b for a, b in zip(ours, theirs, strict=True))
-        yield Figure(figure, median(ours), "s", name, median(theirs), ratio, details)
+    details = {"linux_init": {f"s with {UNPATCHED}": unpatched}}
+    for figure in KINDS:
+        ours = median(boots[figure] for boots, _ in turns)
+        theirs = median(yardstick for _, yardstick in turns)
+        ratio = median(boots[figure] / yardstick for boots, yardstick in turns)
+        yield Figure(figure, ours, "s", name, theirs, ratio, details.get(figure, {}))
 
 
-def boot(machine: Machine, kind: str = "pv", parameters: str = "") -> float:
-    """One boot of a domain of this `type`, with more on the kernel's command line; it is destroyed afterwards."""
+def boot(machine: Machine, kind: str = 'type = "pv"', parameters: str = "") -> float:
+    """One boot of a domain of this kind, with more on the kernel's command line; it is destroyed afterwards."""
     text = (
-        f'name = "linux-{uuid.uuid4().hex[:8]}"\ntype = "{kind}"\n'
+        f'name = "linux-{uuid.uuid4().hex[:8]}"\n{kind}\n'
         f'kernel = "{GUESTS}/vmlinuz"\nramdisk = "{GUESTS}/initramfs.img"\n'
         f'memory = {MEMORY_MIB}\ncmdline = "console=hvc0 task=halt {parameters}"\n'
     )
