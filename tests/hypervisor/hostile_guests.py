@@ -31,6 +31,7 @@ from hypervisor.public.grant_table import GrantTableOp, grant_entry_v1
 from hypervisor.public.layout import Struct
 from hypervisor.public.physdev import physdev_irq_status_query, physdev_map_pirq, physdev_set_iopl
 from hypervisor.public.xen import Hypercall, mmu_update, mmuext_op, multicall_entry
+from tests.recount import is_table
 
 Step = tuple[Any, ...]
 PAGES = 32
@@ -135,14 +136,16 @@ class Chooser:
         if kind < 0.87:
             return self.frame_of(self.chance.choice(self.others))
         if kind < 0.95:
-            return self.chance.choice([0, 1, 2, 3, 1024, 33791, 33792, 2**24 - 1, 2**24, 2**40 - 1, 2**52])
+            return self.chance.choice(
+                [0, 1, 2, 3, 1024, 33791, 33792, 50175, 50176, 2**24 - 1, 2**24, 2**40 - 1, 2**52]
+            )
         return self.chance.choice(EXTREMES)
 
     def table(self) -> int:
         """A frame that is a page table now, or any."""
         frames = self.hv.frames
         mine = np.flatnonzero(
-            (frames.owner_np[: frames.top] == self.domain.domid) & (frames.type_np[: frames.top] - 1 < 4)
+            (frames.owner_np[: frames.top] == self.domain.domid) & is_table(frames.type_np[: frames.top])
         )
         return (
             int(self.chance.choice(mine.tolist())) if len(mine) and self.chance.random() < 0.8 else self.mfn()

@@ -1,4 +1,4 @@
-"""Two hostile PV domains and a PVH one make random hypercalls; after each one everything in the machine is counted again.
+"""Two hostile PV domains, a PVH and a 32-bit one make random hypercalls; after each all in the machine is counted again.
 
     pytest tests/hypervisor/test_random_hypercalls.py --steps 1000000      (of each sequence)
 
@@ -15,7 +15,8 @@ from typing import Any, cast
 
 import pytest
 
-from hypervisor.domain.context import install_context
+from hypervisor.domain.compat import switch_compat
+from hypervisor.domain.context import PvContext, install_context
 from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.lifecycle import create_domain
 from hypervisor.domain.run_state import Run
@@ -27,10 +28,13 @@ from hypervisor.mm.domain_memory import DomainMemory
 from hypervisor.mm.frame_table import PGC
 from hypervisor.mm.physmap import Physmap
 from hypervisor.public.arch_x86.xen import VGCF_in_kernel, VGCF_online, vcpu_guest_context
+from hypervisor.public.arch_x86.xen_x86_32 import xen_pfn_to_cr3
+from hypervisor.public.compat import compat_vcpu_guest_context
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import PAGE_SHIFT
 from hypervisor.wire.mailbox import GuestPaging
 from tests.hypervisor.hostile_guests import MAPPED, PAGES, Chooser, Step
+from tests.hypervisor.hostile_narrow import NarrowChooser
 from tests.hypervisor.hostile_translated import TranslatedChooser
 from tests.inprocess import BLOCKED, InProcess, hypervisor_in_process
 from tests.recount import recount
@@ -41,15 +45,17 @@ SEEDS = range(1, 5)
 DEFAULT_STEPS = 15_000
 """Of each sequence; there are eight, and six of seven steps are hypercalls: more than 100,000 in all."""
 MAX_PAGES = 64
-DOMAINS, TRANSLATED = 3, 2
+DOMAINS, TRANSLATED, NARROW = 4, 2, 3
 RO, RW = 5, 7
 
+CHOOSERS: dict[int, type[Chooser]] = {TRANSLATED: TranslatedChooser, NARROW: NarrowChooser}
+"""Who plays which domain, where it is not a 64-bit PV guest."""
 KEPT: list[tuple[str, list[Step]]] = []
 """Sequences that once failed: (what went wrong, the steps)."""
 
 
 class Arena:
-    """Dom0, which only stands by, and three small domains, the last one translated; a dead one is replaced at once."""
+    """Dom0, which only stands by, and four small domains, one translated, one of 32 bits; a dead one is replaced at once."""
 
     def __init__(self, machine: InProcess, *, honest: bool) -> None:
         self.machine = machine
@@ -60,6 +66,8 @@ class Arena:
 
     def create(self, who: int) -> Domain:
         """Attacker number `who`."""
+        if who == NARROW:
+            return self.create_narrow()
         if who != TRANSLATED:
             return self.create_pv()
         domain = self.machine.build_hvm(pages=PAGES, max_pages=MAX_PAGES)
@@ -80,6 +88,26 @@ class Arena:
             words[pages[3], number] = pages[number] << PAGE_SHIFT | (RW if number in MAPPED else RO)
         context = vcpu_guest_context(flags=int(VGCF_in_kernel | VGCF_online))
         context.ctrlreg = tuple(pages[0] << PAGE_SHIFT if i == 3 else 0 for i in range(8))
+        return self.started(domain, context)
+
+    def create_narrow(self) -> Domain:
+        """The same of 32 bits: its tables are an L3, the first and the last L2, and an L1."""
+        hv = self.machine.hv
+        domain = create_domain(hv, hv.free_domid(), max_pages=MAX_PAGES)
+        switch_compat(hv, domain)
+        pages = [hv.mmu.allocator.alloc_page(domain.mem) for _ in range(PAGES)]
+        words = self.machine.memory.frames
+        words[pages[0], 0], words[pages[0], 3] = pages[1] << PAGE_SHIFT | 1, pages[2] << PAGE_SHIFT | 1
+        words[pages[1], 0] = pages[3] << PAGE_SHIFT | RW
+        for number in [*range(4), *MAPPED]:
+            words[pages[3], number] = pages[number] << PAGE_SHIFT | (RW if number in MAPPED else RO)
+        context = compat_vcpu_guest_context(flags=int(VGCF_in_kernel | VGCF_online))
+        context.ctrlreg = tuple(xen_pfn_to_cr3(pages[0]) if i == 3 else 0 for i in range(8))
+        return self.started(domain, context)
+
+    def started(self, domain: Domain, context: PvContext) -> Domain:
+        """With these registers, and running."""
+        hv = self.machine.hv
         install_context(hv, domain.vcpus[0], context, Budget(1 << 30))
         domain.mailbox.declare_atomic()
         hv.run.domain_unpause(domain)
@@ -158,7 +186,7 @@ def drive(chance: random.Random, steps: int, *, honest: bool) -> list[Step] | No
         for _ in range(steps):
             who = chance.randrange(DOMAINS)
             others = [*house.domains[:who], *house.domains[who + 1 :], house.dom0]
-            kind = TranslatedChooser if who == TRANSLATED else Chooser
+            kind = CHOOSERS.get(who, Chooser)
             step = kind(house.machine.hv, who, house.domains[who], others, chance, not honest).step()
             done.append(step)
             try:
