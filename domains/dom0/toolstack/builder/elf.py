@@ -13,6 +13,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Final
 
+from domains.dom0.toolstack.builder.bsd_symtab import symbols_behind
 from domains.dom0.toolstack.builder.elf_file import PT_LOAD, PT_NOTE, SHT_NOTE, ElfFile
 from domains.dom0.toolstack.builder.notes import TEXTS, XenNotes, enter, notes_in
 from domains.dom0.toolstack.builder.refusals import ONLY_PAE, pv32_kind, without_notes
@@ -53,6 +54,9 @@ def load_elf(data: bytes, name: str) -> PvImage:
         if header.p_type == PT_LOAD and header.p_memsz
     ]
     check_apart(elf, segments)
+    if segments and notes.texts.get(ElfNote.XEN_ELFNOTE_BSD_SYMTAB) == "yes":
+        symbols = symbols_behind(elf, max(segment.end for segment in segments))
+        segments += [symbols] if symbols is not None else []
     entry = notes.numbers.get(ElfNote.XEN_ELFNOTE_ENTRY, elf.header.e_entry)
     if not any(segment.vaddr <= entry < segment.end for segment in segments):
         raise elf.refused(f"its entry point {entry:#x} lies in none of its segments")
@@ -164,6 +168,7 @@ OLD_KEYS: Final = {
     "LOADER": ElfNote.XEN_ELFNOTE_LOADER,
     "FEATURES": ElfNote.XEN_ELFNOTE_FEATURES,
     "PAE": ElfNote.XEN_ELFNOTE_PAE_MODE,
+    "BSD_SYMTAB": ElfNote.XEN_ELFNOTE_BSD_SYMTAB,
 }
 
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from lz4.block import compress  # type: ignore[attr-defined]  # it is lz4.block's, by a star import
 
 from domains.dom0.toolstack.builder.elf import load_elf
+from domains.dom0.toolstack.builder.elf_file import FORMS
 from domains.dom0.toolstack.builder.image import load_kernel, load_ramdisk, python_image
 from domains.dom0.toolstack.errors import ToolstackError
 from hypervisor.builder.pv_image import LayoutError, PvImage
@@ -251,3 +252,24 @@ def test_the_last_note_may_end_behind_its_segment_and_the_file() -> None:
     last = struct.pack("<III", 4, 12, int(ElfNote.XEN_ELFNOTE_PAE_MODE)) + b"Xen\0yes\0"
     data = elf(bits=32, note_segment=notes + last, segments=COMPAT_SEGMENTS, entry=0)
     assert load_elf(data[: data.index(last) + len(last)], "cut").address_size == 32
+
+
+def test_symbols_come_behind_a_kernel_that_asks_for_them() -> None:
+    """As a file of their own, with three section headers and zeros between (XSA-194)."""
+    sections = {".symtab": (2, b"s" * 40), ".strtab": (3, b"n" * 30)}
+    notes = LINUX_NOTES + note(ElfNote.XEN_ELFNOTE_BSD_SYMTAB, "yes")
+    data = bytearray(elf(note_segment=notes, sections=sections))
+    shoff = FORMS[2].header.unpack(data).e_shoff
+    struct.pack_into("<I", data, shoff + 64 + 40, 2)  # the symbols' sh_link
+    kernel, symbols = load_elf(bytes(data), "netbsd").segments
+    assert symbols.vaddr == kernel.end
+    raw = bytes(symbols.data)
+    inner = raw[4:]
+    assert int.from_bytes(raw[:4], "little") == len(inner)
+    header = FORMS[2].header.unpack(inner)
+    assert (header.e_shoff, header.e_shnum, header.e_phnum) == (64, 3, 0)
+    none, symtab, strtab = (FORMS[2].section.unpack(inner, 64 * (1 + i)) for i in range(3))
+    assert (none.sh_type, symtab.sh_link) == (0, 2)
+    assert inner[symtab.sh_offset :][: symtab.sh_size] == b"s" * 40
+    assert inner[strtab.sh_offset :][: strtab.sh_size] == b"n" * 30
+    assert not any(inner[64 + 3 * 64 : symtab.sh_offset])
