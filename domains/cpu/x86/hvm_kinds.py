@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from domains.cpu.gate import Gate
+from domains.cpu.x86.control_exits import ControlExits
 from domains.cpu.x86.cpu_state import CpuState
 from domains.cpu.x86.hvm_exits import HANDLERS
 from domains.cpu.x86.hvm_paging import HvmPaging
@@ -48,13 +49,18 @@ def common_exits(_paging: HvmPaging) -> ExitHandlers:
     return HANDLERS
 
 
+def nested_exits(paging: HvmPaging) -> ExitHandlers:
+    """Stores to CR4 beside them."""
+    return HANDLERS | ControlExits(paging).handlers
+
+
 def shadow_exits(paging: HvmPaging) -> ExitHandlers:
     """Faults, control registers and INVLPG beside them."""
     assert isinstance(paging, ShadowPaging)
     return HANDLERS | ShadowExits(paging).handlers
 
 
-NESTED: Final = HvmKind(nested_paging, common_exits)
+NESTED: Final = HvmKind(nested_paging, nested_exits)
 """PVH with hap = 1."""
 SHADOW: Final = HvmKind(shadow_paging, shadow_exits, PAGE_FAULT_BIT)
 """PVH with hap = 0."""

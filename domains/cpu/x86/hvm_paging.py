@@ -9,10 +9,23 @@ walked in Python, where Xen's entry code accesses guest memory; each table of th
 from typing import Final, NamedTuple
 
 from domains.cpu.page_walk import ENTRY_WORDS
-from domains.cpu.x86.cpu_state import HF_CPL, HF_LMA, HFLAGS, CpuState
+from domains.cpu.x86.cpu_state import EFER, HF_CPL, HF_LMA, HFLAGS, CpuState
 from domains.cpu.x86.machine_paging import PAGE_OFFSET, MachinePaging
 from domains.cpu.x86.paging import GuestFault, PageFault
-from domains.cpu.x86.registers import CR0_PG, CR0_WP, CR4_PAE, U32
+from domains.cpu.x86.registers import (
+    CR0_PG,
+    CR0_WP,
+    CR4_DE,
+    CR4_OSFXSR,
+    CR4_OSXMMEXCPT,
+    CR4_PAE,
+    CR4_PCE,
+    CR4_PGE,
+    CR4_PSE,
+    CR4_TSD,
+    EFER_LMA,
+    U32,
+)
 from domains.cpu.x86.svm import Svm
 from domains.cpu.x86.unicorn_library import UnicornLibrary
 from hypervisor.machine.memory import MachineMemory
@@ -35,6 +48,8 @@ from hypervisor.public.types import PAGE_SHIFT
 
 ADDRESS_BITS: Final = {2: U32 & ~PAGE_OFFSET, 3: PTE_MFN_MASK, 4: PTE_MFN_MASK}
 EVERY_RIGHT: Final = PAGE_RW | PAGE_USER
+CR4_KNOWN: Final = CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT
+"""Of hvm_cpuid's features (Xen hvm_cr4_guest_valid_bits)."""
 
 
 class NotMapped(Exception):
@@ -70,6 +85,14 @@ class HvmPaging(MachinePaging):
     def control(self, number: int) -> int:
         """CR0, CR2, CR3 or CR4 as the guest has it."""
         raise NotImplementedError
+
+    def write_control(self, number: int, value: int) -> bool:
+        """A store of the guest's to CR0, CR3 or CR4 that is an exit. False: #GP."""
+        raise NotImplementedError
+
+    def may_be_cr4(self, value: int) -> bool:
+        """Whether the guest may have such a CR4: bits that are advertised, and PAE in long mode."""
+        return not value & ~CR4_KNOWN and bool(value & CR4_PAE or not self._cpu.q[EFER] & EFER_LMA)
 
     def load_controls(self, cr0: int, cr2: int, cr3: int, cr4: int) -> None:
         """Put the guest's control registers in force; what QEMU derives of them is the caller's to set."""

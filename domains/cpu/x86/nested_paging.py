@@ -1,7 +1,7 @@
 """Nested paging: the CPU walks the guest's own tables, and Xen's P2M below them, which turns guest frames into machine frames.
 
 The core keeps the P2M and shows the CPU a copy in AMD's nested format. Faults, flushes and loads of CR3 are the guest's own
-affair and never come here: the CPU's control registers are the guest's.
+affair and never come here: the CPU's control registers are the guest's, and only what is stored to CR4 is checked.
 """
 
 from domains.cpu.x86.cpu_state import CR
@@ -20,6 +20,14 @@ class NestedPaging(HvmPaging):
     def control(self, number: int) -> int:
         """CR0, CR2, CR3 or CR4."""
         return self._cpu.q[CR + number]
+
+    def write_control(self, number: int, value: int) -> bool:
+        """The guest's store to CR4, the only one that is looked at. False: #GP."""
+        self.counters[f"CR{number} write"] += 1
+        if not self.may_be_cr4(value):
+            return False
+        self._library.update_cr4(self._cpu.env, value)
+        return True
 
     def load_controls(self, cr0: int, cr2: int, cr3: int, cr4: int) -> None:
         """Put the guest's control registers in force."""

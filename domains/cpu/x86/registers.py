@@ -63,6 +63,7 @@ CR4_DE: Final = 1 << 3
 CR4_PSE: Final = 1 << 4
 CR4_PAE: Final = 1 << 5
 CR4_PGE: Final = 1 << 7
+CR4_PCE: Final = 1 << 8
 CR4_OSFXSR: Final = 1 << 9
 CR4_OSXMMEXCPT: Final = 1 << 10
 CR4_FSGSBASE: Final = 1 << 16

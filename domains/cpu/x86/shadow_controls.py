@@ -16,7 +16,6 @@ from domains.cpu.x86.registers import (
     CR4_PAE,
     CR4_PGE,
     CR4_PSE,
-    EFER_LMA,
     EFER_LME,
     U32,
 )
@@ -85,7 +84,7 @@ class ShadowControls(HvmPaging):
 
     def _write_cr4(self, value: int) -> bool:
         changed = value ^ self._cr4
-        if self._cpu.q[EFER] & EFER_LMA and not value & CR4_PAE:
+        if not self.may_be_cr4(value):
             return False
         self._library.update_cr4(self._cpu.env, value | CR4_PAE)
         self._cr4 = self._cpu.q[CR + 4] & ~CR4_PAE | value & CR4_PAE

@@ -124,6 +124,7 @@ class Svm:
         q[NESTED_CR3] = nested_root << PAGE_SHIFT
         d[NESTED_MODE] = NESTED_LONG_MODE
         d[HFLAGS2] |= HF2_NESTED
+        self._cpu.octets.cast("H")[CR_READ + 1] = 1 << 4
         self._cpu.set_hflags(0, HF_GUEST | HF_SVME)
         self._library.tlb_flush()
 
@@ -145,6 +146,7 @@ class Svm:
     def disable(self) -> None:
         """As before `enable_nested`."""
         self._cpu.d[HFLAGS2] &= ~HF2_NESTED
+        self._cpu.octets.cast("H")[CR_READ + 1] = 0
         self._cpu.set_hflags(HF_GUEST | HF_SVME, 0)
         self._library.tlb_flush()
 

@@ -34,8 +34,8 @@ P2M_L4, P2M_L3, P2M_L2, P2M_L1, SHARED = 1, 2, 3, 4, 5
 RIGHTS = PAGE_PRESENT | PAGE_RW | PAGE_USER
 DONE = 63
 VECTOR = 0xF3
-BOOT = {"msr": 2, "vmmcall": 1, "hypercall": 1}
-"""Exits of every run in long mode: EFER is read and written, and the run ends."""
+BOOT = {"msr": 2, "write cr4": 1, "vmmcall": 1, "hypercall": 1}
+"""Exits of every run in long mode: CR4 is written, EFER read and written, and the run ends."""
 CODE32, DATA32 = 0xC9B, 0xC93
 TSS32 = 0x08B
 

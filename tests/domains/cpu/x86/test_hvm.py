@@ -163,7 +163,7 @@ class TestNative:
             f"start: long_mode; gate {vector}, handler; {code}; done; handler: pop %r9; mov $1, %ebx; done"
         )
         assert (hvm.q[R9], hvm.q[RBX]) == (hvm.labels["fault"], 1)
-        assert hvm.exits == BOOT
+        assert hvm.exits | {"write cr4": 1} == BOOT
 
     def test_control_a_fault_that_comes_to_python_is_counted(self, hvm: HvmBench) -> None:
         hvm.run("start: long_mode; gate 13, handler; movb $1, READ_ONLY; handler: done")
@@ -335,6 +335,31 @@ class TestContext:
         assert hvm.q[RBP] == 0x11
         assert hvm.v.paging.level_count == 0
         assert hvm.q[RSP] == STACK_TOP - 4
+
+
+class TestControlRegisters:
+    @pytest.mark.parametrize("bit", [6, 11, 13, 16, 20, 63])
+    def test_bits_of_cr4_that_are_not_advertised_cannot_be_set(self, hvm: HvmBench, bit: int) -> None:
+        hvm.run(
+            f"""start: long_mode; gate 13, handler
+            mov %cr4, %rax; mov %rax, %r8; bts ${bit}, %rax
+            fault: mov %rax, %cr4
+            handler: pop %r9; pop %r10; mov %cr4, %r12; done"""
+        )
+        assert (hvm.q[R9], hvm.q[R10]) == (0, hvm.labels["fault"])
+        assert hvm.q[R12] == hvm.q[R8]
+
+    def test_those_that_are_can(self, hvm: HvmBench) -> None:
+        hvm.run("start: long_mode; mov %cr4, %r10; bts $7, %r10; mov %r10, %cr4; mov %cr4, %r9; done")
+        assert hvm.q[R9] == 0x2A0
+
+    def test_long_mode_keeps_pae(self, hvm: HvmBench) -> None:
+        hvm.run(
+            """start: long_mode; gate 13, handler; mov %cr4, %rax; btr $5, %rax
+            fault: mov %rax, %cr4
+            handler: pop %r9; pop %r10; done"""
+        )
+        assert (hvm.q[R9], hvm.q[R10]) == (0, hvm.labels["fault"])
 
 
 class TestSoftwareInterrupts:
