@@ -108,6 +108,14 @@ idt_pointer: .word 4095; .quad IDT
 """
 
 
+USER_MODE = """
+    .macro to_user target
+        push $0x23; push $(STACK_TOP - 0x2000); push $0x202; push $0x2b; push $\\target
+        iretq
+    .endm
+"""
+
+
 class TripleFault(Exception):
     """The guest could not deliver a double fault; the text is the report."""
 
