@@ -89,7 +89,8 @@ def _broken_off(v: HvmVcpu, event: int) -> None:
 
 
 def _rewind(v: HvmVcpu, vector: int) -> None:
-    """Back to the instruction's beginning: hvm_stubs took `int $3` and `int $4` for INT3 and INTO, which are a byte shorter."""
+    """Back to the INT n, INT3 or INTO, behind which rip is: Unicorn puts it there at an exit, too."""
+    v.cpu.q[RIP] -= 2
     short = {EXC_BP: b"\xcc", EXC_OF: b"\xce"}.get(vector)
-    if short is not None and v.paging.read(v.cpu.q[RIP], 1, fetch=True) != short:
-        v.cpu.q[RIP] -= 1
+    if short is not None and v.paging.read(v.cpu.q[RIP] + 1, 1, fetch=True) == short:
+        v.cpu.q[RIP] += 1

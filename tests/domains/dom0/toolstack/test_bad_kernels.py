@@ -160,6 +160,32 @@ def test_a_bad_kernel_is_refused_in_one_line(name: str, shared_machine: Machine,
     assert "toolstack failed" not in line
 
 
+PVH_ENTRY = note(ElfNote.XEN_ELFNOTE_PHYS32_ENTRY, 0x10_0000)
+BAD_PVH_KERNELS = {
+    "for PV": (elf32(LINUX_NOTES), "which has no entry point for PVH"),
+    "no notes": (elf32(b""), "no Xen ELF notes, so it is not a PVH kernel"),
+    "outside": (
+        elf(segments=[(0, 1 << 30, CODE, 4096)], note_segment=PVH_ENTRY, entry=0),
+        "lie outside its 16 MiB",
+    ),
+    "entry": (
+        elf(segments=[(0, 1 << 21, CODE, 4096)], note_segment=PVH_ENTRY, entry=0),
+        "lies in none of its segments",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PVH_KERNELS)
+def test_a_kernel_that_cannot_be_a_pvh_guest_is_refused_in_one_line(
+    name: str, shared_machine: Machine, tmp_path: Path
+) -> None:
+    data, why = BAD_PVH_KERNELS[name]
+    kernel = tmp_path / "kernel"
+    kernel.write_bytes(data)
+    assert why in refusal(shared_machine.create(tmp_path, description(kernel, 'type = "pvh"')))
+    assert shared_machine.census_is_clean()
+
+
 def test_a_huge_sparse_file_is_refused_without_reading_it(shared_machine: Machine, tmp_path: Path) -> None:
     kernel = tmp_path / "kernel"
     kernel.write_bytes(GOOD)
