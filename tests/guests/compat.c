@@ -70,6 +70,17 @@ static volatile uint64_t *l1_entry(start_info_t *info, unsigned long va)
     return (uint64_t *)(m2p[(found & 0xffffffffff000ull) >> 12] << 12) + (va >> 12 & 511);
 }
 
+/* lock cmpxchg8b: whether `*at` was `old`, and is `new` now. */
+static int exchanged(volatile uint64_t *at, uint64_t old, uint64_t new)
+{
+    unsigned char done;
+    __asm__ volatile("lock cmpxchg8b %1; setz %0"
+                     : "=q"(done), "+m"(*at), "+A"(old)
+                     : "b"((uint32_t)new), "c"((uint32_t)(new >> 32))
+                     : "memory");
+    return done;
+}
+
 static int faults_and_tables(start_info_t *info)
 {
     volatile uint64_t *at = l1_entry(info, (unsigned long)page);
@@ -84,6 +95,8 @@ static int faults_and_tables(start_info_t *info)
     *(volatile uint32_t *)at = (uint32_t)entry & ~2u;
     check(!(*at & 2), *at);
     *(volatile uint32_t *)at = (uint32_t)entry;
+    check(!exchanged(at, entry ^ 1ull << 40, 0) && exchanged(at, *at, entry | 1ull << 9), 0);
+    check(*at & 1ull << 9, *at);
     page[0] = 0x55;
     check(page[0] == 0x55, page[0]);
     check(map((void *)l1_entry(info, (unsigned long)at), *l1_entry(info, (unsigned long)at) | 2) != 0, 0);

@@ -13,7 +13,19 @@ from domains.cpu.x86.cpu_state import RIP
 from domains.cpu.x86.decode import Instruction, Operand
 from domains.cpu.x86.effects import apply_effects
 from domains.cpu.x86.paging import GuestFault
-from domains.cpu.x86.registers import EFLAGS_ARITHMETIC, EFLAGS_CF, EFLAGS_PF, EFLAGS_SF, EFLAGS_ZF, RAX, U64
+from domains.cpu.x86.registers import (
+    EFLAGS_ARITHMETIC,
+    EFLAGS_CF,
+    EFLAGS_PF,
+    EFLAGS_SF,
+    EFLAGS_ZF,
+    RAX,
+    RBX,
+    RCX,
+    RDX,
+    U32,
+    U64,
+)
 from domains.cpu.x86.vcpu import X86Vcpu
 
 MAX_STORE: Final = 8
@@ -107,6 +119,17 @@ def store_cmpxchg(v: X86Vcpu, instruction: Instruction, size: int, old: int) -> 
     return None
 
 
+def store_cmpxchg8b(v: X86Vcpu, _instruction: Instruction, _size: int, old: int) -> Store | None:
+    """As store_cmpxchg, with EDX:EAX and ECX:EBX: how 32-bit code stores an entry at once. ZF alone changes."""
+    q = v.cpu.q
+    kept = v.cpu.rflags & EFLAGS_ARITHMETIC & ~EFLAGS_ZF
+    if (q[RDX] & U32) << 32 | q[RAX] & U32 == old:
+        return Store((q[RCX] & U32) << 32 | q[RBX] & U32, kept | EFLAGS_ZF)
+    q[RAX], q[RDX] = old & U32, old >> 32
+    v.cpu.rflags = v.cpu.rflags & ~EFLAGS_ARITHMETIC | kept
+    return None
+
+
 STORES: Final[dict[str, Callable[[X86Vcpu, Instruction, int, int], Store | None]]] = {
     "mov": store_mov,
     "movabs": store_mov,
@@ -118,4 +141,5 @@ STORES: Final[dict[str, Callable[[X86Vcpu, Instruction, int, int], Store | None]
     "btc": store_bit,
     "xchg": store_xchg,
     "cmpxchg": store_cmpxchg,
+    "cmpxchg8b": store_cmpxchg8b,
 }
