@@ -2,7 +2,8 @@
 
 hvmloader, which xl starts by default, is written for the emulated machine of a device model; there is none here. A
 `firmware_override` that is a PVH kernel needs none: with it the domain is as if its description said `type = "pvh"` and
-`kernel`. What asks for emulated devices, or for more of the processor than there is, is refused. Source: xl.cfg(5).
+`kernel`. What asks for emulated devices, or for more of the processor than there is, is refused; `viridian = 1`, an offer that a
+guest looks for by CPUID, is read over. Source: xl.cfg(5).
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from domains.control.description import GuestType
-from domains.dom0.toolstack.xlcfg.syntax import Atom, ConfigError, Setting, Value
+from domains.dom0.toolstack.xlcfg.syntax import Atom, ConfigError, ListValue, Setting, Value
 
 HVM: Final = "hvm"
 DEVICES: Final = frozenset(
@@ -63,8 +64,10 @@ def too_much(settings: list[Setting], *, device_model: bool) -> Iterator[ConfigE
             continue
         if setting.key in PROCESSOR:
             yield ConfigError(setting.value.position, f"{setting.key}: {PROCESSOR[setting.key]}")
-        elif device_model and setting.key == "viridian":
-            yield ConfigError(setting.value.position, "viridian: Hyper-V's interface is not supported yet")
+        elif device_model and setting.key == "viridian" and isinstance(setting.value, ListValue):
+            yield ConfigError(
+                setting.value.position, "viridian: parts of Hyper-V's interface are not supported yet"
+            )
         elif device_model and setting.key in DEVICES:
             yield ConfigError(
                 setting.value.position, f"{setting.key} asks for a device model, and there is none"
