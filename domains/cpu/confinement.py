@@ -93,12 +93,13 @@ class _Program(ctypes.Structure):
     _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-def confine() -> None:
-    """From now on, in all threads of this process, for good. OSError if this Linux has no such filter.
+def confine(more: int = 0) -> None:
+    """From now on, in all threads of this process, for good; `more` bytes of memory are left to it beyond DATA_SLACK. OSError if
+    this Linux has no such filter.
 
     Needs no right: the process cannot gain any (PR_SET_NO_NEW_PRIVS, hypervisor/supervisor.py).
     """
-    _limit()
+    _limit(DATA_SLACK + more)
     code = _filter()
     program = _Program(len(code) // 8, code)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -108,11 +109,11 @@ def confine() -> None:
         raise OSError(error, f"the domain's process cannot be confined: {os.strerror(error)}")
 
 
-def _limit() -> None:
+def _limit(slack: int) -> None:
     """No file grows (RLIMIT_FSIZE, which a memfd's size counts for), and private memory is bounded (RLIMIT_DATA)."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     data = int(status["VmData"].split()[0]) << 10
-    resource.setrlimit(resource.RLIMIT_DATA, (data + DATA_SLACK,) * 2)
+    resource.setrlimit(resource.RLIMIT_DATA, (data + slack,) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 

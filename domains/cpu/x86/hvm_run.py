@@ -5,6 +5,7 @@ from typing import NoReturn
 from domains.cpu.confinement import confine
 from domains.cpu.gate import Gate
 from domains.cpu.x86.hvm_engine import HvmCpu
+from hypervisor.public.types import PAGE_SIZE
 from hypervisor.wire.messages import EffectRecord
 
 
@@ -13,5 +14,7 @@ def run(gate: Gate, effects: list[EffectRecord]) -> NoReturn:
     cpu = HvmCpu(gate)
     gate.save_context = cpu.save_context
     cpu.boot(effects)
-    confine()
+    confine(
+        gate.mailbox.shadow_frames * PAGE_SIZE
+    )  # copies of the guest's tables, as long as the shadows of them
     cpu.run()

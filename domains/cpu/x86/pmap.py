@@ -1,7 +1,9 @@
-"""A domain's PMAP: guest frame → the P2M's entry for it, as one array, read from the tables that the core keeps.
+"""A domain's PMAP: guest frame → the P2M's entry for it, as arrays, read from the tables that the core keeps.
 
 An entry is 0, or a machine frame's address with PAGE_PRESENT, and PAGE_RW if it may be written. What the core adds is found
 when it is needed (`add`); for what it takes away or replaces, it sends FLUSH_TLB, upon which all is read anew (`load`).
+
+    gfn >> 9 ──index──► row: the 512 entries of an L1 table of the P2M; row 0 is that of none
 """
 
 from typing import Final
@@ -14,41 +16,62 @@ from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, PTE_MFN_MASK
 from hypervisor.public.types import PAGE_SHIFT
 
 GFN_BITS: Final = 24
+ROW_SHIFT: Final = 9
+_NR_ROWS: Final = 1 << GFN_BITS - ROW_SHIFT
 _KEPT: Final = PTE_MFN_MASK | PAGE_RW | PAGE_PRESENT
-_PER_TABLE: Final = 512
+_PER_ROW: Final = 1 << ROW_SHIFT
+
+Entries = npt.NDArray[np.uint64]
 
 
 class Pmap:
-    """One domain's. `entries` has one for each guest frame number, and a 0 behind the last; `words` is the same memory."""
+    """One domain's."""
 
     def __init__(self, memory: MachineMemory) -> None:
         self._frames = memory.frames
-        self._loaded: list[int] = []
-        self.entries: npt.NDArray[np.uint64] = np.zeros((1 << GFN_BITS) + 1, np.uint64)
-        self.words = self.entries.data.cast("B").cast("Q")
+        self._index = np.zeros(_NR_ROWS + 1, np.int32)
+        self._rows: Entries = np.zeros((1, _PER_ROW), np.uint64)
 
     def load(self, top: int) -> None:
         """Read all of the P2M whose top table lies in this frame."""
-        for number in self._loaded:
-            self._set(number, 0)
-        self._loaded = []
-        for l3, l3_table in [entry for _, table in self._present(top) for entry in self._present(table)]:
-            for l2, l2_table in self._present(l3_table):
-                number = l3 << 9 | l2
-                self._set(number, self._frames[l2_table] & np.uint64(_KEPT))
-                self._loaded.append(number)
+        tables = [
+            (l3 << ROW_SHIFT | l2, l1_table)
+            for _, l3_table in self._present(top)
+            for l3, l2_table in self._present(l3_table)
+            for l2, l1_table in self._present(l2_table)
+        ]
+        self._index[:] = 0
+        self._rows = np.zeros((len(tables) + 1, _PER_ROW), np.uint64)
+        for row, (number, table) in enumerate(tables, 1):
+            self._index[number] = row
+            self._rows[row] = self._frames[table] & np.uint64(_KEPT)
+
+    def entry(self, gfn: int) -> int:
+        """The entry of one guest frame number, which may be any number."""
+        number = gfn >> ROW_SHIFT
+        return int(self._rows[self._index[number], gfn & _PER_ROW - 1]) if number < _NR_ROWS else 0
+
+    def entries(self, gfns: Entries) -> Entries:
+        """Those of many guest frame numbers, which may be any numbers."""
+        numbers = np.minimum(gfns >> np.uint64(ROW_SHIFT), np.uint64(_NR_ROWS))
+        found: Entries = self._rows[self._index[numbers], gfns & np.uint64(_PER_ROW - 1)]
+        return found
+
+    def span(self, gfn: int) -> Entries:
+        """Those of the 512 guest frames of which this is the first."""
+        found: Entries = self._rows[self._index[min(gfn >> ROW_SHIFT, _NR_ROWS)]]
+        return found
+
+    def add(self, gfn: int, entry: int) -> None:
+        """The core has put something where nothing was."""
+        number = gfn >> ROW_SHIFT
+        if not self._index[number]:
+            self._index[number] = len(self._rows)
+            self._rows = np.vstack([self._rows, np.zeros((1, _PER_ROW), np.uint64)])
+        self._rows[self._index[number], gfn & _PER_ROW - 1] = entry & _KEPT
 
     def _present(self, table: int) -> list[tuple[int, int]]:
         """(slot, frame) of the entries of a table that are present."""
         entries = self._frames[table]
         slots = np.nonzero(entries & np.uint64(PAGE_PRESENT))[0].tolist()
         return [(slot, (int(entries[slot]) & PTE_MFN_MASK) >> PAGE_SHIFT) for slot in slots]
-
-    def _set(self, number: int, entries: npt.NDArray[np.uint64] | int) -> None:
-        self.entries[number * _PER_TABLE : (number + 1) * _PER_TABLE] = entries
-
-    def add(self, gfn: int, entry: int) -> None:
-        """The core has put something where nothing was."""
-        self.words[gfn] = entry & _KEPT
-        if gfn // _PER_TABLE not in self._loaded:
-            self._loaded.append(gfn // _PER_TABLE)

@@ -21,7 +21,7 @@ import numpy as np
 from domains.cpu.x86.cpu_state import CR, EFER, CpuState
 from domains.cpu.x86.hvm_paging import ADDRESS_BITS, NotMapped, Step
 from domains.cpu.x86.machine_paging import PAGE_OFFSET
-from domains.cpu.x86.pmap import GFN_BITS, Pmap
+from domains.cpu.x86.pmap import Pmap
 from domains.cpu.x86.registers import (
     CR0_WP,
     CR4_PGE,
@@ -155,7 +155,7 @@ class ShadowPaging(ShadowControls):
     def machine(self, gpa: int, *, write: bool = False) -> int:
         """The machine address of a guest-physical one. Raises NotMapped."""
         gfn = gpa >> PAGE_SHIFT
-        entry = self.pmap.words[gfn] if not gfn >> GFN_BITS else 0
+        entry = self.pmap.entry(gfn)
         if not entry:
             at = super().machine(gpa)
             writable = PAGE_RW
@@ -248,7 +248,7 @@ class ShadowPaging(ShadowControls):
             if table.octets != bytes(self._octets[table.at : table.end]):
                 self._space.refresh(leaf, table)
         rights, no_execute = self._rights(steps)
-        frame = self.pmap.words[gpa >> PAGE_SHIFT]
+        frame = self.pmap.entry(gpa >> PAGE_SHIFT)
         entry = frame & FRAME_BITS | LEAF | no_execute
         if access & PFEC_WRITE and not rights & PAGE_RW:  # the kernel's, without CR0.WP
             entry |= PAGE_RW
@@ -280,8 +280,7 @@ class ShadowPaging(ShadowControls):
         else:
             shift = FORMATS[self.level_count].shifts[-steps[-1].level] if steps else LEAF_SHIFT
             leaf = Leaf(frame, rights, no_execute, None, 1 << shift)
-            first = gpa >> LEAF_SHIFT << TABLE_SHIFT
-            frames = self.pmap.entries[first : first + (1 << TABLE_SHIFT)]
+            frames = self.pmap.span(gpa >> LEAF_SHIFT << TABLE_SHIFT)
             dirty = not steps or steps[-1].entry & PAGE_DIRTY != 0
             self._space.pool.tables[frame] = shadow_of_span(frames, leaf, writable=dirty)
         tree.add(va, leaf)

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from domains.cpu.x86.pmap import GFN_BITS, Pmap
+from domains.cpu.x86.pmap import Pmap
 from domains.cpu.x86.shadow_tables import (
     L4_SHIFT,
     LEAF_SHIFT,
@@ -122,7 +122,7 @@ class ShadowSpace:
         table.octets = bytes(self._octets[table.at : table.end])
         entries = table.entries()
         gfns = (entries & np.uint64(PTE_MFN_MASK)) >> np.uint64(PAGE_SHIFT)
-        frames = self._pmap.entries[np.minimum(gfns, np.uint64(1 << GFN_BITS))]
+        frames = self._pmap.entries(gfns)
         self.pool.tables[leaf.frame] = shadow_of(entries, frames, leaf, self.no_execute)
         leaf.is_global = all_global(entries)
 

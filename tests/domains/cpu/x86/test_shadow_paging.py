@@ -157,7 +157,7 @@ def test_an_event_whose_delivery_meets_a_hole_in_the_shadows_is_delivered(hvm: H
         xor %ebx, %ebx
         holes
         to_user user
-        user: int3; int $0x80; int $3; ud2; hlt
+        user: int3; int $0x80; .byte 0xcd, 3; ud2; hlt
         handler: incl %ebx; holes; iretq
         undefined: addl $2, (%rsp); incl %ebx; holes; iretq
         end: done"""

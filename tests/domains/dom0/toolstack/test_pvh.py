@@ -37,6 +37,29 @@ def test_the_type_is_read_and_travels(text: str, kind: GuestType) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "mib"),
+    [
+        ("hap = 1", 0),
+        ("hap = 1\nshadow_memory = 1", 0),
+        ("hap = 0", 2),
+        ("hap = 0\nmemory = 256", 3),
+        ("hap = 0\nmemory = 256\nmaxmem = 512", 5),
+        ("hap = 0\nshadow_memory = 9", 9),
+    ],
+)
+def test_the_memory_of_shadows_is_what_is_said_or_what_xl_takes(text: str, mib: int) -> None:
+    config = read('type = "pvh"\n' + text)
+    assert config.shadow_mib == mib
+    assert decode(DomainConfig, encode(config)) == config
+
+
+def test_a_message_with_too_little_memory_for_shadows_is_refused() -> None:
+    plain = encode(read('type = "pvh"\nhap = 0\nmemory = 512'))
+    with pytest.raises(Malformed, match="shadow_memory 2 is too little"):
+        decode(DomainConfig, plain | {"shadow_memory": 2})
+
+
+@pytest.mark.parametrize(
     ("text", "why"),
     [
         ('type = "pvh"\nnestedhvm = 1', "nestedhvm: virtualization within a domain is not supported yet"),
