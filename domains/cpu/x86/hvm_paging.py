@@ -47,6 +47,8 @@ from hypervisor.machine.paging import (
 from hypervisor.public.types import PAGE_SHIFT
 
 ADDRESS_BITS: Final = {2: U32 & ~PAGE_OFFSET, 3: PTE_MFN_MASK, 4: PTE_MFN_MASK}
+LARGEST_PAGE: Final = {2: 2, 3: 2, 4: 3}
+"""The highest level at which an entry may be a page, by how many levels there are."""
 EVERY_RIGHT: Final = PAGE_RW | PAGE_USER
 CR4_KNOWN: Final = CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT
 """Of hvm_cpuid's features (Xen hvm_cr4_guest_valid_bits)."""
@@ -181,7 +183,7 @@ class HvmPaging(MachinePaging):
                 return [*steps, Step(level, 0, 0)]
             entry = entries[at // paging.entry_size]
             steps.append(Step(level, at, entry))
-            if not entry & PAGE_PRESENT or (entry & PAGE_PSE and 1 < level < 4):
+            if not entry & PAGE_PRESENT or (entry & PAGE_PSE and 1 < level <= LARGEST_PAGE[count]):
                 break
             table = entry & ADDRESS_BITS[count]
         return steps

@@ -56,6 +56,15 @@ def test_three_levels_with_rights_below_the_top(hvm: HvmBench) -> None:
         hvm.v.paging.translate(va, fetch=True)
 
 
+def test_the_top_entries_of_three_levels_are_no_pages(hvm: HvmBench) -> None:
+    """Bit 7 of theirs is reserved; a lower entry with it is a page."""
+    put(hvm, TABLES, TABLES + 0x1000 | PAGE_PSE | PAGE_PRESENT)
+    put(hvm, TABLES + 0x1000, PAGE_PSE | PW)
+    hvm.q[CR + 3], hvm.q[CR], hvm.q[CR + 4] = TABLES, hvm.q[CR] | CR0_PG, CR4_PAE
+    assert hvm.v.paging.translate(DATA + 5) == machine(hvm, DATA + 5)
+    assert [level for level, _ in hvm.v.paging.levels(DATA)] == [3, 2]
+
+
 def test_four_levels_and_the_rights_that_the_guest_has(hvm: HvmBench) -> None:
     hvm.run("start: long_mode; done")
     paging, slot = hvm.v.paging, TABLES + 0x3000 + 8 * 0x51
