@@ -8,7 +8,7 @@ Negative controls, tried: without the comparison at a load of CR3 (`ShadowSpace.
 they are dirty, it fails.
 """
 
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import pytest
@@ -65,7 +65,7 @@ class Guest:
         assert isinstance(hvm.v.paging, ShadowPaging)
         self.paging = hvm.v.paging
         self.format = FORMATS[count]
-        self.history: dict[int, list[Seen]] = {}
+        self.history: dict[int, list[Seen]] = {self.va(slots): [] for slots in product(SLOTS, repeat=count)}
         for table in TABLES:
             hvm.write(table, bytes(4096))
         long_mode = count == 4
@@ -168,7 +168,6 @@ class Guest:
         )
 
     def access(self, va: int, access: int) -> None:
-        self.history.setdefault(va, [])
         self.note()
         if self.permits(va, access):
             assert self.legal(va, access), f"{va:#x} {access}"
