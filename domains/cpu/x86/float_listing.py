@@ -3,7 +3,7 @@
 from typing import Final
 
 SOURCE: Final = r"""
-    .set HFLAGS, 0xb0;      .set EFLAGS, 0x88;     .set CC_SRC, 0x98;     .set HF_TF, 0x100
+    .set HFLAGS, 0xb0;      .set EFLAGS, 0x88;     .set CC_SRC, 0x98;     .set HF_TF, 0x100;     .set HF_GUEST, 1 << 21
     .set FPSTT, 0x25c;      .set FPUS, 0x260;      .set FPUC, 0x262;      .set FPTAGS, 0x264;   .set FPREGS, 0x270
     .set FP_FLAGS, 0x30a;   .set FP_FTZ, 0x30c;    .set SSE_FLAGS, 0x32a; .set SSE_FTZ, 0x32c
     .set MXCSR, 0x330;      .set XMM0, 0x338;      .set SAVED, 0x738;     .set ENV_OFFSET, 35408
@@ -182,6 +182,15 @@ fault:
     mov     $EXC_XM, %esi
     xor     %edx, %edx
     jmp     *raise_exception(%rip)
+
+    /* ---- what Unicorn asks after a SYSCALL: whether EFLAGS.TF is set, for #DB at once. On a CPU that is no guest SYSCALL is
+       the way into Xen's entry code, which has left TF for the instruction at which the guest goes on */
+new_rechecking_single_step:
+    testl   $HF_GUEST, HFLAGS(%rdi)
+    jz      1f
+    testb   $1, EFLAGS+1(%rdi)
+    jnz     own
+1:  ret
 
     /* ---- the host's own x87 unit does what Unicorn does in double precision only */
     .macro  enter

@@ -22,7 +22,7 @@ READERS: Final = (
 """Helpers that look at, or write, the x87 status word or MXCSR: ours run first, then Unicorn's."""
 OWN: Final = (
     *("f2xm1", "fsin", "fcos", "fprem", "fprem1", "fscale", "fyl2x", "fyl2xp1", "fpatan", "fptan", "fsincos"),
-    *("fxtract", "ldmxcsr", "single_step"),
+    *("fxtract", "ldmxcsr", "single_step", "rechecking_single_step"),
 )
 STRINGS: Final = ("pcmpestri", "pcmpistri", "pcmpestrm", "pcmpistrm")
 

@@ -330,6 +330,18 @@ class TestSoftwareInterrupts:
         assert frame(bench, 3)[2] == labels["after"]
         assert bench.v.pv.dr6 & 1 << 14
 
+    def test_single_stepping_goes_on_after_each_iret(self, bench: Bench) -> None:
+        """The iret hypercall loads TF: the next trap comes after the instruction at which it returns, not before it."""
+        labels: dict[str, int] = {}
+        bench.run(
+            f"""start: xor %ebx, %ebx; pushfq; orl $0x100, (%rsp); popfq; nop; one: nop; two: nop; three: nop
+            handler: pop %rcx; pop %r11; inc %ebx; cmp $3, %ebx; je over
+                push $0; push %rcx; push %r11; push %rax; mov ${IRET}, %eax; syscall
+            over: push %r11; push %rcx; done""",
+            setup=lambda found: (labels.update(found), bench.traps((1, 0, found["handler"]))),
+        )
+        assert frame(bench, 3)[2] == labels["three"]
+
     def test_a_non_canonical_stack_access_is_a_stack_fault(self, bench: Bench) -> None:
         bench.run(
             "start: movabs $0x800000000000, %rbp; mov (%rbp), %eax; handler: done",
