@@ -213,5 +213,6 @@ def with_one_vcpu(config: DomainConfig) -> tuple[DomainConfig, tuple[str, ...]]:
     """
     if config.maxvcpus == 1:
         return config, ()
-    warning = f"{config.name} has 1 vCPU, not {config.vcpus}: a domain's further vCPUs do not run yet"
+    wanted = config.vcpus if config.vcpus > 1 else config.maxvcpus
+    warning = f"{config.name} has 1 vCPU, not {wanted}: a domain's further vCPUs do not run yet"
     return replace(config, vcpus=1, maxvcpus=1), (warning,)

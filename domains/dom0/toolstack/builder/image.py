@@ -25,13 +25,13 @@ ELF_MAGIC: Final = b"\x7fELF"
 
 def load_kernel(path: str, memory: int, *, pvh: bool = False) -> PvImage:
     """The kernel in a file, read, unpacked and checked, for a PV or PVH domain of `memory` MiB. Raises ToolstackError."""
-    data = read_image(path, "kernel")
+    data, what = read_image(path, "kernel"), "neither an ELF file nor a bzImage"
     if is_bzimage(data):
-        data = payload_of(data, path, memory << 20)
+        data, what = payload_of(data, path, memory << 20), "a bzImage of something that is no ELF file"
     elif packed_as(data):
         data = unpack(data, path, memory << 20)
     if not data.startswith(ELF_MAGIC):
-        raise ToolstackError(f"kernel {path} is neither an ELF file nor a bzImage")
+        raise ToolstackError(f"kernel {path} is {what}")
     return load_pvh_elf(data, path) if pvh else load_elf(data, path)
 
 

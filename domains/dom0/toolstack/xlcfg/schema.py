@@ -197,7 +197,7 @@ class Reader:
         """One of the texts that this toolstack acts upon."""
         text = self.text()
         if text not in allowed:
-            raise self.refused(f"'{text}' is not supported yet; use {' or '.join(map(repr, allowed))}")
+            raise self.refused(f"is {' or '.join(map(repr, allowed))}, not '{text}'")
         return text
 
     def refused(self, reason: str) -> ConfigError:

@@ -134,7 +134,10 @@ BAD_KERNELS = {
         "gzip payload is damaged",
     ),
     "a bzImage packed by nobody": (bzimage(b"\xde\xad\xbe\xef" * 100), "unknown way"),
-    "a bzImage of no kernel": (bzimage(gzip.compress(b"hello" * 100)), "neither an ELF file nor a bzImage"),
+    "a bzImage of no kernel": (
+        bzimage(gzip.compress(b"hello" * 100)),
+        "a bzImage of something that is no ELF file",
+    ),
     "a bzImage of an ordinary program": (bzimage(gzip.compress(elf())), "no Xen ELF notes"),
 }
 

@@ -191,7 +191,11 @@ ONE = f"domains:\n  a: {{kernel: {IDLE}, "
         (ONE + "vif: ¦[mac=5]}", ["vif: '5' is no MAC address"]),
         (ONE + "cmdline: ¦'${ip.lan}'}", ["${ip.lan} stands for nothing here"]),
         (ONE + "memory: 9, maxmem: ¦8}", ["maxmem 8 is less than memory 9"]),
-        (ONE + "type: ¦hvm}", ["type 'hvm' is not supported yet"]),
+        (ONE + "type: ¦pvhh}", ["type is 'pv' or 'pvh', not 'pvhh'"]),
+        (
+            ONE.replace("kernel: ", "kernel: ¦") + "type: ¦hvm}",
+            ["kernel of an HVM domain is started by a device model", "type 'hvm' needs a device model"],
+        ),
         ("domains:\n  a: {kernel: ¦python:nonsense}", ["kernel must be python:package.module:Class"]),
         ("domains:\n  a: {kernel: ¦/nonexistent/vmlinuz}", ["kernel /nonexistent/vmlinuz does not exist"]),
         ("domains:\n  a: {kernel: ¦'python:./no.py:C'}", ["kernel /"]),
