@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from domains.cpu.local_calls import LOCAL_CALLS
-from domains.cpu.x86.local_hypercalls import LOCAL_HYPERCALLS
+from domains.cpu.x86.pv.local_hypercalls import LOCAL_HYPERCALLS
 from hypervisor.hypercalls import callbacks, domctl, memory_op, mmuext_op, vcpu_op, xen_version
 from hypervisor.hypercalls.console_io import CONSOLE_OPS
 from hypervisor.hypercalls.event_channel_op import EVTCHNOPS

@@ -19,10 +19,10 @@ from hypervisor.wire.mailbox import Engine, Mailbox
 
 ENGINES: Final = {
     Engine.PYTHON: "domains.kernel.run",
-    Engine.X86_64: "domains.cpu.x86.run",
-    Engine.X86_32: "domains.cpu.x86.run",
-    Engine.X86_64_NESTED: "domains.cpu.x86.hvm_run",
-    Engine.X86_64_SHADOW: "domains.cpu.x86.hvm_run",
+    Engine.X86_64: "domains.cpu.x86.pv.run",
+    Engine.X86_32: "domains.cpu.x86.pv.run",
+    Engine.X86_64_NESTED: "domains.cpu.x86.hvm.run",
+    Engine.X86_64_SHADOW: "domains.cpu.x86.hvm.run",
 }
 """Where `run(gate, effects)` lies for each kind of guest; imported only when needed."""
 

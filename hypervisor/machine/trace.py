@@ -7,7 +7,7 @@ t_rec, with the time, in ns:
     | event      | n numbers | 1 |   time, low half | high half | n numbers, 7 at most
 
 Where they are: a hypercall begins (hypercalls/dispatch.py), a port is raised (domain/hypervisor.py), a frame gets another type
-(mm/page_types.py), a vCPU gets or leaves a CPU (sched/slices.py), a trap is delivered (cpu/python_cpu.py, cpu/x86/bounce.py).
+(mm/page_types.py), a vCPU gets or leaves a CPU (sched/slices.py), a trap is delivered (cpu/python_cpu.py, cpu/x86/pv/bounce.py).
 
 Source: Xen public/trace.h, struct t_rec.
 """

@@ -1,6 +1,6 @@
 """What a hypercall's effects do to a vCPU of any kind of guest: events, and what the CPU remembers of memory (docs/contracts.md).
 
-Each kind's own table (effects, hvm_effects) begins with this one and adds what only its guests have.
+Each kind's own table (effects, hvm/effects) begins with this one and adds what only its guests have.
 """
 
 from collections.abc import Callable

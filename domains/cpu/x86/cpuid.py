@@ -1,4 +1,5 @@
-"""The CPU that guests see: a documented model, the same on every host, and Xen's own leaves from 0x40000000 on.
+"""The CPU that guests see: a documented model, the same on every host, and Xen's own leaves from 0x40000000 on. What each kind of
+guest sees of it is in pv/cpuid and hvm/cpuid.
 
 The model is a 64-bit Intel CPU without what Unicorn lacks or does not do right: no AVX and so no XSAVE, no FSGSBASE;
 and without what PV guests do not get: no MTRR, no APIC. What is advertised here is what the engine's tests exercise.
@@ -10,8 +11,6 @@ from collections.abc import Callable
 from typing import Final
 
 from domains.cpu.clock import TSC_KHZ
-from domains.cpu.x86.registers import RAX, RBX, RCX, RDX, U32
-from domains.cpu.x86.vcpu import X86Vcpu
 
 Leaf = tuple[int, int, int, int]
 """EAX, EBX, ECX, EDX."""
@@ -89,24 +88,3 @@ def guest_cpuid(leaf: int, subleaf: int) -> Leaf:
     if leaf in SUBLEAVES:
         return SUBLEAVES[leaf](subleaf)
     return LEAVES.get(leaf, NOTHING)
-
-
-OF_64BIT_MODE: Final[dict[int, Leaf]] = {
-    0x0000_0001: (0, 0, 1 << 13, 0),  # cx16
-    0x8000_0001: (0, 0, 1 << 0, 1 << 11 | 1 << 29),  # lahf_lm; syscall, lm
-}
-"""Features that a 32-bit PV guest of an Intel CPU does not have."""
-
-
-def compat_cpuid(leaf: int, subleaf: int) -> Leaf:
-    """The answer to CPUID of a 32-bit guest."""
-    a, b, c, d = guest_cpuid(leaf, subleaf)
-    hidden = OF_64BIT_MODE.get(leaf, NOTHING)
-    return a & ~hidden[0], b & ~hidden[1], c & ~hidden[2], d & ~hidden[3]
-
-
-def do_cpuid(v: X86Vcpu) -> None:
-    """CPUID with the guest's registers; rip is left alone."""
-    q = v.cpu.q
-    v.exits["cpuid"] += 1
-    q[RAX], q[RBX], q[RCX], q[RDX] = v.entry.cpuid(q[RAX] & U32, q[RCX] & U32)

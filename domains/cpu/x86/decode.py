@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import capstone.x86
 
-from domains.cpu.x86.cpu_state import RIP, CpuState
+from domains.cpu.x86.emulator.cpu_state import RIP, CpuState
 from domains.cpu.x86.paging import GuestFault, Paging
 from domains.cpu.x86.registers import FS, GPR_NAMES, GS, U32, U64
 from hypervisor.public.types import PAGE_SIZE

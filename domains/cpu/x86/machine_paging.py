@@ -6,9 +6,9 @@ Guest memory is read and written on Xen's behalf page by page, where `translate`
 from collections import Counter
 from typing import Final
 
-from domains.cpu.x86.cpu_state import CpuState
+from domains.cpu.x86.emulator.cpu_state import CpuState
+from domains.cpu.x86.emulator.unicorn_library import UnicornLibrary
 from domains.cpu.x86.registers import U64
-from domains.cpu.x86.unicorn_library import UnicornLibrary
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
 

@@ -1,30 +1,19 @@
-"""RDMSR and WRMSR of the guest's kernel: what Xen answers a PV guest of an Intel CPU without the features that cpuid.py lacks.
+"""Model-specific registers that mean the same for all guests: those that read as one value, and those whose writes do nothing.
 
-What is not here is #GP, as on Xen; nothing reads as zero by accident.
+What is neither here nor in the tables of a kind of guest (pv/msr, hvm/msr) is #GP, as on Xen; nothing reads as zero by accident.
 Source: Xen arch/x86/msr.c (guest_rdmsr, guest_wrmsr), arch/x86/pv/emul-priv-op.c (read_msr, write_msr),
 arch/x86/cpu/mcheck/vmce.c, arch/x86/cpu/vpmu.c.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 from domains.cpu.x86.registers import (
-    FS,
-    GS,
-    MSR_APIC_BASE,
-    MSR_EFER,
     MSR_FEATURE_CONTROL,
-    MSR_FS_BASE,
-    MSR_GS_BASE,
     MSR_MISC_ENABLE,
     MSR_PAT,
-    MSR_SHADOW_GS_BASE,
-    MSR_TSC,
     MSR_UCODE_REV,
     U64,
 )
-from domains.cpu.x86.vcpu import X86Vcpu
-from hypervisor.machine.paging import is_canonical
 
 XEN_MSR_PAT: Final = 0x050100070406
 APIC_BASE: Final = 0xFEE00000 | 1 << 11
@@ -103,37 +92,3 @@ IGNORED: Final = frozenset(
 """Writes of any value are done with."""
 ZERO_ALONE: Final = frozenset({MSR_UCODE_REV, MSR_MISC_FEATURES_ENABLES, *MACHINE_CHECK_BANKS})
 """Writes of zero are done with."""
-READ: Final[dict[int, Callable[[X86Vcpu], int]]] = {
-    MSR_EFER: lambda v: v.mode.efer,
-    MSR_APIC_BASE: lambda v: APIC_BASE | (0 if v.vcpu_id else APIC_BASE_BSP),
-    MSR_FS_BASE: lambda v: v.cpu.base(FS),
-    MSR_GS_BASE: lambda v: v.cpu.base(GS),
-    MSR_SHADOW_GS_BASE: lambda v: v.mode.inactive_gs,
-    MSR_TSC: lambda v: v.clock.tsc(),
-}
-
-
-def read_msr(v: X86Vcpu, number: int) -> int | None:
-    """The register's value; None is #GP."""
-    if number in v.mode.hidden_msrs:
-        return None
-    if number in READ:
-        return READ[number](v)
-    return CONSTANTS.get(number)
-
-
-def write_msr(v: X86Vcpu, number: int, value: int) -> bool:
-    """False is #GP."""
-    if number in v.mode.hidden_msrs:
-        return False
-    if number in (MSR_FS_BASE, MSR_GS_BASE, MSR_SHADOW_GS_BASE):
-        if not is_canonical(value):
-            return False
-        if number == MSR_SHADOW_GS_BASE:
-            v.mode.inactive_gs = value
-        else:
-            v.cpu.set_base(FS if number == MSR_FS_BASE else GS, value)
-        return True
-    if number in IGNORED or (number in ZERO_ALONE and value == 0):
-        return True
-    return number == MSR_EFER and value == v.mode.efer  # what was read may be written

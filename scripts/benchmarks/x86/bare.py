@@ -15,12 +15,12 @@ from types import TracebackType
 from typing import Final, NoReturn
 
 from domains.cpu.event_words import EventWords
-from domains.cpu.x86.hvm_context import load_context
-from domains.cpu.x86.hvm_engine import HvmCpu
-from domains.cpu.x86.hvm_kinds import NATIVE
-from domains.cpu.x86.hvm_vcpu import HvmVcpu
+from domains.cpu.x86.emulator.svm import HF_GUEST, HF_SVME
+from domains.cpu.x86.hvm.context import load_context
+from domains.cpu.x86.hvm.engine import HvmCpu
+from domains.cpu.x86.hvm.kinds import NATIVE
+from domains.cpu.x86.hvm.vcpu import HvmVcpu
 from domains.cpu.x86.registers import RDI, RSI
-from domains.cpu.x86.svm import HF_GUEST, HF_SVME
 from domains.dom0.toolstack.builder.elf import load_pvh_elf
 from hypervisor.builder.hvm_contents import registers_at
 from hypervisor.machine.memory import MachineMemory, create_memfd

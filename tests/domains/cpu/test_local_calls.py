@@ -1,7 +1,7 @@
 """Core and domain processes agree on which hypercalls never leave the process: a multicall's entry for one is sent back to it."""
 
 from domains.cpu.local_calls import LOCAL_CALLS
-from domains.cpu.x86.local_hypercalls import LOCAL_HYPERCALLS
+from domains.cpu.x86.pv.local_hypercalls import LOCAL_HYPERCALLS
 from hypervisor.hypercalls import multicall
 from hypervisor.public.xen import Hypercall
 

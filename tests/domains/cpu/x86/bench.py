@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from domains.cpu.x86.cpu_state import RIP
-from domains.cpu.x86.engine import X86Cpu
-from domains.cpu.x86.guest_kinds import PV64
+from domains.cpu.x86.emulator.cpu_state import RIP
+from domains.cpu.x86.pv.engine import X86Cpu
+from domains.cpu.x86.pv.kinds import PV64
 from domains.cpu.x86.registers import RSP
 from hypervisor.machine.descriptor_window import PERDOMAIN_VIRT_START
 from hypervisor.machine.memory import MachineMemory, create_memfd

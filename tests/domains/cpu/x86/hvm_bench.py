@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
-from domains.cpu.x86.cpu_state import RIP
-from domains.cpu.x86.hvm_engine import HvmCpu
+from domains.cpu.x86.emulator.cpu_state import RIP
+from domains.cpu.x86.hvm.engine import HvmCpu
 from hypervisor.machine.memory import MachineMemory, create_memfd
 from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, PAGE_USER
 from hypervisor.public.arch_x86.hvm.save import hvm_hw_cpu

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from domains.cpu.x86.cpu_state import RIP
+from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.registers import R12, R13, RBX, RSP
 from hypervisor.machine.paging import table_index
 from hypervisor.public.types import PAGE_SHIFT

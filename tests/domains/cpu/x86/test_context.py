@@ -3,8 +3,8 @@
 import struct
 
 from domains.cpu.clock import TscClock
-from domains.cpu.x86.context import load_context, save_context
-from domains.cpu.x86.pit import COUNT, MODE, SPEAKER, Pit
+from domains.cpu.x86.pv.context import load_context, save_context
+from domains.cpu.x86.pv.pit import COUNT, MODE, SPEAKER, Pit
 from domains.cpu.x86.registers import RBX
 from hypervisor.machine.memory import create_memfd
 from hypervisor.public.arch_x86.xen import VGCF_i387_valid, vcpu_guest_context

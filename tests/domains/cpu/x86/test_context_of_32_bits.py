@@ -1,8 +1,8 @@
 """A 32-bit guest's state as its vcpu_guest_context: what is loaded into a vCPU is what is saved from it."""
 
-from domains.cpu.x86.engine import X86Cpu
-from domains.cpu.x86.guest_kinds import PV32
-from domains.cpu.x86.pv32_context import load_compat_context, save_compat_context
+from domains.cpu.x86.pv.engine import X86Cpu
+from domains.cpu.x86.pv.kinds import PV32
+from domains.cpu.x86.pv.pv32_context import load_compat_context, save_compat_context
 from hypervisor.public.arch_x86.xen import VGCF_failsafe_disables_events, VGCF_i387_valid, VGCF_in_kernel
 from hypervisor.public.arch_x86.xen_x86_32 import FLAT_KERNEL_CS, FLAT_KERNEL_SS, xen_pfn_to_cr3
 from hypervisor.public.callback import CALLBACKTYPE_event

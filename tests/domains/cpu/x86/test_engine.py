@@ -2,10 +2,10 @@
 
 import pytest
 
-from domains.cpu.x86 import cpu_state, unicorn_library
-from domains.cpu.x86.pit import COUNT, HZ, MODE, SPEAKER, Pit
+from domains.cpu.x86.emulator import cpu_state, unicorn_library
+from domains.cpu.x86.emulator.unicorn_library import UnsupportedLibrary
+from domains.cpu.x86.pv.pit import COUNT, HZ, MODE, SPEAKER, Pit
 from domains.cpu.x86.registers import RBX
-from domains.cpu.x86.unicorn_library import UnsupportedLibrary
 from tests.domains.cpu.x86.bench import Bench
 
 
@@ -31,7 +31,7 @@ def test_a_state_structure_that_lies_elsewhere_is_refused(monkeypatch: pytest.Mo
 def test_a_field_that_lies_elsewhere_is_refused(
     monkeypatch: pytest.MonkeyPatch, offset: str, fact: str
 ) -> None:
-    from domains.cpu.x86 import selfcheck
+    from domains.cpu.x86.emulator import selfcheck
 
     monkeypatch.setattr(selfcheck, offset, getattr(cpu_state, offset) + 40)
     with pytest.raises(UnsupportedLibrary, match=fact):
@@ -47,7 +47,7 @@ def test_two_engines_in_one_process_keep_their_registers() -> None:
 
 def test_the_timer_chip_counts_down_and_its_output_rises(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0
-    monkeypatch.setattr("domains.cpu.x86.pit.monotonic_ns", lambda: now)
+    monkeypatch.setattr("domains.cpu.x86.pv.pit.monotonic_ns", lambda: now)
     pit = Pit()
     pit.write(MODE, 0xB0)
     pit.write(COUNT, 0xFF)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from domains.cpu.x86.float_code import CODE, LABELS, tables
-from domains.cpu.x86.float_listing import SOURCE
+from domains.cpu.x86.emulator.float_code import CODE, LABELS, tables
+from domains.cpu.x86.emulator.float_listing import SOURCE
 from domains.cpu.x86.registers import EXC_DB, EXC_XM, R12, RBP, RBX
 from tests.domains.cpu.x86.bench import DATA, Bench
 from tests.domains.cpu.x86.twin import by_guest, by_host

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from domains.cpu.x86.emulator.stop_stub import set_handler
 from domains.cpu.x86.registers import R9, RBX
-from domains.cpu.x86.stop_stub import set_handler
 from hypervisor.public.sched import SCHEDOP_block
 from hypervisor.public.vcpu import VCPUOP_down
 from hypervisor.public.xen import Hypercall

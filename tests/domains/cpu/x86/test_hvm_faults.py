@@ -2,7 +2,7 @@
 
 import pytest
 
-from domains.cpu.x86.lapic import LocalApic
+from domains.cpu.x86.hvm.lapic import LocalApic
 from domains.cpu.x86.registers import R8, R9, R10, R12
 from tests.domains.cpu.x86.hvm_bench import USER_MODE, HvmBench
 

@@ -1,7 +1,7 @@
 """SYSCALL from the guest's kernel: registers in, result out, effects in force before the next instruction."""
 
-from domains.cpu.x86.cpu_state import RIP
-from domains.cpu.x86.pv_state import Callback
+from domains.cpu.x86.emulator.cpu_state import RIP
+from domains.cpu.x86.pv.pv_state import Callback
 from domains.cpu.x86.registers import R11, RAX, RBX, RCX
 from hypervisor.wire.messages import Effect
 from tests.domains.cpu.x86.bench import DATA, SHARED, Bench
@@ -101,7 +101,7 @@ def test_a_crash_report_names_the_rule_and_the_registers(bench: Bench) -> None:
 
 
 def test_registers_survive_being_given_back(bench: Bench) -> None:
-    from domains.cpu.x86.context import load_context, save_context
+    from domains.cpu.x86.pv.context import load_context, save_context
 
     bench.run("start: mov $0x1234, %ebx; stc; done")
     raw = save_context(bench.v)

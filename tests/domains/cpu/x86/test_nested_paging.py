@@ -2,15 +2,15 @@
 
 import pytest
 
-from domains.cpu.x86 import svm
-from domains.cpu.x86.cpu_state import CR, HF_CPL, OLD_EXCEPTION
-from domains.cpu.x86.hvm_listing import SOURCE
-from domains.cpu.x86.hvm_paging import NotMapped
-from domains.cpu.x86.hvm_stubs import CODE as STUBS
-from domains.cpu.x86.hvm_stubs import CODE_AT, COUNTERS, ROUTINES, WORDS
+from domains.cpu.x86.emulator import svm
+from domains.cpu.x86.emulator.cpu_state import CR, HF_CPL, OLD_EXCEPTION
+from domains.cpu.x86.emulator.unicorn_library import UnsupportedLibrary
+from domains.cpu.x86.hvm.listing import SOURCE
+from domains.cpu.x86.hvm.paging import NotMapped
+from domains.cpu.x86.hvm.stubs import CODE as STUBS
+from domains.cpu.x86.hvm.stubs import CODE_AT, COUNTERS, ROUTINES, WORDS
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.registers import CR0_PG, CR0_WP, CR4_PAE
-from domains.cpu.x86.unicorn_library import UnsupportedLibrary
 from hypervisor.machine.paging import PAGE_NX, PAGE_PRESENT, PAGE_PSE, PAGE_RW, PAGE_USER
 from tests.domains.cpu.x86.hvm_bench import DATA, HOLE, READ_ONLY, TABLES, HvmBench, assemble_flat
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from domains.cpu.x86.pv_state import CR4_OF_XEN
+from domains.cpu.x86.pv.pv_state import CR4_OF_XEN
+from domains.cpu.x86.pv.vcpu import CR0_OF_XEN
 from domains.cpu.x86.registers import R12, RBX, RCX, RDX
-from domains.cpu.x86.vcpu import CR0_OF_XEN
 from hypervisor.machine.paging import PAGE_ACCESSED, PAGE_PRESENT, PAGE_USER
 from hypervisor.public.xen import Hypercall, VMASST_TYPE_writable_pagetables
 from hypervisor.wire.messages import Effect

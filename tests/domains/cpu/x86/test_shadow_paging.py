@@ -8,9 +8,9 @@ import hashlib
 
 import pytest
 
-from domains.cpu.x86.cpu_state import CR
+from domains.cpu.x86.emulator.cpu_state import CR
+from domains.cpu.x86.hvm.shadow_paging import ShadowPaging
 from domains.cpu.x86.registers import R8, R9, R10, R12, RBX, RSI
-from domains.cpu.x86.shadow_paging import ShadowPaging
 from hypervisor.wire.messages import Effect
 from tests.domains.cpu.x86.hvm_bench import GUEST, HOLE, P2M_L1, USER_MODE, HvmBench, TripleFault
 

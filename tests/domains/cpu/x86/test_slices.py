@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from domains.cpu.x86.cpu_state import RIP
+from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.registers import RBX
 from tests.domains.cpu.x86.bench import DATA, Bench
 

@@ -1,0 +1,41 @@
+"""A hypercall of an HVM guest: VMMCALL or VMCALL, by its kernel alone.
+
+The core reads and writes the guest's memory by the guest's own tables, and its structures as the code that calls has them: where
+the tables lie and how wide the code is goes into the mailbox before each call.
+Source: Xen arch/x86/hvm/hypercall.c (hvm_hypercall).
+"""
+
+from domains.cpu.x86.hvm.effects import apply_effects
+from domains.cpu.x86.hvm.vcpu import HvmVcpu
+from domains.cpu.x86.raised import collect_events
+from hypervisor.public.errno import Errno
+from hypervisor.public.sched import SCHEDOP_block
+from hypervisor.public.xen import Hypercall
+from hypervisor.wire.mailbox import GuestPaging
+
+
+def hypercall(v: HvmVcpu) -> None:
+    """Perform the hypercall in the registers; its effects are in force, and its result is there, afterwards."""
+    nr, args = v.mode.hypercall()
+    v.exits["hypercall"] += 1
+    if v.mode.cpl:
+        v.mode.set_result(-Errno.EPERM)
+    elif nr == Hypercall.sched_op and args[0] == SCHEDOP_block and _is_pending(v):
+        v.mode.set_result(0)
+    else:
+        v.mode.set_result(ask(v, nr, *args))
+
+
+def ask(v: HvmVcpu, nr: int, *args: int) -> int:
+    """Perform hypercall `nr` in the core, and its effects here; its result."""
+    paging, code32 = GuestPaging(v.paging.level_count), not v.mode.in_64bit_code
+    v.gate.mailbox.set_guest_mode(v.vcpu_id, v.paging.control(3), paging, code32=code32)
+    result, effects = v.gate.hypercall(v.vcpu_id, nr, *args)
+    if effects:
+        apply_effects(v, effects)
+    return result
+
+
+def _is_pending(v: HvmVcpu) -> bool:
+    collect_events(v)
+    return v.events.upcall_pending

@@ -1,0 +1,165 @@
+"""All shadows of one vCPU: the trees, which of them are in force, and how they are kept right and few.
+
+Trees of address spaces that are not in force are kept, and brought up to date when they are again. When the pool is used up,
+those go that have not been in force for longest; if that is not enough, all go, which the guest notices by the time alone.
+"""
+
+from collections import Counter
+from typing import Final
+
+import numpy as np
+
+from domains.cpu.x86.hvm.pmap import Pmap
+from domains.cpu.x86.hvm.shadow_tables import (
+    L4_SHIFT,
+    LEAF_SHIFT,
+    SLOT,
+    TABLE_SHIFT,
+    UPPER,
+    Leaf,
+    Seen,
+    ShadowPool,
+    Tree,
+    all_global,
+    shadow_of,
+)
+from hypervisor.machine.paging import PAGE_PRESENT, PTE_MFN_MASK
+from hypervisor.public.types import PAGE_SHIFT
+
+NEEDED: Final = 3
+"""Frames that one fault can take: a tree's top, a table, a leaf table."""
+SPARE: Final = 8
+"""When frames are needed, one in so many of the pool is made free."""
+LONG_MODE: Final = 4
+
+Key = tuple[int, ...]
+"""What a tree is found by: the guest's levels, the slot of the L4, the entry there or CR3, CR0.WP."""
+
+
+class ShadowSpace:
+    """One vCPU's."""
+
+    def __init__(self, pool: ShadowPool, pmap: Pmap, octets: memoryview, counters: Counter[str]) -> None:
+        self.pool = pool
+        self._pmap = pmap
+        self._octets = octets
+        self._counters = counters
+        self._l4 = pool.take()
+        self._trees: dict[Key, Tree] = {}
+        """The least recently used first."""
+        self._linked: dict[int, Tree] = {}
+        """By slot of the L4; 0 for a 32-bit guest."""
+        self._epoch = 0
+        self.no_execute = 0
+        """PAGE_NX if it has a meaning."""
+        self.has_global = False
+        """Whether global pages outlive a load of CR3."""
+
+    def switch_long(self, keys: frozenset[Key]) -> int:
+        """Put the trees of these entries of the guest's L4 in force as far as there are any; where the CPU's CR3 is to point."""
+        for slot, tree in list(self._linked.items()):
+            if tree.key not in keys:
+                del self._linked[slot]
+                self.pool.words[self._l4 << TABLE_SHIFT | slot] = 0
+        for key in [key for key in self._trees if key in keys]:
+            self._link(self._trees[key])
+        return self.pool.address(self._l4)
+
+    def switch_32(self, key: Key) -> int:
+        """Put a 32-bit guest's tree in force; where the CPU's CR3 is to point."""
+        self.switch_long(frozenset())
+        return self.pool.address(self.tree(key).top)
+
+    def tree(self, key: Key) -> Tree:
+        """The tree of this key, in force."""
+        tree = self._linked.get(key[1])
+        if tree is not None and tree.key == key:
+            return tree
+        tree = self._trees.get(key)
+        if tree is None:
+            self.make_room()
+            tree = self._trees[key] = Tree(self.pool, key, UPPER if key[0] == LONG_MODE else PAGE_PRESENT)
+        self._link(tree)
+        return tree
+
+    def _link(self, tree: Tree) -> None:
+        """Put a tree in force, brought up to date."""
+        self._trees[tree.key] = self._trees.pop(tree.key)
+        self._sync(tree)
+        slot = tree.key[1]
+        self._linked[slot] = tree
+        if tree.key[0] == LONG_MODE:
+            self.pool.words[self._l4 << TABLE_SHIFT | slot] = self.pool.address(tree.top) | UPPER
+
+    def flush_global(self) -> None:
+        """At the next switch global pages are looked at, too."""
+        self._epoch += 1
+
+    def _sync(self, tree: Tree) -> None:
+        """Make anew what the guest changed in the tables that a tree shadows."""
+        octets = self._octets
+        full = tree.epoch != self._epoch or not self.has_global
+        for seen in list(tree.uppers.values()):
+            if seen.octets != bytes(octets[seen.at : seen.end]):
+                self._sync_upper(tree, seen)
+        for leaf in tree.leaves.values():
+            table = leaf.table
+            if table is None or (leaf.is_global and not full):
+                continue
+            if table.octets != bytes(octets[table.at : table.end]):
+                self.refresh(leaf, table)
+        tree.epoch = self._epoch
+
+    def _sync_upper(self, tree: Tree, seen: Seen) -> None:
+        old = seen.entries()
+        seen.octets = bytes(self._octets[seen.at : seen.end])
+        for index in np.nonzero(old != seen.entries())[0].tolist():
+            tree.changed(seen, index)
+
+    def refresh(self, leaf: Leaf, table: Seen) -> None:
+        """Make the whole of a leaf table anew from the guest's L1 table as it is."""
+        self._counters["table made anew"] += 1
+        table.octets = bytes(self._octets[table.at : table.end])
+        entries = table.entries()
+        gfns = (entries & np.uint64(PTE_MFN_MASK)) >> np.uint64(PAGE_SHIFT)
+        frames = self._pmap.entries(gfns)
+        self.pool.tables[leaf.frame] = shadow_of(entries, frames, leaf, self.no_execute)
+        leaf.is_global = all_global(entries)
+
+    def entry(self, va: int) -> int:
+        """The shadow of the page of `va`; 0: there is none. 32-bit addresses are below 4 GiB, in slot 0."""
+        tree = self._linked.get(va >> L4_SHIFT & SLOT)
+        leaf = tree.leaves.get(va >> LEAF_SHIFT) if tree is not None else None
+        return self.pool.words[leaf.frame << TABLE_SHIFT | va >> PAGE_SHIFT & SLOT] if leaf is not None else 0
+
+    def forget(self, va: int) -> bool:
+        """The guest's INVLPG, which forgets global pages of whatever address space; True if the page was a large one."""
+        slot, large = va >> L4_SHIFT & SLOT, False
+        for key, tree in self._trees.items():
+            if key[1] == slot or key[0] != LONG_MODE:
+                leaf = tree.leaves.get(va >> LEAF_SHIFT)
+                large = large or (leaf is not None and leaf.span != 0)
+                tree.forget(va)
+        return large
+
+    def release_all(self) -> None:
+        """There are no shadows any more; a switch must follow if the CPU is to go on."""
+        for slot in self._linked:
+            self.pool.words[self._l4 << TABLE_SHIFT | slot] = 0
+        for tree in self._trees.values():
+            tree.release()
+        self._trees, self._linked = {}, {}
+
+    def make_room(self) -> None:
+        """Have frames for one fault."""
+        pool = self.pool
+        if pool.nr_free >= NEEDED:
+            return
+        self._counters["recycled"] += 1
+        linked = {tree.key for tree in self._linked.values()}
+        for key in [key for key in self._trees if key not in linked]:
+            self._trees.pop(key).release()
+            if pool.nr_free >= NEEDED + pool.nr_frames // SPARE:
+                return
+        if pool.nr_free < NEEDED:
+            self.release_all()
