@@ -9,6 +9,7 @@ walked in Python, where Xen's entry code accesses guest memory; each table of th
 from typing import Final, NamedTuple
 
 from domains.cpu.page_walk import ENTRY_WORDS
+from domains.cpu.x86.cpuid import MACHINE_ADDRESS_BITS
 from domains.cpu.x86.emulator.cpu_state import EFER, HF_CPL, HF_LMA, HFLAGS, CpuState
 from domains.cpu.x86.emulator.svm import Svm
 from domains.cpu.x86.emulator.unicorn_library import UnicornLibrary
@@ -26,6 +27,7 @@ from domains.cpu.x86.registers import (
     CR4_PSE,
     CR4_TSD,
     EFER_LMA,
+    EFER_NX,
     U32,
 )
 from hypervisor.machine.memory import MachineMemory
@@ -38,6 +40,7 @@ from hypervisor.machine.paging import (
     PAGE_USER,
     PFEC_FETCH,
     PFEC_PRESENT,
+    PFEC_RESERVED,
     PFEC_USER,
     PFEC_WRITE,
     PTE_MFN_MASK,
@@ -49,6 +52,8 @@ from hypervisor.public.types import PAGE_SHIFT
 ADDRESS_BITS: Final = {2: U32 & ~PAGE_OFFSET, 3: PTE_MFN_MASK, 4: PTE_MFN_MASK}
 LARGEST_PAGE: Final = {2: 2, 3: 2, 4: 3}
 """The highest level at which an entry may be a page, by how many levels there are."""
+BEYOND_THE_MACHINE: Final = PTE_MFN_MASK & -(1 << MACHINE_ADDRESS_BITS)
+"""Of an entry's frame number, what CPUID says that no address has."""
 EVERY_RIGHT: Final = PAGE_RW | PAGE_USER
 CR4_KNOWN: Final = CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT
 """Of hvm/cpuid's features (Xen hvm_cr4_guest_valid_bits)."""
@@ -68,6 +73,15 @@ class Step(NamedTuple):
     level: int
     at: int
     entry: int
+
+
+def reserved_bits(entry: int, level: int, count: int) -> int:
+    """The bits that must be clear in this entry of three or four levels: of the frame's number, and of a large page's offset."""
+    if level == 4:
+        return BEYOND_THE_MACHINE | PAGE_PSE
+    if level == 1 or level == count or not entry & PAGE_PSE:
+        return BEYOND_THE_MACHINE
+    return BEYOND_THE_MACHINE | (1 << PV64.shifts[-level]) - (1 << PAGE_SHIFT + 1)  # bit 12 is an attribute
 
 
 class HvmPaging(MachinePaging):
@@ -159,9 +173,12 @@ class HvmPaging(MachinePaging):
     def refusal(self, steps: list[Step], count: int, error: int) -> int | None:
         """The error code of the page fault that an access ends in, or None. `error`: its PFEC_WRITE, USER and FETCH."""
         rights, forbidden = EVERY_RIGHT, 0
+        no_execute = 0 if self._cpu.q[EFER] & EFER_NX else PAGE_NX
         for level, _, entry in steps:
             if not entry & PAGE_PRESENT:
                 return error
+            if count > 2 and entry & (reserved_bits(entry, level, count) | no_execute):
+                return error | PFEC_PRESENT | PFEC_RESERVED
             if not (count == 3 and level == 3):  # PAE's top entries have no rights
                 rights &= entry
             forbidden |= entry & PAGE_NX

@@ -3,15 +3,23 @@
 import pytest
 
 from domains.cpu.x86.emulator import svm
-from domains.cpu.x86.emulator.cpu_state import CR, HF_CPL, OLD_EXCEPTION
+from domains.cpu.x86.emulator.cpu_state import CR, EFER, HF_CPL, OLD_EXCEPTION
 from domains.cpu.x86.emulator.unicorn_library import UnsupportedLibrary
 from domains.cpu.x86.hvm.listing import SOURCE
 from domains.cpu.x86.hvm.paging import NotMapped
 from domains.cpu.x86.hvm.stubs import CODE as STUBS
 from domains.cpu.x86.hvm.stubs import CODE_AT, COUNTERS, ROUTINES, WORDS
 from domains.cpu.x86.paging import GuestFault
-from domains.cpu.x86.registers import CR0_PG, CR0_WP, CR4_PAE
-from hypervisor.machine.paging import PAGE_NX, PAGE_PRESENT, PAGE_PSE, PAGE_RW, PAGE_USER
+from domains.cpu.x86.registers import CR0_PG, CR0_WP, CR4_PAE, EFER_NX
+from hypervisor.machine.paging import (
+    PAGE_NX,
+    PAGE_PRESENT,
+    PAGE_PSE,
+    PAGE_RW,
+    PAGE_USER,
+    PFEC_PRESENT,
+    PFEC_RESERVED,
+)
 from tests.domains.cpu.x86.hvm_bench import DATA, HOLE, READ_ONLY, TABLES, HvmBench, assemble_flat
 
 PW = PAGE_PRESENT | PAGE_RW
@@ -51,6 +59,10 @@ def test_three_levels_with_rights_below_the_top(hvm: HvmBench) -> None:
     put(hvm, TABLES + 0x2000 + 8 * 7, DATA | PW | PAGE_NX)
     hvm.q[CR + 3], hvm.q[CR], hvm.q[CR + 4] = TABLES + 0x20, hvm.q[CR] | CR0_PG, CR4_PAE
     va = 3 << 30 | 5 << 21 | 7 << 12 | 0x123
+    with pytest.raises(GuestFault) as fault:
+        hvm.v.paging.translate(va)
+    assert fault.value.error_code == PFEC_PRESENT | PFEC_RESERVED  # without EFER.NX its bit is reserved
+    hvm.q[EFER] |= EFER_NX
     assert hvm.v.paging.translate(va, write=True) == machine(hvm, DATA + 0x123)
     with pytest.raises(GuestFault):
         hvm.v.paging.translate(va, fetch=True)

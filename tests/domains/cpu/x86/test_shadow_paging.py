@@ -52,6 +52,16 @@ PROGRAMS = {
         movq $0x83, TABLES + 0x2008; mov %cr3, %rax; mov %rax, %cr3
         mov 0x250000, %rbx; movb $5, 0x250100; mov 0x50100, %bl
         done""",
+    "reserved: a frame beyond the machine": """start: long_mode
+        gate 14, end
+        movabs $0x8000000050007, %rax; mov %rax, TABLES + 0x3000 + 8 * 0x50; invlpg 0x50000
+        mov 0x50000, %ecx
+        end: pop %rbx; done""",
+    "reserved: a large page's offset": """start: long_mode
+        gate 14, end
+        movq $0x2083, TABLES + 0x2008; mov %cr3, %rax; mov %rax, %cr3
+        mov 0x250000, %ecx
+        end: pop %rbx; done""",
     "write protect": """start: long_mode
         movq $0x50005, TABLES + 0x3000 + 8 * 0x50; invlpg 0x50000
         mov %cr0, %rax; and $~0x10000, %rax; mov %rax, %cr0
