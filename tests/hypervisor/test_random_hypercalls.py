@@ -296,4 +296,4 @@ def test_negative_control_a_broken_core_is_noticed(
     mutation: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mutation(monkeypatch)
-    assert drive(random.Random(3), 1500, honest=True) is not None
+    assert any(drive(random.Random(seed), 1500, honest=True) is not None for seed in range(3, 23))

@@ -12,7 +12,7 @@ to be read behind it. Negative control: with PSE permitted the quick path takes 
 import pytest
 
 from hypervisor.machine.paging import PAGE_PSE, PAGE_RW, pte
-from hypervisor.mm import update, validate
+from hypervisor.mm import pv_rules, update
 from hypervisor.mm.entries import NOT_FASTPATH, UPPER_DISALLOW
 from hypervisor.public.errno import Errno, XenError
 from tests.hypervisor.mm.small_machine import RO, RW, Guest, SmallMachine, small_machine
@@ -59,8 +59,7 @@ def test_a_table_with_a_superpage_cannot_be_pinned(level: int) -> None:
 
 
 def test_without_the_check_the_recount_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (update, validate):
-        monkeypatch.setattr(module, "UPPER_DISALLOW", UPPER_DISALLOW & ~PAGE_PSE)
+    monkeypatch.setattr(pv_rules, "UPPER_DISALLOW", UPPER_DISALLOW & ~PAGE_PSE)
     monkeypatch.setattr(update, "NOT_FASTPATH", NOT_FASTPATH & ~PAGE_PSE)
     machine = SmallMachine()
     guest = machine.domain(16)

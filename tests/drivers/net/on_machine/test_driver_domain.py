@@ -130,6 +130,7 @@ def test_a_driver_domain_that_ends_for_good_unplugs_and_one_of_its_name_plugs_in
 ) -> None:
     create(machine, NETDOM, "on_crash=destroy")
     create(machine, GUESTS / "webserver.cfg", by_netdom("10.0.0.1"))
+    wait_until(lambda: connected(machine, "webserver"), what="the server's first interface")
     driver, guest = kill(machine, "netdom"), machine.domains()["webserver"]["domid"]
     wait_until(lambda: f"/libxl/{driver}" not in nodes(machine), what="the end of the driver domain")
     left = nodes(machine)
