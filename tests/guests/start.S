@@ -1,19 +1,5 @@
 /* Entry of a test guest: Xen's ELF notes, a stack, then main(start_info), then SCHEDOP_shutdown with main's result. */
-#include <xen/elfnote.h>
-
-#define ELFNOTE(type, value)                     \
-        .pushsection .note.Xen, "a", @note;      \
-        .balign 4;                               \
-        .long 2f - 1f, 4f - 3f, type;            \
-1:      .asciz "Xen";                            \
-2:      .balign 4;                               \
-3:      value;                                   \
-4:      .balign 4;                               \
-        .popsection
-
-ELFNOTE(XEN_ELFNOTE_GUEST_OS, .asciz "xenoscope-test")
-ELFNOTE(XEN_ELFNOTE_XEN_VERSION, .asciz "xen-3.0")
-ELFNOTE(XEN_ELFNOTE_LOADER, .asciz "generic")
+#include "notes.h"
 ELFNOTE(XEN_ELFNOTE_VIRT_BASE, .quad 0)
 ELFNOTE(XEN_ELFNOTE_PADDR_OFFSET, .quad 0)
 ELFNOTE(XEN_ELFNOTE_ENTRY, .quad _start)

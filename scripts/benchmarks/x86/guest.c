@@ -3,14 +3,13 @@
    Two L4 tables map the same: the one it was built with, and a copy, which serves as user space's and as another process's. */
 #include "commands.h"
 
-#define NOT_MAPPED 0x40000000ul
 #define PAGE_RW 2ul
 #define ADDRESS 0xffffffffff000ul
 #define PAGE __attribute__((aligned(4096)))
 #define XEN_SLOTS 256 /* to 271: Xen fills them in */
 
 static unsigned long own_l4, other_l4, l4_copy[512] PAGE;
-static char shared_va[4096] PAGE, window[4096] PAGE, kernel_stack[8192], user_stack[4096];
+static char shared_va[4096] PAGE, window[4096] PAGE, kernel_stack[8192];
 static unsigned long window_entries[2];
 
 /* --- assembly: the fault's handler, the system call's entry, the way to user space and back ----------------------------- */
@@ -39,30 +38,13 @@ __asm__(".globl fault_entry, syscall_entry, in_user_space\n"
         "    mov $1, %eax; syscall\n"
         ".pushsection .bss; .balign 8; kernel_rsp: .quad 0; .popsection\n");
 extern char fault_entry[], syscall_entry[];
-extern void in_user_space(unsigned long calls, void *stack);
 
 /* --- what is measured ---------------------------------------------------------------------------------------------------- */
-
-static void loop(unsigned long n)
-{
-#include "loop.h"
-}
 
 static void hypercalls(unsigned long n)
 {
     while (n--)
         hypercall(__HYPERVISOR_xen_version, XENVER_pagesize, 0, 0);
-}
-
-static void faults(unsigned long n)
-{
-    while (n--)
-        __asm__ volatile("movq (%0), %%rax" : : "D"(NOT_MAPPED) : "rax", "memory");
-}
-
-static void syscalls(unsigned long n)
-{
-    in_user_space(n, user_stack + sizeof(user_stack));
 }
 
 /* To another process and its stack, as Linux does it; n is even, so that the guest ends on its own table. */

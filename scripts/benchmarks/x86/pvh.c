@@ -8,7 +8,6 @@
 #include <xen/hvm/hvm_op.h>
 #include <xen/hvm/params.h>
 
-#define NOT_MAPPED 0x2000000000ul
 #define WINDOW 0x8000000000ul /* the second entry of L4 */
 #define SHARED 0xfe700000ul
 #define PRESENT_WRITE_USER 7ul
@@ -24,7 +23,7 @@
 extern unsigned long l4[512]; /* pvh_start.S */
 extern unsigned int tss[26];
 static unsigned long l4_copy[512] PAGE, window_l3[512] PAGE, window_l2[512] PAGE, window_l1[512] PAGE, idt[512] PAGE;
-static char first[4096] PAGE, second[4096] PAGE, kernel_stack[4096], user_stack[4096];
+static char first[4096] PAGE, second[4096] PAGE, kernel_stack[4096];
 
 __asm__(".globl fault_entry, syscall_entry, in_user_space\n"
         "fault_entry:\n" /* the load that faulted has three bytes: skip it */
@@ -45,25 +44,8 @@ __asm__(".globl fault_entry, syscall_entry, in_user_space\n"
         "    mov $1, %eax; syscall\n"
         ".pushsection .bss; .balign 8; kernel_rsp: .quad 0; .popsection\n");
 extern char fault_entry[], syscall_entry[];
-extern void in_user_space(unsigned long calls, void *stack);
 
 /* --- what is measured ---------------------------------------------------------------------------------------------------- */
-
-static void loop(unsigned long n)
-{
-#include "loop.h"
-}
-
-static void faults(unsigned long n)
-{
-    while (n--)
-        __asm__ volatile("movq (%0), %%rax" : : "D"(NOT_MAPPED) : "rax", "memory");
-}
-
-static void syscalls(unsigned long n)
-{
-    in_user_space(n, user_stack + sizeof(user_stack));
-}
 
 /* To another process and its stack; n is even, so that the guest ends on its own table. */
 static void switches(unsigned long n)

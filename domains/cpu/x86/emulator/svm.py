@@ -86,6 +86,8 @@ MSRPM_BASE: Final = 0x48  # in the VMCB, in bytes
 EXIT_INFO_2: Final = 0x80
 EVENT_INJECTED: Final = 0xA8
 EVENT_VALID: Final = 1 << 31
+NOTHING: Final = 0
+"""No event, in the same form."""
 MSRPM_RANGES: Final = ((0x0000_0000, 0), (0xC000_0000, 0x800), (0xC001_0000, 0x1000))
 """The MSRs from `first` on are described from byte `at` of the map on, two bits each."""
 MSRPM_SIZE: Final = 2 * PAGE_SIZE
@@ -99,6 +101,11 @@ _TRIAL_HOLE: Final = 0x7008
 _TRIAL: Final = bytes.fromhex("0f01d9 b9ffff0000 0f32 8b042508700000")
 """vmmcall; mov $0xffff, %ecx; rdmsr; mov 0x7008, %eax"""
 _TRIAL_LENGTHS: Final[dict[int, int]] = {Exit.VMMCALL: 3, Exit.MSR: 2}
+
+
+def exception(vector: int, error_code: int = 0) -> int:
+    """An exception for the guest, in EVENTINJ's form."""
+    return error_code << 32 | EVENT_VALID | vector
 
 
 class Svm:

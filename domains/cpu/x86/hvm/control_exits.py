@@ -8,23 +8,17 @@ from collections.abc import Callable
 from typing import Final
 
 from domains.cpu.x86.emulator.cpu_state import RIP
-from domains.cpu.x86.emulator.svm import EVENT_VALID, Exit
+from domains.cpu.x86.emulator.svm import NOTHING, Exit, exception
 from domains.cpu.x86.hvm.paging import HvmPaging
 from domains.cpu.x86.hvm.report import crash
 from domains.cpu.x86.hvm.vcpu import HvmVcpu
 from domains.cpu.x86.registers import CR0_TS, EXC_GP, U32
 
-NOTHING: Final = 0
 LONGEST_MOVE: Final = 5
 """Bytes of a MOV to or from a control register, with a prefix that says nothing."""
 MOV_FROM_CR, MOV_TO_CR, CLTS, TWO_BYTES = 0x20, 0x22, 0x06, 0x0F
 REX, REX_MASK, REX_B = 0x40, 0xF0, 1
 LMSW_BITS: Final = 0xF
-
-
-def exception(vector: int, error_code: int = 0) -> int:
-    """An exception for the guest at this instruction, in EVENTINJ's form."""
-    return error_code << 32 | EVENT_VALID | vector
 
 
 class ControlExits:

@@ -18,7 +18,7 @@ from domains.cpu.gate import Gate
 from domains.cpu.x86.emulator.emulation import Emulation, open_cpu
 from domains.cpu.x86.emulator.float_unit import float_unit
 from domains.cpu.x86.emulator.stop_stub import set_handler, take_requests
-from domains.cpu.x86.emulator.svm import EXIT
+from domains.cpu.x86.emulator.svm import EXIT, NOTHING
 from domains.cpu.x86.emulator.unicorn_library import (
     CPUID_HOOK,
     EXIT_HOOK,
@@ -31,13 +31,12 @@ from domains.cpu.x86.emulator.unicorn_library import (
 from domains.cpu.x86.hvm.context import save_context
 from domains.cpu.x86.hvm.cpuid import do_cpuid
 from domains.cpu.x86.hvm.effects import apply_effects
-from domains.cpu.x86.hvm.exits import NOTHING, handle_exit, handle_invalid_op
+from domains.cpu.x86.hvm.exits import ask_for_upcall, handle_exit, handle_invalid_op
 from domains.cpu.x86.hvm.kinds import HVM_KINDS, HvmKind
 from domains.cpu.x86.hvm.msr import NATIVE
 from domains.cpu.x86.hvm.report import crash
 from domains.cpu.x86.hvm.stubs import HvmStubs
 from domains.cpu.x86.hvm.vcpu import HvmVcpu
-from domains.cpu.x86.raised import collect_events
 from hypervisor.wire.messages import EffectRecord
 
 INSTRUCTIONS = {
@@ -102,9 +101,7 @@ class HvmCpu:
         Raises what a hook raised.
         """
         v = self.vcpu
-        collect_events(v)
-        if v.events.upcall_pending:
-            self.stubs.request()
+        ask_for_upcall(v)
         self._emulation.run()
         if v.gate.mailbox.stop(v.vcpu_id):
             v.exits["slice over"] += 1

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from domains.cpu.x86.emulator.cpu_state import RIP
-from domains.cpu.x86.emulator.svm import EVENT_VALID, INTERCEPTED, Exit
+from domains.cpu.x86.emulator.svm import INTERCEPTED, NOTHING, Exit, exception
 from domains.cpu.x86.hvm.hypercalls import ask, hypercall
 from domains.cpu.x86.hvm.mmio import emulate_access
 from domains.cpu.x86.hvm.msr import read_msr, write_msr
@@ -24,16 +24,10 @@ from hypervisor.public.sched import SCHEDOP_block
 from hypervisor.public.vcpu import VCPUOP_down
 from hypervisor.public.xen import Hypercall
 
-NOTHING: Final = 0
 MSR_LENGTH: Final = 2
 HLT_LENGTH: Final = 1
 VMCALL: Final = b"\x0f\x01\xc1"
 ICEBP: Final = b"\xf1"
-
-
-def exception(vector: int, error_code: int = 0) -> int:
-    """An exception for the guest at this instruction."""
-    return error_code << 32 | EVENT_VALID | vector
 
 
 def handle_exit(v: HvmVcpu, code: int) -> int:
@@ -41,10 +35,15 @@ def handle_exit(v: HvmVcpu, code: int) -> int:
     name, handler = v.handlers.get(code, UNKNOWN)
     v.exits[name] += 1
     event = handler(v)
+    ask_for_upcall(v)
+    return event
+
+
+def ask_for_upcall(v: HvmVcpu) -> None:
+    """On the way back to the guest: if an event is pending, it is delivered as soon as the guest can take it."""
     collect_events(v)
     if v.events.upcall_pending:
         v.stubs.request()
-    return event
 
 
 def handle_invalid_op(v: HvmVcpu) -> int:
@@ -63,9 +62,7 @@ def handle_invalid_op(v: HvmVcpu) -> int:
     v.cpu.take_exception()
     v.exits["vmcall"] += 1
     do_hypercall(v)
-    collect_events(v)
-    if v.events.upcall_pending:
-        v.stubs.request()
+    ask_for_upcall(v)
     return NOTHING
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Final
 
 from domains.cpu.x86.emulator.cpu_state import CR, OLD_EXCEPTION, RIP
-from domains.cpu.x86.emulator.svm import Exit
-from domains.cpu.x86.hvm.control_exits import ControlExits, exception
+from domains.cpu.x86.emulator.svm import NOTHING, Exit, exception
+from domains.cpu.x86.hvm.control_exits import ControlExits
 from domains.cpu.x86.hvm.mmio import emulate_access
 from domains.cpu.x86.hvm.paging import NotMapped
 from domains.cpu.x86.hvm.report import crash
@@ -19,7 +19,6 @@ from domains.cpu.x86.hvm.shadow_paging import ShadowPaging
 from domains.cpu.x86.hvm.vcpu import HvmVcpu
 from domains.cpu.x86.registers import EXC_BP, EXC_GP, EXC_OF, EXC_PF, EXC_UD, U32
 
-NOTHING: Final = 0
 EVENT_TYPE: Final = 7 << 8
 EVENT_SOFTWARE: Final = 4 << 8
 FIRST_INTERRUPT: Final = 32
