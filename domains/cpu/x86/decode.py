@@ -9,7 +9,7 @@ from typing import Any, Final
 import capstone.x86
 
 from domains.cpu.x86.emulator.cpu_state import RIP, CpuState
-from domains.cpu.x86.paging import GuestFault, Paging
+from domains.cpu.x86.paging import GuestFault, NotMapped, Paging
 from domains.cpu.x86.registers import FS, GPR_NAMES, GS, U32, U64
 from hypervisor.public.types import PAGE_SIZE
 
@@ -68,7 +68,7 @@ class Decoder:
         if here < size:
             try:
                 octets += self._paging.read(rip + here & U64, size - here, fetch=True)
-            except GuestFault:
+            except (GuestFault, NotMapped):
                 return octets
         return octets
 

@@ -24,6 +24,14 @@ class GuestFault(Exception):
         self.error_code = error_code
 
 
+class NotMapped(Exception):
+    """Below the guest's own tables there is no frame for such an access: nothing of the guest's, or a device."""
+
+    def __init__(self, gpa: int) -> None:
+        super().__init__(f"guest-physical {gpa:#x} is not mapped")
+        self.gpa = gpa
+
+
 class PageFault(Enum):
     """What becomes of a page fault of the guest's."""
 

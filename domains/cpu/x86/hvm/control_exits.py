@@ -34,7 +34,7 @@ class ControlExits:
 
     def do_control_register(self, v: HvmVcpu) -> int:
         """MOV to and from CR0, CR3 and CR4, CLTS, LMSW and SMSW."""
-        code = v.paging.read(v.cpu.q[RIP], LONGEST_MOVE, fetch=True)
+        code = v.decoder.fetch(v.cpu.q[RIP], LONGEST_MOVE).ljust(LONGEST_MOVE, b"\0")
         rex = code[0] if v.mode.in_64bit_code and code[0] & REX_MASK == REX else 0
         start = 1 if rex else 0
         opcode, modrm = code[start + 1], code[start + 2]

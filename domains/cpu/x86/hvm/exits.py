@@ -14,10 +14,9 @@ from domains.cpu.x86.emulator.svm import INTERCEPTED, NOTHING, Exit, exception
 from domains.cpu.x86.hvm.hypercalls import ask, hypercall
 from domains.cpu.x86.hvm.mmio import emulate_access
 from domains.cpu.x86.hvm.msr import read_msr, write_msr
-from domains.cpu.x86.hvm.paging import NotMapped
 from domains.cpu.x86.hvm.report import crash, report
 from domains.cpu.x86.hvm.vcpu import HvmVcpu
-from domains.cpu.x86.paging import GuestFault
+from domains.cpu.x86.paging import GuestFault, NotMapped
 from domains.cpu.x86.raised import collect_events
 from domains.cpu.x86.registers import EFLAGS_IF, EXC_DB, EXC_GP, EXC_UD, RAX, RCX, RDX, U32
 from hypervisor.public.sched import SCHEDOP_block

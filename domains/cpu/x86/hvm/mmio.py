@@ -11,9 +11,8 @@ import capstone.x86
 from domains.cpu.x86.decode import Instruction
 from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.hvm.lapic import APIC_PAGE
-from domains.cpu.x86.hvm.paging import NotMapped
 from domains.cpu.x86.hvm.vcpu import HvmVcpu
-from domains.cpu.x86.paging import GuestFault
+from domains.cpu.x86.paging import GuestFault, NotMapped
 from hypervisor.public.types import PAGE_SIZE
 
 MOVES: Final = frozenset({"mov", "movabs", "movzx"})

@@ -13,7 +13,6 @@ from typing import Final
 
 from domains.cpu.x86.emulator.cpu_state import EFER, HF_LMA
 from domains.cpu.x86.emulator.svm import HF_SVME
-from domains.cpu.x86.hvm.paging import NotMapped
 from domains.cpu.x86.hvm.vcpu import HvmVcpu
 from domains.cpu.x86.msr import (
     APIC_BASE,
@@ -23,6 +22,7 @@ from domains.cpu.x86.msr import (
     MSR_XEN_HYPERCALL_PAGE,
     ZERO_ALONE,
 )
+from domains.cpu.x86.paging import NotMapped
 from domains.cpu.x86.registers import (
     CR0_PG,
     EFER_LMA,

@@ -4,7 +4,7 @@ No domain runs so: it is the laboratory's and the benchmarks' yardstick for what
 """
 
 from domains.cpu.x86.hvm.nested_paging import NestedPaging
-from domains.cpu.x86.hvm.paging import NotMapped
+from domains.cpu.x86.paging import NotMapped
 
 
 class NativePaging(NestedPaging):

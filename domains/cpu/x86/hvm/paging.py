@@ -14,7 +14,7 @@ from domains.cpu.x86.emulator.cpu_state import EFER, HF_CPL, HF_LMA, HFLAGS, Cpu
 from domains.cpu.x86.emulator.svm import Svm
 from domains.cpu.x86.emulator.unicorn_library import UnicornLibrary
 from domains.cpu.x86.machine_paging import PAGE_OFFSET, MachinePaging
-from domains.cpu.x86.paging import GuestFault, PageFault
+from domains.cpu.x86.paging import GuestFault, NotMapped, PageFault
 from domains.cpu.x86.registers import (
     CR0_PG,
     CR0_WP,
@@ -57,14 +57,6 @@ BEYOND_THE_MACHINE: Final = PTE_MFN_MASK & -(1 << MACHINE_ADDRESS_BITS)
 EVERY_RIGHT: Final = PAGE_RW | PAGE_USER
 CR4_KNOWN: Final = CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT
 """Of hvm/cpuid's features (Xen hvm_cr4_guest_valid_bits)."""
-
-
-class NotMapped(Exception):
-    """The P2M has no frame there for such an access: nothing of the guest's, or a device."""
-
-    def __init__(self, gpa: int) -> None:
-        super().__init__(f"guest-physical {gpa:#x} is not mapped")
-        self.gpa = gpa
 
 
 class Step(NamedTuple):

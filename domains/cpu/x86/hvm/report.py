@@ -3,9 +3,8 @@
 from typing import NoReturn
 
 from domains.cpu.x86.emulator.cpu_state import EFER, RIP
-from domains.cpu.x86.hvm.paging import NotMapped
 from domains.cpu.x86.hvm.vcpu import HvmVcpu
-from domains.cpu.x86.paging import GuestFault
+from domains.cpu.x86.paging import GuestFault, NotMapped
 from domains.cpu.x86.registers import CS, FS, GPR_NAMES, GS, SS
 
 CODE_BYTES = 16

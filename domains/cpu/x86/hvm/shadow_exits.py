@@ -13,10 +13,10 @@ from domains.cpu.x86.emulator.cpu_state import CR, OLD_EXCEPTION, RIP
 from domains.cpu.x86.emulator.svm import NOTHING, Exit, exception
 from domains.cpu.x86.hvm.control_exits import ControlExits
 from domains.cpu.x86.hvm.mmio import emulate_access
-from domains.cpu.x86.hvm.paging import NotMapped
 from domains.cpu.x86.hvm.report import crash
 from domains.cpu.x86.hvm.shadow_paging import ShadowPaging
 from domains.cpu.x86.hvm.vcpu import HvmVcpu
+from domains.cpu.x86.paging import NotMapped
 from domains.cpu.x86.registers import EXC_BP, EXC_GP, EXC_OF, EXC_PF, EXC_UD, U32
 
 EVENT_TYPE: Final = 7 << 8

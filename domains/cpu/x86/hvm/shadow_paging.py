@@ -21,7 +21,7 @@ import numpy as np
 from domains.cpu.x86.emulator.cpu_state import CR, EFER, CpuState
 from domains.cpu.x86.emulator.svm import PAGES as SVM_PAGES
 from domains.cpu.x86.emulator.unicorn_library import UnicornLibrary
-from domains.cpu.x86.hvm.paging import ADDRESS_BITS, NotMapped, Step
+from domains.cpu.x86.hvm.paging import ADDRESS_BITS, Step
 from domains.cpu.x86.hvm.pmap import Pmap
 from domains.cpu.x86.hvm.shadow_controls import ShadowControls
 from domains.cpu.x86.hvm.shadow_space import LONG_MODE, Key, ShadowSpace
@@ -39,6 +39,7 @@ from domains.cpu.x86.hvm.shadow_tables import (
     shadow_of_span,
 )
 from domains.cpu.x86.machine_paging import PAGE_OFFSET
+from domains.cpu.x86.paging import NotMapped
 from domains.cpu.x86.registers import (
     CR0_WP,
     CR4_PGE,

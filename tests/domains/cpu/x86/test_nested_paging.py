@@ -6,10 +6,9 @@ from domains.cpu.x86.emulator import svm
 from domains.cpu.x86.emulator.cpu_state import CR, EFER, HF_CPL, OLD_EXCEPTION
 from domains.cpu.x86.emulator.unicorn_library import UnsupportedLibrary
 from domains.cpu.x86.hvm.listing import SOURCE
-from domains.cpu.x86.hvm.paging import NotMapped
 from domains.cpu.x86.hvm.stubs import CODE as STUBS
 from domains.cpu.x86.hvm.stubs import CODE_AT, COUNTERS, ROUTINES, WORDS
-from domains.cpu.x86.paging import GuestFault
+from domains.cpu.x86.paging import GuestFault, NotMapped
 from domains.cpu.x86.registers import CR0_PG, CR0_WP, CR4_PAE, EFER_NX
 from hypervisor.machine.paging import (
     PAGE_NX,

@@ -10,7 +10,7 @@ import pytest
 
 from domains.cpu.x86.emulator.cpu_state import CR
 from domains.cpu.x86.hvm.shadow_paging import ShadowPaging
-from domains.cpu.x86.registers import R8, R9, R10, R12, RBX, RSI
+from domains.cpu.x86.registers import CR0_TS, R8, R9, R10, R12, RBX, RSI
 from hypervisor.wire.messages import Effect
 from tests.domains.cpu.x86.hvm_bench import GUEST, HOLE, P2M_L1, USER_MODE, HvmBench, TripleFault
 
@@ -52,6 +52,17 @@ PROGRAMS = {
         movq $0x83, TABLES + 0x2008; mov %cr3, %rax; mov %rax, %cr3
         mov 0x250000, %rbx; movb $5, 0x250100; mov 0x50100, %bl
         done""",
+    "a control register at a page's end": """start: long_mode
+        gate 14, end
+        movl $0xd8200f, 0x51ffd; movq $0, TABLES + 0x3000 + 8 * 0x52; invlpg 0x52000
+        mov $0x51ffd, %eax; jmp *%rax
+        end: pop %rbx; mov %cr2, %rsi; done""",
+    "CLTS at a page's end": """start: long_mode
+        gate 14, end
+        mov %cr0, %rax; or $8, %rax; mov %rax, %cr0
+        movw $0x060f, 0x51ffe; movq $0, TABLES + 0x3000 + 8 * 0x52; invlpg 0x52000
+        mov $0x51ffe, %eax; jmp *%rax
+        end: pop %rbx; mov %cr0, %rsi; done""",
     "reserved: a frame beyond the machine": """start: long_mode
         gate 14, end
         movabs $0x8000000050007, %rax; mov %rax, TABLES + 0x3000 + 8 * 0x50; invlpg 0x50000
@@ -111,6 +122,19 @@ def test_the_same_work_ends_with_the_same_memory(source: str) -> None:
     nested = ends(source, 0)
     assert ends(source, POOL) == nested
     assert ends(source, 12) == nested, "with shadows that are recycled all the time"
+
+
+def test_an_instruction_that_ends_before_a_hole_is_done() -> None:
+    """CLTS in the last two bytes of a page, behind which the guest has no frame."""
+    hvm = HvmBench(POOL)
+    hvm.run(
+        """start: long_mode
+        gate 13, end
+        mov %cr0, %rax; or $8, %rax; mov %rax, %cr0
+        movw $0x060f, HOLE - 2; mov $(HOLE - 2), %eax; jmp *%rax
+        end: mov %cr0, %rsi; done"""
+    )
+    assert not hvm.q[RSI] & CR0_TS
 
 
 def test_memory_that_differs_is_told_apart() -> None:

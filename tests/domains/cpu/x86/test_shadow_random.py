@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domains.cpu.x86.emulator.cpu_state import CR, EFER, HF_LMA
-from domains.cpu.x86.hvm.paging import NotMapped
 from domains.cpu.x86.hvm.shadow_paging import ShadowPaging
+from domains.cpu.x86.paging import NotMapped
 from domains.cpu.x86.registers import CR0_PE, CR0_PG, CR0_WP, CR4_PAE, CR4_PGE, EFER_LMA, EFER_LME, EFER_NX
 from hypervisor.machine.paging import (
     FORMATS,
