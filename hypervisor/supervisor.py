@@ -55,13 +55,13 @@ class Service:
 @dataclass(frozen=True)
 class Entries:
     """What forked processes run. `core(config, pair to the supervisor, pidfd of the supervisor)`;
-    `domain(domid, endpoint path, pair to the core, mailbox)`. `prepare(mailbox)` is called in the supervisor before it forks a
-    domain's process: what it loads, that process and all later ones share."""
+    `domain(domid, endpoint path, pair to the core, mailbox)`. `prepare(domid, mailbox)` is called in the supervisor before it
+    forks a domain's process: what it loads, that process and all later ones share."""
 
     core: Callable[[MachineConfig, socket.socket, int], None]
     domain: Callable[[int, str, socket.socket, int], None]
     services: tuple[Service, ...] = ()
-    prepare: Callable[[int], None] = lambda _mailbox: None
+    prepare: Callable[[int, int], None] = lambda _domid, _mailbox: None
 
 
 class Supervisor:
@@ -145,7 +145,7 @@ class Supervisor:
 
     def _fork_domain(self, domid: int, path: str, fds: list[int]) -> None:
         pair_fd, mailbox_fd = fds
-        self.entries.prepare(mailbox_fd)
+        self.entries.prepare(domid, mailbox_fd)
         words, out = os.pipe2(os.O_CLOEXEC)
 
         def domain() -> None:

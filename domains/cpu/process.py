@@ -11,6 +11,7 @@ import importlib
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -27,16 +28,20 @@ ENGINES: Final = {
 """Where `run(gate, effects)` lies for each kind of guest; imported only when needed."""
 
 
-def load_engine(mailbox_fd: int) -> None:
+def load_engine(mailbox_fd: int, python_modules: Sequence[str]) -> None:
     """Load the CPU that the next domain's process is to play, in the process which that one is forked from: the first guest of
-    its kind waits for it, and all later ones have it. What cannot be loaded is that domain's fault to find.
+    its kind waits for it, and all later ones have it. So it is with `python_modules`, for a guest in Python. What cannot be
+    loaded is that domain's fault to find.
     """
     mailbox = Mailbox(mailbox_fd)
-    name = ENGINES[mailbox.engine]
+    engine = mailbox.engine
     mailbox.close()
-    if name not in sys.modules:
+    names = (ENGINES[engine], *(python_modules if engine is Engine.PYTHON else ()))
+    missing = [name for name in names if name not in sys.modules]
+    for name in missing:
         with suppress(ImportError):
             importlib.import_module(name)
+    if missing:
         gc.freeze()
 
 

@@ -20,6 +20,13 @@ from hypervisor.wire import descriptors
 DOM0: Final = "domains.dom0.dom0:Dom0"
 WARM: Final = ("domains.kernel.run", "domains.dom0.dom0")
 """Modules that forked processes need at once; imported here, their memory is shared."""
+FRONT_ENDS: Final = ("drivers.block.front", "drivers.net.ip.interface")
+"""What Python guests use most often. The first domain waits for it; the machine's start does not."""
+
+
+def prepare(domid: int, mailbox: int) -> None:
+    """Load what the process of domain `domid` needs, in the supervisor."""
+    load_engine(mailbox, FRONT_ENDS if domid else ())
 
 
 def run_machine(
@@ -40,5 +47,5 @@ def run_machine(
         lock_fd=lock,
     )
     services = (Service("xeno-unpacker", unpacker_end, serve),)
-    entries = Entries(core=run_core, domain=run_domain, services=services, prepare=load_engine)
+    entries = Entries(core=run_core, domain=run_domain, services=services, prepare=prepare)
     Supervisor(config, entries).run()
