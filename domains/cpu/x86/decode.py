@@ -10,7 +10,7 @@ import capstone.x86
 
 from domains.cpu.x86.emulator.cpu_state import RIP, CpuState
 from domains.cpu.x86.paging import GuestFault, NotMapped, Paging
-from domains.cpu.x86.registers import FS, GPR_NAMES, GS, U32, U64
+from domains.cpu.x86.registers import CS, DS, ES, FS, GPR_NAMES, GS, SS, U32, U64
 from hypervisor.public.types import PAGE_SIZE
 
 capstone_binding: Any = importlib.import_module("capstone")  # has no types
@@ -18,6 +18,17 @@ capstone_binding: Any = importlib.import_module("capstone")  # has no types
 MAX_LENGTH: Final = 15
 PAGE_OFFSET: Final = PAGE_SIZE - 1
 CACHE_LIMIT: Final = 4096
+
+SEGMENT_REGISTERS: Final = {
+    capstone.x86.X86_REG_ES: ES,
+    capstone.x86.X86_REG_CS: CS,
+    capstone.x86.X86_REG_SS: SS,
+    capstone.x86.X86_REG_DS: DS,
+    capstone.x86.X86_REG_FS: FS,
+    capstone.x86.X86_REG_GS: GS,
+}
+"""capstone's numbers of them."""
+THROUGH_STACK: Final = (capstone.x86.X86_REG_ESP, capstone.x86.X86_REG_EBP)
 
 Operand = Any
 """A capstone operand: .type, .size in bytes, .reg, .imm, .mem."""
@@ -102,6 +113,10 @@ class Decoder:
             address += self.read_register(memory.index) * memory.scale
         return address
 
+    def linear_32(self, operand: Operand) -> int:
+        """The linear address of a memory operand of 32-bit code."""
+        return self._cpu.base(segment_of(operand)) + self.offset(operand) & U32
+
     def effective_address(self, operand: Operand, length: int) -> int:
         """The linear address of a memory operand of an instruction of `length` bytes at the current rip."""
         memory = operand.mem
@@ -116,6 +131,13 @@ class Decoder:
         if segment is not None:
             address += self._cpu.base(segment)
         return address & U64
+
+
+def segment_of(operand: Operand) -> int:
+    """The segment that a memory operand of 32-bit code goes through."""
+    if operand.mem.segment:
+        return SEGMENT_REGISTERS[operand.mem.segment]
+    return SS if operand.mem.base in THROUGH_STACK else DS
 
 
 def _disassembler(mode: str) -> Any:

@@ -150,7 +150,7 @@ class HvmPaging(MachinePaging):
         if count == 4 and not is_canonical(va):
             raise GuestFault(va, 0)
         error = (PFEC_WRITE if write else 0) | (PFEC_FETCH if fetch else 0)
-        user = PFEC_USER if self._cpu.d[HFLAGS] & HF_CPL else 0
+        user = PFEC_USER if self._cpu.d[HFLAGS] & HF_CPL == HF_CPL else 0
         steps = self.walk(va, count)
         refused = self.refusal(steps, count, error | user)
         if refused is not None:

@@ -102,8 +102,12 @@ class ShadowPaging(ShadowControls):
         if self.level_count == LONG_MODE:
             self._cpu.q[CR + 3] = space.switch_long(self._keys_long())
         else:
-            self._cpu.q[CR + 3] = space.switch_32(self._key_32())
+            self._load_32(space.switch_32(self._key_32()))
         self._library.tlb_flush()
+
+    def _load_32(self, tree: Tree) -> None:
+        """Point the CPU's CR3 at a 32-bit guest's tree."""
+        self._cpu.q[CR + 3] = self._space.pool.address(tree.top)
 
     def _keys_long(self) -> frozenset[Key]:
         """Of the entries of the guest's L4 that a CPU has used already. Kept for as long as that is the same."""
@@ -201,7 +205,7 @@ class ShadowPaging(ShadowControls):
         if self.level_count == LONG_MODE:
             return self._space.tree(self._key_long(va >> L4_SHIFT & SLOT, steps[0].entry))
         tree = self._space.tree(self._key_32())
-        self._cpu.q[CR + 3] = self._space.pool.address(tree.top)
+        self._load_32(tree)
         return tree
 
     def _upper(self, tree: Tree, va: int, step: Step, count: int) -> Seen:

@@ -52,6 +52,8 @@ class ShadowSpace:
         self._epoch = 0
         self.no_execute = 0
         """PAGE_NX if it has a meaning."""
+        self.rights_32 = PAGE_PRESENT
+        """Of the four entries of a 32-bit guest's top table, which have no others in legacy PAE mode."""
         self.has_global = False
         """Whether global pages outlive a load of CR3."""
 
@@ -65,10 +67,10 @@ class ShadowSpace:
             self._link(self._trees[key])
         return self.pool.address(self._l4)
 
-    def switch_32(self, key: Key) -> int:
-        """Put a 32-bit guest's tree in force; where the CPU's CR3 is to point."""
+    def switch_32(self, key: Key) -> Tree:
+        """Put a 32-bit guest's tree in force, and no other."""
         self.switch_long(frozenset())
-        return self.pool.address(self.tree(key).top)
+        return self.tree(key)
 
     def tree(self, key: Key) -> Tree:
         """The tree of this key, in force."""
@@ -78,7 +80,7 @@ class ShadowSpace:
         tree = self._trees.get(key)
         if tree is None:
             self.make_room()
-            tree = self._trees[key] = Tree(self.pool, key, UPPER if key[0] == LONG_MODE else PAGE_PRESENT)
+            tree = self._trees[key] = Tree(self.pool, key, UPPER if key[0] == LONG_MODE else self.rights_32)
         self._link(tree)
         return tree
 

@@ -6,36 +6,29 @@ The GDT lies beyond the guest's addresses, in the window. Source: Intel SDM vol.
 
 from typing import Final
 
-from domains.cpu.x86.emulator.cpu_state import (
-    HF_ADDSEG,
-    HF_CPL,
-    HF_CS32,
-    HF_SS32,
-    SEGMENT_FLAGS,
-)
-from domains.cpu.x86.pv.segments import (
-    CODE_SIZE_HFLAGS,
+from domains.cpu.x86.descriptors import (
     DESC_CODE,
-    DESC_DB,
+    DESC_CONFORMING,
     DESC_L,
     DESC_PRESENT,
     DESC_S,
     DESC_WRITABLE,
-    Segments,
+    Loaded,
     SelectorFault,
+    load_code_and_stack,
     unpack,
 )
-from domains.cpu.x86.registers import CS, DS, ES, FS, GS, SS, U32
+from domains.cpu.x86.emulator.cpu_state import (
+    HF_CPL,
+)
+from domains.cpu.x86.pv.segments import Segments
+from domains.cpu.x86.registers import U32
 from hypervisor.public.arch_x86.xen_x86_32 import FLAT_KERNEL_CS, FLAT_KERNEL_SS
 
-DESC_CONFORMING: Final = 1 << 10
 RING1_CODE: Final = 0x00CFBB00
 RING1_DATA: Final = 0x00CFB300
 RING3_CODE: Final = 0x00CFFB00
 RING3_DATA: Final = 0x00CFF300
-
-Loaded = tuple[int, int, int]
-"""Base, limit in bytes, high word."""
 
 
 class CompatSegments(Segments):
@@ -80,21 +73,5 @@ class CompatSegments(Segments):
         self._load(cs, (0, U32, code), ss, (0, U32, data))
         self._cpu.set_hflags(HF_CPL, ring)
 
-    def drop_inner(self) -> None:
-        """On a return to an outer ring: data segments that it may not use become null."""
-        cpu = self._cpu
-        ring = cpu.selector(CS) & 3
-        for segment in (DS, ES, FS, GS):
-            flags = cpu.d[SEGMENT_FLAGS + 6 * segment]
-            shared = DESC_CODE | DESC_CONFORMING
-            if flags >> 13 & 3 < ring and flags & shared != shared:
-                cpu.set_segment(segment, 0, 0, 0, 0)
-
     def _load(self, cs: int, code: Loaded, ss: int, stack: Loaded) -> None:
-        cpu = self._cpu
-        cpu.set_segment(CS, cs, *code)
-        cpu.set_segment(SS, ss, *stack)
-        size = (HF_CS32 if code[2] & DESC_DB else 0) | (HF_SS32 if stack[2] & DESC_DB else 0)
-        if not code[2] & DESC_DB or any(cpu.base(segment) for segment in (DS, ES, SS)):
-            size |= HF_ADDSEG
-        cpu.set_hflags(CODE_SIZE_HFLAGS | HF_CPL, size | cs & 3)
+        load_code_and_stack(self._cpu, cs, code, ss, stack)

@@ -8,11 +8,11 @@ Source: Xen arch/x86/domain.c (arch_set_info_guest).
 from typing import Final
 
 from domains.cpu.traps import TrapGate
+from domains.cpu.x86.descriptors import SelectorFault
 from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.emulator.fpu_image import INITIAL, load_fpu, save_fpu
 from domains.cpu.x86.pv.debug_registers import write_dr
 from domains.cpu.x86.pv.pv_state import NO_CALLBACK, Callback
-from domains.cpu.x86.pv.segments import SelectorFault
 from domains.cpu.x86.pv.vcpu import X86Vcpu
 from domains.cpu.x86.registers import (
     CR0_TS,

@@ -6,11 +6,12 @@ and the saved IF becomes the upcall mask. Source: Xen arch/x86/pv/iret.c; the fa
 
 from typing import Final
 
+from domains.cpu.x86.descriptors import SelectorFault
 from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.pv.bounce import inject_hw_exception
 from domains.cpu.x86.pv.crash import crash
-from domains.cpu.x86.pv.segments import COMPAT_CS, SelectorFault
+from domains.cpu.x86.pv.segments import COMPAT_CS
 from domains.cpu.x86.pv.vcpu import X86Vcpu
 from domains.cpu.x86.registers import (
     EFLAGS_ALL,

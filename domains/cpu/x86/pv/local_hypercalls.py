@@ -6,9 +6,9 @@ Result: ≥ 0, or -errno from a XenError in `local_hypercall`. Source: Xen arch/
 from collections.abc import Callable
 from typing import Final
 
+from domains.cpu.x86.descriptors import DESC_PRESENT, unpack
 from domains.cpu.x86.pv.debug_registers import read_dr, write_dr
 from domains.cpu.x86.pv.iret import do_iret
-from domains.cpu.x86.pv.segments import DESC_PRESENT, unpack
 from domains.cpu.x86.pv.vcpu import X86Vcpu
 from domains.cpu.x86.registers import FS, GS
 from hypervisor.machine.paging import is_canonical

@@ -13,11 +13,11 @@ Source: Xen arch/x86/x86_64/compat/entry.S.
 import struct
 from typing import Final
 
+from domains.cpu.x86.descriptors import SelectorFault
 from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.pv.compat_segments import CompatSegments
 from domains.cpu.x86.pv.crash import crash
-from domains.cpu.x86.pv.segments import SelectorFault
 from domains.cpu.x86.pv.vcpu import X86Vcpu
 from domains.cpu.x86.registers import (
     CS,

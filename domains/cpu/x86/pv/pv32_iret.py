@@ -12,12 +12,12 @@ Source: Xen arch/x86/pv/iret.c (compat_iret).
 import struct
 from typing import Final, cast
 
+from domains.cpu.x86.descriptors import SelectorFault, drop_inner
 from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.pv.bounce import inject_hw_exception
 from domains.cpu.x86.pv.compat_segments import CompatSegments
 from domains.cpu.x86.pv.crash import crash
-from domains.cpu.x86.pv.segments import SelectorFault
 from domains.cpu.x86.pv.vcpu import X86Vcpu
 from domains.cpu.x86.registers import (
     EFLAGS_ALL,
@@ -65,7 +65,7 @@ def _return(v: X86Vcpu, cs: int, ss: int) -> None:
     segments = cast(CompatSegments, v.segments)
     try:
         segments.code_and_stack(cs, ss, v.paging.root)
-        segments.drop_inner()
+        drop_inner(v.cpu)
     except SelectorFault as fault:
         segments.flat_in(cs & 3, cs, ss)
         inject_hw_exception(v, EXC_GP, fault.error_code)

@@ -8,25 +8,16 @@ from typing import Final
 
 import capstone.x86
 
-from domains.cpu.x86.decode import Operand
+from domains.cpu.x86.decode import SEGMENT_REGISTERS, segment_of
+from domains.cpu.x86.descriptors import DESC_CODE
 from domains.cpu.x86.emulator.cpu_state import RIP, SEGMENT_FLAGS, SEGMENT_LIMIT
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.pv.bounce import inject_hw_exception
 from domains.cpu.x86.pv.page_fault import handle_page_fault
-from domains.cpu.x86.pv.segments import DESC_CODE
 from domains.cpu.x86.pv.vcpu import X86Vcpu
-from domains.cpu.x86.registers import CS, DS, ES, EXC_GP, EXC_SS, FS, GS, SS, U32
+from domains.cpu.x86.registers import CS, EXC_GP, EXC_SS, SS, U32
 from hypervisor.machine.paging import PFEC_FETCH
 
-SEGMENTS: Final = {
-    capstone.x86.X86_REG_ES: ES,
-    capstone.x86.X86_REG_CS: CS,
-    capstone.x86.X86_REG_SS: SS,
-    capstone.x86.X86_REG_DS: DS,
-    capstone.x86.X86_REG_FS: FS,
-    capstone.x86.X86_REG_GS: GS,
-}
-THROUGH_STACK: Final = (capstone.x86.X86_REG_ESP, capstone.x86.X86_REG_EBP)
 EXPAND_DOWN: Final = 1 << 10
 """Of a data segment's descriptor: its limit is the lower one. Such a limit is not looked at."""
 
@@ -34,7 +25,7 @@ EXPAND_DOWN: Final = 1 << 10
 def handle_compat_page_fault(v: X86Vcpu, va: int, error_code: int) -> None:
     """A fault of the guest at `va`."""
     if not error_code & PFEC_FETCH and any(
-        v.cpu.d[SEGMENT_LIMIT + 6 * segment] != U32 for segment in SEGMENTS.values()
+        v.cpu.d[SEGMENT_LIMIT + 6 * segment] != U32 for segment in SEGMENT_REGISTERS.values()
     ):
         segment = behind_limit(v, va)
         if segment is not None:
@@ -62,10 +53,3 @@ def behind_limit(v: X86Vcpu, va: int) -> int | None:
         if not (flags & EXPAND_DOWN and not flags & DESC_CODE) and offset + operand.size - 1 > limit:
             return segment
     return None
-
-
-def segment_of(operand: Operand) -> int:
-    """The segment that a memory operand goes through."""
-    if operand.mem.segment:
-        return SEGMENTS[operand.mem.segment]
-    return SS if operand.mem.base in THROUGH_STACK else DS

@@ -9,6 +9,17 @@ Source: Xen arch/x86/include/asm/config.h; Intel SDM vol. 3A §3.4.
 
 from typing import Final
 
+from domains.cpu.x86.descriptors import (
+    CODE_SIZE_HFLAGS,
+    DESC_CODE,
+    DESC_DB,
+    DESC_L,
+    DESC_PRESENT,
+    DESC_S,
+    DESC_WRITABLE,
+    SelectorFault,
+    unpack,
+)
 from domains.cpu.x86.emulator.cpu_state import (
     GDTR,
     HF_ADDSEG,
@@ -28,27 +39,10 @@ from hypervisor.public.arch_x86.xen_x86_64 import FLAT_KERNEL_CS, FLAT_KERNEL_SS
 
 GDT_LIMIT: Final = 0xFFFF
 
-DESC_L: Final = 1 << 21  # bits of a descriptor's high word
-DESC_DB: Final = 1 << 22
-DESC_G: Final = 1 << 23
-DESC_PRESENT: Final = 1 << 15
-DESC_S: Final = 1 << 12
-DESC_CODE: Final = 1 << 11
-DESC_WRITABLE: Final = 1 << 9
 FLAT_CODE64: Final = 0x00AFFB00
 FLAT_CODE32: Final = 0x00CFFB00
 FLAT_DATA: Final = 0x00CFF300
 LDT_SYSTEM: Final = 0x8200
-
-CODE_SIZE_HFLAGS: Final = HF_CS64 | HF_CS32 | HF_SS32 | HF_ADDSEG
-
-
-class SelectorFault(Exception):
-    """A return to the guest names a selector that the CPU refuses; the error code of the #GP (or #SS, #NP)."""
-
-    def __init__(self, error_code: int) -> None:
-        super().__init__(f"selector {error_code:#x}")
-        self.error_code = error_code
 
 
 class Segments:
@@ -150,15 +144,6 @@ class Segments:
                 return None
             table = (entry & PTE_MFN_MASK) >> 12
         return self._words[table << 9 | (va & 4095) >> 3]
-
-
-def unpack(descriptor: int) -> tuple[int, int, int]:
-    """Base, limit in bytes and high word of a descriptor."""
-    high = descriptor >> 32
-    limit = descriptor & 0xFFFF | high & 0xF0000
-    if high & DESC_G:
-        limit = limit << 12 | 0xFFF
-    return descriptor >> 16 & 0xFFFFFF | high & 0xFF000000, limit, high & 0xF0FF00
 
 
 COMPAT_CS: Final = FLAT_RING3_CS32

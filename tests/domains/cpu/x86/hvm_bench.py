@@ -135,14 +135,7 @@ class HvmBench:
         self.gate = HvmBenchGate()
         self.gate.mailbox.set_engine(Engine.X86_64_SHADOW if shadow_frames else Engine.X86_64_NESTED)
         self.gate.mailbox.set_shadow_frames(shadow_frames)
-        self.gate.memory = self.memory = MachineMemory(MACHINE)
-        self.memory.map(create_memfd("bench", MACHINE), 0, MACHINE, 0)
-        for table, entry in ((P2M_L4, P2M_L3), (P2M_L3, P2M_L2), (P2M_L2, P2M_L1)):
-            self.memory.page(table)[0] = entry << PAGE_SHIFT | RIGHTS
-        for gfn in range(GUEST):
-            self.memory.page(P2M_L1)[gfn] = self.mfn(gfn) << PAGE_SHIFT | RIGHTS
-        self.memory.page(P2M_L1)[HOLE >> PAGE_SHIFT] = 0
-        self.memory.page(P2M_L1)[READ_ONLY >> PAGE_SHIFT] &= ~PAGE_RW & (1 << 64) - 1
+        self.gate.memory = self.memory = machine_with_p2m()
         self.labels: dict[str, int] = {}
         self.gate.answers[Hypercall.sched_op] = sched_op
         self.cpu = HvmCpu(self.gate)  # type: ignore[arg-type]
@@ -153,7 +146,7 @@ class HvmBench:
 
     def mfn(self, gfn: int) -> int:
         """Where a guest's frame lies in the machine."""
-        return 1024 + gfn * 389 % GUEST
+        return mfn_of(gfn)
 
     def run(self, source: str) -> None:
         """Assemble 32-bit `source` at CODE and run it from its label `start` until hypercall DONE."""
@@ -192,6 +185,24 @@ class HvmBench:
     @property
     def pending(self) -> memoryview:
         return self.memory.view((SHARED << PAGE_SHIFT) + shared_info.offsetof("evtchn_pending"), 512)
+
+
+def mfn_of(gfn: int) -> int:
+    """Where the bench's guest's frames lie in the machine."""
+    return 1024 + gfn * 389 % GUEST
+
+
+def machine_with_p2m() -> MachineMemory:
+    """The machine's memory, and in it the P2M."""
+    memory = MachineMemory(MACHINE)
+    memory.map(create_memfd("bench", MACHINE), 0, MACHINE, 0)
+    for table, entry in ((P2M_L4, P2M_L3), (P2M_L3, P2M_L2), (P2M_L2, P2M_L1)):
+        memory.page(table)[0] = entry << PAGE_SHIFT | RIGHTS
+    for gfn in range(GUEST):
+        memory.page(P2M_L1)[gfn] = mfn_of(gfn) << PAGE_SHIFT | RIGHTS
+    memory.page(P2M_L1)[HOLE >> PAGE_SHIFT] = 0
+    memory.page(P2M_L1)[READ_ONLY >> PAGE_SHIFT] &= ~PAGE_RW & (1 << 64) - 1
+    return memory
 
 
 def sched_op(command: int, *_: int) -> int:

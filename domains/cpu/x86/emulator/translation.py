@@ -1,0 +1,86 @@
+"""What is called before Unicorn translates a block of a guest's code, and after it: the place of a binary translator.
+
+The function that reads the guest's instructions (QEMU's gen_intermediate_code) has ours in its place, for the whole process:
+
+    push %rdi; push %rsi; push %rdx              rdi = CPUState, rsi = TranslationBlock, edx = how many instructions it may have
+    before(cpu, block, count) -> how many; bit 31: `after` is to be called, too
+    pop …; mov %eax, %edx; js 1f; jmp *original
+ 1: original; jmp *after(cpu)
+
+It may leave by longjmp, for code that cannot be fetched: then `after` is not called. A block: u64 pc @0 (a linear address), u32
+flags @16 (hflags).
+"""
+
+import ctypes
+import functools
+import mmap
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+from weakref import WeakValueDictionary
+
+from domains.cpu.x86.emulator.interpose import Interposer
+from domains.cpu.x86.emulator.machine_code import load_rax
+from domains.cpu.x86.emulator.unicorn_library import UnicornLibrary, exported
+
+BEFORE = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint32)
+AFTER = ctypes.CFUNCTYPE(None, ctypes.c_uint64)
+TRANSLATE: Final = "gen_intermediate_code_x86_64"
+CALL_AFTER: Final = 1 << 31
+
+
+class Block(NamedTuple):
+    """A block that is about to be translated: the linear address of its code, the CPU's hflags, and its most instructions."""
+
+    pc: int
+    hflags: int
+    most: int
+
+
+class Translator:
+    """One CPU's. `before` says how many instructions the block is to have, and whether `after` is to be called."""
+
+    before: Callable[[Block], tuple[int, bool]]
+    after: Callable[[], None]
+
+
+class TranslationHook:
+    """The replaced function; once a process."""
+
+    def __init__(self) -> None:
+        self._translators: WeakValueDictionary[int, Translator] = WeakValueDictionary()
+        self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        self._octets = (ctypes.c_uint8 * mmap.PAGESIZE).from_buffer(self._page)
+        self._kept: tuple[Any, ...] = (BEFORE(self._before), AFTER(self._after))
+        before, after = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in self._kept)
+        original = load_rax(exported(TRANSLATE))
+        plain = original + b"\xff\xe0"  # jmp *%rax
+        code = bytes.fromhex("575652") + load_rax(before) + bytes.fromhex("ffd0 5a5e5f 89c2 85c0 78")
+        code += bytes([len(plain)]) + plain
+        code += (
+            bytes.fromhex("81e2ffffff7f 57") + original + bytes.fromhex("ffd0 5f")
+        )  # and $~(1 << 31), %edx
+        code += load_rax(after) + b"\xff\xe0"
+        self._page[: len(code)] = code
+        Interposer().replace(TRANSLATE, ctypes.addressof(self._octets))
+
+    def add(self, library: UnicornLibrary, translator: Translator) -> None:
+        """Ask this translator about that CPU's blocks. What was translated before stays."""
+        self._translators[library.cpu.value or 0] = translator
+
+    def _before(self, cpu: int, block: int, most: int) -> int:
+        translator = self._translators.get(cpu)
+        if translator is None:
+            return most
+        pc = ctypes.c_uint64.from_address(block).value
+        hflags = ctypes.c_uint32.from_address(block + 16).value
+        count, changed = translator.before(Block(pc, hflags, most))
+        return count | CALL_AFTER if changed else count
+
+    def _after(self, cpu: int) -> None:
+        self._translators[cpu].after()
+
+
+@functools.cache
+def translation_hook() -> TranslationHook:
+    """This process's; made at the first call. Raises UnsupportedLibrary."""
+    return TranslationHook()

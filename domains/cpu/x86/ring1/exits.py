@@ -1,0 +1,203 @@
+"""The one dispatcher of what comes to the monitor, by its cause; each has a counter in `exits`.
+
+page fault        hidden: the shadow is filled in           the guest's own: delivered
+trap NAME         a privileged instruction, emulated        call-out NAME   a sensitive one, for the translator's trap
+hidden descriptor the CPU is shown what the guest's GDT or LDT has
+software interrupt, guest's own NAME, interrupt             delivered
+"""
+
+from typing import Final
+
+from domains.cpu.x86.decode import Instruction
+from domains.cpu.x86.descriptors import DESC_ACCESSED, DESC_PRESENT
+from domains.cpu.x86.emulator.cpu_state import CR
+from domains.cpu.x86.paging import GuestFault, NotMapped
+from domains.cpu.x86.registers import (
+    EFLAGS_TF,
+    EXC_BP,
+    EXC_DB,
+    EXC_GP,
+    EXC_HAVE_ERROR_CODE,
+    EXC_NAMES,
+    EXC_NP,
+    EXC_OF,
+    EXC_PF,
+    EXC_SS,
+    EXC_UD,
+    U32,
+    XEC_IDT,
+)
+from domains.cpu.x86.ring1.delivery import deliver, deliver_interrupt, deliver_software
+from domains.cpu.x86.ring1.exception import GuestException
+from domains.cpu.x86.ring1.privileged import Handler, privileged
+from domains.cpu.x86.ring1.segments import descriptor, high_of, mark
+from domains.cpu.x86.ring1.sensitive import sensitive
+from domains.cpu.x86.ring1.transfers import do_far_jump, do_far_return, do_stack_segment, is_stack_load
+from domains.cpu.x86.ring1.vcpu import Ring1Vcpu
+
+DR6_BS: Final = 1 << 14
+SHORT: Final = {EXC_BP: b"\xcc", EXC_OF: b"\xce"}
+SELECTOR: Final = 0xFFFC
+
+
+def handle_exception(v: Ring1Vcpu, vector: int, error_code: int) -> None:
+    """A fault or trap of the CPU's; rip is where the CPU has it."""
+    try:
+        HANDLERS.get(vector, handle_other)(v, vector, error_code)
+    except GuestException as exception:
+        v.state.inhibited = False
+        deliver(v, exception)
+    leave(v)
+
+
+def handle_software_interrupt(v: Ring1Vcpu, vector: int) -> None:
+    """INT n, INT3 or INTO; rip is behind it."""
+    v.exits["software interrupt"] += 1
+    v.state.inhibited = False
+    octet = v.paging.peek(v.at - 1 & U32, 1)
+    deliver_software(v, vector, 1 if SHORT.get(vector) == octet else 2)
+    leave(v)
+
+
+def leave(v: Ring1Vcpu) -> None:
+    """On the way back to the guest: an interrupt, if one is pending and the guest takes it."""
+    if not v.state.interrupts or v.state.stepping:
+        return
+    vector = v.board.interrupt()
+    if vector is None:
+        return
+    if v.state.inhibited:  # one instruction more
+        v.exits["interrupt held back"] += 1
+        step(v)
+        return
+    v.exits["interrupt"] += 1
+    deliver_interrupt(v, vector)
+
+
+def step(v: Ring1Vcpu) -> None:
+    """Come back after one instruction of the guest's."""
+    v.state.stepping = not v.cpu.rflags & EFLAGS_TF
+    v.cpu.rflags |= EFLAGS_TF
+
+
+def handle_other(v: Ring1Vcpu, vector: int, error_code: int) -> None:
+    """An exception that is the guest's own."""
+    v.exits[f"guest's own {EXC_NAMES.get(vector, vector)}"] += 1
+    raise GuestException(vector, error_code if vector in EXC_HAVE_ERROR_CODE else None)
+
+
+def handle_pf(v: Ring1Vcpu, _vector: int, error_code: int) -> None:
+    """A page fault; its address is in the CPU's CR2."""
+    v.exits["page fault"] += 1
+    va = v.cpu.q[CR + 2] & U32
+    try:
+        own = v.paging.page_fault(va, error_code)
+    except NotMapped as hole:
+        v.exits["no memory"] += 1
+        raise v.refused(hole) from None
+    if own is None:
+        v.exits["hidden fault"] += 1
+        return
+    v.exits["guest's own fault"] += 1
+    raise GuestException(EXC_PF, own, va)
+
+
+def handle_db(v: Ring1Vcpu, _vector: int, _error_code: int) -> None:
+    """A single step, of the monitor's or of the guest's."""
+    if v.state.stepping:
+        v.state.stepping = False
+        v.state.inhibited = False
+        v.cpu.rflags &= ~EFLAGS_TF
+        return
+    v.exits["guest's own #DB"] += 1
+    v.state.dr[6] |= DR6_BS
+    raise GuestException(EXC_DB)
+
+
+def handle_selector(v: Ring1Vcpu, vector: int, error_code: int) -> None:
+    """#GP, #NP or #SS with a selector: of a descriptor that the CPU has not been shown, or for the monitor's rings alone."""
+    selector = error_code & SELECTOR
+    if error_code & XEC_IDT or not selector:
+        handle_other(v, vector, error_code)
+    if show_descriptor(v, selector):
+        v.exits["hidden descriptor"] += 1
+        return
+    instruction = _decode(v) if v.ring == 0 else None
+    if instruction is not None:
+        found = ringed(instruction)
+        if found is not None:
+            emulate(v, instruction, "trap", *found)
+            return
+    handle_other(v, vector, error_code)
+
+
+def show_descriptor(v: Ring1Vcpu, selector: int) -> bool:
+    """Fill in the CPU's descriptor table; False if that changes nothing."""
+    table = v.table(selector)
+    if not table.holds(selector):
+        return False
+    if table.fill(selector):
+        return True
+    word = descriptor(v, selector)
+    if not high_of(word) & DESC_PRESENT or high_of(word) & DESC_ACCESSED:
+        return False
+    mark(v, selector, word)
+    return table.fill(selector)
+
+
+def ringed(instruction: Instruction) -> tuple[str, Handler] | None:
+    """An instruction that the CPU refuses for the guest's ring is not its own."""
+    if is_stack_load(instruction):
+        return "load of ss", do_stack_segment
+    return {"retf": ("retf", do_far_return), "ljmp": ("ljmp", do_far_jump)}.get(instruction.name)
+
+
+def handle_gp(v: Ring1Vcpu, vector: int, error_code: int) -> None:
+    """Without an error code it may be a privileged instruction, or a trap of the translator's."""
+    if error_code & 0xFFFF:
+        handle_selector(v, vector, error_code)
+        return
+    instruction = _decode(v)
+    for kind, find in (("trap", privileged), ("call-out", sensitive)):
+        found = find(instruction) if instruction is not None else None
+        if instruction is not None and found is not None:
+            emulate(v, instruction, kind, *found)
+            return
+    handle_other(v, vector, error_code)
+
+
+def emulate(v: Ring1Vcpu, instruction: Instruction, kind: str, name: str, handler: Handler) -> None:
+    """Do an instruction in the CPU's place. Raises GuestException, with nothing done."""
+    v.exits[f"{kind} {name}"] += 1
+    stepped = v.cpu.rflags & EFLAGS_TF and not v.state.stepping
+    v.state.inhibited = False
+    if v.state.stepping:
+        v.state.stepping = False
+        v.cpu.rflags &= ~EFLAGS_TF
+    if not handler(v, instruction):
+        v.skip(instruction.length)
+    if stepped:
+        v.state.dr[6] |= DR6_BS
+        raise GuestException(EXC_DB)
+
+
+def _decode(v: Ring1Vcpu) -> Instruction | None:
+    """The instruction at rip. Raises GuestException."""
+    try:
+        return v.decoder.decode(v.at)
+    except (GuestFault, NotMapped) as fault:
+        raise v.refused(fault) from None
+
+
+def handle_invalid_op(v: Ring1Vcpu) -> None:
+    """An invalid opcode."""
+    handle_exception(v, EXC_UD, 0)
+
+
+HANDLERS: Final = {
+    EXC_PF: handle_pf,
+    EXC_GP: handle_gp,
+    EXC_NP: handle_selector,
+    EXC_SS: handle_selector,
+    EXC_DB: handle_db,
+}

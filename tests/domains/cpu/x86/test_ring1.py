@@ -1,0 +1,88 @@
+"""A kernel in ring 1 does what it does in ring 0, and each thing that only ring 0 can do is an exit with a cause.
+
+The same programs run alone on the CPU, under nested and shadow paging in ring 0, and in ring 1; they end with the same memory and
+registers. Negative control: without the translator the sensitive instructions tell of ring 1 (the last test).
+"""
+
+import pytest
+
+from tests.domains.cpu.x86.hvm_bench import CODE, STACK_TOP
+from tests.domains.cpu.x86.ring0_bench import KINDS, Kind, Ring0Bench, memory_of, registers
+from tests.domains.cpu.x86.ring1_bench import Ring1Bench, assembled
+
+DEMAND = """
+    fault: push %eax; push %ebx; mov %cr2, %ebx; shr $12, %ebx; mov %ebx, %eax; shl $12, %eax; or $7, %eax
+    mov %eax, TABLES + 0x1000(, %ebx, 4); pop %ebx; pop %eax; add $4, %esp; iret
+"""
+PROGRAMS = {
+    "demand paging": "start: protected; gate 14, fault; movl $0, TABLES + 0x1140; mov %cr3, %eax; mov %eax, %cr3\n"
+    "movl $5, 0x50010; mov 0x50010, %ebx; done" + DEMAND,
+    "system calls": """start: protected; gate 0x80, system_call, 3; gate 3, breakpoint, 3; gate 13, end
+        to_user user
+        user: mov $3, %ecx; 1: mov %ecx, %eax; int $0x80; add %eax, %ebx; dec %ecx; jnz 1b; int3; .byte 0xcd, 3; int $0x81; cli
+        system_call: add $7, %eax; iret
+        breakpoint: incl %esi; iret
+        end: pop %edx; add $0x1000, %edi; testl $2, %edx; jnz 2f; done
+        2: addl $2, (%esp); iret""",
+    "timer": """start: protected; gate VECTOR, tick
+        mov $5, %ecx; 1: sti; hlt; cli; dec %ecx; jnz 1b
+        pushf; pop %esi
+        done
+        tick: incl %ebx; movb $0, LINE; iret""",
+    "interrupt flag": """start: protected
+        cli; pushf; pop %ebx; sti; pushf; pop %ecx
+        pushf; andl $~0x200, (%esp); popf; pushf; pop %edx
+        pushf; orl $0x3200, (%esp); popf; pushf; pop %esi
+        std; stc; pushf; cld; clc; popf; pushf; pop %edi; cld
+        pushfw; popfw; pushf; push $0x202; popf; done""",
+    "sensitive": """start: protected
+        sgdt DATA; sidt DATA + 8; sldt %eax; mov %eax, DATA + 0x10; str %eax; mov %eax, DATA + 0x14
+        smsw %ax; mov %eax, DATA + 0x18
+        smsw DATA + 0x1c; str DATA + 0x1e
+        push %cs; pop DATA + 0x20; push %ss; pop DATA + 0x24; mov %cs, %eax; mov %eax, DATA + 0x28; mov %ss, DATA + 0x2c
+        mov $8, %ecx; lar %ecx, %eax; mov %eax, DATA + 0x30; lsl %ecx, %eax; mov %eax, DATA + 0x34
+        mov $0x28, %ecx; lar %ecx, %eax; mov %eax, DATA + 0x38; lsl %ecx, %eax; mov %eax, DATA + 0x3c
+        mov $0x1b, %ecx; lar %ecx, %eax; mov %eax, DATA + 0x40; mov $0x30, %ecx; lar %ecx, %eax; setz DATA + 0x44
+        mov $8, %eax; verr %ax; setz DATA + 0x45; verw %ax; setz DATA + 0x46; mov $0x10, %eax; verw %ax; setz DATA + 0x47
+        lcall $8, $far; mov %cr4, %eax; mov %eax, DATA + 0x50
+        clts; mov $0x0e, %eax; lmsw %ax; mov %cr0, %esi; clts; mov %cr0, %edi
+        done
+        far: mov (%esp), %eax; mov %eax, DATA + 0x48; mov 4(%esp), %eax; mov %eax, DATA + 0x4c; lret""",
+    "segments": """start: protected; gate 13, end; gate 11, missing
+        movl $0x0000ffff, gdt + 0x30; movl $0x00cf9200, gdt + 0x34      /* not accessed yet */
+        mov $0x30, %eax; mov %eax, %fs; mov %fs:DATA, %ebx
+        movw $0x4007, gdt + 0x32; lgdt gdt_pointer; mov %eax, %gs       /* another base */
+        movl $77, %gs:0x10; mov %gs:0x10, %ecx
+        lss pointer, %esp; mov %esp, %edi; mov $STACK_TOP, %esp
+        movb $0x12, gdt + 0x35; lgdt gdt_pointer; mov %eax, %es
+        missing: pop %esi; mov $0x38, %eax; mov %eax, %es
+        pointer: .long STACK_TOP - 64; .word 0x10
+        end: pop %edx; done""",
+    "faults": """start: protected; gate 6, invalid; gate 0, divide; gate 14, page; gate 13, general; gate 8, double
+        ud2; xor %ecx, %ecx; div %ecx; movl $1, 0x1000000
+        mov $0x58, %eax; mov %ax, %fs
+        movl $0, IDT + 8 * 13 + 4
+        mov $0x60000, %eax; mov %ax, %ds
+        done
+        invalid: incl %ebx; addl $2, (%esp); iret
+        divide: incl %ebx; addl $2, (%esp); iret
+        page: pop %esi; mov %cr2, %edi; addl $10, (%esp); iret
+        general: pop %eax; addl $2, (%esp); incl %ebx; iret
+        double: pop %eax; mov %cr2, %edx; done""",
+}
+
+
+@pytest.fixture
+def ring1() -> Ring1Bench:
+    return Ring1Bench()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("source", PROGRAMS.values(), ids=PROGRAMS)
+def test_ring_1_ends_as_ring_0(ring1: Ring1Bench, source: str, kind: Kind) -> None:
+    ring0 = Ring0Bench(kind)
+    code, labels = assembled(source)
+    ring0.start(code, CODE, labels["start"], STACK_TOP)
+    ring1.run(source)
+    assert registers(ring1) == registers(ring0)
+    assert memory_of(ring1) == memory_of(ring0)
