@@ -10,6 +10,7 @@ What other parts hold is given by the caller: `held`, one (mfn, writable) for ea
 each registered area, and whatever else took references through `get_page` or `get_page_and_type`.
 """
 
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -159,8 +160,12 @@ def count_tables(mmu: Mmu, mfns: npt.NDArray[np.int64], count: Count, *, honest:
 
 def compat_owned(mmu: Mmu, mfns: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Which of these frames are 32-bit guests'."""
-    narrow = [d.domid for d in mmu.domains.values() if d.rules.address_size == 32]
-    return np.isin(mmu.frames.owner_np[mfns], narrow)
+    owners = mmu.frames.owner_np[mfns]
+    found = np.zeros(len(mfns), bool)
+    for d in mmu.domains.values():
+        if d.rules.address_size == 32:
+            found |= owners == d.domid
+    return found
 
 
 def check_shown_m2p(held: Entries) -> None:
@@ -337,7 +342,7 @@ def check_free(mmu: Mmu) -> None:
     assert not used[free].any(), "F1: a frame without references has a type, uses or flags"
     assert (span(mmu, frames.owner_np)[free] == -1).all(), "F1, F13: a frame without references has an owner"
     for d in mmu.domains.values():
-        listed = np.array(d.extents.free, dtype=np.int64)
+        listed = np.frombuffer(array("q", d.extents.free), np.int64)
         on_list = np.zeros(len(free), bool)
         on_list[listed - XEN_FRAMES] = True
         for base in d.extents.bases:
