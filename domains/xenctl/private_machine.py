@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import secrets
 import select
 import shutil
 import signal
@@ -42,7 +41,7 @@ class PrivateMachine:
         uplinks: Sequence[str] = (),
     ) -> None:
         """`prefix` begins its name; `memory` in MiB; by `deadline` on the monotonic clock it must be up."""
-        self.name = f"{prefix}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.name = f"{prefix}-{os.getpid()}-{os.urandom(3).hex()}"
         self.folder = folder_of(self.name)
         self.ended = -1
         self._memory = memory
