@@ -26,8 +26,8 @@ MAX_ORDER: Final = 10
 """Largest run in an extent: all of it."""
 PUNCH_BATCH: Final = 256
 """Freed frames whose memory is still held, before it goes back to the host."""
-_STRIDE: Final = 389
-"""Odd, so that its multiples visit each frame of an extent once."""
+_ORDER: Final = np.arange(EXTENT_FRAMES) * 389 % EXTENT_FRAMES
+"""The frames of an extent, each once, as they come onto the free list: 389 is odd."""
 
 
 class MachineSpace:
@@ -91,7 +91,7 @@ class Extents:
         grow(self.fd, offset + EXTENT_FRAMES)
         self.space.memory.map(self.fd, base, EXTENT_FRAMES, offset)
         self.bases[base] = offset
-        self.free.extend(base + i * _STRIDE % EXTENT_FRAMES for i in range(EXTENT_FRAMES))
+        self.free.extend((_ORDER + base).tolist())
         return base, offset
 
     def pop(self) -> int | None:

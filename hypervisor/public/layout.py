@@ -96,6 +96,9 @@ class Struct:
     _types: ClassVar[dict[str, CType]]
     _codec: ClassVar[struct.Struct]
     _decoders: ClassVar[list[tuple[str, Callable[[bytes], Any]]]]
+    _encoders: ClassVar[list[tuple[str, Callable[[Any], bytes]]]]
+    _zero: ClassVar[dict[str, Any]]
+    """The undecoded items of a record of zeros."""
     _overlaid: ClassVar[bool] = False
 
     def __init_subclass__(cls, size: int | None, pack: int = 8) -> None:
@@ -115,6 +118,8 @@ class Struct:
             raise TypeError(f"{cls.__name__} takes {cls.sizeof} bytes, declared are {size}")
         cls._codec = struct.Struct(f"<{cls.sizeof}s" if cls._overlaid else f"{code}{cls.sizeof - end}x")
         cls._decoders = [(name, field.decode) for name, field in cls._types.items() if field.decode]
+        cls._encoders = [(name, field.encode) for name, field in cls._types.items() if field.encode]
+        cls._zero = dict(zip(cls._types, cls._codec.unpack(bytes(cls.sizeof)), strict=False))
         cls.dtype = np.dtype(
             {
                 "names": list(cls._types),
@@ -127,7 +132,10 @@ class Struct:
     def __init__(self, **fields: Any) -> None:
         if unknown := fields.keys() - self._types.keys():
             raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
-        self.__dict__.update(self.unpack(bytes(self.sizeof)).__dict__)
+        values = self.__dict__
+        values.update(self._zero)
+        for name, decode in self._decoders:
+            values[name] = decode(values[name])
         for name, value in fields.items():
             setattr(self, name, value)
 
@@ -144,8 +152,9 @@ class Struct:
     def pack(self) -> bytes:
         """The record as `sizeof` bytes, padding zero; struct.error if a number does not fit its field."""
         values = self.__dict__
-        items = [t.encode(values[name]) if t.encode else values[name] for name, t in self._types.items()]
-        return self._codec.pack(*items)
+        if self._encoders:
+            values = values | {name: encode(values[name]) for name, encode in self._encoders}
+        return self._codec.pack(*map(values.__getitem__, self._types))
 
     def pack_field(self, name: str) -> bytes:
         """The bytes of one field alone, to be written at `offsetof(name)`."""
@@ -184,6 +193,7 @@ class Union(Struct, size=0):
 
     def __init_subclass__(cls, size: int | None, pack: int = 8) -> None:
         super().__init_subclass__(size, pack)
+        cls._decoders, cls._zero = [], {"raw": bytes(cls.sizeof)}
         for name, arm in cls._types.items():
             setattr(cls, name, property(partial(read_arm, arm), partial(write_arm, arm)))
 

@@ -1,7 +1,7 @@
 """One node: immutable. A change makes a new node, so "has anyone changed it?" is the question whether it is
 the same object, and a transaction may keep what it saw without copying."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Final
 
 from domains.dom0.xenstore.perms import Perms
@@ -21,7 +21,7 @@ class Node:
     perms: Perms
     value: bytes = b""
     children: bytes = b""
-    generation: int = field(default=0)
+    generation: int = 0
 
     @property
     def size(self) -> int:
@@ -34,15 +34,15 @@ class Node:
 
     def with_value(self, value: bytes) -> "Node":
         """With another value."""
-        return replace(self, value=value)
+        return Node(self.perms, value, self.children, self.generation)
 
     def with_perms(self, perms: Perms) -> "Node":
         """With other permissions."""
-        return replace(self, perms=perms)
+        return Node(perms, self.value, self.children, self.generation)
 
     def with_child(self, name: bytes) -> "Node":
         """With one more child, which it does not have."""
-        return replace(self, children=self.children + name + b"\0")
+        return self._with_children(self.children + name + b"\0")
 
     def without_child(self, name: bytes) -> "Node":
         """Without the child `name`. One search and one copy: a node may have tens of thousands of children.
@@ -54,8 +54,11 @@ class Node:
         at = 0 if self.children.startswith(entry) else self.children.find(b"\0" + entry) + 1
         if not self.children.startswith(entry, at):
             return self
-        return replace(self, children=self.children[:at] + self.children[at + len(entry) :])
+        return self._with_children(self.children[:at] + self.children[at + len(entry) :])
 
     def stamped(self, generation: int) -> "Node":
         """As the store keeps it: changed last at `generation`."""
-        return replace(self, generation=generation)
+        return Node(self.perms, self.value, self.children, generation)
+
+    def _with_children(self, children: bytes) -> "Node":
+        return Node(self.perms, self.value, children, self.generation)

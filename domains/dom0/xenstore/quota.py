@@ -6,11 +6,11 @@ changed, so a request is either done or refused, never half done.
 """
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import StrEnum
 from typing import Final
 
 
-class Quota(Enum):
+class Quota(StrEnum):
     """The limits, by the names that `xenstore-control quota` uses."""
 
     NODES = "nodes"
