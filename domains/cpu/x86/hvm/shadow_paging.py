@@ -208,6 +208,9 @@ class ShadowPaging(ShadowControls):
         self._load_32(tree)
         return tree
 
+    def table_seen(self, at: int, level: int) -> None:
+        """A table of the guest's, at this machine address, is shadowed from now on."""
+
     def _upper(self, tree: Tree, va: int, step: Step, count: int) -> Seen:
         """What was seen of the upper table that this step of a walk goes through, brought up to date."""
         paging = FORMATS[count]
@@ -219,6 +222,7 @@ class ShadowPaging(ShadowControls):
             tree.drop_span(first, entries << shift)
             seen = tree.uppers[first, shift] = Seen(at, size, paging.entry_size, first, shift)
             seen.octets = bytes(self._octets[at : at + size])
+            self.table_seen(at, step.level)
         elif seen.entry(step.at) != step.entry:
             tree.changed(seen, paging.index(va, step.level))
             seen.note(step.at, step.entry)
@@ -282,6 +286,7 @@ class ShadowPaging(ShadowControls):
             table = Seen(steps[-1].at & -(size << TABLE_SHIFT), size << TABLE_SHIFT, size, 0, PAGE_SHIFT)
             leaf = Leaf(frame, rights, no_execute, table, 0)
             self._space.refresh(leaf, table)
+            self.table_seen(table.at, 1)
         else:
             shift = FORMATS[self.level_count].shifts[-steps[-1].level] if steps else LEAF_SHIFT
             leaf = Leaf(frame, rights, no_execute, None, 1 << shift)

@@ -23,8 +23,8 @@ from domains.cpu.x86.hvm.shadow_tables import (
     all_global,
     shadow_of,
 )
-from hypervisor.machine.paging import PAGE_PRESENT, PTE_MFN_MASK
-from hypervisor.public.types import PAGE_SHIFT
+from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, PTE_MFN_MASK
+from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
 
 NEEDED: Final = 3
 """Frames that one fault can take: a tree's top, a table, a leaf table."""
@@ -134,6 +134,11 @@ class ShadowSpace:
         leaf = tree.leaves.get(va >> LEAF_SHIFT) if tree is not None else None
         return self.pool.words[leaf.frame << TABLE_SHIFT | va >> PAGE_SHIFT & SLOT] if leaf is not None else 0
 
+    def word(self, va: int) -> int:
+        """Where among the pool's words the shadow of the page of `va` is, which there is."""
+        tree = self._linked[va >> L4_SHIFT & SLOT]
+        return tree.leaves[va >> LEAF_SHIFT].frame << TABLE_SHIFT | va >> PAGE_SHIFT & SLOT
+
     def forget(self, va: int) -> bool:
         """The guest's INVLPG, which forgets global pages of whatever address space; True if the page was a large one."""
         slot, large = va >> L4_SHIFT & SLOT, False
@@ -143,6 +148,33 @@ class ShadowSpace:
                 large = large or (leaf is not None and leaf.span != 0)
                 tree.forget(va)
         return large
+
+    def protect(self, address: int) -> None:
+        """No shadow lets the machine frame at this address be written; the caller flushes."""
+        for tree in self._trees.values():
+            for leaf in tree.leaves.values():
+                table = self.pool.tables[leaf.frame]
+                table[table & np.uint64(PTE_MFN_MASK) == np.uint64(address)] &= ~np.uint64(PAGE_RW)
+
+    def shadows_of(self, address: int) -> list[tuple[Tree, Leaf | Seen]]:
+        """What was made of the guest's table in the machine frame at this address: leaf tables, and upper tables as seen."""
+        found: list[tuple[Tree, Leaf | Seen]] = []
+        for tree in self._trees.values():
+            found += [
+                (tree, leaf)
+                for leaf in tree.leaves.values()
+                if leaf.table and leaf.table.at & -PAGE_SIZE == address
+            ]
+            found += [(tree, seen) for seen in tree.uppers.values() if seen.at & -PAGE_SIZE == address]
+        return found
+
+    def sync_table(self, address: int) -> None:
+        """Make anew what was made of the guest's table there, as far as the guest changed it."""
+        for tree, shadow in self.shadows_of(address):
+            if isinstance(shadow, Seen):
+                self._sync_upper(tree, shadow)
+            elif shadow.table is not None:
+                self.refresh(shadow, shadow.table)
 
     def release_all(self) -> None:
         """There are no shadows any more; a switch must follow if the CPU is to go on."""

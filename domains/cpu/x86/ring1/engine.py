@@ -58,12 +58,14 @@ DATA: Final = (0, U32, 0x00CFB300)
 class Ring1Cpu:
     """One vCPU. Raises UnsupportedLibrary at once if this Unicorn is not the one it knows."""
 
-    def __init__(self, board: Board, p2m: int, shadow_frames: int) -> None:
-        """`p2m`: the machine frame of the P2M's top table; `shadow_frames`: how many the shadow tables may take."""
+    def __init__(self, board: Board, p2m: int, shadow_frames: int, *, traces_tables: bool = True) -> None:
+        """`p2m`: the machine frame of the P2M's top table; `shadow_frames`: how many the shadow tables may take; `traces_tables`:
+        stores to page tables are exits, as with VMware's ESX; else the tables are compared when the guest flushes.
+        """
         self._uc, library, cpu = opened = open_cpu()
         self.stop_stub = StopStub(library)
         opened.check_stops(self.stop_stub.handler, self.stop_stub.ask)
-        paging = Ring1Paging(board.memory, cpu, library, shadow_frames)
+        paging = Ring1Paging(board.memory, cpu, library, shadow_frames, traces_tables=traces_tables)
         paging.enable(p2m)
         self._set_up()
         self.vcpu = v = Ring1Vcpu(cpu, paging, board)

@@ -1,14 +1,18 @@
 """The one dispatcher of what comes to the monitor, by its cause; each has a counter in `exits`.
 
-page fault        hidden: the shadow is filled in           the guest's own: delivered
-trap NAME         a privileged instruction, emulated        call-out NAME   a sensitive one, for the translator's trap
-hidden descriptor the CPU is shown what the guest's GDT or LDT has
-software interrupt, guest's own NAME, interrupt             delivered
+    page fault         hidden: the shadow is filled in; the guest's own: delivered; a traced store: made, then a step
+    trap NAME          a privileged instruction, emulated
+    call-out NAME      a sensitive one, in whose place the translator has put a trap
+    hidden descriptor  the CPU is shown what the guest's GDT or LDT has
+    software interrupt, guest's own NAME, interrupt      delivered
+What is emulated is decoded from memory, where the guest's code is as it wrote it.
 """
 
 from typing import Final
 
-from domains.cpu.x86.decode import Instruction
+import capstone.x86
+
+from domains.cpu.x86.decode import SEGMENT_REGISTERS, Instruction
 from domains.cpu.x86.descriptors import DESC_ACCESSED, DESC_PRESENT
 from domains.cpu.x86.emulator.cpu_state import CR
 from domains.cpu.x86.paging import GuestFault, NotMapped
@@ -34,6 +38,7 @@ from domains.cpu.x86.ring1.segments import descriptor, high_of, mark
 from domains.cpu.x86.ring1.sensitive import sensitive
 from domains.cpu.x86.ring1.transfers import do_far_jump, do_far_return, do_stack_segment, is_stack_load
 from domains.cpu.x86.ring1.vcpu import Ring1Vcpu
+from hypervisor.machine.paging import PFEC_WRITE
 
 DR6_BS: Final = 1 << 14
 SHORT: Final = {EXC_BP: b"\xcc", EXC_OF: b"\xce"}
@@ -45,6 +50,7 @@ def handle_exception(v: Ring1Vcpu, vector: int, error_code: int) -> None:
     try:
         HANDLERS.get(vector, handle_other)(v, vector, error_code)
     except GuestException as exception:
+        end_step(v)
         v.state.inhibited = False
         deliver(v, exception)
     leave(v)
@@ -53,6 +59,7 @@ def handle_exception(v: Ring1Vcpu, vector: int, error_code: int) -> None:
 def handle_software_interrupt(v: Ring1Vcpu, vector: int) -> None:
     """INT n, INT3 or INTO; rip is behind it."""
     v.exits["software interrupt"] += 1
+    end_step(v)
     v.state.inhibited = False
     octet = v.paging.peek(v.at - 1 & U32, 1)
     deliver_software(v, vector, 1 if SHORT.get(vector) == octet else 2)
@@ -76,8 +83,18 @@ def leave(v: Ring1Vcpu) -> None:
 
 def step(v: Ring1Vcpu) -> None:
     """Come back after one instruction of the guest's."""
-    v.state.stepping = not v.cpu.rflags & EFLAGS_TF
-    v.cpu.rflags |= EFLAGS_TF
+    if not v.state.stepping:
+        v.state.stepping, v.state.stepped_by_guest = True, v.cpu.rflags & EFLAGS_TF != 0
+        v.cpu.rflags |= EFLAGS_TF
+
+
+def end_step(v: Ring1Vcpu) -> None:
+    """The instruction is over, one way or another."""
+    if v.state.stepping:
+        v.state.stepping = False
+        if not v.state.stepped_by_guest:
+            v.cpu.rflags &= ~EFLAGS_TF
+        v.paging.tracer.close()
 
 
 def handle_other(v: Ring1Vcpu, vector: int, error_code: int) -> None:
@@ -93,6 +110,9 @@ def handle_pf(v: Ring1Vcpu, _vector: int, error_code: int) -> None:
     try:
         own = v.paging.page_fault(va, error_code)
     except NotMapped as hole:
+        if error_code & PFEC_WRITE and v.paging.tracer.traced(hole.gpa):
+            _traced_store(v, va, error_code, hole.gpa)
+            return
         v.exits["no memory"] += 1
         raise v.refused(hole) from None
     if own is None:
@@ -102,13 +122,43 @@ def handle_pf(v: Ring1Vcpu, _vector: int, error_code: int) -> None:
     raise GuestException(EXC_PF, own, va)
 
 
+def _traced_store(v: Ring1Vcpu, va: int, error_code: int, gpa: int) -> None:
+    """A store to what is traced: it is made, and looked at. MOV, the usual one, is emulated; for others the CPU makes a step."""
+    if v.paging.tracer.holds(gpa) is None:
+        v.exits["trace dropped"] += 1  # the store is tried again
+        return
+    instruction = _decode(v)
+    if instruction is not None and is_plain_store(instruction):
+        emulate(v, instruction, "traced", "store", do_store)
+        return
+    v.exits["traced store"] += 1
+    v.paging.open(va, error_code, gpa)
+    step(v)
+
+
+def is_plain_store(instruction: Instruction) -> bool:
+    """Whether it is a MOV of a general register or a number to memory."""
+    if instruction.name != "mov" or len(instruction.operands) != 2:
+        return False
+    target, source = instruction.operands
+    return target.type == capstone.x86.X86_OP_MEM and source.reg not in SEGMENT_REGISTERS
+
+
+def do_store(v: Ring1Vcpu, instruction: Instruction) -> bool:
+    """That MOV."""
+    target, source = instruction.operands
+    v.write(v.decoder.linear_32(target), v.decoder.source(source).to_bytes(target.size, "little"))
+    return False
+
+
 def handle_db(v: Ring1Vcpu, _vector: int, _error_code: int) -> None:
     """A single step, of the monitor's or of the guest's."""
     if v.state.stepping:
-        v.state.stepping = False
+        v.exits["step"] += 1
+        end_step(v)
         v.state.inhibited = False
-        v.cpu.rflags &= ~EFLAGS_TF
-        return
+        if not v.state.stepped_by_guest:
+            return
     v.exits["guest's own #DB"] += 1
     v.state.dr[6] |= DR6_BS
     raise GuestException(EXC_DB)
@@ -142,7 +192,8 @@ def show_descriptor(v: Ring1Vcpu, selector: int) -> bool:
     if not high_of(word) & DESC_PRESENT or high_of(word) & DESC_ACCESSED:
         return False
     mark(v, selector, word)
-    return table.fill(selector)
+    table.fill(selector)
+    return True
 
 
 def ringed(instruction: Instruction) -> tuple[str, Handler] | None:
@@ -169,11 +220,9 @@ def handle_gp(v: Ring1Vcpu, vector: int, error_code: int) -> None:
 def emulate(v: Ring1Vcpu, instruction: Instruction, kind: str, name: str, handler: Handler) -> None:
     """Do an instruction in the CPU's place. Raises GuestException, with nothing done."""
     v.exits[f"{kind} {name}"] += 1
-    stepped = v.cpu.rflags & EFLAGS_TF and not v.state.stepping
+    end_step(v)
+    stepped = v.cpu.rflags & EFLAGS_TF
     v.state.inhibited = False
-    if v.state.stepping:
-        v.state.stepping = False
-        v.cpu.rflags &= ~EFLAGS_TF
     if not handler(v, instruction):
         v.skip(instruction.length)
     if stepped:

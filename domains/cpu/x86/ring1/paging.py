@@ -34,6 +34,7 @@ from domains.cpu.x86.registers import (
     EFER_NX,
     U32,
 )
+from domains.cpu.x86.ring1.tracing import Tracer
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.machine.paging import (
     PAGE_NX,
@@ -44,6 +45,7 @@ from hypervisor.machine.paging import (
     PFEC_USER,
     PFEC_WRITE,
 )
+from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
 
 WINDOW: Final = 256
 """Slot of the L4."""
@@ -57,12 +59,22 @@ class Ring1Paging(ShadowPaging):
     """A `Paging`."""
 
     def __init__(
-        self, memory: MachineMemory, cpu: CpuState, library: UnicornLibrary, pool_frames: int
+        self,
+        memory: MachineMemory,
+        cpu: CpuState,
+        library: UnicornLibrary,
+        pool_frames: int,
+        *,
+        traces_tables: bool,
     ) -> None:
+        """`traces_tables`: each store to a page table is an exit (ring1/tracing)."""
         super().__init__(memory, cpu, library, pool_frames)
         self.cr2 = 0
         self._supervisor = False
+        self._touched = False
         self._space.rights_32 = UPPER
+        self.tracer = Tracer(self.pmap, self._space, library)
+        self._traces_tables = traces_tables
         self._top = self._space.pool.take()
 
     def enable(self, p2m: int) -> None:
@@ -92,6 +104,27 @@ class Ring1Paging(ShadowPaging):
         pool = self._space.pool
         pool.words[self._top << TABLE_SHIFT] = pool.address(tree.top) | UPPER
         self._cpu.q[CR + 3] = pool.address(self._top)
+
+    # --- traces -------------------------------------------------------------------------------------
+
+    def table_seen(self, at: int, level: int) -> None:
+        """A table of the guest's is shadowed. PAE's top one is read at a load of CR3, and need not be traced."""
+        if self._traces_tables and level < 3:
+            self.tracer.trace(at & -PAGE_SIZE)
+
+    def open(self, va: int, error: int, gpa: int) -> None:
+        """Let a store to traced memory be made."""
+        address = self.pmap.entry(gpa >> PAGE_SHIFT) & FRAME_BITS
+        self.pmap.permit(address, write=True)
+        super().page_fault(va, error)
+        self.pmap.permit(address, write=False)
+        self._space.protect(address)
+        self.tracer.opened(self._space.word(va), va)
+
+    def invalidate_all(self) -> None:
+        """The P2M, or what an entry's bits mean, has changed."""
+        super().invalidate_all()
+        self.tracer.protect_again()
 
     # --- control registers --------------------------------------------------------------------------
 
@@ -150,11 +183,22 @@ class Ring1Paging(ShadowPaging):
         wanted = PAGE_PRESENT | (PAGE_RW if write else 0) | (PAGE_USER if user else 0)
         if entry & wanted != wanted or (fetch and entry & PAGE_NX):
             access = (PFEC_WRITE if write else 0) | (PFEC_USER if user else 0) | (PFEC_FETCH if fetch else 0)
-            refused = self.page_fault(va, access)
-            if refused is not None:
-                raise GuestFault(va, refused & ~PFEC_USER)
+            self._fault(va, access)
             entry = self._space.entry(va)
         return entry & FRAME_BITS | va & PAGE_OFFSET
+
+    def _fault(self, va: int, access: int) -> None:
+        """Fill in the shadow for an access of the monitor's own. Raises GuestFault, or NotMapped."""
+        try:
+            refused = self.page_fault(va, access)
+        except NotMapped as hole:
+            if not self.tracer.traced(hole.gpa):
+                raise
+            self.open(va, access, hole.gpa)
+            self._touched = True
+            return
+        if refused is not None:
+            raise GuestFault(va, refused & ~PFEC_USER)
 
     def page_fault(self, va: int, error: int) -> int | None:
         """What a page fault of the CPU's is: None, its shadow is filled in now; or the error code of the guest's own.
@@ -172,6 +216,9 @@ class Ring1Paging(ShadowPaging):
         at = self.translate(va, write=True)
         self._octets[at : at + first] = data[:first]
         self._library.invalidate_code(at, first)
+        if self._touched:
+            self._touched = False
+            self.tracer.close()
         if first < len(data):
             self.write(va + first & U32, data[first:])
 
@@ -184,13 +231,20 @@ class Ring1Paging(ShadowPaging):
             va, size = va + here, size - here
         return out
 
-    def _peek(self, va: int, size: int) -> bytes:
+    def frame_of(self, va: int) -> int | None:
+        """The machine frame that the guest's tables give `va`, without a trace in them; None: none."""
         count = self.level_count
         steps = self.walk(va, count) if count else []
         if self.refusal(steps, count, 0) is not None:
-            return bytes(size)
+            return None
         try:
-            at = self.machine(self.leads_to(steps[-1], va, count) if steps else va)
+            return self.machine(self.leads_to(steps[-1], va, count) if steps else va) & -PAGE_SIZE
         except NotMapped:
+            return None
+
+    def _peek(self, va: int, size: int) -> bytes:
+        frame = self.frame_of(va)
+        if frame is None:
             return bytes(size)
+        at = frame | va & PAGE_OFFSET
         return bytes(self._octets[at : at + size])

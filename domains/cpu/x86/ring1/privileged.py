@@ -121,6 +121,7 @@ def write_control(v: Ring1Vcpu, number: int, value: int) -> None:
         v.board.crash("real mode is not virtualized")
     if not v.paging.write_control(number, value):
         raise GuestException(EXC_GP, 0)
+    v.refresh_descriptors()
 
 
 def do_clts(v: Ring1Vcpu, _instruction: Instruction) -> bool:
@@ -142,6 +143,7 @@ def do_invlpg(v: Ring1Vcpu, instruction: Instruction) -> bool:
     """INVLPG."""
     ring_0(v)
     v.paging.invalidate(v.decoder.linear_32(instruction.operands[0]))
+    v.refresh_descriptors()
     return False
 
 

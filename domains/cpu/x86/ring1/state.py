@@ -32,6 +32,8 @@ class Ring1State:
     inhibited: bool = False
     stepping: bool = False
     """The CPU's TF is set on the monitor's account."""
+    stepped_by_guest: bool = False
+    """Then: it is set on the guest's, too."""
 
     @property
     def interrupts(self) -> bool:

@@ -39,6 +39,7 @@ class Ring1Vcpu:
         self.board = board
         self.decoder = Decoder(cpu, paging)
         self.state = Ring1State()
+        paging.tracer.descriptors_changed = self.refresh_descriptors
         window = paging.map_window(2 * PAGES)
         self.gdt = DescriptorTable(cpu, paging, GDTR, window[:PAGES], 0)
         self.ldt = DescriptorTable(cpu, paging, LDTR, window[PAGES:], PAGES)
@@ -48,6 +49,11 @@ class Ring1Vcpu:
     def ring(self) -> int:
         """The guest's ring as it sees it: 0 or 3."""
         return 0 if self.cpu.d[HFLAGS] & HF_CPL == KERNEL_RING else 3
+
+    def refresh_descriptors(self) -> None:
+        """What the CPU is shown of GDT and LDT may be stale."""
+        self.gdt.refresh()
+        self.ldt.refresh()
 
     def table(self, selector: int) -> DescriptorTable:
         """The table that a selector names."""

@@ -4,6 +4,7 @@ The guest ends with interrupts off and HLT. The line, VECTOR, is raised when it 
 says so, and the guest clears it.
 """
 
+from collections import Counter
 from typing import NoReturn
 
 from domains.cpu.x86.registers import RSP
@@ -83,12 +84,16 @@ class Board:
         self.memory = memory
         self.written: list[tuple[int, int, int]] = []
         self.halts = 0
+        self.exits: Counter[str] = Counter()
+        self.seen: list[Counter[str]] = []
+        """The exits so far, at each OUT."""
 
     def read_port(self, _port: int, size: int) -> int:
         return (1 << 8 * size) - 1
 
     def write_port(self, port: int, size: int, value: int) -> None:
         self.written.append((port, size, value))
+        self.seen.append(self.exits.copy())
 
     @property
     def line(self) -> memoryview:
@@ -113,11 +118,12 @@ class Board:
 class Ring1Bench:
     """A guest on the bench; `q[RAX]` and so on are its registers."""
 
-    def __init__(self, pool: int = POOL) -> None:
+    def __init__(self, pool: int = POOL, *, traces_tables: bool = True) -> None:
         self.memory = machine_with_p2m()
         self.board = Board(self.memory)
-        self.cpu = Ring1Cpu(self.board, P2M_L4, pool)
+        self.cpu = Ring1Cpu(self.board, P2M_L4, pool, traces_tables=traces_tables)
         self.v = self.cpu.vcpu
+        self.board.exits = self.v.exits
         self.q = self.v.cpu.q
         self.labels: dict[str, int] = {}
 
@@ -130,11 +136,15 @@ class Ring1Bench:
 
     def run(self, source: str) -> None:
         """Assemble `source` at CODE and run it from label `start` until it ends."""
+        self.load(source)
+        self.go_on()
+
+    def load(self, source: str) -> None:
+        """It is about to begin."""
         code, self.labels = assembled(source)
         self.write(CODE, code)
         self.cpu.start(self.labels["start"])
         self.q[RSP] = STACK_TOP
-        self.go_on()
 
     def go_on(self) -> None:
         """Run slices until the guest ends."""

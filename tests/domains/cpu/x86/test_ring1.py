@@ -6,7 +6,8 @@ registers. Negative control: without the translator the sensitive instructions t
 
 import pytest
 
-from tests.domains.cpu.x86.hvm_bench import CODE, STACK_TOP
+from domains.cpu.x86.registers import RBX, RDX, RSI
+from tests.domains.cpu.x86.hvm_bench import CODE, STACK_TOP, TripleFault
 from tests.domains.cpu.x86.ring0_bench import KINDS, Kind, Ring0Bench, memory_of, registers
 from tests.domains.cpu.x86.ring1_bench import Ring1Bench, assembled
 
@@ -51,7 +52,7 @@ PROGRAMS = {
     "segments": """start: protected; gate 13, end; gate 11, missing
         movl $0x0000ffff, gdt + 0x30; movl $0x00cf9200, gdt + 0x34      /* not accessed yet */
         mov $0x30, %eax; mov %eax, %fs; mov %fs:DATA, %ebx
-        movw $0x4007, gdt + 0x32; lgdt gdt_pointer; mov %eax, %gs       /* another base */
+        movw $0x4007, gdt + 0x32; mov %eax, %gs                         /* another base */
         movl $77, %gs:0x10; mov %gs:0x10, %ecx
         lss pointer, %esp; mov %esp, %edi; mov $STACK_TOP, %esp
         movb $0x12, gdt + 0x35; lgdt gdt_pointer; mov %eax, %es
@@ -86,3 +87,117 @@ def test_ring_1_ends_as_ring_0(ring1: Ring1Bench, source: str, kind: Kind) -> No
     ring1.run(source)
     assert registers(ring1) == registers(ring0)
     assert memory_of(ring1) == memory_of(ring0)
+
+
+def between(ring1: Ring1Bench) -> dict[str, int]:
+    """The exits between the program's last two stores to a port."""
+    first, last = ring1.board.seen[-2:]
+    return {name: count for name, count in (last - first).items() if name != "trap out"}
+
+
+FAULTS = """start: protected; gate 14, fault; movl $0, TABLES + 0x1140; movl $0, TABLES + 0x1144; mov %cr3, %eax; mov %eax, %cr3
+    out %al, $0x80; movl $5, 0x50010; out %al, $0x80; movl $6, 0x51010; out %al, $0x80; done"""
+
+
+def test_a_demand_fault_is_five_exits(ring1: Ring1Bench) -> None:
+    """The steps of VMware's ESX: the fault is routed, CR2, the entry's store and IRET are emulated, the shadow is filled in."""
+    ring1.run(FAULTS + DEMAND)
+    assert between(ring1) == {
+        **{
+            "guest's own fault": 1,
+            "trap mov from cr2": 1,
+            "traced store": 1,
+            "call-out iretd": 1,
+            "hidden fault": 1,
+        },
+        "page fault": 3,
+    }
+
+
+def test_where_tables_are_compared_at_flushes_the_entrys_store_is_none() -> None:
+    ring1 = Ring1Bench(traces_tables=False)
+    ring1.run(FAULTS + DEMAND)
+    assert between(ring1) == {
+        **{
+            "guest's own fault": 1,
+            "trap mov from cr2": 1,
+            "call-out iretd": 1,
+            "hidden fault": 1,
+            "page fault": 2,
+        }
+    }
+
+
+def test_a_system_call_is_two_exits(ring1: Ring1Bench) -> None:
+    """And the two of the OUT, which ring 3 may do by its IOPL."""
+    ring1.run(
+        """start: protected; gate 0x80, system_call, 3; gate 3, end, 3
+        pushl $0x23; pushl $(STACK_TOP - 0x2000); pushl $0x3202; pushl $0x1b; pushl $user; iret
+        user: int $0x80; out %al, $0x80; int $0x80; out %al, $0x80; int3
+        system_call: iret
+        end: done"""
+    )
+    assert between(ring1) == {"software interrupt": 1, "call-out iretd": 1}
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("cli", {"trap cli": 1}),
+        ("pushf; popf", {"call-out pushfd": 1, "call-out popfd": 1}),
+        ("mov %cr3, %eax; mov %eax, %cr3", {"trap mov from cr3": 1, "trap mov to cr3": 1}),
+        ("invlpg 0x50000", {"trap invlpg": 1}),
+        ("push %cs; pop %ecx", {"call-out push cs": 1}),
+        ("mov $8, %ecx; lar %ecx, %eax", {"call-out lar": 1}),
+        ("mov %ds, %ecx; mov %ecx, %fs; pushl $5; pop %ecx; nop", {}),
+        ("orl $0, TABLES + 0x1144", {"page fault": 1, "traced store": 1, "step": 1}),
+    ],
+)
+def test_each_exit_has_a_cause(ring1: Ring1Bench, code: str, expected: dict[str, int]) -> None:
+    ring1.run(
+        f"start: protected; push %eax; mov 0x50000, %ecx; mov TABLES + 0x1144, %ecx; out %al, $0x80; {code}; out %al, $0x80; done"
+    )
+    assert between(ring1) == expected
+
+
+def test_an_interrupt_waits_for_the_instruction_after_sti(ring1: Ring1Bench) -> None:
+    ring1.run(
+        """start: protected; gate VECTOR, tick
+        movb $1, LINE; sti; inc %esi; inc %edi; done
+        tick: mov %esi, %ebx; mov %edi, %edx; movb $0, LINE; iret"""
+    )
+    assert (ring1.q[RBX], ring1.q[RDX]) == (1, 0)
+
+
+def test_an_interrupt_that_comes_while_the_guest_runs_is_taken_with_the_next_slice(
+    ring1: Ring1Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ring1.board, "write_port", lambda *_: ring1.cpu.stop_stub.ask())
+    ring1.load(
+        "start: protected; gate VECTOR, tick; sti; out %al, $0x80; 1: jmp 1b; tick: mov $1, %ebx; done"
+    )
+    ring1.cpu.run_slice()
+    ring1.board.line[0] = 1
+    ring1.go_on()
+    assert ring1.q[RBX] == 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "lidt nothing; ud2; nothing: .word 0; .long 0",
+        "movl $0, IDT + 8 * 6; movl $0, IDT + 8 * 6 + 4; ud2",
+        "movl $0, TABLES + 0x1000 + 4 * 0x8f; invlpg STACK_TOP - 4; ud2",
+    ],
+    ids=["no IDT", "no gate", "no stack"],
+)
+def test_what_cannot_be_delivered_is_a_triple_fault(ring1: Ring1Bench, code: str) -> None:
+    with pytest.raises(TripleFault, match="triple fault"):
+        ring1.run(f"start: protected; gate 6, double_; {code}\ndouble_: done")
+
+
+def test_without_the_translator_ring_1_shows(ring1: Ring1Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control of the comparisons above."""
+    monkeypatch.setattr(ring1.cpu.translator, "before", lambda block: (block.most, False))
+    ring1.run("start: protected; cli; pushf; pop %ebx; push %cs; pop %esi; push $2; popf; sti; cli; hlt")
+    assert (ring1.q[RBX] & 0x200, ring1.q[RSI]) == (0x200, 9)
