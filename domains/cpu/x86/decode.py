@@ -4,6 +4,7 @@ capstone costs 50 µs an instruction, so what was decoded is kept by its bytes a
 """
 
 import importlib
+import re
 from typing import Any, Final
 
 import capstone.x86
@@ -29,6 +30,9 @@ SEGMENT_REGISTERS: Final = {
 }
 """capstone's numbers of them."""
 THROUGH_STACK: Final = (capstone.x86.X86_REG_ESP, capstone.x86.X86_REG_EBP)
+
+ICEBP: Final = re.compile(rb"[\x26\x2e\x36\x3e\x64-\x67\xf2\xf3]*[\x40-\x4f]?\xf1")
+"""With prefixes that change nothing. Unicorn has no such instruction."""
 
 Operand = Any
 """A capstone operand: .type, .size in bytes, .reg, .imm, .mem."""
@@ -83,6 +87,11 @@ class Decoder:
                 return octets
         return octets
 
+    def icebp(self, rip: int) -> int:
+        """The length of the ICEBP at `rip`; 0: there is another instruction. Raises GuestFault as `fetch` does."""
+        found = ICEBP.match(self.fetch(rip, MAX_LENGTH))
+        return found.end() if found else 0
+
     def read_register(self, register: int) -> int:
         """The value of a general register (capstone's number), zero-extended."""
         number, size, shift = self._registers[register]
@@ -96,6 +105,13 @@ class Decoder:
         else:
             mask = (1 << 8 * size) - 1 << shift
             self._cpu.q[number] = self._cpu.q[number] & ~mask | value << shift & mask
+
+    def has_values(self, instruction: Instruction) -> bool:
+        """Whether each operand that is not memory is a general register or a number: no segment register, for one."""
+        return all(
+            operand.type != capstone.x86.X86_OP_REG or operand.reg in self._registers
+            for operand in instruction.operands
+        )
 
     def source(self, operand: Operand) -> int:
         """The value of a register or immediate operand, in the operand's size."""

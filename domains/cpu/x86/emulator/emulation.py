@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from domains.cpu.x86.emulator import selfcheck
 from domains.cpu.x86.emulator.cpu_state import RIP, CpuState
-from domains.cpu.x86.emulator.float_unit import float_unit
+from domains.cpu.x86.emulator.interposed import interposed
 from domains.cpu.x86.emulator.unicorn_library import UnicornLibrary, error_text, new_instance
 
 
@@ -22,14 +22,14 @@ class OpenCpu(NamedTuple):
 
     def check_stops(self, handler: int, ask: Callable[[], None]) -> None:
         """The C function at address `handler` ends a slice, and so does `ask`. Raises UnsupportedLibrary if it does not."""
-        float_unit().set_stop(handler)
+        interposed().float_unit.set_stop(handler)
         selfcheck.check_floats(*self)
         selfcheck.check_stop(*self, ask)
 
 
 def open_cpu() -> OpenCpu:
     """A CPU whose emulation no address ends. Raises UnsupportedLibrary if this Unicorn is not the one the engine knows."""
-    float_unit()  # before the instance: it lays its code over the library's
+    interposed()  # before the instance: it lays its code over the library's
     uc = new_instance()
     library = UnicornLibrary(uc)
     state = CpuState(uc, library)

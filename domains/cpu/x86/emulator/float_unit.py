@@ -1,10 +1,9 @@
 """The floating-point unit that guests see: Unicorn's, with float_code's routines in the place of what it does wrong.
 
-Once a process, before its first Unicorn is made, for that is when Unicorn notes the addresses of its own functions.
+One for all CPUs of a process (interposed).
 """
 
 import ctypes
-import functools
 import mmap
 import struct
 from collections.abc import Callable
@@ -56,7 +55,7 @@ SAVED_BYTES: Final = 0x738
 class FloatUnit:
     """float_code in memory, and in force."""
 
-    def __init__(self) -> None:
+    def __init__(self, interposer: Interposer) -> None:
         if "sse4_2" not in Path("/proc/cpuinfo").read_text().split():
             raise UnsupportedLibrary("this host's CPU has no SSE4.2, which guests are promised")
         code = CODE + tables()
@@ -68,7 +67,6 @@ class FloatUnit:
         self._page[: 8 * len(called)] = struct.pack(f"<{len(called)}Q", *called)
         self._ask_at = 8 * len(called)
         self.base = ctypes.addressof(self._octets)
-        interposer = Interposer()
         for name, label in REPLACED.items():
             interposer.replace(name, self.base + LABELS[label])
 
@@ -96,9 +94,3 @@ class FloatUnit:
 def _routine(address: int) -> Callable[[int], None]:
     """A routine that gets `env`."""
     return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
-
-
-@functools.cache
-def float_unit() -> FloatUnit:
-    """This process's; made at the first call. Raises UnsupportedLibrary."""
-    return FloatUnit()

@@ -70,10 +70,13 @@ class Interposer:
             ctypes.c_uint64.from_address(base + int(place)).value = address
 
     def _symbol(self, name: str) -> int:
-        """The index of a symbol."""
-        at = self._names.find(b"\0" + name.encode() + b"\0") + 1
-        found: NDArray[np.intp] = np.flatnonzero(self._name_at == at)
-        if not at or len(found) != 1:
+        """The index of a symbol. Its name may be the end of a longer one: the linker keeps such a pair once."""
+        ends = name.encode() + b"\0"
+        at, found = self._names.find(ends), np.zeros(0, np.intp)
+        while at > 0 and not len(found):
+            found = np.flatnonzero(self._name_at == at)
+            at = self._names.find(ends, at + 1)
+        if len(found) != 1:
             raise UnsupportedLibrary(f"unicorn {INSTALLED} has no function {name}")
         return int(found[0])
 

@@ -172,6 +172,11 @@ class Svm:
         (second,) = struct.unpack_from("<Q", self._memory, EXIT_INFO_2)
         return self._cpu.error_code, second
 
+    @property
+    def event_address(self) -> int:
+        """Where in this process the event lies that `take_event` takes."""
+        return ctypes.addressof(self._octets) + EVENT_INJECTED
+
     def take_event(self) -> int:
         """The event (EXITINTINFO, its error code from bit 32 on) whose delivery the exit broke off, taken back; 0: none."""
         (event,) = struct.unpack_from("<Q", self._memory, EVENT_INJECTED)

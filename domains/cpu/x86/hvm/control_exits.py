@@ -34,7 +34,7 @@ class ControlExits:
 
     def do_control_register(self, v: HvmVcpu) -> int:
         """MOV to and from CR0, CR3 and CR4, CLTS, LMSW and SMSW."""
-        code = v.decoder.fetch(v.cpu.q[RIP], LONGEST_MOVE).ljust(LONGEST_MOVE, b"\0")
+        code = v.decoder.fetch(v.mode.linear_rip, LONGEST_MOVE).ljust(LONGEST_MOVE, b"\0")
         rex = code[0] if v.mode.in_64bit_code and code[0] & REX_MASK == REX else 0
         start = 1 if rex else 0
         opcode, modrm = code[start + 1], code[start + 2]
@@ -61,7 +61,7 @@ class ControlExits:
 
     def _other(self, v: HvmVcpu) -> int:
         """LMSW and SMSW, and a MOV with prefixes."""
-        instruction = v.decoder.decode(v.cpu.q[RIP])
+        instruction = v.decoder.decode(v.mode.linear_rip)
         if instruction is None or instruction.name not in ("lmsw", "smsw"):
             crash(
                 v,

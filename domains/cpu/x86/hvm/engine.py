@@ -16,7 +16,7 @@ import unicorn.x86_const as uc_x86
 
 from domains.cpu.gate import Gate
 from domains.cpu.x86.emulator.emulation import Emulation, open_cpu
-from domains.cpu.x86.emulator.float_unit import float_unit
+from domains.cpu.x86.emulator.interposed import interposed
 from domains.cpu.x86.emulator.stop_stub import set_handler, take_requests
 from domains.cpu.x86.emulator.svm import EXIT, NOTHING
 from domains.cpu.x86.emulator.unicorn_library import (
@@ -30,6 +30,7 @@ from domains.cpu.x86.emulator.unicorn_library import (
 )
 from domains.cpu.x86.hvm.context import save_context
 from domains.cpu.x86.hvm.cpuid import do_cpuid
+from domains.cpu.x86.hvm.doubtful_exceptions import instead_of
 from domains.cpu.x86.hvm.effects import apply_effects
 from domains.cpu.x86.hvm.exits import ask_for_upcall, handle_exit, handle_invalid_op
 from domains.cpu.x86.hvm.kinds import HVM_KINDS, HvmKind
@@ -63,7 +64,10 @@ class HvmCpu:
         for number in NATIVE:
             paging.svm.let_msr(number)
         self.stubs.set_exits(kind.exceptions)
-        self.vcpu = v = HvmVcpu(vcpu, gate, cpu, paging, self.stubs, float_unit(), kind.handlers(paging))
+        self.stubs.set_event(paging.svm.event_address)
+        self.vcpu = v = HvmVcpu(
+            vcpu, gate, cpu, paging, self.stubs, interposed().float_unit, kind.handlers(paging)
+        )
         self._emulation = Emulation(opened, lambda why: crash(v, why))
         self._add_hooks(library)
 
@@ -71,6 +75,7 @@ class HvmCpu:
         stubs = self.stubs
         stubs.call_back("on_exit", EXIT_HOOK(self._on_exit))
         stubs.call_back("on_invalid", INVALID_OP_HOOK(self._on_invalid))
+        stubs.call_back("on_doubt", EXIT_HOOK(self._on_doubt))
         library.add_code_hook(HOOK_INTERRUPT, stubs.address("new_interrupt"), 0)
         library.add_code_hook(HOOK_INVALID, stubs.address("new_invalid"), 0)
         for instruction, routine in INSTRUCTIONS.items():
@@ -123,6 +128,13 @@ class HvmCpu:
         except BaseException as failure:  # noqa: BLE001
             self._emulation.keep(failure)
             return NOTHING
+
+    def _on_doubt(self, _uc: int, vector: int, _data: int) -> int:
+        try:
+            return instead_of(self.vcpu, vector)
+        except BaseException as failure:  # noqa: BLE001
+            self._emulation.keep(failure)
+            return vector
 
     def _on_cpuid(self, _uc: int, _data: int) -> int:
         try:

@@ -9,10 +9,9 @@ Source: Xen arch/x86/hvm/svm/svm.c (svm_vmexit_handler), arch/x86/hvm/hvm.c.
 from collections.abc import Callable
 from typing import Final
 
-from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.emulator.svm import INTERCEPTED, NOTHING, Exit, exception
 from domains.cpu.x86.hvm.hypercalls import ask, hypercall
-from domains.cpu.x86.hvm.mmio import emulate_access
+from domains.cpu.x86.hvm.mmio import access_hole
 from domains.cpu.x86.hvm.msr import read_msr, write_msr
 from domains.cpu.x86.hvm.report import crash, report
 from domains.cpu.x86.hvm.vcpu import HvmVcpu
@@ -26,7 +25,6 @@ from hypervisor.public.xen import Hypercall
 MSR_LENGTH: Final = 2
 HLT_LENGTH: Final = 1
 VMCALL: Final = b"\x0f\x01\xc1"
-ICEBP: Final = b"\xf1"
 
 
 def handle_exit(v: HvmVcpu, code: int) -> int:
@@ -49,14 +47,14 @@ def handle_invalid_op(v: HvmVcpu) -> int:
     """An invalid opcode for Unicorn at rip: the exception that the guest gets for it, or NOTHING, for it was a hypercall and is
     done. VMCALL is Intel's; Xen accepts it too. ICEBP is a debug exception behind itself.
     """
+    at = v.mode.linear_rip
     try:
-        if v.paging.read(v.cpu.q[RIP], 1, fetch=True) == ICEBP:
-            v.mode.skip(len(ICEBP))
-            return EXC_DB
-        octets = v.paging.read(v.cpu.q[RIP], len(VMCALL), fetch=True)
+        if v.decoder.fetch(at, len(VMCALL)) != VMCALL:
+            length = v.decoder.icebp(at)
+            v.mode.skip(length)
+            v.stubs.set_behind(length)
+            return EXC_DB if length else EXC_UD
     except (GuestFault, NotMapped):
-        return EXC_UD
-    if octets != VMCALL:
         return EXC_UD
     v.cpu.take_exception()
     v.exits["vmcall"] += 1
@@ -108,7 +106,7 @@ def do_nested_fault(v: HvmVcpu) -> int:
     _, gpa = v.paging.svm.exit_info
     if v.paging.svm.take_event():
         crash(v, f"an event cannot be delivered: guest-physical {gpa:#x} is not there")
-    return NOTHING if emulate_access(v, gpa) else exception(EXC_GP)
+    return access_hole(v, gpa)
 
 
 def do_shutdown(v: HvmVcpu) -> int:

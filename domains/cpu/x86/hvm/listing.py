@@ -9,9 +9,10 @@ SOURCE: Final = r"""
     .set CSTAR, 4848;   .set FMASK, 4856;      .set ERROR_CODE, 5384;  .set IS_INT, 5388;   .set OLD_EXCEPTION, 5496
     .set INTERCEPT_EXCEPTIONS, 5536
     .set REQUEST, 0x1c                                              /* of the CPUState: interrupt_request */
-    .set HF_LMA, 1 << 14;  .set HF_CS64, 1 << 15;  .set HF_INHIBIT, 1 << 3
+    .set HF_LMA, 1 << 14;  .set HF_CS64, 1 << 15;  .set HF_INHIBIT, 1 << 3;  .set HF_EM, 1 << 10;  .set HF_OSFXSR, 1 << 22
+    .set ES, 184;  .set SEGMENT, 24;  .set LIMIT, 16;  .set FLAGS, 20;  .set PRESENT, 1 << 15
     .set IF, 1 << 9;    .set LAZY, 0xcd5;      .set ARITHMETIC, 0x8d5;  .set RF, 1 << 16
-    .set UD, 6;         .set NP, 11;           .set GP, 13;         .set EC_IDT, 2
+    .set UD, 6;  .set NM, 7;  .set TS, 10;  .set NP, 11;  .set GP, 13;  .set PF, 14;  .set EC_EXT, 1;  .set EC_IDT, 2
 
     /* ---- addresses and words that Python fills in */
 env:             .quad 0
@@ -31,6 +32,12 @@ vector:          .quad 0                /* the vector by which it is delivered; 
 tsc_offset:      .quad 0                /* ns */
 asked:           .quad 0                /* 1: emulation shall end */
 exits_of:        .quad 0                /* the exceptions that are exits: with shadow paging, #PF */
+on_doubt:        .quad 0                /* Python: (uc, vector) -> the vector of the exception that a processor raises instead */
+event:           .quad 0                /* the address of what the CPU notes there: the event that it delivers */
+int_length:      .quad 0                /* the address of the length of the INT n whose interrupt is delivered */
+external:        .quad 0                /* 1: an event is being delivered that is no INT n */
+behind:          .quad 0                /* bytes by which rip is behind the ICEBP whose exception is delivered */
+given:           .quad 0                /* 1: the exception comes from Python, and is told as a CPU does already */
 
     /* ---- what was done here, by how often */
 syscalls:        .quad 0
@@ -45,49 +52,116 @@ new_interrupt:
     mov     %esi, %esi
     cmp     $256, %esi
     jae     1f
-    cmp     $32, %esi
-    jae     deliver
-    lea     exceptions(%rip), %rax
-    incq    (%rax, %rsi, 8)
     mov     env(%rip), %rdi
+    xor     %eax, %eax
+    xchg    %rax, given(%rip)
+    test    %eax, %eax
+    jnz     counted
+    xchg    %rax, external(%rip)
+    test    %eax, %eax
+    jnz     broken_off
+told:
+    cmpl    $0, IS_INT(%rdi)
+    jne     counted
+    cmp     $PF, %esi
+    je      page_fault
     cmp     $GP, %esi
-    je      3f
+    je      protection
+    cmp     $NM, %esi
+    je      not_available
     cmp     $NP, %esi
-    jne     deliver
-3:  testl   $HF_LMA, HFLAGS(%rdi)       /* a gate of a 64-bit IDT is told by 16 * its number; a CPU tells 8 * it */
-    jz      deliver
+    jne     counted
+protection:                             /* #GP and #NP: a gate of a 64-bit IDT is told by 16 * its number; a CPU tells 8 * it */
     mov     ERROR_CODE(%rdi), %eax
+    test    %eax, %eax
+    jz      2f
+    testl   $HF_LMA, HFLAGS(%rdi)
+    jz      counted
     test    $EC_IDT, %al
-    jz      deliver
+    jz      counted
     mov     %eax, %edx
     and     $7, %edx
     shr     $1, %eax
     and     $~7, %eax
     or      %edx, %eax
     mov     %eax, ERROR_CODE(%rdi)
+    jmp     counted
+2:  testl   $HF_CS64, HFLAGS(%rdi)      /* without an error code it may be #SS */
+    jnz     doubt
+    jmp     counted
+not_available:                          /* #NM, where it may be #UD */
+    mov     HFLAGS(%rdi), %eax
+    and     $HF_EM | HF_OSFXSR, %eax
+    cmp     $HF_OSFXSR, %eax
+    jne     doubt
+    jmp     counted
+page_fault:                             /* #PF of 32-bit code, where it may be a segment's limit */
+    testl   $HF_CS64, HFLAGS(%rdi)
+    jnz     counted
+    lea     ES(%rdi), %rax
+    mov     $6, %ecx
+2:  testl   $PRESENT, FLAGS(%rax)
+    jz      3f
+    cmpl    $-1, LIMIT(%rax)
+    jne     doubt
+3:  add     $SEGMENT, %rax
+    dec     %ecx
+    jnz     2b
+    jmp     counted
+broken_off:                             /* an event's delivery ended in this: the instruction's own fault, if it was ICEBP */
+    xor     %eax, %eax
+    xchg    %rax, behind(%rip)
+    sub     %rax, RIP(%rdi)
+    lea     -TS(%rsi), %eax
+    cmp     $GP - TS, %eax
+    ja      counted
+    orl     $EC_EXT, ERROR_CODE(%rdi)
+    jmp     told
+doubt:
+    push    %rsi
+    mov     uc(%rip), %rdi
+    call    *on_doubt(%rip)
+    pop     %rsi
+    mov     env(%rip), %rdi
+    cmp     %eax, %esi
+    je      counted
+    mov     %eax, %esi
+    movl    $-1, OLD_EXCEPTION(%rdi)
+    xor     %edx, %edx
+    jmp     give
+counted:
+    cmp     $32, %esi
+    jae     deliver
+    lea     exceptions(%rip), %rax
+    incq    (%rax, %rsi, 8)
 deliver:                                /* what was given to the guest below is no exit; what its delivery runs into is */
     push    %rcx
+    movq    $0, given(%rip)
     mov     env(%rip), %rdi
     cmpl    $0, IS_INT(%rdi)            /* rip is behind INT n; a fault in its delivery is the instruction's own */
     je      5f
-    decq    RIP(%rdi)                   /* INT3 and INTO have one byte, INT n has two */
-    cmp     $3, %esi
-    je      5f
-    cmp     $4, %esi
-    je      5f
-    decq    RIP(%rdi)
-5:
+    mov     int_length(%rip), %rax
+    mov     (%rax), %eax
+    sub     %rax, RIP(%rdi)
+    jmp     6f
+5:  movq    $1, external(%rip)
+6:  mov     event(%rip), %rax           /* one whose delivery ended in this is delivered no more */
+    movl    $0, (%rax)
     mov     exits_of(%rip), %eax
     mov     %eax, INTERCEPT_EXCEPTIONS(%rdi)
     mov     cpu(%rip), %rdi
     call    *do_interrupt(%rip)
+    movq    $0, behind(%rip)
     pop     %rcx
 taken:                                  /* or the next fault would be a double fault, or INT n's rip the next exit's */
     mov     env(%rip), %rax
     movl    $-1, OLD_EXCEPTION(%rax)
     movl    $0, IS_INT(%rax)
+    movq    $0, external(%rip)
     ret
-1:  push    %rcx
+1:  movq    $0, external(%rip)
+    movq    $0, given(%rip)
+    push    %rcx
     call    *on_exit(%rip)
     pop     %rcx
     test    %rax, %rax
@@ -97,7 +171,9 @@ taken:                                  /* or the next fault would be a double f
     movzbl  %al, %esi
     mov     %rax, %rdx
     shr     $32, %rdx
+give:
     movl    $0, INTERCEPT_EXCEPTIONS(%rdi)
+    movq    $1, given(%rip)
     jmp     *raise_exception(%rip)
 
     /* ---- an invalid opcode: VMCALL or ICEBP, which Unicorn does not know, or the guest's own #UD */
@@ -265,7 +341,9 @@ on_request:
     call    taken
     mov     %rax, %rdi
     mov     $1, %edx
+    movq    $1, external(%rip)
     call    *hardirq(%rip)
+    movq    $0, external(%rip)
     pop     %rcx
     mov     $1, %eax
     ret

@@ -10,7 +10,7 @@ Source: Xen arch/x86/hvm/hypercall.c (hvm_hypercall).
 from typing import Final
 
 from domains.cpu.x86.emulator.cpu_state import HF_CPL, HF_INHIBIT_IRQ, HFLAGS, RIP, CpuState
-from domains.cpu.x86.registers import R8, R10, RAX, RBX, RCX, RDI, RDX, RSI, U32, U64
+from domains.cpu.x86.registers import CS, R8, R10, RAX, RBX, RCX, RDI, RDX, RSI, U32, U64
 
 ARGUMENTS_64: Final = (RDI, RSI, RDX, R10, R8)
 ARGUMENTS_32: Final = (RBX, RCX, RDX, RSI, RDI)
@@ -31,6 +31,12 @@ class HvmMode:
     def cpl(self) -> int:
         """The guest's ring."""
         return self._cpu.d[HFLAGS] & HF_CPL
+
+    @property
+    def linear_rip(self) -> int:
+        """The linear address of the instruction at rip."""
+        q = self._cpu.q
+        return q[RIP] if self.in_64bit_code else self._cpu.base(CS) + q[RIP] & U32
 
     def hypercall(self) -> tuple[int, tuple[int, ...]]:
         """The number and the arguments in the registers."""

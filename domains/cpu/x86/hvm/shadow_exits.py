@@ -10,14 +10,17 @@ from collections.abc import Callable
 from typing import Final
 
 from domains.cpu.x86.emulator.cpu_state import CR, OLD_EXCEPTION, RIP
+from domains.cpu.x86.emulator.interposed import interposed
 from domains.cpu.x86.emulator.svm import NOTHING, Exit, exception
 from domains.cpu.x86.hvm.control_exits import ControlExits
-from domains.cpu.x86.hvm.mmio import emulate_access
+from domains.cpu.x86.hvm.mmio import access_hole
 from domains.cpu.x86.hvm.report import crash
 from domains.cpu.x86.hvm.shadow_paging import ShadowPaging
 from domains.cpu.x86.hvm.vcpu import HvmVcpu
 from domains.cpu.x86.paging import NotMapped
-from domains.cpu.x86.registers import EXC_BP, EXC_GP, EXC_OF, EXC_PF, EXC_UD, U32
+from domains.cpu.x86.registers import EXC_PF, EXC_UD, U32
+from domains.cpu.x86.segment_limit import limit_fault
+from hypervisor.machine.paging import PFEC_FETCH
 
 EVENT_TYPE: Final = 7 << 8
 EVENT_SOFTWARE: Final = 4 << 8
@@ -45,18 +48,21 @@ class ShadowExits:
         except NotMapped as hole:
             if event:
                 crash(v, f"an event cannot be delivered: {hole}")
-            return NOTHING if emulate_access(v, hole.gpa) else exception(EXC_GP)
+            return access_hole(v, hole.gpa)
         if own is None:
             v.exits["hidden fault"] += 1
             return _again(v, event)
         v.exits["guest's own fault"] += 1
-        v.cpu.q[CR + 2] = va
         _broken_off(v, event)
+        instead = None if event or own & PFEC_FETCH else limit_fault(v.cpu, v.decoder, va)
+        if instead is not None:
+            return exception(instead)
+        v.cpu.q[CR + 2] = va
         return exception(EXC_PF, own)
 
     def do_invlpg(self, v: HvmVcpu) -> int:
         """INVLPG."""
-        instruction = v.decoder.decode(v.cpu.q[RIP])
+        instruction = v.decoder.decode(v.mode.linear_rip)
         if instruction is None:
             return exception(EXC_UD)
         va = v.decoder.effective_address(instruction.operands[0], instruction.length)
@@ -71,7 +77,7 @@ def _again(v: HvmVcpu, event: int) -> int:
         return NOTHING
     v.exits["event delivered again"] += 1
     if event & EVENT_TYPE == EVENT_SOFTWARE:
-        _rewind(v, event & 0xFF)
+        _rewind(v)
         return NOTHING
     if event & 0xFF >= FIRST_INTERRUPT:  # an upcall: it is still pending
         v.stubs.request()
@@ -82,14 +88,12 @@ def _again(v: HvmVcpu, event: int) -> int:
 def _broken_off(v: HvmVcpu, event: int) -> None:
     """The event's delivery ends in a fault of the guest's own."""
     if event & EVENT_TYPE == EVENT_SOFTWARE:
-        _rewind(v, event & 0xFF)
+        _rewind(v)
     elif event and event & 0xFF < FIRST_INTERRUPT:
         v.cpu.d[OLD_EXCEPTION] = event & 0xFF
+        v.cpu.q[RIP] -= v.stubs.take_behind()
 
 
-def _rewind(v: HvmVcpu, vector: int) -> None:
+def _rewind(v: HvmVcpu) -> None:
     """Back to the INT n, INT3 or INTO, behind which rip is: Unicorn puts it there at an exit, too."""
-    v.cpu.q[RIP] -= 2
-    short = {EXC_BP: b"\xcc", EXC_OF: b"\xce"}.get(vector)
-    if short is not None and v.paging.read(v.cpu.q[RIP] + 1, 1, fetch=True) == short:
-        v.cpu.q[RIP] += 1
+    v.cpu.q[RIP] -= interposed().int_length.value

@@ -15,36 +15,44 @@ import mmap
 from typing import Any, Final
 
 from domains.cpu.x86.emulator.cpu_state import CpuState
+from domains.cpu.x86.emulator.interposed import interposed
 from domains.cpu.x86.emulator.stop_stub import INTERRUPT_REQUEST
 from domains.cpu.x86.emulator.unicorn_library import UnicornLibrary, exported
 from domains.cpu.x86.registers import EXC_NAMES
 
 CODE: Final = bytes.fromhex(
     """
-    89f681fe000100000f83a800000083fe207344488d05e6feffff48ff04f0488b3d2bfeffff83fe0d740583fe0b7528f787b0
-    00000000400000741c8b8708150000a802741289c283e207d1e883e0f809d089870815000051488b3df1fdffff83bf0c1500
-    0000741848ff8f8000000083fe03740c83fe04740748ff8f800000008b054afeffff8987a0150000488b3dc5fdffffff15cf
-    fdffff59488b05affdffffc78078150000ffffffffc7800c15000000000000c351ff15e3fdffff594885c07501c3488b3d85
-    fdffff0fb6f04889c248c1ea20c787a015000000000000ff25abfdffff51ff15bcfdffff5989c685f6741383fe06751948ff
-    0531feffff51e852ffffff59e88fffffffb801000000c3e884ffffff488b3d33fdffff31d2ff256bfdffff53488b1d23fdff
-    fff68350020000010f8427010000f783b0000000004000000f841701000048ff0587fdffff4889df8bb3a8000000ff1528fd
-    ffff8b8bac00000081e10004000009c88b8b8800000081e12af3feff09c848894358488b8b800000004883c10248894b088b
-    8bf8120000f7d121c889c181e1d508000048898b98000000c783a80000000100000089c1c1e90983e102f7d9ffc1898bac00
-    0000252af3ffff83c802488983880000008b83dc12000025fcff00008983d000000048c783d800000000000000c783e00000
-    00ffffffffc783e4000000009ba00083c0088983e800000048c783f000000000000000c783f8000000ffffffffc783fc0000
-    000093c000488b8be81200008b83b0000000a9008000007507488b8bf012000083e0bc0d308000008983b00000004883e902
-    48898b800000005bc35b488b3de7fbffffbe0600000031d2ff251afcffff4883ec18bf010000004889e6ff1510fcffff4869
-    042400ca9a3b480344240848030524fcffff488b0dadfbffff89c248891148c1e8204889411048ff0531fcffffb801000000
-    4883c418c3e81a00000048ff0523fcffffb8ffffffffc3e80800000048ff0519fcffffc3488b3d69fbffff8b87b000000083
-    e0038b8f88000000c1e90c83e10339c87701c358be0d00000031d2ff2581fbffff488b3d42fbffff48c705a7fbffff010000
-    00c7471c02000000ff2552fbffffc7471c00000000488b0574fbffff48833d84fbffff00755b8038000f84820000008b3563
-    fbffff85f67478488b15f0fafffff7828800000000020000745ef782b000000008000000755248ff0561fbffffc7471c0200
-    000051e80efdffff4889c7ba01000000ff15d6faffff59b801000000c348c7051cfbffff000000008038007407c7471c0200
-    000051488b3da0faffffff15b2faffff5931c0c3c7471c0200000031c0c3
+    89f681fe000100000f83d1010000488b3d0bfeffff31c0488705b2feffff85c00f851701000048870593feffff85c00f85b7
+    00000083bf0c150000000f85fb00000083fe0e747483fe0d740e83fe07745383fe0b0f85e30000008b870815000085c0742f
+    f787b0000000004000000f84c9000000a8020f84c100000089c283e207d1e883e0f809d0898708150000e9aa000000f787b0
+    000000008000007571e9990000008b87b000000025000440003d00004000755ae982000000f787b000000000800000757648
+    8d87b8000000b906000000f74014008000007406837810ff752e4883c018ffc975e9eb5131c0488705d3fdffff4829878000
+    00008d46f683f8037739838f0815000001e925ffffff56488b3d18fdffffff158afdffff5e488b3dfafcffff39c6741389c6
+    c78778150000ffffffff31d2e9d700000083fe20730b488d05b7fdffff48ff04f05148c70577fdffff00000000488b3dc0fc
+    ffff83bf0c150000007412488b0548fdffff8b0048298780000000eb0b48c7053afdffff01000000488b0523fdffffc70000
+    0000008b0507fdffff8987a0150000488b3d82fcffffff158cfcffff48c70511fdffff0000000059488b0561fcffffc78078
+    150000ffffffffc7800c1500000000000048c705e2fcffff00000000c348c705d6fcffff0000000048c705dbfcffff000000
+    0051ff1574fcffff594885c07501c3488b3d16fcffff0fb6f04889c248c1ea20c787a01500000000000048c705a7fcffff01
+    000000ff2531fcffff51ff1542fcffff5989c685f6741383fe06751948ff05e7fcffff51e8fefeffff59e863ffffffb80100
+    0000c3e858ffffff488b3db9fbffff31d2ff25f1fbffff53488b1da9fbfffff68350020000010f8427010000f783b0000000
+    004000000f841701000048ff053dfcffff4889df8bb3a8000000ff15aefbffff8b8bac00000081e10004000009c88b8b8800
+    000081e12af3feff09c848894358488b8b800000004883c10248894b088b8bf8120000f7d121c889c181e1d508000048898b
+    98000000c783a80000000100000089c1c1e90983e102f7d9ffc1898bac000000252af3ffff83c802488983880000008b83dc
+    12000025fcff00008983d000000048c783d800000000000000c783e0000000ffffffffc783e4000000009ba00083c0088983
+    e800000048c783f000000000000000c783f8000000ffffffffc783fc0000000093c000488b8be81200008b83b0000000a900
+    8000007507488b8bf012000083e0bc0d308000008983b00000004883e90248898b800000005bc35b488b3d6dfaffffbe0600
+    000031d2ff25a0faffff4883ec18bf010000004889e6ff1596faffff4869042400ca9a3b4803442408480305aafaffff488b
+    0d33faffff89c248891148c1e8204889411048ff05e7faffffb8010000004883c418c3e81a00000048ff05d9faffffb8ffff
+    ffffc3e80800000048ff05cffaffffc3488b3deff9ffff8b87b000000083e0038b8f88000000c1e90c83e10339c87701c358
+    be0d00000031d2ff2507faffff488b3dc8f9ffff48c7052dfaffff01000000c7471c02000000ff25d8f9ffffc7471c000000
+    00488b05faf9ffff48833d0afaffff0075758038000f849c0000008b35e9f9ffff85f60f848e000000488b1572f9fffff782
+    88000000000200007474f782b000000008000000756848ff0513faffffc7471c0200000051e8defcffff4889c7ba01000000
+    48c705d3f9ffff01000000ff154df9ffff48c705c2f9ffff0000000059b801000000c348c70588f9ffff0000000080380074
+    07c7471c0200000051488b3d0cf9ffffff151ef9ffff5931c0c3c7471c0200000031c0c3
     """
 )
 """The listing, assembled, from its first routine on."""
-CODE_AT: Final = 0x1B0
+CODE_AT: Final = 0x1E0
 
 WORDS: Final = (
     *(
@@ -67,27 +75,33 @@ WORDS: Final = (
         "tsc_offset",
         "asked",
         "exits_of",
+        "on_doubt",
+        "event",
+        "int_length",
+        "external",
+        "behind",
+        "given",
     ),
 )
 """The words before the counters, in their order."""
 COUNTERS: Final = {
-    "syscalls": 0x88,
-    "interrupts": 0x90,
-    "tsc_reads": 0x98,
-    "port_reads": 0xA0,
-    "port_writes": 0xA8,
-    "exceptions": 0xB0,
+    "syscalls": 0xB8,
+    "interrupts": 0xC0,
+    "tsc_reads": 0xC8,
+    "port_reads": 0xD0,
+    "port_writes": 0xD8,
+    "exceptions": 0xE0,
 }
 ROUTINES: Final = {
-    "new_interrupt": 0x1B0,
-    "new_invalid": 0x295,
-    "new_syscall": 0x2D5,
-    "undefined": 0x412,
-    "new_rdtsc": 0x426,
-    "new_in": 0x471,
-    "new_out": 0x483,
-    "ask": 0x4BF,
-    "on_request": 0x4DE,
+    "new_interrupt": 0x1E0,
+    "new_invalid": 0x40F,
+    "new_syscall": 0x44F,
+    "undefined": 0x58C,
+    "new_rdtsc": 0x5A0,
+    "new_in": 0x5EB,
+    "new_out": 0x5FD,
+    "ask": 0x639,
+    "on_request": 0x658,
 }
 """Where the routines lie."""
 FUNCTIONS: Final = {
@@ -103,7 +117,7 @@ REQUEST_HARD: Final = 2
 
 
 class HvmStubs:
-    """The code in memory, for one CPU. Python's part (`on_exit`, `on_invalid`) is set before guest code runs."""
+    """The code in memory, for one CPU. Python's part (`on_exit`, `on_invalid`, `on_doubt`) is set before guest code runs."""
 
     def __init__(self, library: UnicornLibrary, cpu: CpuState, tsc_offset: int) -> None:
         self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
@@ -111,14 +125,16 @@ class HvmStubs:
         self._page[CODE_AT : CODE_AT + len(CODE)] = CODE
         self._words = memoryview(self._octets).cast("B")[:CODE_AT].cast("Q")
         self._base = ctypes.addressof(self._octets)
-        self._no_event = ctypes.c_uint8(0)
+        self._no_event = ctypes.c_uint32(0)
         self._kept: list[Any] = []
         clock: Any = ctypes.CDLL(None).clock_gettime
         self._set("env", cpu.env)
         self._set("cpu", library.cpu.value or 0)
         self._set("uc", library.uc.value or 0)
+        self._set("int_length", interposed().int_length.address)
         self._set("clock_gettime", ctypes.cast(clock, ctypes.c_void_p).value or 0)
         self._set("upcall_pending", ctypes.addressof(self._no_event))
+        self._set("event", ctypes.addressof(self._no_event))
         self._set("tsc_offset", tsc_offset & (1 << 64) - 1)
         for word, function in FUNCTIONS.items():
             self._set(word, exported(function))
@@ -132,7 +148,7 @@ class HvmStubs:
         return self._base + ROUTINES[routine]
 
     def call_back(self, word: str, function: Any) -> None:
-        """`on_exit` or `on_invalid` is this C callback from now on."""
+        """`on_exit`, `on_invalid` or `on_doubt` is this C callback from now on."""
         self._kept.append(function)
         self._set(word, ctypes.cast(function, ctypes.c_void_p).value or 0)
 
@@ -151,6 +167,22 @@ class HvmStubs:
     def set_exits(self, exceptions: int) -> None:
         """Which exceptions are exits, by the bits of SVM's field."""
         self._set("exits_of", exceptions)
+
+    def set_event(self, address: int) -> None:
+        """The event that the CPU delivers is noted at this address of this process, as long as its delivery lasts (Svm)."""
+        self._set("event", address)
+
+    def set_behind(self, length: int) -> None:
+        """The exception that comes next is that of an instruction of so many bytes, and rip is behind it. What goes wrong in its
+        delivery is told at the instruction's beginning.
+        """
+        self._set("behind", length)
+
+    def take_behind(self) -> int:
+        """What `set_behind` said of the event whose delivery has just been broken off; 0: nothing."""
+        at = WORDS.index("behind")
+        length, self._words[at] = self._words[at], 0
+        return length
 
     def set_dr7(self, value: int) -> None:
         """DR7, and the breakpoints that it enables."""

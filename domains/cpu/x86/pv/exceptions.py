@@ -6,10 +6,8 @@ Source: Xen arch/x86/traps.c.
 from collections.abc import Callable
 from typing import Final
 
-import capstone.x86
-
-from domains.cpu.x86.decode import Instruction
 from domains.cpu.x86.emulator.cpu_state import CR, RIP
+from domains.cpu.x86.emulator.interposed import interposed
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.pv.bounce import (
     inject_debug,
@@ -30,31 +28,13 @@ from domains.cpu.x86.registers import (
     EXC_OF,
     EXC_PF,
     EXC_SS,
-    RSP,
     U64,
     XEC_IDT,
 )
+from domains.cpu.x86.stack_fault import is_stack_fault
 from hypervisor.machine.paging import is_canonical
 
-INT_LENGTH: Final = 2
 INT80: Final = 0x80
-STACK_INSTRUCTIONS: Final = frozenset(
-    [
-        "push",
-        "pop",
-        "call",
-        "ret",
-        "pushfq",
-        "popfq",
-        "enter",
-        "leave",
-        "iretq",
-        "pushf",
-        "popf",
-        "retf",
-        "lcall",
-    ]
-)
 
 
 def handle_exception(v: X86Vcpu, vector: int, error_code: int) -> None:
@@ -70,7 +50,7 @@ def handle_software_interrupt(v: X86Vcpu, vector: int) -> None:
     elif (vector == INT80 and gate is not None and gate.address) or permits_software_interrupt(v, vector):
         inject_sw_interrupt(v, vector)
     else:
-        v.cpu.q[RIP] = v.cpu.q[RIP] - INT_LENGTH & U64
+        v.cpu.q[RIP] = v.cpu.q[RIP] - interposed().int_length.value & U64
         inject_hw_exception(v, EXC_GP, vector << 3 | XEC_IDT)
 
 
@@ -111,24 +91,8 @@ def handle_gp(v: X86Vcpu, _vector: int, error_code: int) -> None:
         return
     if instruction is not None and emulate_privileged(v, instruction):
         return
-    stack = instruction is not None and is_stack_fault(v, instruction)
+    stack = instruction is not None and is_stack_fault(v.cpu, v.decoder, instruction)
     inject_hw_exception(v, EXC_SS if stack else EXC_GP, 0)
-
-
-def is_stack_fault(v: X86Vcpu, instruction: Instruction) -> bool:
-    """A non-canonical address through RSP or RBP, which Unicorn reports as #GP."""
-    if not v.cpu.in_64bit_code:
-        return False
-    if instruction.name in STACK_INSTRUCTIONS and not is_canonical(v.cpu.q[RSP]):
-        return True
-    through_stack = (capstone.x86.X86_REG_RSP, capstone.x86.X86_REG_RBP)
-    overridden = (capstone.x86.X86_REG_FS, capstone.x86.X86_REG_GS)
-    for operand in instruction.operands:
-        if operand.type == capstone.x86.X86_OP_MEM and operand.mem.base in through_stack:
-            if operand.mem.segment in overridden:
-                continue
-            return not is_canonical(v.decoder.effective_address(operand, instruction.length))
-    return False
 
 
 HANDLERS: Final[dict[int, Callable[[X86Vcpu, int, int], None]]] = {

@@ -11,7 +11,6 @@ from domains.cpu.x86.registers import EXC_UD, U64
 from hypervisor.public.arch_x86.xen import XEN_EMULATE_PREFIX
 
 CPUID: Final = b"\x0f\xa2"
-ICEBP: Final = b"\xf1"
 FORCED: Final = len(XEN_EMULATE_PREFIX) + len(CPUID)
 
 
@@ -25,8 +24,8 @@ def handle_invalid_op(v: X86Vcpu) -> None:
                 do_cpuid(v)
                 v.cpu.q[RIP] = rip + FORCED & U64
                 return
-        elif v.decoder.fetch(rip, 1) == ICEBP:  # Unicorn has no ICEBP
-            v.cpu.q[RIP] = rip + 1 & U64
+        elif length := v.decoder.icebp(rip):
+            v.cpu.q[RIP] = rip + length & U64
             inject_debug(v, 0)
             return
     except GuestFault as fault:

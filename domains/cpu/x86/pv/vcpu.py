@@ -13,7 +13,7 @@ from domains.cpu.event_words import EventWords
 from domains.cpu.gate import Gate
 from domains.cpu.x86.decode import Decoder
 from domains.cpu.x86.emulator.cpu_state import CR, HF_TS, CpuState
-from domains.cpu.x86.emulator.float_unit import float_unit
+from domains.cpu.x86.emulator.interposed import interposed
 from domains.cpu.x86.paging import Paging
 from domains.cpu.x86.pv.breakpoints import Breakpoints
 from domains.cpu.x86.pv.entry import Entry
@@ -60,7 +60,7 @@ class X86Vcpu:
         self.events: EventWords
         """Of the shared page; there once the vCPU has its first registers."""
         self.breakpoints: Breakpoints
-        self.float_unit = float_unit()
+        self.float_unit = interposed().float_unit
         self.exits: Counter[str] = Counter()
         self.trace = Trace()
         self.events_seen = -1

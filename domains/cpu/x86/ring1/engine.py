@@ -13,8 +13,8 @@ import unicorn.x86_const as uc_x86
 from domains.cpu.x86.descriptors import load_code_and_stack
 from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.emulator.emulation import Emulation, open_cpu
-from domains.cpu.x86.emulator.float_unit import float_unit
 from domains.cpu.x86.emulator.fpu_image import INITIAL, load_fpu
+from domains.cpu.x86.emulator.interposed import interposed
 from domains.cpu.x86.emulator.stop_stub import StopStub
 from domains.cpu.x86.emulator.translation import translation_hook
 from domains.cpu.x86.emulator.unicorn_library import (
@@ -87,7 +87,7 @@ class Ring1Cpu:
         cpu = v.cpu
         for register in range(16):
             cpu.q[register] = 0
-        load_fpu(cpu, float_unit(), INITIAL)
+        load_fpu(cpu, interposed().float_unit, INITIAL)
         for segment in (ES, DS, FS, GS):
             cpu.set_segment(segment, 0, *DATA)
         load_code_and_stack(cpu, KERNEL_RING, CODE, KERNEL_RING, DATA)

@@ -3,8 +3,12 @@
 import pytest
 
 from domains.cpu.x86.hvm.lapic import LocalApic
-from domains.cpu.x86.registers import R8, R9, R10, R12
-from tests.domains.cpu.x86.hvm_bench import USER_MODE, HvmBench
+from domains.cpu.x86.registers import CR0_EM as EM
+from domains.cpu.x86.registers import CR0_MP as MP
+from domains.cpu.x86.registers import CR0_TS as TS
+from domains.cpu.x86.registers import CR4_OSFXSR, R8, R9, R10, R12, RBX
+from domains.cpu.x86.registers import XEC_EXT as EXTERNAL
+from tests.domains.cpu.x86.hvm_bench import USER_MODE, VECTOR, HvmBench
 
 
 class TestControlRegisters:
@@ -32,14 +36,34 @@ class TestControlRegisters:
         assert (hvm.q[R9], hvm.q[R10]) == (0, hvm.labels["fault"])
 
 
+INTERRUPTS = [
+    *(("int $0x40", 0x40), (".byte 0x67, 0xcd, 0x40", 0x40), (".byte 0x2e, 0x67, 0xcd, 0x40", 0x40)),
+    *(
+        ("int3", 3),
+        (".byte 0x67, 0xcc", 3),
+        (".byte 0xcd, 3", 3),
+        (".byte 0x67, 0xcd, 3", 3),
+        ("int $0xcc", 0xCC),
+    ),
+]
+"""In every length that rip may be behind them."""
+ICEBPS = [".byte 0xf1", ".byte 0x67, 0xf1", ".byte 0x2e, 0x66, 0x48, 0xf1"]
+
+
+@pytest.fixture(params=[0, 64], ids=["nested", "shadow"])
+def guest(request: pytest.FixtureRequest) -> HvmBench:
+    """With either way of paging: under shadow paging the first delivery is broken off, for the shadow is empty."""
+    return HvmBench(request.param)
+
+
 class TestSoftwareInterrupts:
     """What goes wrong when an INT n is delivered is a fault of that instruction."""
 
-    @pytest.mark.parametrize(("instruction", "vector"), [("int $0x40", 0x40), ("int3", 3)])
+    @pytest.mark.parametrize(("instruction", "vector"), INTERRUPTS)
     def test_one_that_user_space_may_not_make_faults_at_itself(
-        self, hvm: HvmBench, instruction: str, vector: int
+        self, guest: HvmBench, instruction: str, vector: int
     ) -> None:
-        hvm.run(
+        guest.run(
             USER_MODE
             + f"""start: long_mode; gate {vector}, end; gate 13, handler
             to_user user
@@ -48,35 +72,165 @@ class TestSoftwareInterrupts:
             end: done
             handler: pop %r9; pop %r10; done"""
         )
-        assert (hvm.q[R9], hvm.q[R10]) == (8 * vector + 2, hvm.labels["fault"])
+        assert (guest.q[R9], guest.q[R10]) == (8 * vector + 2, guest.labels["fault"])
 
-    def test_a_gate_that_is_not_present_is_told_by_its_number(self, hvm: HvmBench) -> None:
-        hvm.run(
-            """start: long_mode; gate 0x40, end; andb $0x7f, IDT + 16 * 0x40 + 5; gate 11, handler
-            fault: int $0x40
+    @pytest.mark.parametrize(("instruction", "vector"), INTERRUPTS)
+    def test_a_gate_that_is_not_present_is_told_by_its_number(
+        self, guest: HvmBench, instruction: str, vector: int
+    ) -> None:
+        guest.run(
+            f"""start: long_mode; gate {vector}, end; andb $0x7f, IDT + 16 * {vector} + 5; gate 11, handler
+            fault: {instruction}
             end: done
             handler: pop %r9; pop %r10; done"""
         )
-        assert (hvm.q[R9], hvm.q[R10]) == (8 * 0x40 + 2, hvm.labels["fault"])
+        assert (guest.q[R9], guest.q[R10]) == (8 * vector + 2, guest.labels["fault"])
 
-    def test_icebp_is_a_debug_exception_behind_itself(self, hvm: HvmBench) -> None:
-        hvm.run(
-            """start: long_mode; gate 1, handler
+    @pytest.mark.parametrize("instruction", ICEBPS)
+    def test_icebp_is_a_debug_exception_behind_itself(self, guest: HvmBench, instruction: str) -> None:
+        guest.run(
+            f"""start: long_mode; gate 1, handler
+            {instruction}
+            behind: done
+            handler: pop %r9; done"""
+        )
+        assert guest.q[R9] == guest.labels["behind"]
+        assert "#UD" not in guest.counts
+
+    @pytest.mark.parametrize("instruction", ICEBPS)
+    def test_one_that_cannot_be_delivered_is_told_at_its_beginning(
+        self, guest: HvmBench, instruction: str
+    ) -> None:
+        guest.run(
+            f"""start: long_mode; gate 1, end; andb $0x7f, IDT + 16 + 5; gate 11, handler
+            fault: {instruction}
+            end: done
+            handler: pop %r9; pop %r10; done"""
+        )
+        assert (guest.q[R9], guest.q[R10]) == (8 + 2 + EXTERNAL, guest.labels["fault"])
+
+    def test_the_next_exception_is_told_where_it_is(self, guest: HvmBench) -> None:
+        """An ICEBP whose delivery was broken off leaves nothing behind."""
+        guest.run(
+            """start: long_mode; gate 1, end; andb $0x7f, IDT + 16 + 5; gate 11, first; gate 6, second
             .byte 0xf1
-            behind: done
-            handler: pop %r9; done"""
+            end: done
+            first: pop %rax; pop %rax
+            fault: ud2
+            second: pop %r10; done"""
         )
-        assert hvm.q[R9] == hvm.labels["behind"]
-        assert hvm.counts == {"#DB": 1}
+        assert guest.q[R10] == guest.labels["fault"]
 
-    def test_one_that_is_delivered_returns_behind_itself(self, hvm: HvmBench) -> None:
-        hvm.run(
-            """start: long_mode; gate 0x40, handler
-            int $0x40
+    def test_lock_makes_icebp_undefined(self, guest: HvmBench) -> None:
+        guest.run(
+            """start: long_mode; gate 6, handler
+            fault: .byte 0xf0, 0xf1
+            handler: pop %r9; done"""
+        )
+        assert guest.q[R9] == guest.labels["fault"]
+
+    @pytest.mark.parametrize("instruction", [text for text, _ in INTERRUPTS if "0xcc" not in text])
+    def test_one_that_is_delivered_returns_behind_itself(self, guest: HvmBench, instruction: str) -> None:
+        guest.run(
+            f"""start: long_mode; gate 0x40, handler; gate 3, handler
+            {instruction}
             behind: done
             handler: pop %r9; done"""
         )
-        assert hvm.q[R9] == hvm.labels["behind"]
+        assert guest.q[R9] == guest.labels["behind"]
+
+
+class TestEventsThatCannotBeDelivered:
+    """The error code of a fault in the delivery of an event says so, unless the event is an INT n (Intel SDM vol. 3A §6.13)."""
+
+    @pytest.mark.parametrize(
+        ("vector", "code", "error"),
+        [(0, "xor %ecx, %ecx; fault: div %ecx", 0x8), (6, "fault: ud2", 6 * 8 + 2 + EXTERNAL)],
+        ids=["double fault", "#UD"],
+    )
+    def test_by_an_exception(self, guest: HvmBench, vector: int, code: str, error: int) -> None:
+        double = error == 8
+        guest.run(
+            f"""start: long_mode; gate {vector}, end; andb $0x7f, IDT + 16 * {vector} + 5
+            gate 11, absent; gate 8, twice
+            {code}
+            end: done
+            absent: pop %r9; pop %r10; done
+            twice: pop %rax; mov $8, %r9d; pop %r10; done"""
+        )
+        assert guest.q[R9] == (8 if double else error)
+        assert guest.q[R10] == guest.labels["fault"]
+
+    def test_by_an_interrupt(self, guest: HvmBench) -> None:
+        guest.callback()
+        guest.pending[0] = 1
+        guest.v.events.set_pending(9)
+        guest.run(
+            """start: long_mode; gate VECTOR, end; andb $0x7f, IDT + 16 * VECTOR + 5; gate 11, absent
+            sti
+            end: jmp end
+            absent: pop %r9; done"""
+        )
+        assert guest.q[R9] == 8 * VECTOR + 2 + EXTERNAL
+
+
+class TestInPlaceOfAnother:
+    """Where Unicorn raises another exception than a processor."""
+
+    @pytest.mark.parametrize(
+        ("cr0", "osfxsr", "instruction", "vector"),
+        [
+            (TS, True, "movups %xmm0, %xmm0", 7),
+            (TS, True, "movq %mm0, %mm0", 7),
+            (TS | EM, True, "movups %xmm0, %xmm0", 6),
+            (TS | EM | MP, True, "movq %mm0, %mm0", 6),
+            (TS | EM, True, "emms", 6),
+            (TS, False, "movups %xmm0, %xmm0", 6),
+            (TS, False, "movq %mm0, %mm0", 7),
+            (TS | EM, True, "fnop", 7),
+            (TS | EM, False, "fld1", 7),
+            (TS | MP, False, "fwait", 7),
+            (TS | EM, True, "fxsave DATA", 7),
+        ],
+    )
+    def test_sse_that_is_off_is_undefined_before_it_is_not_available(
+        self, guest: HvmBench, cr0: int, osfxsr: bool, instruction: str, vector: int
+    ) -> None:
+        guest.run(
+            f"""start: long_mode; gate 6, undefined; gate 7, absent
+            mov %cr4, %rax; and ${-1 if osfxsr else ~CR4_OSFXSR}, %rax; mov %rax, %cr4
+            mov %cr0, %rax; or ${cr0}, %rax; mov %rax, %cr0
+            fault: {instruction}
+            done
+            undefined: mov $6, %r9d; pop %r10; done
+            absent: mov $7, %r9d; pop %r10; done"""
+        )
+        assert (guest.q[R9], guest.q[R10]) == (vector, guest.labels["fault"])
+
+    @pytest.mark.parametrize(
+        ("instruction", "vector"),
+        [
+            ("mov (%rsp), %eax", 12),
+            ("mov 8(%rbp, %rdx), %eax", 12),
+            ("mov %es:(%rbp), %eax", 12),
+            ("push %rax", 12),
+            ("mov (%rcx), %eax", 13),
+            ("mov %gs:(%rbp), %eax", 13),
+        ],
+    )
+    def test_a_stack_address_that_is_not_canonical_is_a_stack_fault(
+        self, guest: HvmBench, instruction: str, vector: int
+    ) -> None:
+        """The stack is the TSS', for the guest's own cannot take a frame."""
+        guest.run(
+            f"""start: long_mode; gate 12, stack; gate 13, other; xor %edx, %edx
+            movq $STACK_TOP - 0x1000, DATA + 0x8024; movb $1, IDT + 16 * 12 + 4; movb $1, IDT + 16 * 13 + 4
+            movabs $0x8000000040000000, %rbp; mov %rbp, %rcx; mov %rbp, %rsp
+            fault: {instruction}
+            stack: mov $12, %ebx; pop %r9; pop %r10; done
+            other: mov $13, %ebx; pop %r9; pop %r10; done"""
+        )
+        assert (guest.q[RBX], guest.q[R9], guest.q[R10]) == (vector, 0, guest.labels["fault"])
 
 
 def test_errors_of_the_local_apic_are_shown_when_its_register_is_written() -> None:

@@ -245,6 +245,17 @@ class TestPageTableWrites:
         )
         assert bench.v.exits["#PF"] == 1
 
+    @pytest.mark.parametrize("store", ["mov %ds, DATA", "movq %xmm0, DATA"])
+    def test_a_store_that_is_not_known_is_a_page_fault(self, bench: Bench, store: str) -> None:
+        bench.set_pte(DATA, PAGE_PRESENT | PAGE_USER | PAGE_ACCESSED)
+        bench.cpu.apply([[Effect.VM_ASSIST, 1 << VMASST_TYPE_writable_pagetables]])
+        bench.run(
+            f"start: {store}; done; handler: done",
+            setup=lambda found: bench.traps((14, 0, found["handler"])),
+        )
+        assert bench.v.exits["#PF"] == 1
+        assert bench.gate.pte_writes == []
+
     def test_without_the_assist_it_is_a_page_fault(self, bench: Bench) -> None:
         bench.set_pte(DATA, PAGE_PRESENT | PAGE_USER | PAGE_ACCESSED)
         bench.run(

@@ -289,10 +289,11 @@ class TestUpcall:
 
 
 class TestSoftwareInterrupts:
-    def test_int_n_needs_the_gates_permission(self, bench: Bench) -> None:
+    @pytest.mark.parametrize("instruction", ["int $0x20", ".byte 0x2e, 0x67, 0xcd, 0x20"])
+    def test_int_n_needs_the_gates_permission(self, bench: Bench, instruction: str) -> None:
         labels: dict[str, int] = {}
         bench.run(
-            "start: int $0x20; after: nop; handler: done",
+            f"start: {instruction}; after: nop; handler: done",
             setup=lambda found: (
                 labels.update(found),
                 bench.traps((0x20, 0, found["handler"]), (13, 0, found["handler"])),
@@ -320,6 +321,15 @@ class TestSoftwareInterrupts:
         )
         assert bench.q[RBX] == labels["one"]
         assert frame(bench, 3)[2] == labels["two"]
+
+    @pytest.mark.parametrize("instruction", [".byte 0xf1", ".byte 0x67, 0xf1", ".byte 0x66, 0x48, 0xf1"])
+    def test_icebp_is_a_debug_exception_behind_itself(self, bench: Bench, instruction: str) -> None:
+        labels: dict[str, int] = {}
+        bench.run(
+            f"start: {instruction}; after: nop; handler: done",
+            setup=lambda found: (labels.update(found), bench.traps((1, 0, found["handler"]))),
+        )
+        assert frame(bench, 3)[2] == labels["after"]
 
     def test_single_stepping_traps_after_each_instruction(self, bench: Bench) -> None:
         labels: dict[str, int] = {}

@@ -1,0 +1,24 @@
+"""What of the library's functions is ours in this process: laid over it once, before its first Unicorn is made, for that is when
+Unicorn notes the addresses of its own functions.
+"""
+
+import functools
+from typing import NamedTuple
+
+from domains.cpu.x86.emulator.float_unit import FloatUnit
+from domains.cpu.x86.emulator.int_length import IntLength
+from domains.cpu.x86.emulator.interpose import Interposer
+
+
+class Interposed(NamedTuple):
+    """Each serves every CPU of the process."""
+
+    float_unit: FloatUnit
+    int_length: IntLength
+
+
+@functools.cache
+def interposed() -> Interposed:
+    """This process's; made at the first call. Raises UnsupportedLibrary."""
+    interposer = Interposer()
+    return Interposed(FloatUnit(interposer), IntLength(interposer))
