@@ -13,10 +13,13 @@ each registered area, and whatever else took references through `get_page` or `g
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from hypervisor.mm.domain_memory import snapshot_domain
+from hypervisor.mm.frame_table import COLUMNS
 from hypervisor.mm.layout import XEN_FRAMES
 from hypervisor.mm.mmu import Mmu
 from hypervisor.public.types import DomId
@@ -75,6 +78,25 @@ def recount(mmu: Mmu, held: Iterable[tuple[int, bool]] = (), *, honest: bool = T
     check_totals(mmu)
     assert all(mfn in mmu.tables for mfn in tables), "P10: a table without the core's copy"
     assert len(mmu.tables) == len(tables), f"P10: {len(mmu.tables)} copies of {len(tables)} tables"
+
+
+def readings(mmu: Mmu, *, honest: bool) -> list[Any]:
+    """What `recount` reads. While it stays equal and the same is held, another recount would find what the last one found.
+
+    Of what lies in frames there are only the tables of honest guests: not the M2P, and not the tables behind a P2M.
+    """
+    frames, tables = mmu.frames, mmu.tables.snapshot()
+    columns = [span(mmu, getattr(frames, f"{name}_np")).tobytes() for name in COLUMNS]
+    xen = [int(column[:XEN_FRAMES].sum()) for column in (frames.refs_np, frames.tcount_np)]
+    shown = mmu.contents.memory.frames[[mfn for mfn, _ in tables]].tobytes() if honest and tables else b""
+    return [
+        columns,
+        xen,
+        tables,
+        shown,
+        [snapshot_domain(d) for d in mmu.domains.values()],
+        mmu.allocator.used_frames,
+    ]
 
 
 def find_tables(mmu: Mmu) -> list[int]:

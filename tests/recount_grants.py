@@ -24,6 +24,7 @@ from hypervisor.public.grant_table import (
 )
 from hypervisor.public.types import DomId, GrantRef
 
+XENS_OWN = int(PGC.XEN | PGC.ALLOCATED)
 HSTW, HSTR, DEVW, DEVR = range(4)
 """The counters of a pin word, from its lowest byte up."""
 
@@ -99,7 +100,7 @@ def recount_frames(granter: GrantTable) -> None:
     assert len(set(both)) == len(both), f"G1: {whose} has a frame twice in its table"
     for mfn in both:
         assert frames.owner[mfn] == granter.domid, f"F12: {frames.describe(mfn)} is in the table of {whose}"
-        assert frames.flags[mfn] & int(PGC.XEN | PGC.ALLOCATED) == PGC.XEN | PGC.ALLOCATED, (
+        assert frames.flags[mfn] & XENS_OWN == XENS_OWN, (
             f"F12: {frames.describe(mfn)} is in the table of {whose}"
         )
 

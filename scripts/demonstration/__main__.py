@@ -45,7 +45,13 @@ def demonstrate(machine: Machine, folder: Path) -> None:
 
 
 def end(number: int, _frame: object) -> None:
-    """A demonstration that is told to end takes its machine along."""
+    """A demonstration that is told to end takes its machine along.
+
+    Python drops an exception that is raised in a destructor, and so this one, if the signal comes while one runs. It is
+    raised again after a second.
+    """
+    signal.signal(signal.SIGALRM, lambda *_: end(number, None))
+    signal.alarm(1)
     raise Failed(f"ended by {signal.Signals(number).name}")
 
 
@@ -61,6 +67,7 @@ def main() -> int:
         try:
             demonstrate(machine, Path(folder))
         except (Failed, ControlError, subprocess.TimeoutExpired, KeyboardInterrupt) as error:
+            signal.alarm(0)
             print(f"\ndemo: FAILED: {error or type(error).__name__}", file=sys.stderr)
             subprocess.run([XENCTL, "stop"], env=machine.environment, capture_output=True, check=False)
             return 1

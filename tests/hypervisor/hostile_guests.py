@@ -23,6 +23,7 @@ import numpy as np
 
 from hypervisor.domain.domain import Domain
 from hypervisor.domain.hypervisor import Hypervisor
+from hypervisor.mm.layout import XEN_FRAMES
 from hypervisor.public import event_channel, grant_table, memory, sched, vcpu, xen
 from hypervisor.public.callback import callback_register, callback_unregister
 from hypervisor.public.errno import XenError
@@ -126,8 +127,8 @@ class Chooser:
 
     def frame_of(self, domain: Domain) -> int:
         frames = self.hv.frames
-        owned = np.flatnonzero(frames.owner_np[: frames.top] == domain.domid)
-        return int(owned[self.chance.randrange(len(owned))]) if len(owned) else 0
+        owned = np.flatnonzero(frames.owner_np[XEN_FRAMES : frames.top] == domain.domid)
+        return int(owned[self.chance.randrange(len(owned))]) + XEN_FRAMES if len(owned) else 0
 
     def mfn(self) -> int:
         kind = self.chance.random()
@@ -144,9 +145,8 @@ class Chooser:
     def table(self) -> int:
         """A frame that is a page table now, or any."""
         frames = self.hv.frames
-        mine = np.flatnonzero(
-            (frames.owner_np[: frames.top] == self.domain.domid) & is_table(frames.type_np[: frames.top])
-        )
+        owners, types = frames.owner_np[XEN_FRAMES : frames.top], frames.type_np[XEN_FRAMES : frames.top]
+        mine = np.flatnonzero((owners == self.domain.domid) & is_table(types)) + XEN_FRAMES
         return (
             int(self.chance.choice(mine.tolist())) if len(mine) and self.chance.random() < 0.8 else self.mfn()
         )

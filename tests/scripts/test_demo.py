@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,28 @@ def test_a_demonstration_that_is_told_to_end_takes_its_machine_along(tmp_path: P
     assert telling.returncode == 1
     assert "ended by SIGTERM" in errors
     wait_until(lambda: pids_of(supervisor) == [], 30, "the machine's end")
+
+
+TOLD_IN_A_DESTRUCTOR = """
+import os, signal, time
+from scripts.demonstration.__main__ import end
+
+class Dying:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        sum(range(1000))
+
+signal.signal(signal.SIGTERM, end)
+Dying()
+time.sleep(60)
+"""
+
+
+def test_being_told_to_end_while_a_destructor_runs_is_not_lost() -> None:
+    """The demonstration once went on to its end."""
+    command = [sys.executable, "-c", TOLD_IN_A_DESTRUCTOR]
+    told = subprocess.run(
+        command, capture_output=True, text=True, timeout=SECONDS, check=False, cwd=REPOSITORY
+    )
+    assert told.returncode == 1
+    assert told.stderr.endswith("Failed: ended by SIGTERM\n")

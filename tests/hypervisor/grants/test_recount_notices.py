@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 from hypothesis import Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis import strategies as st
+from hypothesis.stateful import rule, run_state_machine_as_test
 
 from hypervisor.grants import copying, mapping
 from hypervisor.grants.grant_table import GrantTable
 from hypervisor.grants.maptrack import Maptrack
 from hypervisor.mm.grant_entries import GrantEntries
+from tests.hypervisor.grants.random_house import versions, who
 from tests.hypervisor.grants.test_random_grants import RandomGrants
 
 
@@ -89,6 +91,14 @@ def any_part_is_all_of_it(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(copying, "require_within", lambda part, offset, length: None)
 
 
+class ManyVersions(RandomGrants):
+    """Tables change their versions more often than in the random test, with their status frames mapped or not."""
+
+    @rule(d=who, version=versions, change=st.sampled_from([0, 0x61, 0x63]))
+    def change_version(self, d: int, version: int, change: int) -> None:
+        self.set_version(d, version, change, True)
+
+
 MUTATIONS = [
     status_frames_go_in_use,
     any_part_is_all_of_it,
@@ -116,5 +126,6 @@ def test_random_operations_find_a_missing_check(
         phases=[Phase.generate],
         derandomize=True,
     )
+    operations = ManyVersions if mutation is status_frames_go_in_use else RandomGrants
     with pytest.raises((AssertionError, KeyError, ValueError, ExceptionGroup)):
-        run_state_machine_as_test(RandomGrants, settings=once)
+        run_state_machine_as_test(operations, settings=once)

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,8 @@ def test_the_work_ends_when_nobody_wants_the_answer_any_more(unpacker: socket.so
     memfd = os.memfd_create("test")
     with ask(unpacker, Request("guest", str(fifo), "", MEMORY), memfd) as answer:
         _, (pidfd,), _, _ = socket.recv_fds(answer, 1, 1)
-    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # it has ended already
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     assert select.select([pidfd], [], [], 30)[0]
     os.close(pidfd)
     os.close(memfd)
