@@ -46,7 +46,7 @@ from domains.cpu.x86.ring1.exits import (
     leave,
 )
 from domains.cpu.x86.ring1.paging import CR0_OF_CPU, Ring1Paging
-from domains.cpu.x86.ring1.state import TableRegister
+from domains.cpu.x86.ring1.state import Ring1State, TableRegister
 from domains.cpu.x86.ring1.translator import Ring1Translator
 from domains.cpu.x86.ring1.vcpu import KERNEL_RING, Ring1Vcpu
 
@@ -91,6 +91,7 @@ class Ring1Cpu:
         for segment in (ES, DS, FS, GS):
             cpu.set_segment(segment, 0, *DATA)
         load_code_and_stack(cpu, KERNEL_RING, CODE, KERNEL_RING, DATA)
+        v.state = Ring1State()
         v.gdt.load(TableRegister())
         v.ldt.load(TableRegister())
         v.set_flags(EFLAGS_MBS)

@@ -5,6 +5,7 @@ says so, and the guest clears it.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from typing import NoReturn
 
 from domains.cpu.x86.registers import RSP
@@ -87,6 +88,7 @@ class Board:
         self.exits: Counter[str] = Counter()
         self.seen: list[Counter[str]] = []
         """The exits so far, at each OUT."""
+        self.on_out: Callable[[], object] = lambda: None
 
     def read_port(self, _port: int, size: int) -> int:
         return (1 << 8 * size) - 1
@@ -94,6 +96,7 @@ class Board:
     def write_port(self, port: int, size: int, value: int) -> None:
         self.written.append((port, size, value))
         self.seen.append(self.exits.copy())
+        self.on_out()
 
     @property
     def line(self) -> memoryview:
@@ -142,8 +145,12 @@ class Ring1Bench:
     def load(self, source: str) -> None:
         """It is about to begin."""
         code, self.labels = assembled(source)
-        self.write(CODE, code)
-        self.cpu.start(self.labels["start"])
+        self.load_image(code, self.labels["start"])
+
+    def load_image(self, image: bytes, entry: int = CODE) -> None:
+        """This one, for CODE, is."""
+        self.write(CODE, image)
+        self.cpu.start(entry)
         self.q[RSP] = STACK_TOP
 
     def go_on(self) -> None:

@@ -169,10 +169,8 @@ def test_an_interrupt_waits_for_the_instruction_after_sti(ring1: Ring1Bench) -> 
     assert (ring1.q[RBX], ring1.q[RDX]) == (1, 0)
 
 
-def test_an_interrupt_that_comes_while_the_guest_runs_is_taken_with_the_next_slice(
-    ring1: Ring1Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ring1.board, "write_port", lambda *_: ring1.cpu.stop_stub.ask())
+def test_an_interrupt_that_comes_while_the_guest_runs_is_taken_with_the_next_slice(ring1: Ring1Bench) -> None:
+    ring1.board.on_out = ring1.cpu.stop_stub.ask
     ring1.load(
         "start: protected; gate VECTOR, tick; sti; out %al, $0x80; 1: jmp 1b; tick: mov $1, %ebx; done"
     )

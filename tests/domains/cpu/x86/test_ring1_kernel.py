@@ -1,0 +1,64 @@
+"""A kernel in C (kernel32.c), with tables of two and of three levels, ends in ring 1 as in ring 0: the same memory and registers.
+
+It has two processes, demand paging, copy on write, system calls, a timer, and looks at what its CPU tells it. Negative control:
+with one sensitive instruction fewer translated it ends elsewhere (the last test).
+"""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from domains.cpu.x86.registers import RBX
+from domains.cpu.x86.ring1 import translator
+from domains.cpu.x86.ring1.sensitive import SENSITIVE
+from tests.domains.cpu.x86.hvm_bench import CODE, STACK_TOP
+from tests.domains.cpu.x86.ring0_bench import KINDS, Kind, Ring0Bench, memory_of, registers
+from tests.domains.cpu.x86.ring1_bench import Ring1Bench
+from tests.guests.compiled import FLAGS, gcc
+
+SOURCE = Path(__file__).with_name("kernel32.c")
+ENTRY = slice(24, 28)
+"""Of an ELF header: e_entry."""
+
+
+@pytest.fixture(scope="module", params=["two levels", "PAE"])
+def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, int]:
+    """Its bytes, and its entry."""
+    folder = tmp_path_factory.mktemp("kernel32")
+    linked, flat = folder / "kernel", folder / "kernel.bin"
+    levels = ["-DPAE"] if request.param == "PAE" else []
+    gcc(*FLAGS, "-m32", "-mno-mmx", *levels, f"-Wl,-Ttext={CODE:#x},-e,_start", "-o", linked, SOURCE)
+    subprocess.run(["objcopy", "-O", "binary", "-R", ".note*", "-R", ".eh_frame*", linked, flat], check=True)
+    return flat.read_bytes(), int.from_bytes(linked.read_bytes()[ENTRY], "little")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("traces_tables", [True, False], ids=["traced tables", "compared tables"])
+def test_it_ends_as_in_ring_0(image: tuple[bytes, int], kind: Kind, traces_tables: bool) -> None:
+    ring0 = Ring0Bench(kind)
+    octets, entry = image
+    ring0.start(octets, CODE, entry, STACK_TOP)
+    ring1 = Ring1Bench(traces_tables=traces_tables)
+    ring1.load_image(octets, entry)
+    ring1.go_on()
+    assert ring1.q[RBX] >> 20 != 0xBAD
+    exits = ring1.v.exits
+    traced = exits["traced store"] + exits["trace dropped"]
+    assert exits["page fault"] == exits["hidden fault"] + exits["guest's own fault"] + traced
+    assert (traced > 0) is traces_tables
+    assert registers(ring1) == registers(ring0)
+    assert memory_of(ring1) == memory_of(ring0)
+
+
+def test_an_instruction_that_is_not_translated_shows(
+    image: tuple[bytes, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = []
+    for translated in (SENSITIVE, {name: handler for name, handler in SENSITIVE.items() if name != "lar"}):
+        monkeypatch.setattr(translator, "SENSITIVE", translated)
+        ring1 = Ring1Bench()
+        ring1.load_image(*image)
+        ring1.go_on()
+        ends.append(ring1.q[RBX])
+    assert ends[0] != ends[1]
