@@ -10,7 +10,7 @@ does not reach: the CPU is in long mode, the guest in its compatibility mode.
 
 Read in this order:
     1. the machine and its CPU   board, state, vcpu; paging, descriptor_table, segments
-    2. exits                     exits, exception, delivery; privileged, sensitive, transfers
+    2. exits                     exits, exception, delivery; privileged, ports, sensitive, transfers
     3. a slice                   engine, translator
 No domain is of this kind: it is the laboratory's.
 """

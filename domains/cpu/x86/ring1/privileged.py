@@ -31,6 +31,7 @@ from domains.cpu.x86.registers import (
     U32,
 )
 from domains.cpu.x86.ring1.exception import GuestException
+from domains.cpu.x86.ring1.ports import PORTS, io_allowed
 from domains.cpu.x86.ring1.segments import NO_RPL, descriptor, high_of
 from domains.cpu.x86.ring1.state import TableRegister
 from domains.cpu.x86.ring1.vcpu import Ring1Vcpu
@@ -46,12 +47,6 @@ LMSW_BITS: Final = 0xF
 def ring_0(v: Ring1Vcpu) -> None:
     """Raises the exception of an instruction for ring 0 alone."""
     if v.ring:
-        raise GuestException(EXC_GP, 0)
-
-
-def io_allowed(v: Ring1Vcpu) -> None:
-    """Raises that of an instruction for which IOPL must be high enough. There is no I/O bitmap."""
-    if v.ring > v.state.iopl:
         raise GuestException(EXC_GP, 0)
 
 
@@ -76,23 +71,6 @@ def do_hlt(v: Ring1Vcpu, instruction: Instruction) -> bool:
     v.skip(instruction.length)
     v.board.halt(interrupts=v.state.interrupts)
     return True
-
-
-def do_in(v: Ring1Vcpu, instruction: Instruction) -> bool:
-    """IN."""
-    io_allowed(v)
-    target, source = instruction.operands
-    value = v.board.read_port(v.decoder.source(source) & 0xFFFF, target.size)
-    v.decoder.write_register(target.reg, value & (1 << 8 * target.size) - 1)
-    return False
-
-
-def do_out(v: Ring1Vcpu, instruction: Instruction) -> bool:
-    """OUT."""
-    io_allowed(v)
-    target, source = instruction.operands
-    v.board.write_port(v.decoder.source(target) & 0xFFFF, source.size, v.decoder.source(source))
-    return False
 
 
 def do_mov(v: Ring1Vcpu, instruction: Instruction) -> bool:
@@ -258,8 +236,7 @@ PRIVILEGED: Final[dict[str, Handler]] = {
     "cli": do_cli,
     "sti": do_sti,
     "hlt": do_hlt,
-    "in": do_in,
-    "out": do_out,
+    **PORTS,
     "clts": do_clts,
     "lmsw": do_lmsw,
     "invlpg": do_invlpg,

@@ -6,7 +6,7 @@
     PUSH and MOV from CS or SS, far CALL, LAR LSL VERR VERW      tell its rings
 
 The translator puts a trap in their place (ring1/translator); here is what the guest gets. So are those that Unicorn does not trap
-though a CPU would, or could be told to: IN and OUT (privileged.py), RDTSC, CPUID, SYSCALL, SYSENTER.
+though a CPU would, or could be told to: IN and OUT (ports.py), RDTSC, CPUID, SYSCALL, SYSENTER.
 """
 
 from typing import Final
@@ -17,6 +17,7 @@ from domains.cpu.x86.decode import SEGMENT_REGISTERS, Instruction, Operand
 from domains.cpu.x86.descriptors import DESC_CODE, DESC_CONFORMING, DESC_S, DESC_WRITABLE, unpack
 from domains.cpu.x86.registers import CS, EFLAGS_IF, EFLAGS_IOPL, EFLAGS_VM, EFLAGS_ZF, EXC_UD, SS
 from domains.cpu.x86.ring1.exception import GuestException
+from domains.cpu.x86.ring1.ports import PORTS
 from domains.cpu.x86.ring1.privileged import Handler, do_cpuid, do_rdtsc, word_operand
 from domains.cpu.x86.ring1.segments import descriptor, high_of
 from domains.cpu.x86.ring1.transfers import do_far_call, do_iret
@@ -176,7 +177,7 @@ SENSITIVE: Final[dict[str, Handler]] = {
 IN_EVERY_RING: Final = frozenset(
     (
         *("pushfd", "pushf", "popfd", "popf", "sgdt", "sidt", "sldt", "str", "smsw"),
-        *("in", "out", "rdtsc", "cpuid", "syscall", "sysenter", "sysret", "sysexit"),
+        *(*PORTS, "rdtsc", "cpuid", "syscall", "sysenter", "sysret", "sysexit"),
     )
 )
 """Those that are translated in ring 3, too; the others are right there as the CPU does them."""
