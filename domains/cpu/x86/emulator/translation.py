@@ -18,14 +18,25 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 from weakref import WeakValueDictionary
 
+from domains.cpu.x86.emulator.cpu_state import HF_CPL, HF_CS64
 from domains.cpu.x86.emulator.interpose import Interposer
 from domains.cpu.x86.emulator.machine_code import load_rax
-from domains.cpu.x86.emulator.unicorn_library import UnicornLibrary, exported
+from domains.cpu.x86.emulator.selfcheck import SCRATCH
+from domains.cpu.x86.emulator.unicorn_library import (
+    HOOK_INTERRUPT,
+    INSTALLED,
+    INTERRUPT_HOOK,
+    UnicornLibrary,
+    UnsupportedLibrary,
+    exported,
+)
 
 BEFORE = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint32)
 AFTER = ctypes.CFUNCTYPE(None, ctypes.c_uint64)
 TRANSLATE: Final = "gen_intermediate_code_x86_64"
 CALL_AFTER: Final = 1 << 31
+TRIAL: Final = bytes.fromhex("90 cd77")
+"""nop; int $0x77"""
 
 
 class Block(NamedTuple):
@@ -84,3 +95,37 @@ class TranslationHook:
 def translation_hook() -> TranslationHook:
     """This process's; made at the first call. Raises UnsupportedLibrary."""
     return TranslationHook()
+
+
+class _Trial(Translator):
+    """Blocks of one instruction, and what was seen."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int]] = []
+        self.afters = 0
+
+    def before(self, block: Block) -> tuple[int, bool]:
+        self.seen.append((block.pc, block.hflags & (HF_CS64 | HF_CPL)))
+        return 1, len(self.seen) == 1
+
+    def after(self) -> None:
+        self.afters += 1
+
+
+def check_translation(uc: Any, library: UnicornLibrary) -> None:
+    """Two instructions, each a block of its own, are seen before they run. Raises UnsupportedLibrary.
+
+    The instance must be fresh; its memory is as before afterwards.
+    """
+    trial = _Trial()
+    translation_hook().add(library, trial)
+    hook = library.add_hook(HOOK_INTERRUPT, INTERRUPT_HOOK(lambda *_: library.emu_stop()))
+    uc.mem_map(SCRATCH, 0x1000)
+    uc.mem_write(SCRATCH, TRIAL)
+    library.emu_start(SCRATCH)
+    uc.mem_unmap(SCRATCH, 0x1000)
+    library.remove_hook(hook)
+    if trial.seen != [(SCRATCH, HF_CS64), (SCRATCH + 1, HF_CS64)] or trial.afters != 1:
+        raise UnsupportedLibrary(
+            f"unicorn {INSTALLED}: blocks are not seen before they are translated: {trial.seen}"
+        )

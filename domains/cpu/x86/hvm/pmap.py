@@ -70,11 +70,17 @@ class Pmap:
             self._rows = np.vstack([self._rows, np.zeros((1, _PER_ROW), np.uint64)])
         self._rows[self._index[number], gfn & _PER_ROW - 1] = entry & _KEPT
 
-    def permit(self, address: int, *, write: bool) -> None:
-        """The frame at this machine address may be written from now on, or may not, as far as the process at hand cares."""
+    def protect(self, address: int) -> bool:
+        """As far as this process cares, the frame at this machine address may not be written; whether it might before."""
         there = self._rows & np.uint64(PTE_MFN_MASK | PAGE_PRESENT) == np.uint64(address | PAGE_PRESENT)
-        rows = self._rows[there] & ~np.uint64(PAGE_RW)
-        self._rows[there] = rows | np.uint64(PAGE_RW if write else 0)
+        rows = self._rows[there]
+        self._rows[there] = rows & ~np.uint64(PAGE_RW)
+        return bool(np.any(rows & np.uint64(PAGE_RW)))
+
+    def permit(self, address: int) -> None:
+        """It may be written again."""
+        there = self._rows & np.uint64(PTE_MFN_MASK | PAGE_PRESENT) == np.uint64(address | PAGE_PRESENT)
+        self._rows[there] |= np.uint64(PAGE_RW)
 
     def _present(self, table: int) -> list[tuple[int, int]]:
         """(slot, frame) of the entries of a table that are present."""

@@ -285,8 +285,8 @@ class ShadowPaging(ShadowControls):
             size = FORMATS[self.level_count].entry_size
             table = Seen(steps[-1].at & -(size << TABLE_SHIFT), size << TABLE_SHIFT, size, 0, PAGE_SHIFT)
             leaf = Leaf(frame, rights, no_execute, table, 0)
-            self._space.refresh(leaf, table)
             self.table_seen(table.at, 1)
+            self._space.refresh(leaf, table)
         else:
             shift = FORMATS[self.level_count].shifts[-steps[-1].level] if steps else LEAF_SHIFT
             leaf = Leaf(frame, rights, no_execute, None, 1 << shift)

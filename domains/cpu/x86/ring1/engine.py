@@ -16,7 +16,7 @@ from domains.cpu.x86.emulator.emulation import Emulation, open_cpu
 from domains.cpu.x86.emulator.fpu_image import INITIAL, load_fpu
 from domains.cpu.x86.emulator.interposed import interposed
 from domains.cpu.x86.emulator.stop_stub import StopStub
-from domains.cpu.x86.emulator.translation import translation_hook
+from domains.cpu.x86.emulator.translation import check_translation, translation_hook
 from domains.cpu.x86.emulator.unicorn_library import (
     HOOK_INTERRUPT,
     HOOK_INVALID,
@@ -63,6 +63,8 @@ class Ring1Cpu:
         stores to page tables are exits, as with VMware's ESX; else the tables are compared when the guest flushes.
         """
         self._uc, library, cpu = opened = open_cpu()
+        check_translation(self._uc, library)
+        cpu.take_exception()
         self.stop_stub = StopStub(library)
         opened.check_stops(self.stop_stub.handler, self.stop_stub.ask)
         paging = Ring1Paging(board.memory, cpu, library, shadow_frames, traces_tables=traces_tables)

@@ -110,8 +110,9 @@ def handle_pf(v: Ring1Vcpu, _vector: int, error_code: int) -> None:
     try:
         own = v.paging.page_fault(va, error_code)
     except NotMapped as hole:
-        if error_code & PFEC_WRITE and v.paging.tracer.traced(hole.gpa):
-            _traced_store(v, va, error_code, hole.gpa)
+        address = v.paging.tracer.traced(hole.gpa) if error_code & PFEC_WRITE else None
+        if address is not None:
+            _traced_store(v, va, error_code, address)
             return
         v.exits["no memory"] += 1
         raise v.refused(hole) from None
@@ -122,9 +123,9 @@ def handle_pf(v: Ring1Vcpu, _vector: int, error_code: int) -> None:
     raise GuestException(EXC_PF, own, va)
 
 
-def _traced_store(v: Ring1Vcpu, va: int, error_code: int, gpa: int) -> None:
+def _traced_store(v: Ring1Vcpu, va: int, error_code: int, address: int) -> None:
     """A store to what is traced: it is made, and looked at. MOV, the usual one, is emulated; for others the CPU makes a step."""
-    if v.paging.tracer.holds(gpa) is None:
+    if v.paging.tracer.let_go(address):
         v.exits["trace dropped"] += 1  # the store is tried again
         return
     instruction = _decode(v)
@@ -132,7 +133,7 @@ def _traced_store(v: Ring1Vcpu, va: int, error_code: int, gpa: int) -> None:
         emulate(v, instruction, "traced", "store", do_store)
         return
     v.exits["traced store"] += 1
-    v.paging.open(va, error_code, gpa)
+    v.paging.open(va, error_code, address)
     step(v)
 
 

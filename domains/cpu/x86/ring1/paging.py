@@ -45,7 +45,7 @@ from hypervisor.machine.paging import (
     PFEC_USER,
     PFEC_WRITE,
 )
-from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
+from hypervisor.public.types import PAGE_SIZE
 
 WINDOW: Final = 256
 """Slot of the L4."""
@@ -112,14 +112,11 @@ class Ring1Paging(ShadowPaging):
         if self._traces_tables and level < 3:
             self.tracer.trace(at & -PAGE_SIZE)
 
-    def open(self, va: int, error: int, gpa: int) -> None:
-        """Let a store to traced memory be made."""
-        address = self.pmap.entry(gpa >> PAGE_SHIFT) & FRAME_BITS
-        self.pmap.permit(address, write=True)
-        super().page_fault(va, error)
-        self.pmap.permit(address, write=False)
-        self._space.protect(address)
-        self.tracer.opened(self._space.word(va), va)
+    def open(self, va: int, error: int, address: int) -> None:
+        """Let a store to the traced frame at `address` be made."""
+        with self.tracer.lifted(address):
+            super().page_fault(va, error)
+        self.tracer.open(address, va)
 
     def invalidate_all(self) -> None:
         """The P2M, or what an entry's bits mean, has changed."""
@@ -192,9 +189,10 @@ class Ring1Paging(ShadowPaging):
         try:
             refused = self.page_fault(va, access)
         except NotMapped as hole:
-            if not self.tracer.traced(hole.gpa):
+            address = self.tracer.traced(hole.gpa)
+            if address is None:
                 raise
-            self.open(va, access, hole.gpa)
+            self.open(va, access, address)
             self._touched = True
             return
         if refused is not None:

@@ -15,7 +15,7 @@ import capstone.x86
 
 from domains.cpu.x86.decode import SEGMENT_REGISTERS, Instruction, Operand
 from domains.cpu.x86.descriptors import DESC_CODE, DESC_CONFORMING, DESC_S, DESC_WRITABLE, unpack
-from domains.cpu.x86.registers import CS, EFLAGS_IF, EFLAGS_IOPL, EFLAGS_VM, EFLAGS_ZF, EXC_UD, SS
+from domains.cpu.x86.registers import CS, EFLAGS_ZF, EXC_UD, SS
 from domains.cpu.x86.ring1.exception import GuestException
 from domains.cpu.x86.ring1.ports import PORTS
 from domains.cpu.x86.ring1.privileged import Handler, do_cpuid, do_rdtsc, word_operand
@@ -36,13 +36,11 @@ def do_pushf(v: Ring1Vcpu, instruction: Instruction) -> bool:
 
 
 def do_popf(v: Ring1Vcpu, instruction: Instruction) -> bool:
-    """POPF: IF only as far as IOPL lets it, IOPL in ring 0 alone."""
+    """POPF."""
     size = 2 if instruction.name == "popf" else 4
-    kept = EFLAGS_VM | (0 if v.ring == 0 else EFLAGS_IOPL) | (0 if v.ring <= v.state.iopl else EFLAGS_IF)
-    kept |= 0 if size == 4 else ~0xFFFF
     value = v.stack(0, size)
     v.move_stack(size)
-    v.set_flags(v.flags & kept | value & ~kept)
+    v.load_flags(value, size, v.ring)
     return False
 
 
@@ -176,7 +174,7 @@ SENSITIVE: Final[dict[str, Handler]] = {
 """By mnemonic; MOV and PUSH are told apart by their operands (`sensitive`)."""
 IN_EVERY_RING: Final = frozenset(
     (
-        *("pushfd", "pushf", "popfd", "popf", "sgdt", "sidt", "sldt", "str", "smsw"),
+        *("pushfd", "pushf", "popfd", "popf", "iretd", "iret", "sgdt", "sidt", "sldt", "str", "smsw"),
         *(*PORTS, "rdtsc", "cpuid", "syscall", "sysenter", "sysret", "sysexit"),
     )
 )

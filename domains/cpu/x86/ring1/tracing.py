@@ -9,7 +9,8 @@ hvm/shadow_paging alone compares them when the guest flushes.
 A frame of which nothing is made any more is found by the next store, and let go.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from domains.cpu.x86.emulator.unicorn_library import UnicornLibrary
 from domains.cpu.x86.hvm.pmap import Pmap
@@ -23,7 +24,8 @@ class Tracer:
 
     def __init__(self, pmap: Pmap, space: ShadowSpace, library: UnicornLibrary) -> None:
         self._pmap, self._space, self._library = pmap, space, library
-        self._frames: set[int] = set()
+        self._frames: dict[int, bool] = {}
+        """And whether the P2M lets them be written."""
         self._open: list[tuple[int, int]] = []
         self.descriptors: set[int] = set()
         """Of the traced frames, those with descriptors that the CPU is shown."""
@@ -32,48 +34,50 @@ class Tracer:
     def trace(self, address: int) -> None:
         """Stores to this frame are exits."""
         if address not in self._frames:
-            self._frames.add(address)
-            self._pmap.permit(address, write=False)
+            self._frames[address] = self._pmap.protect(address)
             self._space.protect(address)
             self._library.tlb_flush()
 
-    def holds(self, gpa: int) -> int | None:
-        """The frame of this guest-physical address, if it is traced and something is still made of it."""
+    def traced(self, gpa: int) -> int | None:
+        """The frame of this guest-physical address, if a store there that the guest may make is an exit."""
         address = self._pmap.entry(gpa >> PAGE_SHIFT) & PTE_MFN_MASK
-        if address not in self._frames:
-            return None
-        if address in self.descriptors or self._space.shadows_of(address):
-            return address
-        self._frames.discard(address)
-        self._pmap.permit(address, write=True)
-        return None
+        return address if self._frames.get(address) else None
 
-    def traced(self, gpa: int) -> bool:
-        """Whether stores there are exits, for whatever reason was once."""
-        return self._pmap.entry(gpa >> PAGE_SHIFT) & PTE_MFN_MASK in self._frames
+    def let_go(self, address: int) -> bool:
+        """If nothing is made of this frame any more, it is no longer traced."""
+        if address in self.descriptors or self._space.shadows_of(address):
+            return False
+        del self._frames[address]
+        self._pmap.permit(address)
+        return True
 
     def protect_again(self) -> None:
         """The PMAP was read anew."""
         for address in self._frames:
-            self._pmap.permit(address, write=False)
+            self._frames[address] = self._pmap.protect(address)
 
-    def opened(self, word: int, va: int) -> None:
-        """The shadow entry `word` of the page of `va` may be used for stores until `close`."""
-        self._space.pool.words[word] |= PAGE_RW
-        self._open.append((word, va))
+    @contextmanager
+    def lifted(self, address: int) -> Iterator[None]:
+        """In this block the frame is as if it were not traced; no shadow made in it lets it be written afterwards."""
+        self._pmap.permit(address)
+        try:
+            yield
+        finally:
+            self._pmap.protect(address)
+            self._space.protect(address)
+
+    def open(self, address: int, va: int) -> None:
+        """The page of `va`, which is shadowed and leads to this frame, may be written until `close`."""
+        self._space.pool.words[self._space.word(va)] |= PAGE_RW
+        self._open.append((address, va))
 
     def close(self) -> None:
-        """The store is made: look at what it changed."""
+        """The stores are made: look at what they changed."""
         opened, self._open = self._open, []
-        words = self._space.pool.words
-        for word, va in opened:
-            address = words[word] & PTE_MFN_MASK
-            words[word] &= ~PAGE_RW
+        for address, va in opened:
+            if self._space.entry(va) & PTE_MFN_MASK == address:
+                self._space.pool.words[self._space.word(va)] &= ~PAGE_RW
             self._library.tlb_flush_page(va)
-            self.stored(address)
-
-    def stored(self, address: int) -> None:
-        """Something was stored to this frame."""
-        if address in self.descriptors:
-            self.descriptors_changed()
-        self._space.sync_table(address)
+            if address in self.descriptors:
+                self.descriptors_changed()
+            self._space.sync_table(address)

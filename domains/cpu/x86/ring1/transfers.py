@@ -1,6 +1,7 @@
 """IRET, far RET, far CALL and far JMP of the guest's kernel, and its loads of SS: what depends on the guest's ring.
 
-In ring 3 they are the CPU's affair. Not virtualized: virtual-8086 mode, nested tasks, call gates, tasks; each is #GP.
+In ring 3 they are the CPU's affair, IRET apart, by which Unicorn lets user code into virtual-8086 mode. Not virtualized:
+that mode, nested tasks, call gates, tasks; each is #GP.
 A handler says whether rip is where the guest goes on.
 """
 
@@ -31,10 +32,11 @@ def do_iret(v: Ring1Vcpu, instruction: Instruction) -> bool:
     """IRET."""
     size = WORD[instruction.name]
     eip, cs, flags = (v.stack(size * slot, size) for slot in range(3))
-    if v.flags & EFLAGS_NT or flags & EFLAGS_VM:
+    ring = v.ring
+    if v.flags & EFLAGS_NT or (flags & EFLAGS_VM and ring == 0):
         raise GuestException(EXC_GP, 0)
     _return(v, cs & 0xFFFF, eip, 3 * size, size)
-    v.set_flags(flags if size == 4 else v.flags & ~0xFFFF | flags)
+    v.load_flags(flags, size, ring)
     return True
 
 

@@ -11,6 +11,7 @@ from domains.cpu.x86.registers import (
     CS,
     EFLAGS_ALL,
     EFLAGS_IF,
+    EFLAGS_IOPL,
     EFLAGS_MBS,
     EFLAGS_VM,
     EXC_GP,
@@ -73,6 +74,12 @@ class Ring1Vcpu:
         """EFLAGS with all that ring 0 may change."""
         self.state.flags = value & VIRTUAL_FLAGS
         self.cpu.rflags = value & EFLAGS_ALL & ~(VIRTUAL_FLAGS | EFLAGS_VM) | EFLAGS_IF | EFLAGS_MBS
+
+    def load_flags(self, value: int, size: int, ring: int) -> None:
+        """EFLAGS from the stack, as POPF and IRET in this ring load it: IOPL in ring 0 alone, IF as far as IOPL lets it."""
+        kept = EFLAGS_VM | (0 if ring == 0 else EFLAGS_IOPL) | (0 if ring <= self.state.iopl else EFLAGS_IF)
+        kept |= 0 if size == 4 else ~0xFFFF
+        self.set_flags(self.flags & kept | value & ~kept)
 
     @property
     def at(self) -> int:

@@ -24,6 +24,8 @@ from tests.domains.cpu.x86.hvm_bench import (
 )
 
 POOL = 128
+SMALLEST_POOL = 42
+"""With so many frames trees are recycled all the time."""
 LINE, VECTOR = 0x9000, 0x20
 
 PROLOGUE = f"""

@@ -7,9 +7,9 @@ registers. Negative control: without the translator the sensitive instructions t
 import pytest
 
 from domains.cpu.x86.registers import RBX, RDX, RSI
-from tests.domains.cpu.x86.hvm_bench import CODE, STACK_TOP, TripleFault
+from tests.domains.cpu.x86.hvm_bench import CODE, READ_ONLY, STACK_TOP, TripleFault
 from tests.domains.cpu.x86.ring0_bench import KINDS, Ring0Bench, memory_of, registers
-from tests.domains.cpu.x86.ring1_bench import Ring1Bench, assembled
+from tests.domains.cpu.x86.ring1_bench import SMALLEST_POOL, Ring1Bench, assembled
 
 DEMAND = """
     fault: push %eax; push %ebx; mov %cr2, %ebx; shr $12, %ebx; mov %ebx, %eax; shl $12, %eax; or $7, %eax
@@ -91,6 +91,9 @@ def ring1() -> Ring1Bench:
 def test_ring_1_ends_as_ring_0(ring1: Ring1Bench, source: str) -> None:
     code, labels = assembled(source)
     ring1.run(source)
+    recycling = Ring1Bench(SMALLEST_POOL)
+    recycling.run(source)
+    assert (registers(recycling), memory_of(recycling)) == (registers(ring1), memory_of(ring1))
     for kind in KINDS:
         ring0 = Ring0Bench(kind)
         ring0.start(code, CODE, labels["start"], STACK_TOP)
@@ -167,6 +170,44 @@ def test_each_exit_has_a_cause(ring1: Ring1Bench, code: str, expected: dict[str,
         f"start: protected; push %eax; mov 0x50000, %ecx; mov TABLES + 0x1144, %ecx; out %al, $0x80; {code}; out %al, $0x80; done"
     )
     assert between(ring1) == expected
+
+
+def test_a_page_table_that_maps_itself_is_traced_from_its_first_shadow_on(ring1: Ring1Bench) -> None:
+    ring1.run(
+        """start: protected; mov $0, %ecx
+        1: mov TABLES + 0x1000(, %ecx, 4), %eax
+        or $0x67, %eax; mov %eax, TABLES + 0x3000(, %ecx, 4); inc %ecx; cmp $0x1f0, %ecx; jb 1b
+        movl $(TABLES + 0x3067), TABLES + 0x2000; mov $(TABLES + 0x2000), %eax; mov %eax, %cr3
+        mov TABLES + 0x3140, %ecx; out %al, $0x80; movl $0x51007, TABLES + 0x3140; out %al, $0x80; done"""
+    )
+    assert between(ring1) == {"page fault": 1, "traced store": 1}
+
+
+def test_a_frame_that_may_not_be_written_stays_so_when_it_is_no_longer_traced(ring1: Ring1Bench) -> None:
+    ring1.write(
+        READ_ONLY + 8, (0x00CF9B000000FFFF).to_bytes(8, "little") + (0x00CF93000000FFFF).to_bytes(8, "little")
+    )
+    ring1.run(
+        """start: protected; gate 13, end
+        movl $0x1f1007, TABLES + 0x1000 + 4 * 0x51; invlpg 0x51000
+        lgdt other; mov $0x10, %eax; mov %eax, %fs; lgdt gdt_pointer
+        movl $1, 0x51010; nop; movl $1, 0x51010
+        other: .word 63; .long 0x51000
+        end: done"""
+    )
+    assert ring1.word(READ_ONLY + 0x10) == 0xFFFF
+    assert ring1.exits["no memory"] == 1
+
+
+def test_user_space_cannot_return_to_virtual_8086_mode(ring1: Ring1Bench) -> None:
+    ring1.run(
+        """start: protected; gate 3, end, 3
+        to_user user
+        user: pushl $0x23002; push %cs; pushl $after; iret
+        after: mov $7, %ebx; pushf; pop %esi; int3
+        end: done"""
+    )
+    assert (ring1.q[RBX], ring1.q[RSI] & 0x23200) == (7, 0x200)
 
 
 def test_an_interrupt_waits_for_the_instruction_after_sti(ring1: Ring1Bench) -> None:

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from domains.cpu.x86.emulator.cpu_state import HF_CPL, HFLAGS
 from domains.cpu.x86.registers import EFLAGS_IOPL
-from hypervisor.machine.paging import PAGE_PRESENT, PTE_MFN_MASK
+from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, PTE_MFN_MASK
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
 from tests.domains.cpu.x86.bench import Done, GuestCrashed
 from tests.domains.cpu.x86.hvm_bench import CODE, GUEST, HOLE, READ_ONLY, TripleFault, mfn_of
-from tests.domains.cpu.x86.ring1_bench import LINE, Ring1Bench, assembled
+from tests.domains.cpu.x86.ring1_bench import LINE, SMALLEST_POOL, Ring1Bench, assembled
 
 SLICE = 0.005
 """Seconds after which a guest that goes on is stopped."""
@@ -83,7 +83,7 @@ PREAMBLE = (
 
 @pytest.fixture(scope="module", params=[True, False], ids=["traced tables", "compared tables"])
 def ring1(request: pytest.FixtureRequest) -> Ring1Bench:
-    return Ring1Bench(96, traces_tables=request.param)
+    return Ring1Bench(SMALLEST_POOL, traces_tables=request.param)
 
 
 def code() -> st.SearchStrategy[bytes]:
@@ -137,6 +137,8 @@ def check(ring1: Ring1Bench) -> None:
             table = space.pool.tables[leaf.frame]
             shown = table[table & np.uint64(PAGE_PRESENT) != 0] & np.uint64(PTE_MFN_MASK)
             assert np.isin(shown, frames).all()
+            writable = table[table & np.uint64(PAGE_RW) != 0] & np.uint64(PTE_MFN_MASK)
+            assert not (writable == mfn_of(READ_ONLY >> PAGE_SHIFT) << PAGE_SHIFT).any()
 
 
 def test_the_monitor_goes_on(ring1: Ring1Bench) -> None:
