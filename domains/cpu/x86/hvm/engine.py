@@ -44,6 +44,7 @@ INSTRUCTIONS = {
     uc_x86.UC_X86_INS_SYSCALL: "new_syscall",
     uc_x86.UC_X86_INS_SYSENTER: "undefined",
     uc_x86.UC_X86_INS_RDTSC: "new_rdtsc",
+    uc_x86.UC_X86_INS_CPUID: "new_cpuid",
     uc_x86.UC_X86_INS_IN: "new_in",
     uc_x86.UC_X86_INS_OUT: "new_out",
 }
@@ -75,12 +76,12 @@ class HvmCpu:
         stubs = self.stubs
         stubs.call_back("on_exit", EXIT_HOOK(self._on_exit))
         stubs.call_back("on_invalid", INVALID_OP_HOOK(self._on_invalid))
+        stubs.call_back("on_cpuid", CPUID_HOOK(self._on_cpuid))
         stubs.call_back("on_doubt", EXIT_HOOK(self._on_doubt))
         library.add_code_hook(HOOK_INTERRUPT, stubs.address("new_interrupt"), 0)
         library.add_code_hook(HOOK_INVALID, stubs.address("new_invalid"), 0)
         for instruction, routine in INSTRUCTIONS.items():
             library.add_code_hook(HOOK_INSN, stubs.address(routine), 0, instruction)
-        library.add_hook(HOOK_INSN, CPUID_HOOK(self._on_cpuid), uc_x86.UC_X86_INS_CPUID)
 
     def boot(self, effects: Sequence[EffectRecord]) -> None:
         """Take over the answer to START: the P2M, the shared page, the vCPU's registers."""

@@ -32,6 +32,8 @@ vector:          .quad 0                /* the vector by which it is delivered; 
 tsc_offset:      .quad 0                /* ns */
 asked:           .quad 0                /* 1: emulation shall end */
 exits_of:        .quad 0                /* the exceptions that are exits: with shadow paging, #PF */
+on_cpuid:        .quad 0                /* Python: (uc, 0), does CPUID in the CPU's place */
+cpuid_faults:    .quad 0                /* 1: CPUID is #GP but in ring 0 */
 on_doubt:        .quad 0                /* Python: (uc, vector) -> the vector of the exception that a processor raises instead */
 event:           .quad 0                /* the address of what the CPU notes there: the event that it delivers */
 int_length:      .quad 0                /* the address of the length of the INT n whose interrupt is delivered */
@@ -306,9 +308,25 @@ check_port:
     ja      1f
     ret
 1:  pop     %rax
+refused:
     mov     $GP, %esi
     xor     %edx, %edx
     jmp     *raise_exception(%rip)
+
+    /* ---- CPUID */
+new_cpuid:
+    cmpq    $0, cpuid_faults(%rip)
+    je      1f
+    mov     env(%rip), %rax
+    testb   $3, HFLAGS(%rax)
+    jz      1f
+    mov     %rax, %rdi
+    jmp     refused
+1:  push    %rcx
+    call    *on_cpuid(%rip)
+    pop     %rcx
+    mov     $1, %eax
+    ret
 
     /* ---- SIGUSR1 */
 ask:

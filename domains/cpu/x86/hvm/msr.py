@@ -19,6 +19,8 @@ from domains.cpu.x86.msr import (
     APIC_BASE_BSP,
     CONSTANTS,
     IGNORED,
+    MSR_MISC_FEATURES_ENABLES,
+    MSR_PLATFORM_INFO,
     MSR_XEN_HYPERCALL_PAGE,
     ZERO_ALONE,
 )
@@ -53,6 +55,9 @@ NATIVE: Final = (
 )
 MSR_HWCR: Final = 0xC0010015
 HWCR_TSC_FREQ_SEL: Final = 1 << 24
+PLATFORM_INFO_CPUID_FAULTING: Final = 1 << 31
+"""Of every HVM guest on Xen, for CPUID is Xen's there (arch/x86/cpu-policy.c, calculate_hvm_max_policy)."""
+CPUID_FAULTING: Final = 1
 EFER_KNOWN: Final = EFER_SCE | EFER_LME | EFER_LMA | EFER_NX
 HYPERCALL_SIZE: Final = 32
 """Bytes of a hypercall's entry in the page."""
@@ -69,6 +74,10 @@ def read_msr(v: HvmVcpu, number: int) -> int | None:
         return APIC_BASE | (0 if v.vcpu_id else APIC_BASE_BSP)
     if number == MSR_HWCR:
         return HWCR_TSC_FREQ_SEL
+    if number == MSR_PLATFORM_INFO:
+        return PLATFORM_INFO_CPUID_FAULTING
+    if number == MSR_MISC_FEATURES_ENABLES:
+        return CPUID_FAULTING if v.stubs.cpuid_faults else 0
     return CONSTANTS.get(number)
 
 
@@ -80,6 +89,8 @@ def write_msr(v: HvmVcpu, number: int, value: int) -> bool:
         return _write_hypercall_page(v, value)
     if number == MSR_APIC_BASE:
         return value == read_msr(v, number)
+    if number == MSR_MISC_FEATURES_ENABLES:
+        return _write_features(v, value)
     return number in IGNORED or (number in ZERO_ALONE and value == 0)
 
 
@@ -97,6 +108,14 @@ def set_efer(v: HvmVcpu, value: int) -> None:
     v.cpu.q[EFER] = value
     v.cpu.set_hflags(HF_LMA, HF_SVME | (HF_LMA if value & EFER_LMA else 0))
     v.paging.invalidate_all()
+
+
+def _write_features(v: HvmVcpu, value: int) -> bool:
+    """Whether user space may execute CPUID."""
+    if value & ~CPUID_FAULTING:
+        return False
+    v.stubs.cpuid_faults = value != 0
+    return True
 
 
 def _write_hypercall_page(v: HvmVcpu, value: int) -> bool:

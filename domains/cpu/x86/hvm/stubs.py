@@ -22,37 +22,38 @@ from domains.cpu.x86.registers import EXC_NAMES
 
 CODE: Final = bytes.fromhex(
     """
-    89f681fe000100000f83d1010000488b3d0bfeffff31c0488705b2feffff85c00f851701000048870593feffff85c00f85b7
+    89f681fe000100000f83d1010000488b3dfbfdffff31c0488705b2feffff85c00f851701000048870593feffff85c00f85b7
     00000083bf0c150000000f85fb00000083fe0e747483fe0d740e83fe07745383fe0b0f85e30000008b870815000085c0742f
     f787b0000000004000000f84c9000000a8020f84c100000089c283e207d1e883e0f809d0898708150000e9aa000000f787b0
     000000008000007571e9990000008b87b000000025000440003d00004000755ae982000000f787b000000000800000757648
     8d87b8000000b906000000f74014008000007406837810ff752e4883c018ffc975e9eb5131c0488705d3fdffff4829878000
-    00008d46f683f8037739838f0815000001e925ffffff56488b3d18fdffffff158afdffff5e488b3dfafcffff39c6741389c6
-    c78778150000ffffffff31d2e9d700000083fe20730b488d05b7fdffff48ff04f05148c70577fdffff00000000488b3dc0fc
+    00008d46f683f8037739838f0815000001e925ffffff56488b3d08fdffffff158afdffff5e488b3deafcffff39c6741389c6
+    c78778150000ffffffff31d2e9d700000083fe20730b488d05b7fdffff48ff04f05148c70577fdffff00000000488b3db0fc
     ffff83bf0c150000007412488b0548fdffff8b0048298780000000eb0b48c7053afdffff01000000488b0523fdffffc70000
-    0000008b0507fdffff8987a0150000488b3d82fcffffff158cfcffff48c70511fdffff0000000059488b0561fcffffc78078
+    0000008b05f7fcffff8987a0150000488b3d72fcffffff157cfcffff48c70511fdffff0000000059488b0551fcffffc78078
     150000ffffffffc7800c1500000000000048c705e2fcffff00000000c348c705d6fcffff0000000048c705dbfcffff000000
-    0051ff1574fcffff594885c07501c3488b3d16fcffff0fb6f04889c248c1ea20c787a01500000000000048c705a7fcffff01
-    000000ff2531fcffff51ff1542fcffff5989c685f6741383fe06751948ff05e7fcffff51e8fefeffff59e863ffffffb80100
-    0000c3e858ffffff488b3db9fbffff31d2ff25f1fbffff53488b1da9fbfffff68350020000010f8427010000f783b0000000
-    004000000f841701000048ff053dfcffff4889df8bb3a8000000ff15aefbffff8b8bac00000081e10004000009c88b8b8800
+    0051ff1564fcffff594885c07501c3488b3d06fcffff0fb6f04889c248c1ea20c787a01500000000000048c705a7fcffff01
+    000000ff2521fcffff51ff1532fcffff5989c685f6741383fe06751948ff05e7fcffff51e8fefeffff59e863ffffffb80100
+    0000c3e858ffffff488b3da9fbffff31d2ff25e1fbffff53488b1d99fbfffff68350020000010f8427010000f783b0000000
+    004000000f841701000048ff053dfcffff4889df8bb3a8000000ff159efbffff8b8bac00000081e10004000009c88b8b8800
     000081e12af3feff09c848894358488b8b800000004883c10248894b088b8bf8120000f7d121c889c181e1d508000048898b
     98000000c783a80000000100000089c1c1e90983e102f7d9ffc1898bac000000252af3ffff83c802488983880000008b83dc
     12000025fcff00008983d000000048c783d800000000000000c783e0000000ffffffffc783e4000000009ba00083c0088983
     e800000048c783f000000000000000c783f8000000ffffffffc783fc0000000093c000488b8be81200008b83b0000000a900
-    8000007507488b8bf012000083e0bc0d308000008983b00000004883e90248898b800000005bc35b488b3d6dfaffffbe0600
-    000031d2ff25a0faffff4883ec18bf010000004889e6ff1596faffff4869042400ca9a3b4803442408480305aafaffff488b
-    0d33faffff89c248891148c1e8204889411048ff05e7faffffb8010000004883c418c3e81a00000048ff05d9faffffb8ffff
-    ffffc3e80800000048ff05cffaffffc3488b3deff9ffff8b87b000000083e0038b8f88000000c1e90c83e10339c87701c358
-    be0d00000031d2ff2507faffff488b3dc8f9ffff48c7052dfaffff01000000c7471c02000000ff25d8f9ffffc7471c000000
-    00488b05faf9ffff48833d0afaffff0075758038000f849c0000008b35e9f9ffff85f60f848e000000488b1572f9fffff782
-    88000000000200007474f782b000000008000000756848ff0513faffffc7471c0200000051e8defcffff4889c7ba01000000
-    48c705d3f9ffff01000000ff154df9ffff48c705c2f9ffff0000000059b801000000c348c70588f9ffff0000000080380074
-    07c7471c0200000051488b3d0cf9ffffff151ef9ffff5931c0c3c7471c0200000031c0c3
+    8000007507488b8bf012000083e0bc0d308000008983b00000004883e90248898b800000005bc35b488b3d5dfaffffbe0600
+    000031d2ff2590faffff4883ec18bf010000004889e6ff1586faffff4869042400ca9a3b48034424084803059afaffff488b
+    0d23faffff89c248891148c1e8204889411048ff05e7faffffb8010000004883c418c3e81a00000048ff05d9faffffb8ffff
+    ffffc3e80800000048ff05cffaffffc3488b3ddff9ffff8b87b000000083e0038b8f88000000c1e90c83e10339c87701c358
+    be0d00000031d2ff25f7f9ffff48833d3ffaffff007415488b05a6f9fffff680b00000000374054889c7ebd451ff1519faff
+    ff59b801000000c3488b3d8bf9ffff48c705f0f9ffff01000000c7471c02000000ff259bf9ffffc7471c00000000488b05bd
+    f9ffff48833dcdf9ffff0075758038000f849c0000008b35acf9ffff85f60f848e000000488b1535f9fffff7828800000000
+    0200007474f782b000000008000000756848ff05e6f9ffffc7471c0200000051e8b1fcffff4889c7ba0100000048c705a6f9
+    ffff01000000ff1510f9ffff48c70595f9ffff0000000059b801000000c348c7054bf9ffff000000008038007407c7471c02
+    00000051488b3dcff8ffffff15e1f8ffff5931c0c3c7471c0200000031c0c3
     """
 )
 """The listing, assembled, from its first routine on."""
-CODE_AT: Final = 0x1E0
+CODE_AT: Final = 0x1F0
 
 WORDS: Final = (
     *(
@@ -75,6 +76,8 @@ WORDS: Final = (
         "tsc_offset",
         "asked",
         "exits_of",
+        "on_cpuid",
+        "cpuid_faults",
         "on_doubt",
         "event",
         "int_length",
@@ -85,23 +88,24 @@ WORDS: Final = (
 )
 """The words before the counters, in their order."""
 COUNTERS: Final = {
-    "syscalls": 0xB8,
-    "interrupts": 0xC0,
-    "tsc_reads": 0xC8,
-    "port_reads": 0xD0,
-    "port_writes": 0xD8,
-    "exceptions": 0xE0,
+    "syscalls": 0xC8,
+    "interrupts": 0xD0,
+    "tsc_reads": 0xD8,
+    "port_reads": 0xE0,
+    "port_writes": 0xE8,
+    "exceptions": 0xF0,
 }
 ROUTINES: Final = {
-    "new_interrupt": 0x1E0,
-    "new_invalid": 0x40F,
-    "new_syscall": 0x44F,
-    "undefined": 0x58C,
-    "new_rdtsc": 0x5A0,
-    "new_in": 0x5EB,
-    "new_out": 0x5FD,
-    "ask": 0x639,
-    "on_request": 0x658,
+    "new_interrupt": 0x1F0,
+    "new_invalid": 0x41F,
+    "new_syscall": 0x45F,
+    "undefined": 0x59C,
+    "new_rdtsc": 0x5B0,
+    "new_in": 0x5FB,
+    "new_out": 0x60D,
+    "new_cpuid": 0x649,
+    "ask": 0x676,
+    "on_request": 0x695,
 }
 """Where the routines lie."""
 FUNCTIONS: Final = {
@@ -117,7 +121,7 @@ REQUEST_HARD: Final = 2
 
 
 class HvmStubs:
-    """The code in memory, for one CPU. Python's part (`on_exit`, `on_invalid`, `on_doubt`) is set before guest code runs."""
+    """The code in memory, for one CPU. Python's part (`on_exit` and its like) is set before guest code runs."""
 
     def __init__(self, library: UnicornLibrary, cpu: CpuState, tsc_offset: int) -> None:
         self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
@@ -148,7 +152,7 @@ class HvmStubs:
         return self._base + ROUTINES[routine]
 
     def call_back(self, word: str, function: Any) -> None:
-        """`on_exit`, `on_invalid` or `on_doubt` is this C callback from now on."""
+        """`on_exit`, `on_invalid`, `on_cpuid` or `on_doubt` is this C callback from now on."""
         self._kept.append(function)
         self._set(word, ctypes.cast(function, ctypes.c_void_p).value or 0)
 
@@ -183,6 +187,15 @@ class HvmStubs:
         at = WORDS.index("behind")
         length, self._words[at] = self._words[at], 0
         return length
+
+    @property
+    def cpuid_faults(self) -> bool:
+        """Whether CPUID is #GP but in ring 0."""
+        return bool(self._words[WORDS.index("cpuid_faults")])
+
+    @cpuid_faults.setter
+    def cpuid_faults(self, value: bool) -> None:
+        self._set("cpuid_faults", value)
 
     def set_dr7(self, value: int) -> None:
         """DR7, and the breakpoints that it enables."""

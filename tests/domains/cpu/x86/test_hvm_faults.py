@@ -174,6 +174,41 @@ class TestEventsThatCannotBeDelivered:
         assert guest.q[R9] == 8 * VECTOR + 2 + EXTERNAL
 
 
+class TestCpuidFaulting:
+    """Each HVM guest of Xen's can forbid CPUID to its user space, whatever the processor (MSR_MISC_FEATURES_ENABLES)."""
+
+    def test_user_space_gets_a_fault_at_the_instruction_once_it_is_switched_on(self, guest: HvmBench) -> None:
+        guest.run(
+            USER_MODE
+            + """start: long_mode; gate 13, handler
+            mov $0xce, %ecx; rdmsr; mov %eax, %ebx
+            mov $0x140, %ecx; mov $1, %eax; xor %edx, %edx; wrmsr
+            xor %eax, %eax; cpuid; mov %eax, %r12d
+            to_user user
+            user: nop
+            fault: cpuid
+            handler: pop %r9; pop %r10; mov $0x140, %ecx; rdmsr; mov %eax, %r8d; done"""
+        )
+        assert (guest.q[R9], guest.q[R10], guest.q[R8]) == (0, guest.labels["fault"], 1)
+        assert guest.q[R12] == 0xD, "the kernel's goes through"
+
+    @pytest.mark.parametrize(("value", "faults"), [(0, False), (2, True), (3, True)])
+    def test_it_can_be_switched_off_and_nothing_else_can_be_set(
+        self, guest: HvmBench, value: int, faults: bool
+    ) -> None:
+        guest.run(
+            USER_MODE
+            + f"""start: long_mode; gate 13, handler; gate 6, over
+            mov $0x140, %ecx; mov $1, %eax; xor %edx, %edx; wrmsr
+            mov ${value}, %eax; wrmsr
+            to_user user
+            user: xor %eax, %eax; cpuid; mov %eax, %r12d; ud2
+            handler: mov $1, %r9d
+            over: done"""
+        )
+        assert (guest.q[R9] == 1, guest.q[R12] == 0xD) == (faults, not faults)
+
+
 class TestInPlaceOfAnother:
     """Where Unicorn raises another exception than a processor."""
 
