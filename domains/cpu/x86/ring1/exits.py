@@ -61,8 +61,8 @@ def handle_software_interrupt(v: Ring1Vcpu, vector: int) -> None:
     v.exits["software interrupt"] += 1
     end_step(v)
     v.state.inhibited = False
-    octet = v.paging.peek(v.at - 1 & U32, 1)
-    deliver_software(v, vector, 1 if SHORT.get(vector) == octet else 2)
+    short = SHORT.get(vector)
+    deliver_software(v, vector, 1 if short and v.paging.peek(v.at - 1 & U32, 1) == short else 2)
     leave(v)
 
 
@@ -129,12 +129,15 @@ def _traced_store(v: Ring1Vcpu, va: int, error_code: int, address: int) -> None:
         v.exits["trace dropped"] += 1  # the store is tried again
         return
     instruction = _decode(v)
-    if instruction is not None and is_plain_store(instruction):
-        emulate(v, instruction, "traced", "store", do_store)
-        return
-    v.exits["traced store"] += 1
     v.paging.open(va, error_code, address)
-    step(v)
+    if instruction is None or not is_plain_store(instruction):
+        v.exits["traced store"] += 1
+        step(v)
+        return
+    try:
+        emulate(v, instruction, "traced", "store", do_store)
+    finally:
+        v.paging.tracer.close()
 
 
 def is_plain_store(instruction: Instruction) -> bool:

@@ -7,8 +7,6 @@ CR0, CR2, CR3, CR4 are the guest's own words; with the CPU's, paging is always o
 The monitor reads and writes guest memory through the shadows, as the CPU does: accessed and dirty bits come out the same.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from domains.cpu.x86.emulator.cpu_state import CR, EFER, HF_CPL, HFLAGS, CpuState
@@ -70,7 +68,8 @@ class Ring1Paging(ShadowPaging):
         """`traces_tables`: each store to a page table is an exit (ring1/tracing)."""
         super().__init__(memory, cpu, library, pool_frames)
         self.cr2 = 0
-        self._supervisor = False
+        self.supervisor = False
+        """Accesses are the CPU's own, to its tables."""
         self._touched = False
         self._space.rights_32 = UPPER
         self.tracer = Tracer(self.pmap, self._space, library)
@@ -163,19 +162,10 @@ class Ring1Paging(ShadowPaging):
 
     # --- guest memory -------------------------------------------------------------------------------
 
-    @contextmanager
-    def as_supervisor(self) -> Iterator[None]:
-        """Accesses in this block are the CPU's own."""
-        self._supervisor = True
-        try:
-            yield
-        finally:
-            self._supervisor = False
-
     def translate(self, va: int, *, write: bool = False, fetch: bool = False) -> int:
         """The machine address of `va`, whose shadow is filled in if need be. Raises GuestFault, or NotMapped."""
         va &= U32
-        user = not self._supervisor and self._cpu.d[HFLAGS] & HF_CPL == HF_CPL
+        user = not self.supervisor and self._cpu.d[HFLAGS] & HF_CPL == HF_CPL
         entry = self._space.entry(va)
         wanted = PAGE_PRESENT | (PAGE_RW if write else 0) | (PAGE_USER if user else 0)
         if entry & wanted != wanted or (fetch and entry & PAGE_NX):

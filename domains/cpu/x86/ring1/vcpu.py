@@ -138,16 +138,20 @@ class Ring1Vcpu:
 
     def read_system(self, va: int, size: int) -> bytes:
         """As the CPU reads IDT, GDT and TSS, and writes a frame of an inner ring: as supervisor. Raises GuestException."""
+        self.paging.supervisor = True
         try:
-            with self.paging.as_supervisor():
-                return self.paging.read(va & U32, size)
+            return self.paging.read(va & U32, size)
         except (GuestFault, NotMapped) as fault:
             raise self.refused(fault, system=True) from None
+        finally:
+            self.paging.supervisor = False
 
     def write_system(self, va: int, data: bytes) -> None:
         """Likewise."""
+        self.paging.supervisor = True
         try:
-            with self.paging.as_supervisor():
-                self.paging.write(va & U32, data)
+            self.paging.write(va & U32, data)
         except (GuestFault, NotMapped) as fault:
             raise self.refused(fault, system=True) from None
+        finally:
+            self.paging.supervisor = False
