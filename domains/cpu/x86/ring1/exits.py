@@ -15,16 +15,15 @@ import capstone.x86
 from domains.cpu.x86.decode import SEGMENT_REGISTERS, Instruction
 from domains.cpu.x86.descriptors import DESC_ACCESSED, DESC_PRESENT
 from domains.cpu.x86.emulator.cpu_state import CR
+from domains.cpu.x86.emulator.interposed import interposed
 from domains.cpu.x86.paging import GuestFault, NotMapped
 from domains.cpu.x86.registers import (
     EFLAGS_TF,
-    EXC_BP,
     EXC_DB,
     EXC_GP,
     EXC_HAVE_ERROR_CODE,
     EXC_NAMES,
     EXC_NP,
-    EXC_OF,
     EXC_PF,
     EXC_SS,
     EXC_UD,
@@ -41,7 +40,6 @@ from domains.cpu.x86.ring1.vcpu import Ring1Vcpu
 from hypervisor.machine.paging import PFEC_WRITE
 
 DR6_BS: Final = 1 << 14
-SHORT: Final = {EXC_BP: b"\xcc", EXC_OF: b"\xce"}
 SELECTOR: Final = 0xFFFC
 
 
@@ -61,8 +59,7 @@ def handle_software_interrupt(v: Ring1Vcpu, vector: int) -> None:
     v.exits["software interrupt"] += 1
     end_step(v)
     v.state.inhibited = False
-    short = SHORT.get(vector)
-    deliver_software(v, vector, 1 if short and v.paging.peek(v.at - 1 & U32, 1) == short else 2)
+    deliver_software(v, vector, interposed().int_length.value)
     leave(v)
 
 

@@ -24,7 +24,8 @@ PROGRAMS = {
     "movl $5, 0x50010; mov 0x50010, %ebx; done" + DEMAND,
     "system calls": """start: protected; gate 0x80, system_call, 3; gate 3, breakpoint, 3; gate 13, end
         to_user user
-        user: mov $3, %ecx; 1: mov %ecx, %eax; int $0x80; add %eax, %ebx; dec %ecx; jnz 1b; int3; .byte 0xcd, 3; int $0x81; cli
+        user: mov $3, %ecx; 1: mov %ecx, %eax; int $0x80; add %eax, %ebx; dec %ecx; jnz 1b; int3; .byte 0xcd, 3
+        .byte 0x2e, 0xcd, 0x90; cli                                    /* INT 0x90 in three bytes, the last of which is a NOP */
         system_call: add $7, %eax; iret
         breakpoint: incl %esi; iret
         end: pop %edx; add $0x1000, %edi; testl $2, %edx; jnz 2f; done
