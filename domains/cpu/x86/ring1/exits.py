@@ -32,11 +32,11 @@ from domains.cpu.x86.registers import (
 )
 from domains.cpu.x86.ring1.delivery import deliver, deliver_interrupt, deliver_software
 from domains.cpu.x86.ring1.exception import GuestException
-from domains.cpu.x86.ring1.privileged import Handler, privileged
+from domains.cpu.x86.ring1.privileged import privileged
 from domains.cpu.x86.ring1.segments import descriptor, high_of, mark
 from domains.cpu.x86.ring1.sensitive import sensitive
-from domains.cpu.x86.ring1.transfers import do_far_jump, do_far_return, do_stack_segment, is_stack_load
-from domains.cpu.x86.ring1.vcpu import Ring1Vcpu
+from domains.cpu.x86.ring1.transfers import ringed
+from domains.cpu.x86.ring1.vcpu import Handler, Ring1Vcpu
 from hypervisor.machine.paging import PFEC_WRITE
 
 DR6_BS: Final = 1 << 14
@@ -195,13 +195,6 @@ def show_descriptor(v: Ring1Vcpu, selector: int) -> bool:
     mark(v, selector, word)
     table.fill(selector)
     return True
-
-
-def ringed(instruction: Instruction) -> tuple[str, Handler] | None:
-    """An instruction that the CPU refuses for the guest's ring is not its own."""
-    if is_stack_load(instruction):
-        return "load of ss", do_stack_segment
-    return {"retf": ("retf", do_far_return), "ljmp": ("ljmp", do_far_jump)}.get(instruction.name)
 
 
 def handle_gp(v: Ring1Vcpu, vector: int, error_code: int) -> None:

@@ -5,7 +5,6 @@ Source: Intel SDM vol. 3A §5.9; vol. 2 for each.
 """
 
 import time
-from collections.abc import Callable
 from typing import Final
 
 import capstone.x86
@@ -34,9 +33,8 @@ from domains.cpu.x86.ring1.exception import GuestException
 from domains.cpu.x86.ring1.ports import PORTS, io_allowed
 from domains.cpu.x86.ring1.segments import NO_RPL, descriptor, high_of
 from domains.cpu.x86.ring1.state import TableRegister
-from domains.cpu.x86.ring1.vcpu import Ring1Vcpu
+from domains.cpu.x86.ring1.vcpu import Handler, Ring1Vcpu
 
-Handler = Callable[[Ring1Vcpu, Instruction], bool]
 CR_NUMBERS: Final = {getattr(capstone.x86, f"X86_REG_CR{n}"): n for n in (0, 2, 3, 4)}
 DR_NUMBERS: Final = {getattr(capstone.x86, f"X86_REG_DR{n}"): n for n in range(8)}
 LDT, TSS_AVAILABLE = 0x2, 0x9

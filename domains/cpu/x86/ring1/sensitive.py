@@ -18,10 +18,10 @@ from domains.cpu.x86.descriptors import DESC_CODE, DESC_CONFORMING, DESC_S, DESC
 from domains.cpu.x86.registers import CS, EFLAGS_ZF, EXC_UD, SS
 from domains.cpu.x86.ring1.exception import GuestException
 from domains.cpu.x86.ring1.ports import PORTS
-from domains.cpu.x86.ring1.privileged import Handler, do_cpuid, do_rdtsc, word_operand
+from domains.cpu.x86.ring1.privileged import do_cpuid, do_rdtsc, word_operand
 from domains.cpu.x86.ring1.segments import descriptor, high_of
 from domains.cpu.x86.ring1.transfers import do_far_call, do_iret
-from domains.cpu.x86.ring1.vcpu import Ring1Vcpu
+from domains.cpu.x86.ring1.vcpu import Handler, Ring1Vcpu
 
 RF_AND_VM: Final = 3 << 16
 ACCESS_RIGHTS: Final = 0x00F0FF00

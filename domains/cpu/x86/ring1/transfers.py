@@ -23,7 +23,7 @@ from domains.cpu.x86.ring1.segments import (
     stack,
     stack_in_force,
 )
-from domains.cpu.x86.ring1.vcpu import KERNEL_RING, Ring1Vcpu
+from domains.cpu.x86.ring1.vcpu import KERNEL_RING, Handler, Ring1Vcpu
 
 WORD: Final = {"iretd": 4, "iret": 2}
 
@@ -146,3 +146,10 @@ def is_stack_load(instruction: Instruction) -> bool:
         and instruction.operands[0].type == capstone.x86.X86_OP_REG
         and instruction.operands[0].reg == capstone.x86.X86_REG_SS
     )
+
+
+def ringed(instruction: Instruction) -> tuple[str, Handler] | None:
+    """An instruction that the CPU refuses for the guest's ring is not its own."""
+    if is_stack_load(instruction):
+        return "load of ss", do_stack_segment
+    return {"retf": ("retf", do_far_return), "ljmp": ("ljmp", do_far_jump)}.get(instruction.name)

@@ -1,9 +1,10 @@
 """One vCPU of a guest in ring 1: the CPU's registers, and what the monitor keeps beside them."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
-from domains.cpu.x86.decode import Decoder
+from domains.cpu.x86.decode import Decoder, Instruction
 from domains.cpu.x86.descriptors import DESC_DB
 from domains.cpu.x86.emulator.cpu_state import GDTR, HF_CPL, HFLAGS, LDTR, RIP, SEGMENT_FLAGS, CpuState
 from domains.cpu.x86.paging import GuestFault, NotMapped
@@ -155,3 +156,7 @@ class Ring1Vcpu:
             raise self.refused(fault, system=True) from None
         finally:
             self.paging.supervisor = False
+
+
+Handler = Callable[[Ring1Vcpu, Instruction], bool]
+"""Does an instruction in the CPU's place; whether rip is where the guest goes on."""
