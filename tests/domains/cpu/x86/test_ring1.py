@@ -263,6 +263,20 @@ def test_user_space_cannot_return_to_virtual_8086_mode(ring1: Ring1Bench) -> Non
     assert (ring1.q[RBX], ring1.q[RSI] & 0x23200) == (7, 0x200)
 
 
+@pytest.mark.parametrize(
+    "instruction", [".byte 0xcd, 0x81", ".byte 0x67, 0xcd, 0x81", ".byte 0x67, 0x2e, 0xcd, 0x81"]
+)
+def test_an_int_n_that_is_refused_faults_at_its_beginning(ring1: Ring1Bench, instruction: str) -> None:
+    ring1.run(
+        f"""start: protected; gate 13, fault
+        to_user user
+        user: nop
+        here: {instruction}
+        fault: pop %ebx; pop %esi; done"""
+    )
+    assert (ring1.q[RBX], ring1.q[RSI]) == (8 * 0x81 + 2, ring1.labels["here"])
+
+
 def test_an_interrupt_waits_for_the_instruction_after_sti(ring1: Ring1Bench) -> None:
     ring1.run(
         """start: protected; gate VECTOR, tick
