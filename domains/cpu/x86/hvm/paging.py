@@ -54,6 +54,8 @@ LARGEST_PAGE: Final = {2: 2, 3: 2, 4: 3}
 """The highest level at which an entry may be a page, by how many levels there are."""
 BEYOND_THE_MACHINE: Final = PTE_MFN_MASK & -(1 << MACHINE_ADDRESS_BITS)
 """Of an entry's frame number, what CPUID says that no address has."""
+P2M_BITS: Final = 48
+"""Of a guest-physical address, as many as four levels tell apart."""
 EVERY_RIGHT: Final = PAGE_RW | PAGE_USER
 CR4_KNOWN: Final = CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT
 """Of hvm/cpuid's features (Xen hvm_cr4_guest_valid_bits)."""
@@ -131,6 +133,8 @@ class HvmPaging(MachinePaging):
     def machine(self, gpa: int, *, write: bool = False) -> int:
         """The machine address of a guest-physical one. Raises NotMapped."""
         table, rights = self._p2m, EVERY_RIGHT
+        if gpa >> P2M_BITS:
+            raise NotMapped(gpa)
         for shift, mask in zip(PV64.shifts, PV64.masks, strict=True):
             entry = self._entries[table << 9 | gpa >> shift & mask]
             rights &= entry

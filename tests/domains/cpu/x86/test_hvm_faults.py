@@ -8,7 +8,13 @@ from domains.cpu.x86.registers import CR0_MP as MP
 from domains.cpu.x86.registers import CR0_TS as TS
 from domains.cpu.x86.registers import CR4_OSFXSR, R8, R9, R10, R12, RBX
 from domains.cpu.x86.registers import XEC_EXT as EXTERNAL
-from tests.domains.cpu.x86.hvm_bench import USER_MODE, VECTOR, HvmBench
+from tests.domains.cpu.x86.hvm_bench import TABLES, USER_MODE, VECTOR, HvmBench
+
+
+@pytest.fixture(params=[0, 64], ids=["nested", "shadow"])
+def guest(request: pytest.FixtureRequest) -> HvmBench:
+    """With either way of paging: under shadow paging the first delivery is broken off, for the shadow is empty."""
+    return HvmBench(request.param)
 
 
 class TestControlRegisters:
@@ -50,10 +56,51 @@ INTERRUPTS = [
 ICEBPS = [".byte 0xf1", ".byte 0x67, 0xf1", ".byte 0x2e, 0x66, 0x48, 0xf1"]
 
 
-@pytest.fixture(params=[0, 64], ids=["nested", "shadow"])
-def guest(request: pytest.FixtureRequest) -> HvmBench:
-    """With either way of paging: under shadow paging the first delivery is broken off, for the shadow is empty."""
-    return HvmBench(request.param)
+class TestControlRegistersByAnyInstruction:
+    @pytest.mark.parametrize("prefix", ["", ".byte 0x66; ", ".byte 0x2e, 0xf3; "])
+    def test_prefixes_that_say_nothing_change_nothing(self, guest: HvmBench, prefix: str) -> None:
+        guest.run(
+            f"""start: long_mode; mov %cr0, %rax; or $8, %rax; {prefix}mov %rax, %cr0
+            mov %cr0, %r8; {prefix}clts; {prefix}mov %cr0, %r9
+            mov %cr4, %r10; bts $7, %r10; {prefix}.byte 0x41, 0x0f, 0x22, 0xe2; {prefix}mov %cr4, %r12
+            {prefix}mov %cr3, %rbx; {prefix}mov %rbx, %cr3; done"""
+        )
+        assert (guest.q[R8] & TS, guest.q[R9] & TS) == (TS, 0)
+        assert (guest.q[R12], guest.q[RBX]) == (guest.q[R10], TABLES)
+
+    def test_lock_makes_them_undefined(self, guest: HvmBench) -> None:
+        guest.run(
+            "start: long_mode; gate 6, handler; .byte 0xf0, 0x0f, 0x22, 0xe0; handler: mov $6, %ebx; done"
+        )
+        assert guest.q[RBX] == 6
+
+    @pytest.mark.parametrize("segment", ["", "%es:"])
+    def test_the_machine_status_word_in_memory(self, guest: HvmBench, segment: str) -> None:
+        guest.run(
+            f"""start: long_mode; movq $0, DATA; smsw {segment}DATA; mov DATA, %r9
+            movw $9, DATA; lmsw {segment}DATA; mov %cr0, %r8; clts; done"""
+        )
+        assert (guest.q[R9], guest.q[R8] & 0xF) == (0x11, 9)
+
+    @pytest.mark.parametrize(("instruction", "error"), [("lmsw 0x50000", 0), ("smsw 0x50000", 2)])
+    def test_the_machine_status_word_where_there_is_no_page(
+        self, guest: HvmBench, instruction: str, error: int
+    ) -> None:
+        guest.run(
+            f"""start: long_mode; gate 14, handler; movl $0, TABLES + 0x3000 + 8 * 0x50; invlpg 0x50000
+            fault: {instruction}
+            handler: pop %r9; pop %r10; mov %cr2, %rbx; done"""
+        )
+        assert (guest.q[R9], guest.q[R10], guest.q[RBX]) == (error, guest.labels["fault"], 0x50000)
+
+    def test_a_hypercall_page_beyond_any_memory_is_refused(self, guest: HvmBench) -> None:
+        guest.run(
+            """start: long_mode; gate 13, handler
+            mov $0x40000000, %ecx; mov $0x60000, %eax; mov $0x80000000, %edx
+            fault: wrmsr
+            handler: pop %r9; pop %r10; done"""
+        )
+        assert (guest.q[R9], guest.q[R10]) == (0, guest.labels["fault"])
 
 
 class TestSoftwareInterrupts:
