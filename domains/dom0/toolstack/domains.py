@@ -18,7 +18,6 @@ from domains.dom0.toolstack.store_tree import home, read_or_none
 from domains.dom0.toolstack.xenctrl import DomainInfo, XenCtrl
 from domains.kernel.tasks import Signal
 from domains.kernel.xenbus import Xenbus
-from hypervisor.public.sched import ShutdownReason
 from hypervisor.public.types import DomId
 from hypervisor.public.xen import DOMID_FIRST_RESERVED
 
@@ -30,10 +29,10 @@ OF_BACKEND: Final = re.compile("/backend/[^/]+/([0-9]{1,5})(?:/|$)")
 class Record:
     """A domain made by this toolstack.
 
-    `created`: system time in ns; `warnings`: what its maker should know; `shutdown`: the reason that was acted upon;
-    `restarting`: until it is known whether the domain is made again, when `restarted` is sent; `successor`: the domain
-    that was made of it. Ids
-    change over a restart, and the successor can be gone as soon as it is there: an operation that waits for it finds it here.
+    `created`: system time in ns; `warnings`: what its maker should know; `shutdown`: the SHUTDOWN_… or other number that was
+    acted upon; `restarting`: until it is known whether the domain is made again, when `restarted` is sent; `successor`: the
+    domain that was made of it. Ids change over a restart, and the successor can be gone as soon as it is there: an operation
+    that waits for it finds it here.
     """
 
     domid: DomId
@@ -42,7 +41,7 @@ class Record:
     created: int
     warnings: tuple[str, ...] = ()
     console: Terminal | None = None
-    shutdown: ShutdownReason | None = None
+    shutdown: int | None = None
     destroying: bool = False
     restarting: bool = False
     restarted: Signal = field(default_factory=Signal)

@@ -25,6 +25,8 @@ from hypervisor.public.sched import (
     SHUTDOWN_crash,
     SHUTDOWN_poweroff,
     SHUTDOWN_reboot,
+    SHUTDOWN_soft_reset,
+    SHUTDOWN_suspend,
     SHUTDOWN_watchdog,
     ShutdownReason,
 )
@@ -32,6 +34,7 @@ from hypervisor.public.types import DomId
 
 RESTART_INTERVAL: Final = 1.0
 """Seconds between two creations of a domain that is restarted."""
+REASONS: Final = {int(reason): reason.name.removeprefix("SHUTDOWN_") for reason in ShutdownReason}
 
 
 class Lifecycle:
@@ -56,7 +59,7 @@ class Lifecycle:
         return self._maker.destroy(domid, reason)
 
     def shutdown(self, wanted: str, command: str, wait: bool, timeout: float | None) -> Operation:
-        """Ask a domain to power off or reboot; with `wait` the result is how it ended (ShutdownReason or
+        """Ask a domain to power off or reboot; with `wait` the result is how it ended (a SHUTDOWN_… or
         None).
         """
         info = self._domains.guest(wanted)
@@ -69,14 +72,14 @@ class Lifecycle:
         return (yield from self._ended(domid, self._domains.records.get(domid), wanted, timeout))
 
     def wait(self, wanted: str, reboots: bool = False) -> Operation:
-        """Wait until a domain has shut down or is gone; how it ended (ShutdownReason or None).
+        """Wait until a domain has shut down or is gone; how it ended (a SHUTDOWN_… or None).
 
         With `reboots` a reboot is no end, if the domain comes back from it.
         """
         domid = self._domains.guest(wanted).domid
         record = self._domains.records.get(domid)
         reason = yield from self._ended(domid, record, wanted)
-        while reboots and reason is SHUTDOWN_reboot and record is not None:
+        while reboots and reason == SHUTDOWN_reboot and record is not None:
             record = yield from self.successor(record)
             if record is not None:
                 reason = yield from self._ended(record.domid, record, wanted)
@@ -121,20 +124,24 @@ class Lifecycle:
         action = record.config.on_crash
         self._follow(record, SHUTDOWN_crash, Action.DESTROY if action is Action.PRESERVE else action)
 
-    def _shut_down(self, record: Record, reason: ShutdownReason) -> None:
+    def _shut_down(self, record: Record, reason: int) -> None:
+        """A domain that is suspended stays; one that gives a reason which Xen does not know is destroyed, as by xl."""
         config = record.config
-        action = {  # a domain that is suspended stays
+        actions: dict[int, Action] = {
             SHUTDOWN_poweroff: config.on_poweroff,
             SHUTDOWN_reboot: config.on_reboot,
+            SHUTDOWN_suspend: Action.PRESERVE,
             SHUTDOWN_crash: config.on_crash,
             SHUTDOWN_watchdog: config.on_watchdog,
-        }.get(reason, Action.PRESERVE)
+            SHUTDOWN_soft_reset: Action.PRESERVE,
+        }
+        action = actions.get(reason, Action.DESTROY)
         record.shutdown = reason
         self._log(f"domain {record.domid} ({record.config.name}) shut down: {name_of(reason)}, {action}")
         self._parts.xenstored.shutdown(record.domid)
         self._follow(record, reason, action)
 
-    def _follow(self, record: Record, reason: ShutdownReason, action: Action) -> None:
+    def _follow(self, record: Record, reason: int, action: Action) -> None:
         """Begin what a shutdown leads to, and tell those who wait for it."""
         if action is Action.DESTROY:
             record.destroying = True
@@ -144,7 +151,7 @@ class Lifecycle:
             self._start(self._restart(record, reason, action))
         self._domains.tell(record.domid)
 
-    def _restart(self, record: Record, reason: ShutdownReason, action: Action) -> Operation:
+    def _restart(self, record: Record, reason: int, action: Action) -> Operation:
         try:
             yield from self._rest(record)
             if record.destroying:
@@ -177,6 +184,6 @@ class Lifecycle:
         )
 
 
-def name_of(reason: ShutdownReason) -> str:
+def name_of(reason: int) -> str:
     """A reason as people say it: poweroff, reboot, crash …"""
-    return reason.name.removeprefix("SHUTDOWN_")
+    return REASONS.get(reason, f"unknown reason {reason}")

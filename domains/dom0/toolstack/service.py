@@ -28,7 +28,7 @@ from domains.dom0.toolstack.parts import Parts
 from domains.dom0.toolstack.viewers import Viewers
 from domains.kernel.tasks import Task
 from hypervisor.public.errno import XenError
-from hypervisor.public.sched import SHUTDOWN_reboot, ShutdownReason
+from hypervisor.public.sched import SHUTDOWN_reboot
 from hypervisor.public.types import DomId
 
 
@@ -250,6 +250,6 @@ def created(record: Record) -> ops.Created:
     return ops.Created(record.domid, record.config.name, record.warnings)
 
 
-def reason_of(reason: ShutdownReason | None) -> ops.Reason:
+def reason_of(reason: int | None) -> ops.Reason:
     """How a domain ended, in words."""
     return ops.Reason(name_of(reason) if reason is not None else None)

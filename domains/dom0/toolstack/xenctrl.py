@@ -48,7 +48,7 @@ from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.event_channel import EVTCHNOP_alloc_unbound, evtchn_alloc_unbound
 from hypervisor.public.grant_table import GNTST_okay, GNTTABOP_setup_table, gnttab_setup_table
 from hypervisor.public.memory import XENMEM_populate_physmap, xen_memory_reservation
-from hypervisor.public.sched import ShutdownReason
+from hypervisor.public.sched import SHUTDOWN_crash
 from hypervisor.public.sysctl import (
     XEN_SYSCTL_INTERFACE_VERSION,
     Sysctl,
@@ -94,11 +94,11 @@ class DomainInfo:
     """The host's process behind it; 0: there is none."""
 
     @property
-    def shutdown(self) -> ShutdownReason | None:
-        """Why it shut down, if it did."""
+    def shutdown(self) -> int | None:
+        """Why it shut down, if it did: a SHUTDOWN_…, or any other number up to 255, for the guest chose it."""
         if not self.flags & XEN_DOMINF_shutdown:
             return None
-        return ShutdownReason(self.flags >> XEN_DOMINF_shutdownshift & XEN_DOMINF_shutdownmask)
+        return self.flags >> XEN_DOMINF_shutdownshift & XEN_DOMINF_shutdownmask
 
     @property
     def dying(self) -> bool:
@@ -113,7 +113,7 @@ class DomainInfo:
     @property
     def state(self) -> str:
         """xl's six letters: running, blocked, paused, shut down, crashed, dying."""
-        crashed = self.shutdown is ShutdownReason.SHUTDOWN_crash
+        crashed = self.shutdown == SHUTDOWN_crash
         letters = (
             ("r", self.flags & XEN_DOMINF_running),
             ("b", self.flags & XEN_DOMINF_blocked),

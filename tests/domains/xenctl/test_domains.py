@@ -284,3 +284,20 @@ def test_a_domain_of_several_vcpus_is_built_with_one_and_a_warning(machine: Mach
 def test_who_follows_the_console_of_a_new_domain_is_warned_as_well(machine: Machine, tmp_path: Path) -> None:
     done = machine.guest(tmp_path, CRASHING, "--console", name="two", extra="vcpus = 2")
     assert done.stderr.splitlines()[0].startswith("xenctl: warning: two has 1 vCPU, not 2")
+
+
+@pytest.mark.parametrize("reason", [2, 5, 6, 77, 255, 256])
+def test_whatever_reason_a_domain_gives_for_its_end_is_its_own_affair(
+    clean_machine: Machine, tmp_path: Path, reason: int
+) -> None:
+    """A reason that Xen does not know once ended Dom0, and the machine with it. As by xl, such a domain is destroyed."""
+    ending = f"class Probe(Guest):\n    def main(self) -> None:\n        self.kernel.shutdown({reason})\n"
+    assert clean_machine.guest(tmp_path, ending, name="ending").returncode == 0
+    if reason in (2, 5):
+        named = {2: "suspend", 5: "soft_reset"}[reason]
+        wait_until(lambda: clean_machine.domains()["ending"]["shutdown"] == named, what="its end")
+        assert clean_machine.xenctl("destroy", "ending").returncode == 0
+    else:
+        wait_until(lambda: clean_machine.is_gone("ending"), what="its removal")
+        named = "poweroff" if reason == 256 else f"unknown reason {reason}"
+        assert f"(ending) shut down: {named}, destroy" in clean_machine.xenctl("dmesg").stdout
