@@ -24,6 +24,8 @@ from domains.cpu.x86.emulator.unicorn_library import INSTALLED, UnsupportedLibra
 
 ADDRESS_TYPES: Final = (1, 6, 7)
 """R_X86_64_64, R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT."""
+ANY_FUNCTION: Final = "uc_emu_start"
+"""By which it is found where the library lies."""
 SHT_RELA, SHT_DYNSYM = 4, 11
 _SECTION: Final = np.dtype(
     {
@@ -52,16 +54,18 @@ class Interposer:
         self._names = image[int(names["offset"]) : int(names["offset"] + names["size"])]
         symbols = _rows(image, _SYMBOL, dynamic)
         self._values = symbols["value"]
-        self._name_at = np.where(self._values != 0, symbols["name"], 0)
+        self._name_at = symbols["name"].copy()
         parts = [_rows(image, _RELOCATION, section) for section in sections[sections["type"] == SHT_RELA]]
         found = np.concatenate(parts)
         found = found[np.isin(found["type"], ADDRESS_TYPES) & (found["addend"] == 0)]
         self._places, self._named = found["offset"].copy(), found["symbol"].copy()
 
     def replace(self, name: str, address: int) -> None:
-        """From now on the library calls `address` where it would have called its function `name`. Raises UnsupportedLibrary."""
+        """From now on the library calls `address` where it would have called its function `name`, or libc's. Raises
+        UnsupportedLibrary.
+        """
         symbol = self._symbol(name)
-        base = exported(name) - int(self._values[symbol])
+        base = exported(ANY_FUNCTION) - int(self._values[self._symbol(ANY_FUNCTION)])
         places = self._places[self._named == symbol]
         if not len(places):
             raise UnsupportedLibrary(f"unicorn {INSTALLED} calls {name} where it cannot be replaced")

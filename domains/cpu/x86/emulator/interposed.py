@@ -8,6 +8,7 @@ from typing import NamedTuple
 from domains.cpu.x86.emulator.float_unit import FloatUnit
 from domains.cpu.x86.emulator.int_length import IntLength
 from domains.cpu.x86.emulator.interpose import Interposer
+from domains.cpu.x86.emulator.untranslatable import Untranslatable
 from domains.cpu.x86.emulator.wide_exchange import WideExchange
 
 
@@ -17,10 +18,13 @@ class Interposed(NamedTuple):
     float_unit: FloatUnit
     int_length: IntLength
     wide_exchange: WideExchange
+    untranslatable: Untranslatable
 
 
 @functools.cache
 def interposed() -> Interposed:
     """This process's; made at the first call. Raises UnsupportedLibrary."""
     interposer = Interposer()
-    return Interposed(FloatUnit(interposer), IntLength(interposer), WideExchange(interposer))
+    return Interposed(
+        FloatUnit(interposer), IntLength(interposer), WideExchange(interposer), Untranslatable(interposer)
+    )
