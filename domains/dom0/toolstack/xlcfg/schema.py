@@ -53,6 +53,7 @@ OTHER_KEYS: Final = {
 IGNORED: Final = {
     **dict.fromkeys(HVM_KEYS, "it means nothing to a domain without a device model"),
     **dict.fromkeys(DISPLAY_KEYS, "there is no display"),
+    **dict.fromkeys(("hap", "shadow_memory"), "a PV domain runs on its own page tables"),
     **OTHER_KEYS,
 }
 """Keys that are read over, as xl does with a PV domain, and why."""

@@ -286,3 +286,22 @@ def test_any_text_is_read_or_refused_with_its_place(text: str) -> None:
 def test_any_override_is_read_or_refused(text: str) -> None:
     (line,) = told(lambda: parse_override(text))
     assert line.startswith(("command line:", "read"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        ('type = "pvh"\nkernel = "k"\nnestedhvm = 1', "nestedhvm"),
+        ('type = "pvh"\nkernel = "k"\naltp2m = "mixed"', "altp2m"),
+        ('type = "hvm"\nfirmware_override = "k"\nvnc = 1', "vnc"),
+        ('type = "hvm"\nkernel = "k"', "type"),
+        ('type = "pvh"\nfirmware_override = "k"', "kernel"),
+    ],
+)
+def test_what_is_refused_is_not_also_said_to_be_read_over(tmp_path: Path, wrong: str, key: str) -> None:
+    """Such descriptions once got two lines that contradicted each other."""
+    warnings: list[str] = []
+    with pytest.raises(ConfigError, match=key) as refused:
+        read_config(f'name = "a"\n{wrong}\n', "a.cfg", tmp_path, warn=warnings.append)
+    assert warnings == []
+    assert len(refused.value.each) == 1
