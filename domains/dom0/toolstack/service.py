@@ -148,7 +148,10 @@ class Service:
         self._xen.pausedomain(self._domains.guest(wanted.domain).domid)
 
     def _unpause(self, _request: Request, wanted: ops.Unpause) -> None:
-        self._xen.unpausedomain(self._domains.guest(wanted.domain).domid)
+        info = self._domains.guest(wanted.domain)
+        if not info.paused:
+            raise ToolstackError(f"domain '{wanted.domain}' is not paused")
+        self._xen.unpausedomain(info.domid)
 
     def _shutdown(self, _request: Request, wanted: ops.Shutdown) -> Generator[Any, None, ops.Reason]:
         return self._ask(wanted, "poweroff")

@@ -145,6 +145,14 @@ def test_a_paused_domain_does_not_run(shared_machine: Machine, tmp_path: Path) -
     wait_until(lambda: "guest" not in shared_machine.domains(), 10, "the shutdown asked for while paused")
 
 
+def test_a_domain_that_is_not_paused_cannot_be_unpaused(shared_machine: Machine, tmp_path: Path) -> None:
+    """The answer was "EINVAL: domctl"."""
+    shared_machine.guest(tmp_path, STUBBORN)
+    refused = shared_machine.xenctl("unpause", "guest")
+    assert (refused.returncode, refused.stderr) == (1, "xenctl: domain 'guest' is not paused\n")
+    shared_machine.xenctl("destroy", "guest")
+
+
 def test_a_domain_that_heeds_the_request_is_gone_after_shutdown(
     shared_machine: Machine, tmp_path: Path
 ) -> None:
