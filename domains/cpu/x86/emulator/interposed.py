@@ -8,6 +8,7 @@ from typing import NamedTuple
 from domains.cpu.x86.emulator.float_unit import FloatUnit
 from domains.cpu.x86.emulator.int_length import IntLength
 from domains.cpu.x86.emulator.interpose import Interposer
+from domains.cpu.x86.emulator.null_task import NullTask
 from domains.cpu.x86.emulator.untranslatable import Untranslatable
 from domains.cpu.x86.emulator.wide_exchange import WideExchange
 
@@ -19,6 +20,7 @@ class Interposed(NamedTuple):
     int_length: IntLength
     wide_exchange: WideExchange
     untranslatable: Untranslatable
+    null_task: NullTask
 
 
 @functools.cache
@@ -26,5 +28,9 @@ def interposed() -> Interposed:
     """This process's; made at the first call. Raises UnsupportedLibrary."""
     interposer = Interposer()
     return Interposed(
-        FloatUnit(interposer), IntLength(interposer), WideExchange(interposer), Untranslatable(interposer)
+        FloatUnit(interposer),
+        IntLength(interposer),
+        WideExchange(interposer),
+        Untranslatable(interposer),
+        NullTask(interposer),
     )

@@ -57,6 +57,8 @@ NATIVE_MSRS: Final = (("msr_star", 603), ("msr_lstar", 605), ("msr_cstar", 606),
 """Where the CPU state has them (`q`): QEMU's order has vm_hsave behind STAR."""
 SHADOW_GS: Final = 608
 
+TSS, TSS_KIND, TSS_BUSY = 0x100, 0x1500, 1 << 9
+"""Of a TSS' descriptor: bits by which it is told, and whether its task is the one that runs, which Unicorn does not keep."""
 DESC_B: Final = 1 << 22
 DESC_L: Final = 1 << 21
 HF_PE: Final = 1 << 7
@@ -79,7 +81,7 @@ def load_context(v: HvmVcpu, raw: bytes) -> None:
         attributes = getattr(context, f"{name}_arbytes")
         flags = (attributes & 0xFF) << 8 | (attributes & 0xF00) << 12
         selector, base, limit = (getattr(context, f"{name}_{part}") for part in ("sel", "base", "limit"))
-        cpu.set_segment(number, selector, base, limit, flags)
+        cpu.set_segment(number, selector, base, limit, flags & ~TSS_BUSY if number == TR else flags)
     for number, name in TABLES:
         cpu.set_segment(number, 0, getattr(context, f"{name}_base"), getattr(context, f"{name}_limit"), 0)
     v.paging.load_controls(context.cr0, context.cr2, context.cr3, context.cr4)
@@ -122,6 +124,8 @@ def save_context(v: HvmVcpu) -> bytes:
     context.rip, context.rflags = q[RIP], cpu.rflags
     for number, name in (*SEGMENTS, *SYSTEM):
         flags = d[SEGMENT_FLAGS + 6 * number]
+        if number == TR and flags & TSS_KIND == TSS:
+            flags |= TSS_BUSY
         setattr(context, f"{name}_sel", cpu.selector(number) & 0xFFFF)
         setattr(context, f"{name}_base", cpu.base(number))
         setattr(context, f"{name}_limit", d[SEGMENT_LIMIT + 6 * number])

@@ -6,9 +6,10 @@ from domains.cpu.x86.hvm.lapic import LocalApic
 from domains.cpu.x86.registers import CR0_EM as EM
 from domains.cpu.x86.registers import CR0_MP as MP
 from domains.cpu.x86.registers import CR0_TS as TS
-from domains.cpu.x86.registers import CR4_OSFXSR, R8, R9, R10, R12, RBX
+from domains.cpu.x86.registers import CR4_OSFXSR, R8, R9, R10, R12, RBX, RDI
 from domains.cpu.x86.registers import XEC_EXT as EXTERNAL
-from tests.domains.cpu.x86.hvm_bench import TABLES, USER_MODE, VECTOR, HvmBench
+from hypervisor.public.arch_x86.hvm.save import hvm_hw_cpu
+from tests.domains.cpu.x86.hvm_bench import TABLES, TSS32, USER_MODE, VECTOR, HvmBench, TripleFault
 
 
 @pytest.fixture(params=[0, 64], ids=["nested", "shadow"])
@@ -101,6 +102,53 @@ class TestControlRegistersByAnyInstruction:
             handler: pop %r9; pop %r10; done"""
         )
         assert (guest.q[R9], guest.q[R10]) == (0, guest.labels["fault"])
+
+
+RING_3 = """
+    .macro ring_3 esp0, ss0                     /* to 32-bit user code behind this, with handlers but without an LTR */
+    .code32
+        mov $handler, %eax
+        .irp vector, 6, 13, 0x40
+            mov %ax, IDT + 8 * \\vector; movw $8, IDT + 8 * \\vector + 2; movw $0xee00, IDT + 8 * \\vector + 4
+            movw $(CODE >> 16), IDT + 8 * \\vector + 6
+        .endr
+        lgdt pointer; lidt idt; movl $\\esp0, 4; movl $\\ss0, 8
+        mov $STACK_TOP, %esp
+        push $0x23; push $STACK_TOP - 0x2000; push $2; push $0x1b; push $user
+        iret
+        .balign 8
+    table:   .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff, 0x00cffb000000ffff, 0x00cff3000000ffff
+    pointer: .word 39; .long table
+    idt:     .word 4095; .long IDT
+    .endm
+"""
+
+
+class TestWithoutATaskOfItsOwn:
+    """TR at the start is a busy 32-bit TSS at 0. A failure ends the whole test process."""
+
+    @pytest.mark.parametrize("instruction", ["ud2", "cli", "int $0x40"])
+    def test_user_code_s_exceptions_find_no_stack(self, guest: HvmBench, instruction: str) -> None:
+        with pytest.raises(TripleFault):
+            guest.run(RING_3 + f"start: ring_3 0, 0; user: {instruction}; handler: done32")
+
+    @pytest.mark.parametrize("instruction", ["ud2", "cli", "int $0x40"])
+    def test_or_the_one_that_is_there(self, guest: HvmBench, instruction: str) -> None:
+        guest.run(
+            RING_3 + f"start: ring_3 0x85000, 0x10; user: {instruction}; handler: mov %esp, %edi; done32"
+        )
+        assert guest.q[RDI] & -0x20 == 0x84FE0
+
+    def test_a_null_selector_is_none(self, guest: HvmBench) -> None:
+        guest.run(
+            """start: long_mode; gate 13, handler; xor %eax, %eax
+            fault: ltr %ax
+            handler: pop %r9; pop %r10; str %ebx; done"""
+        )
+        assert (guest.q[R9], guest.q[R10], guest.q[RBX]) == (0, guest.labels["fault"], 0x30)
+
+    def test_what_is_saved_is_a_task_that_runs(self, guest: HvmBench) -> None:
+        assert hvm_hw_cpu.unpack(guest.cpu.save_context()).tr_arbytes == TSS32
 
 
 class TestSoftwareInterrupts:
