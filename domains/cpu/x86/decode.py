@@ -133,8 +133,14 @@ class Decoder:
         """The linear address of a memory operand of 32-bit code."""
         return self._cpu.base(segment_of(operand)) + self.offset(operand) & U32
 
-    def effective_address(self, operand: Operand, length: int) -> int:
+    def linear(self, operand: Operand, length: int) -> int:
         """The linear address of a memory operand of an instruction of `length` bytes at the current rip."""
+        if self._cpu.in_64bit_code:
+            return self.effective_address(operand, length)
+        return self.linear_32(operand)
+
+    def effective_address(self, operand: Operand, length: int) -> int:
+        """The same, of 64-bit code."""
         memory = operand.mem
         address = int(memory.disp)
         if memory.base == capstone.x86.X86_REG_RIP:

@@ -154,12 +154,16 @@ class HvmPaging(MachinePaging):
         if count == 4 and not is_canonical(va):
             raise GuestFault(va, 0)
         error = (PFEC_WRITE if write else 0) | (PFEC_FETCH if fetch else 0)
-        user = PFEC_USER if self._cpu.d[HFLAGS] & HF_CPL == HF_CPL else 0
         steps = self.walk(va, count)
-        refused = self.refusal(steps, count, error | user)
+        refused = self.refusal(steps, count, error | self.user_access)
         if refused is not None:
             raise GuestFault(va, refused & ~PFEC_USER)
         return self.leads_to(steps[-1], va, count)
+
+    @property
+    def user_access(self) -> int:
+        """PFEC_USER in ring 3, else 0."""
+        return PFEC_USER if self._cpu.d[HFLAGS] & HF_CPL == HF_CPL else 0
 
     def leads_to(self, step: Step, va: int, count: int) -> int:
         """The guest-physical address that a walk's last step gives `va`."""

@@ -12,13 +12,13 @@ from typing import Final
 from domains.cpu.x86.emulator.cpu_state import CR, OLD_EXCEPTION, RIP
 from domains.cpu.x86.emulator.interposed import interposed
 from domains.cpu.x86.emulator.svm import NOTHING, Exit, exception
-from domains.cpu.x86.hvm.control_exits import ControlExits
+from domains.cpu.x86.hvm.control_exits import ControlExits, or_fault
 from domains.cpu.x86.hvm.mmio import access_hole
 from domains.cpu.x86.hvm.report import crash
 from domains.cpu.x86.hvm.shadow_paging import ShadowPaging
 from domains.cpu.x86.hvm.vcpu import HvmVcpu
 from domains.cpu.x86.paging import NotMapped
-from domains.cpu.x86.registers import EXC_PF, EXC_UD, U32
+from domains.cpu.x86.registers import EXC_PF, EXC_UD
 from domains.cpu.x86.segment_limit import limit_fault
 from hypervisor.machine.paging import PFEC_FETCH
 
@@ -62,11 +62,13 @@ class ShadowExits:
 
     def do_invlpg(self, v: HvmVcpu) -> int:
         """INVLPG."""
+        return or_fault(v, self._invalidate)
+
+    def _invalidate(self, v: HvmVcpu) -> int:
         instruction = v.decoder.decode(v.mode.linear_rip)
         if instruction is None:
             return exception(EXC_UD)
-        va = v.decoder.effective_address(instruction.operands[0], instruction.length)
-        self._paging.invalidate(va if v.mode.in_64bit_code else va & U32)
+        self._paging.invalidate(v.decoder.linear(instruction.operands[0], instruction.length))
         v.mode.skip(instruction.length)
         return NOTHING
 

@@ -179,7 +179,10 @@ class ShadowPaging(ShadowControls):
         entry = self._space.entry(va) if fetch else 0
         if entry and not entry & PAGE_NX:  # the CPU has just fetched the instruction by it
             return entry & FRAME_BITS | va & PAGE_OFFSET
-        return super().translate(va, write=write, fetch=fetch)
+        at = super().translate(va, write=write, fetch=fetch)
+        if not fetch:  # it is accessed, and dirty, as if by the CPU
+            self.page_fault(va, self.user_access | (PFEC_WRITE if write else 0))
+        return at
 
     def page_fault(self, va: int, error: int) -> int | None:
         """What a page fault of the CPU's is: None, its shadow is filled in now; or the error code of the guest's own.
