@@ -5,6 +5,7 @@ Unicorn notes the addresses of its own functions.
 import functools
 from typing import NamedTuple
 
+from domains.cpu.x86.emulator.control_zero import ControlZero
 from domains.cpu.x86.emulator.float_unit import FloatUnit
 from domains.cpu.x86.emulator.int_length import IntLength
 from domains.cpu.x86.emulator.interpose import Interposer
@@ -21,6 +22,7 @@ class Interposed(NamedTuple):
     wide_exchange: WideExchange
     untranslatable: Untranslatable
     null_task: NullTask
+    control_zero: ControlZero
 
 
 @functools.cache
@@ -33,4 +35,5 @@ def interposed() -> Interposed:
         WideExchange(interposer),
         Untranslatable(interposer),
         NullTask(interposer),
+        ControlZero(interposer),
     )

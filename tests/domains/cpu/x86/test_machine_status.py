@@ -1,11 +1,11 @@
-"""SMSW by its operand in memory, and other exits whose instruction must be looked at.
+"""SMSW by its operand in memory, other exits whose instruction must be looked at, and stores to CR0 that are refused.
 
 With nested paging the CPU does SMSW by itself, with shadow paging that is an exit as soon as the guest's CR0 is not the CPU's.
 """
 
 import pytest
 
-from domains.cpu.x86.registers import R9, R10, RBX, RDI
+from domains.cpu.x86.registers import R9, R10, RBX, RDI, RSI
 from tests.domains.cpu.x86.hvm_bench import HvmBench
 
 EXITS = """
@@ -108,3 +108,34 @@ def test_an_exit_by_code_that_is_mapped_no_more(instruction: str) -> None:
         guest.labels["fault"],
         guest.labels["fault"],
     )
+
+
+class TestWhatNoCr0CanBe:
+    @pytest.mark.parametrize("value", ["0xa0010011", "0x80010010", "0x180010011"])
+    def test_is_refused(self, guest: HvmBench, value: str) -> None:
+        guest.run(
+            f"""start: long_mode; gate 13, handler; mov %cr0, %rdi; mov ${value}, %rax
+            fault: mov %rax, %cr0
+            handler: pop %r9; pop %r10; mov %cr0, %rbx; done"""
+        )
+        assert (guest.q[R9], guest.q[R10], guest.q[RBX]) == (0, guest.labels["fault"], guest.q[RDI])
+
+    def test_long_mode_needs_pae(self, guest: HvmBench) -> None:
+        guest.run(
+            """start: lgdt pointer; lidt idt; mov $STACK_TOP, %esp
+            mov $handler, %eax; mov %ax, IDT + 8 * 13; movw $8, IDT + 8 * 13 + 2
+            movw $0x8e00, IDT + 8 * 13 + 4; movw $(CODE >> 16), IDT + 8 * 13 + 6
+            mov $0xc0000080, %ecx; rdmsr; or $0x100, %eax; wrmsr
+            mov %cr0, %eax; bts $31, %eax
+            fault: mov %eax, %cr0
+            handler: pop %esi; pop %edi; done32
+            .balign 8
+            table:   .quad 0, 0x00cf9b000000ffff
+            pointer: .word 15; .long table
+            idt:     .word 4095; .long IDT"""
+        )
+        assert (guest.q[RSI], guest.q[RDI]) == (0, guest.labels["fault"])
+
+    def test_without_a_cache_it_may_be_written_through(self, guest: HvmBench) -> None:
+        guest.run("start: long_mode; mov $0xe0010011, %eax; mov %rax, %cr0; mov %cr0, %rbx; done")
+        assert guest.q[RBX] == 0xE0010011
