@@ -47,7 +47,9 @@ def write_bytes(data: bytes) -> None:
         try:
             rest = rest[os.write(fd, rest) :]
         except BlockingIOError:
-            select.select([], [fd], [])
+            poll = select.poll()
+            poll.register(fd, select.POLLOUT)
+            poll.poll()
         except BrokenPipeError:
             raise
         except OSError as error:

@@ -77,11 +77,17 @@ class PrivateMachine:
 
     def has_died(self) -> bool:
         """Whether the machine has ended of itself."""
-        return bool(select.select([self.ended], [], [], 0)[0])
+        return self._ends_within(0)
+
+    def _ends_within(self, seconds: float) -> bool:
+        """By poll(2): the caller may be a program with so many files open that select(2) refuses the number."""
+        poll = select.poll()
+        poll.register(self.ended, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def why(self) -> str:
         """The last that the machine's processes said before they died, once all of them have."""
-        select.select([self.ended], [], [], machine.STOP_TIMEOUT)
+        self._ends_within(machine.STOP_TIMEOUT)
         return machine.last_words(self._log)
 
     def end(self) -> None:
@@ -91,7 +97,7 @@ class PrivateMachine:
             self._client = None
         if self._supervisor:
             os.kill(self._supervisor, signal.SIGTERM)
-            if not select.select([self.ended], [], [], machine.STOP_TIMEOUT)[0]:
+            if not self._ends_within(machine.STOP_TIMEOUT):
                 os.kill(self._supervisor, signal.SIGKILL)  # its core then ends the machine
             os.waitpid(self._supervisor, 0)
             self._supervisor = 0

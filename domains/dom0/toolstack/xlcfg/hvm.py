@@ -42,7 +42,7 @@ def without_device_model(settings: list[Setting]) -> tuple[list[Setting], list[C
     if kind is None or text != HVM:
         return settings, mistakes
     firmware, kernel = named.get("firmware_override"), named.get("kernel")
-    if kernel is not None and firmware is not None:
+    if kernel is not None:
         mistakes.append(
             ConfigError(
                 kernel.value.position, "kernel of an HVM domain is started by a device model; there is none"

@@ -115,7 +115,7 @@ def read_config(
     """The domain that `text` describes. `file` is its name for messages; relative paths start at `folder`.
 
     Overrides are `KEY=VALUE`, as on xl's command line: they take the place of what the file says. `warn` is told of
-    each setting that is read over, unless ConfigError is raised, with everything that is wrong.
+    each setting that is read over. Raises ConfigError with everything that is wrong.
     """
     start = Position(file, 1, 1)
     if len(text) > MAX_TEXT:
@@ -146,7 +146,7 @@ def described(
     that is wrong.
     """
     mistakes: list[ConfigError] = []
-    read_over: list[str] = []
+    read_over: list[Setting] = []
     given: dict[str, Given] = {}
     last, too_much = without_device_model(merged(settings, mistakes))
     mistakes += too_much
@@ -155,7 +155,7 @@ def described(
     )
     for setting in last:
         if setting.key in IGNORED and not (pvh and setting.key in OF_PVH):
-            read_over.append(f"{setting.position}: {setting.key} is read over: {IGNORED[setting.key]}")
+            read_over.append(setting)
             continue
         try:
             value = KEYS[setting.key](Reader(setting.key, setting.value, folder))
@@ -166,12 +166,13 @@ def described(
     for key, example in (("name", 'name = "web"'), ("kernel", 'kernel = "vmlinuz" or "python:module:Class"')):
         if all(setting.key != key for setting in last):
             mistakes.append(ConfigError(start, f"'{key}' is missing; add {example}"))
+    refused = {(mistake.position.file, mistake.position.line) for mistake in mistakes}
+    for setting in read_over:
+        if (setting.position.file, setting.position.line) not in refused:
+            warn(f"{setting.position}: {setting.key} is read over: {IGNORED[setting.key]}")
     if mistakes:
         raise all_of(mistakes)
-    config = assembled(given)
-    for line in read_over:
-        warn(line)
-    return config
+    return assembled(given)
 
 
 def merged(settings: Iterable[Setting], mistakes: list[ConfigError]) -> list[Setting]:

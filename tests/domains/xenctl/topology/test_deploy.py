@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -306,11 +308,15 @@ def test_from_python_a_topology_lives_as_long_as_its_block(tmp_path: Path) -> No
 
 
 def test_from_python_a_topology_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """In a program that has many files open, which select(2) once refused."""
     (tmp_path / "guests.py").write_text(GUESTS)
     bad = Domain(kernel=f"python:{tmp_path}/guests.py:Crashing", memory=8, wait=Wait(until="shutdown"))
     deployment = Deployment(Topology(domains={"a": bad}))
-    with pytest.raises(ControlError, match="crash"), deployment:
-        pass
+    with ExitStack() as files:
+        for _ in range(1100):
+            files.enter_context(Path(os.devnull).open())
+        with pytest.raises(ControlError, match="crash"), deployment:
+            pytest.fail("it is up")
     assert not folder_of(deployment.machine).exists()
 
 
