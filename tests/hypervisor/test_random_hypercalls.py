@@ -1,4 +1,5 @@
-"""Two hostile PV domains, a PVH and a 32-bit one make random hypercalls; after each all in the machine is counted again.
+"""Two hostile PV domains, a PVH and a 32-bit one make random hypercalls; after each that changed what is counted, all in the
+machine is counted again.
 
     pytest tests/hypervisor/test_random_hypercalls.py --steps 1000000      (of each sequence)
 

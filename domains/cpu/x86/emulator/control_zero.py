@@ -14,13 +14,10 @@ to/from Control Registers): NW without CD, PG without PE, PG with EFER.LME but w
           3: jmp *helper_write_crN(%rip)
 """
 
-import ctypes
-import mmap
-import struct
 from typing import Final
 
 from domains.cpu.x86.emulator.interpose import Interposer
-from domains.cpu.x86.emulator.unicorn_library import exported
+from domains.cpu.x86.emulator.machine_code import CodePage
 
 WRITE_CR: Final = "helper_write_crN_x86_64"
 RAISE: Final = "raise_exception_err_ra_x86_64"
@@ -38,8 +35,7 @@ class ControlZero:
     """Machine code in the place of the library's function from now on."""
 
     def __init__(self, interposer: Interposer) -> None:
-        self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        self._octets = (ctypes.c_uint8 * mmap.PAGESIZE).from_buffer(self._page)
-        struct.pack_into("<2Q", self._page, 0, exported(WRITE_CR), exported(RAISE))
-        self._page[_CODE_AT : _CODE_AT + len(_CODE)] = _CODE
-        interposer.replace(WRITE_CR, ctypes.addressof(self._octets) + _CODE_AT)
+        self._page = CodePage()
+        self._page.put_functions(WRITE_CR, RAISE)
+        self._page.put(_CODE_AT, _CODE)
+        interposer.replace(WRITE_CR, self._page.address + _CODE_AT)

@@ -9,12 +9,10 @@ its beginning. Prefixes make any length possible, so the one that the translator
 """
 
 import ctypes
-import mmap
-import struct
 from typing import Final
 
 from domains.cpu.x86.emulator.interpose import Interposer
-from domains.cpu.x86.emulator.unicorn_library import exported
+from domains.cpu.x86.emulator.machine_code import CodePage
 
 RAISE_INTERRUPT: Final = "raise_interrupt_x86_64"
 _LENGTH_AT, _CODE_AT = 8, 16
@@ -25,13 +23,11 @@ class IntLength:
     """The word, kept by machine code that lies in the place of the library's function from now on."""
 
     def __init__(self, interposer: Interposer) -> None:
-        self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        self._octets = (ctypes.c_uint8 * mmap.PAGESIZE).from_buffer(self._page)
-        struct.pack_into("<Q", self._page, 0, exported(RAISE_INTERRUPT))
-        self._page[_CODE_AT : _CODE_AT + len(_CODE)] = _CODE
-        base = ctypes.addressof(self._octets)
-        self.address = base + _LENGTH_AT
-        interposer.replace(RAISE_INTERRUPT, base + _CODE_AT)
+        self._page = CodePage()
+        self._page.put_functions(RAISE_INTERRUPT)
+        self._page.put(_CODE_AT, _CODE)
+        self.address = self._page.address + _LENGTH_AT
+        interposer.replace(RAISE_INTERRUPT, self._page.address + _CODE_AT)
 
     @property
     def value(self) -> int:

@@ -1,10 +1,29 @@
 """The few pieces of machine code that hooks and signal handlers are made of, where Python would come too late or may not be left
-by longjmp: stop_stub, step_stub, io_ports.
+by longjmp (stop_stub, step_stub, io_ports), and the pages in which code lies that takes the place of the library's (interposed).
 """
 
+import ctypes
+import mmap
 import struct
 
 from domains.cpu.x86.emulator.unicorn_library import exported
+
+
+class CodePage:
+    """`size` bytes of memory that can be executed, at `address`, for as long as this object lives."""
+
+    def __init__(self, size: int = mmap.PAGESIZE) -> None:
+        self._memory = mmap.mmap(-1, size, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        self._octets = (ctypes.c_uint8 * size).from_buffer(self._memory)
+        self.address = ctypes.addressof(self._octets)
+
+    def put(self, at: int, code: bytes) -> None:
+        """Write `code` to `at` bytes behind the beginning."""
+        self._memory[at : at + len(code)] = code
+
+    def put_functions(self, *names: str) -> None:
+        """Write the addresses of these functions of the library's, or of libc, to the beginning, eight bytes each."""
+        self.put(0, struct.pack(f"<{len(names)}Q", *(exported(name) for name in names)))
 
 
 def load_rdi(value: int) -> bytes:

@@ -7,13 +7,10 @@ next exception that needs a stack of the TSS.
           1: mov (%rsp), %rcx; mov $GP, %esi; xor %edx, %edx; jmp *raise_exception_err_ra(%rip)
 """
 
-import ctypes
-import mmap
-import struct
 from typing import Final
 
 from domains.cpu.x86.emulator.interpose import Interposer
-from domains.cpu.x86.emulator.unicorn_library import exported
+from domains.cpu.x86.emulator.machine_code import CodePage
 
 LTR: Final = "helper_ltr_x86_64"
 RAISE: Final = "raise_exception_err_ra_x86_64"
@@ -25,8 +22,7 @@ class NullTask:
     """Machine code in the place of the library's function from now on."""
 
     def __init__(self, interposer: Interposer) -> None:
-        self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        self._octets = (ctypes.c_uint8 * mmap.PAGESIZE).from_buffer(self._page)
-        struct.pack_into("<2Q", self._page, 0, exported(LTR), exported(RAISE))
-        self._page[_CODE_AT : _CODE_AT + len(_CODE)] = _CODE
-        interposer.replace(LTR, ctypes.addressof(self._octets) + _CODE_AT)
+        self._page = CodePage()
+        self._page.put_functions(LTR, RAISE)
+        self._page.put(_CODE_AT, _CODE)
+        interposer.replace(LTR, self._page.address + _CODE_AT)

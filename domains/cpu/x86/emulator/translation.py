@@ -13,14 +13,13 @@ flags @16 (hflags).
 
 import ctypes
 import functools
-import mmap
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 from weakref import WeakValueDictionary
 
 from domains.cpu.x86.emulator.cpu_state import HF_CPL, HF_CS64
 from domains.cpu.x86.emulator.interpose import Interposer
-from domains.cpu.x86.emulator.machine_code import load_rax
+from domains.cpu.x86.emulator.machine_code import CodePage, load_rax
 from domains.cpu.x86.emulator.selfcheck import SCRATCH
 from domains.cpu.x86.emulator.unicorn_library import (
     HOOK_INTERRUPT,
@@ -59,8 +58,7 @@ class TranslationHook:
 
     def __init__(self) -> None:
         self._translators: WeakValueDictionary[int, Translator] = WeakValueDictionary()
-        self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        self._octets = (ctypes.c_uint8 * mmap.PAGESIZE).from_buffer(self._page)
+        self._page = CodePage()
         self._kept: tuple[Any, ...] = (BEFORE(self._before), AFTER(self._after))
         before, after = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in self._kept)
         original = load_rax(exported(TRANSLATE))
@@ -71,8 +69,8 @@ class TranslationHook:
             bytes.fromhex("81e2ffffff7f 57") + original + bytes.fromhex("ffd0 5f")
         )  # and $~(1 << 31), %edx
         code += load_rax(after) + b"\xff\xe0"
-        self._page[: len(code)] = code
-        Interposer().replace(TRANSLATE, ctypes.addressof(self._octets))
+        self._page.put(0, code)
+        Interposer().replace(TRANSLATE, self._page.address)
 
     def add(self, library: UnicornLibrary, translator: Translator) -> None:
         """Ask this translator about that CPU's blocks. What was translated before stays."""

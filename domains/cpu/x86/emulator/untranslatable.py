@@ -16,13 +16,10 @@ ends in abort, too, rip is at it, and the guest gets #UD, as on a processor.
                 one instruction at most from now on; jmp again
 """
 
-import ctypes
-import mmap
-import struct
 from typing import Final
 
 from domains.cpu.x86.emulator.interpose import Interposer
-from domains.cpu.x86.emulator.unicorn_library import exported
+from domains.cpu.x86.emulator.machine_code import CodePage
 
 _FUNCTIONS: Final = ("tb_gen_code_x86_64", "tcg_gen_code_x86_64", "abort", "raise_exception_err_x86_64")
 _CODE: Final = bytes.fromhex(
@@ -40,10 +37,8 @@ class Untranslatable:
     """The machine code, in the place of the library's functions from now on."""
 
     def __init__(self, interposer: Interposer) -> None:
-        self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        self._octets = (ctypes.c_uint8 * mmap.PAGESIZE).from_buffer(self._page)
-        struct.pack_into("<4Q", self._page, 0, *(exported(name) for name in _FUNCTIONS))
-        self._page[_CODE_AT : _CODE_AT + len(_CODE)] = _CODE
-        base = ctypes.addressof(self._octets)
+        self._page = CodePage()
+        self._page.put_functions(*_FUNCTIONS)
+        self._page.put(_CODE_AT, _CODE)
         for name, at in zip(_FUNCTIONS, (_NEW_GEN, _NEW_CODE, _NEW_ABORT), strict=False):
-            interposer.replace(name, base + at)
+            interposer.replace(name, self._page.address + at)

@@ -9,14 +9,12 @@ operand all of EFLAGS, IOPL and VM too, for user code as well. Told it is, from 
           call *cpu_restore_state; add $8, %rsp; pop %rsi; pop %rdi; jmp *function
 """
 
-import ctypes
-import mmap
 import struct
 from typing import Final
 
 from domains.cpu.x86.emulator.cpu_state import ENV_OFFSET
 from domains.cpu.x86.emulator.interpose import Interposer
-from domains.cpu.x86.emulator.unicorn_library import exported
+from domains.cpu.x86.emulator.machine_code import CodePage
 
 RESTORE: Final = "cpu_restore_state_x86_64"
 FUNCTIONS: Final = tuple(
@@ -29,16 +27,13 @@ class WideExchange:
     """Machine code in the place of the library's functions from now on."""
 
     def __init__(self, interposer: Interposer) -> None:
-        self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        self._octets = (ctypes.c_uint8 * mmap.PAGESIZE).from_buffer(self._page)
-        base = ctypes.addressof(self._octets)
-        addresses = [exported(name) for name in (RESTORE, *FUNCTIONS)]
-        self._page[: 8 * len(addresses)] = struct.pack(f"<{len(addresses)}Q", *addresses)
+        self._page = CodePage()
+        self._page.put_functions(RESTORE, *FUNCTIONS)
         for number, name in enumerate(FUNCTIONS):
             at = _CODE_AT + number * _CODE_SIZE
             code = bytes.fromhex("5756 4883ec08 488b742418 488dbf") + struct.pack("<i", -ENV_OFFSET)
             code += bytes.fromhex("31d2 ff15")
             code += struct.pack("<i", -(at + len(code) + 4)) + bytes.fromhex("4883c408 5e5f ff25")
             code += struct.pack("<i", 8 + 8 * number - (at + len(code) + 4))
-            self._page[at : at + len(code)] = code
-            interposer.replace(name, base + at)
+            self._page.put(at, code)
+            interposer.replace(name, self._page.address + at)
