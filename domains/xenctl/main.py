@@ -18,6 +18,7 @@ from domains.control.protocol import ControlError, Exit
 from domains.xenctl import (
     console_commands,
     domain_commands,
+    lab_commands,
     machine_commands,
     network_commands,
     run_command,
@@ -44,6 +45,7 @@ for group in (
     network_commands,
     store_commands,
     topology_commands,
+    lab_commands,
 ):
     group.register(app)
 

@@ -178,10 +178,11 @@ def start_info_of(plan: Plan, p2m: Words, day: StartOfDay) -> start_info:
     )
     if day.store is not None:
         info.store_mfn, info.store_evtchn = Mfn(int(p2m[plan.xenstore])), day.store
+    of_domu, console = (
+        record_of(plan.image.abi, kind) for kind in (start_info_console_domU, start_info_console)
+    )
+    info.console = console()
     if day.console is not None:
-        of_domu, console = (
-            record_of(plan.image.abi, kind) for kind in (start_info_console_domU, start_info_console)
-        )
         info.console = console(domU=of_domu(mfn=int(p2m[plan.console]), evtchn=day.console))
     if plan.ramdisk is not None:
         info.mod_len = plan.ramdisk_bytes

@@ -56,7 +56,8 @@ class HvmCpu:
 
     def __init__(self, gate: Gate, vcpu: int = 0, kind: HvmKind | None = None) -> None:
         """`kind` is what the mailbox says unless it is given."""
-        _, library, cpu = opened = open_cpu()
+        _, self.library, cpu = opened = open_cpu()
+        library = self.library
         self.stubs = HvmStubs(library, cpu, gate.mailbox.tsc_offset)
         take_requests(library, self.stubs.address("on_request"))
         opened.check_stops(self.stubs.address("ask"), self.stubs.ask)
@@ -80,8 +81,11 @@ class HvmCpu:
         stubs.call_back("on_doubt", EXIT_HOOK(self._on_doubt))
         library.add_code_hook(HOOK_INTERRUPT, stubs.address("new_interrupt"), 0)
         library.add_code_hook(HOOK_INVALID, stubs.address("new_invalid"), 0)
+        self._add_instructions(library)
+
+    def _add_instructions(self, library: UnicornLibrary) -> None:
         for instruction, routine in INSTRUCTIONS.items():
-            library.add_code_hook(HOOK_INSN, stubs.address(routine), 0, instruction)
+            library.add_code_hook(HOOK_INSN, self.stubs.address(routine), 0, instruction)
 
     def boot(self, effects: Sequence[EffectRecord]) -> None:
         """Take over the answer to START: the P2M, the shared page, the vCPU's registers."""

@@ -59,7 +59,8 @@ class X86Cpu:
     """One vCPU. Raises UnsupportedLibrary at once if this Unicorn is not the one it knows."""
 
     def __init__(self, gate: Gate, kind: GuestKind, vcpu: int = 0) -> None:
-        self._uc, library, cpu = opened = open_cpu()
+        self._uc, self.library, cpu = opened = open_cpu()
+        library = self.library
         self.stop_stub = StopStub(library)
         opened.check_stops(self.stop_stub.handler, self.stop_stub.ask)
         paging = kind.paging(gate.memory, cpu, library)

@@ -62,7 +62,8 @@ class Ring1Cpu:
         """`p2m`: the machine frame of the P2M's top table; `shadow_frames`: how many the shadow tables may take; `traces_tables`:
         stores to page tables are exits, as with VMware's ESX; else the tables are compared when the guest flushes.
         """
-        self._uc, library, cpu = opened = open_cpu()
+        self._uc, self.library, cpu = opened = open_cpu()
+        library = self.library
         check_translation(self._uc, library)
         cpu.take_exception()
         self.stop_stub = StopStub(library)

@@ -1,0 +1,68 @@
+"""One program on each system: what it cost there, and whether the kernel ended with the same memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, NamedTuple
+
+from domains.lab.image import Image
+from domains.lab.systems.esx import Ring1
+from domains.lab.systems.ring0 import Ring0
+from domains.lab.systems.system import System
+from domains.lab.systems.xen import Xen
+from domains.lab.trace import Observer, Part
+from hypervisor.public.types import PAGE_SIZE
+
+SYSTEMS: Final[dict[str, tuple[str, Callable[[], System]]]] = {
+    "native": ("bare hardware", partial(Ring0, "native")),
+    "nested": ("hardware, nested tables", partial(Ring0, "nested")),
+    "vtx": ("hardware, shadow tables", partial(Ring0, "vtx")),
+    "esx": ("ESX", Ring1),
+    "xen": ("Xen", Xen),
+}
+"""By name: a title for tables, and how one is made."""
+POOL, POOL_PAGES = 0x200000, 512
+"""What the kernel hands out (kernel.h)."""
+COUNTERS: Final = ("ticks", "disk_done", "packets_sent")
+
+
+class Measured(NamedTuple):
+    """One system's run: the part between the program's two marks, and the memory that was left."""
+
+    system: str
+    title: str
+    part: Part
+    image: Image
+    memory: str
+
+
+def measure(name: str, program: str) -> Measured:
+    """Run `program` on this system, and look at what lies between PROGRAM_from and PROGRAM_to."""
+    title, make = SYSTEMS[name]
+    system = make()
+    observer = Observer(system.monitor, system.image.at(f"{program}_from"), system.image.at(f"{program}_to"))
+    system.observe(observer)
+    system.run([program])
+    return Measured(name, title, observer.part, system.image, digest(system))
+
+
+def measure_all(program: str, systems: Sequence[str] = tuple(SYSTEMS)) -> list[Measured]:
+    """The same on several."""
+    return [measure(name, program) for name in systems]
+
+
+def digest(system: System) -> str:
+    """SHA-256 of what the kernel was left with: its counters, and each page of its pool that was never a page table.
+
+    Tables are left out, for on Xen they have the machine's frame numbers.
+    """
+    total = hashlib.sha256()
+    for counter in COUNTERS:
+        total.update(system.read(system.image.at(counter), 4))
+    was_table = [system.read(system.image.at("was_table") + number, 1)[0] for number in range(POOL_PAGES)]
+    for number, table in enumerate(was_table):
+        if not table:
+            total.update(system.read(POOL + number * PAGE_SIZE, PAGE_SIZE))
+    return total.hexdigest()

@@ -1,0 +1,137 @@
+"""The kernel under test, as machine code: built by gcc from `kernel/` once, and kept.
+
+bare   the kernel as it is: kernel.c, programs.S and bare.c
+xen    the same, with xen.c in the place of bare.c
+
+The images lie in the cache folder ($XDG_CACHE_HOME/xenoscope/lab, ~/.cache by default), under a name made of their sources, so
+that changed sources are built anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
+
+SOURCES: Final = Path(__file__).parent / "kernel"
+BASE: Final = 0x100000
+"""Where the kernel lies, in its own memory and in its own addresses."""
+PORTS: Final = {"bare": (), "xen": ("-DXEN",)}
+FLAGS: Final = (
+    *(
+        "-m32",
+        "-mno-mmx",
+        "-mno-sse",
+        "-O1",
+        "-fno-inline",
+        "-ffreestanding",
+        "-fno-builtin",
+        "-fno-pic",
+        "-no-pie",
+    ),
+    *(
+        "-fno-stack-protector",
+        "-fno-asynchronous-unwind-tables",
+        "-fcf-protection=none",
+        "-fno-strict-aliasing",
+    ),
+    *("-nostdlib", "-static", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"),
+    *("-Wa,--noexecstack", f"-Wl,-Ttext={BASE:#x},-e,_start,--build-id=none,--no-warn-rwx-segments"),
+)
+
+
+class LabError(Exception):
+    """An experiment cannot be run here; the text says why, and what would help."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """`data`: the bytes from BASE on, with .bss; `symbols`: address by name."""
+
+    data: bytes
+    entry: int
+    symbols: dict[str, int]
+
+    def at(self, name: str) -> int:
+        """The address of a symbol. LabError: there is none."""
+        if name not in self.symbols:
+            raise LabError(f"the kernel under test has no {name}")
+        return self.symbols[name]
+
+    def nearest(self, address: int) -> str:
+        """The symbol that an address lies behind, and how far: `page_fault+0x12`."""
+        names = [(value, name) for name, value in self.symbols.items() if BASE <= value <= address]
+        if not names:
+            return hex(address)
+        value, name = max(names)
+        return name if value == address else f"{name}+{address - value:#x}"
+
+
+@cache
+def kernel_image(port: str) -> Image:
+    """The kernel for "bare" or "xen". LabError: there is no compiler, or it refused."""
+    parts = ["kernel.c", f"{port}.c", "programs.S"]
+    sources = b"".join((SOURCES / name).read_bytes() for name in ("kernel.h", *parts))
+    digest = hashlib.sha256(sources + repr(FLAGS).encode()).hexdigest()[:16]
+    file = cache_folder() / f"kernel-{port}-{digest}"
+    if not file.exists():
+        _build(port, parts, file)
+    return _load(file)
+
+
+def cache_folder() -> Path:
+    """Where images are kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "xenoscope" / "lab"
+
+
+def _build(port: str, parts: list[str], file: Path) -> None:
+    if shutil.which("gcc") is None:
+        raise LabError("the kernel under test is built by gcc, and there is none: install gcc")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        linked = Path(folder) / "kernel"
+        command: list[str | Path] = [
+            "gcc",
+            *FLAGS,
+            *PORTS[port],
+            "-o",
+            linked,
+            *(SOURCES / part for part in parts),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise LabError(f"gcc cannot build the kernel under test: {done.stderr.strip()}")
+        os.replace(linked, file)
+
+
+def _load(file: Path) -> Image:
+    with file.open("rb") as stream:
+        elf = ELFFile(stream)
+        segments = [
+            segment
+            for segment in elf.iter_segments()
+            if segment["p_type"] == "PT_LOAD" and segment["p_vaddr"] >= BASE
+        ]
+        end = max(segment["p_vaddr"] + segment["p_memsz"] for segment in segments)
+        data = bytearray(end - BASE)
+        for segment in segments:
+            at = segment["p_vaddr"] - BASE
+            data[at : at + segment["p_filesz"]] = segment.data()
+        table = elf.get_section_by_name(".symtab")
+        assert isinstance(table, SymbolTableSection)
+        symbols = {
+            s.name: s["st_value"]
+            for s in table.iter_symbols()
+            if s.name and s["st_info"]["type"] != "STT_FILE"
+        }
+        return Image(bytes(data), elf["e_entry"], symbols)

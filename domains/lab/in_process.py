@@ -1,0 +1,137 @@
+"""Xen's core in this process: its state and its hypercalls are the real ones, its processes are played by whoever uses it.
+
+A hypercall goes through the real dispatcher, continuations included. What the caller's CPU has to do afterwards, its *effects*,
+is handed back with the result. Time stands still unless it is told to go on.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hypervisor.domain.domain import Domain, Life, Vcpu
+from hypervisor.domain.hypervisor import Hypervisor
+from hypervisor.domain.lifecycle import begin_destroy, process_gone
+from hypervisor.domain.timer_actions import fire
+from hypervisor.hypercalls.dispatch import Dispatcher
+from hypervisor.machine.memory import MachineMemory, create_memfd
+from hypervisor.mm.layout import XEN_FRAMES
+from hypervisor.public.types import DomId
+from hypervisor.wire.messages import EffectRecord
+
+MEMORY_FRAMES: Final = 1 << 14
+NR_CPUS: Final = 16
+"""CPUs for all, so that no hypercall waits for a slice."""
+
+
+class StandingClock:
+    """A machine's clock that shows what it is told: `time` in ns of system time."""
+
+    boot_ns = 0
+
+    def __init__(self) -> None:
+        self.time = 0
+
+    def now(self) -> int:
+        """System time, ns."""
+        return self.time
+
+    def wall(self) -> int:
+        """Wall-clock time, ns: the same."""
+        return self.time
+
+
+class PlayedProcesses:
+    """hypervisor.domain's Processes. Answers are kept until they are taken."""
+
+    def __init__(self) -> None:
+        self.answers: dict[Vcpu, tuple[int, list[EffectRecord]]] = {}
+        self.ended: list[Domain] = []
+
+    def fork(self, domain: Domain) -> None:
+        """The domain's process is there at once."""
+        domain.pid = -1
+
+    def share_memfd(self, domid: DomId, memfd: int) -> None:
+        """Everybody sees the machine's whole memory."""
+
+    def kill(self, domain: Domain) -> None:
+        """It is gone at once."""
+        domain.pid = 0
+
+    def interrupt(self, vcpu: Vcpu) -> None:
+        """It looks for events after each hypercall."""
+
+    def freeze(self, domain: Domain, *, frozen: bool) -> None:
+        """It runs only while it is asked to."""
+
+    def reply(self, vcpu: Vcpu) -> None:
+        """The answer to the vCPU's request, and its effects."""
+        self.answers[vcpu] = vcpu.run.result, vcpu.effects.take()
+
+    def ask_to_save(self, vcpu: Vcpu) -> None:
+        """Nobody saves a domain here."""
+
+    def end_machine(self) -> None:
+        """The machine ends with its user."""
+
+    def gone(self, domain: Domain) -> None:
+        """Nothing of it is left."""
+        self.ended.append(domain)
+
+
+class XenInProcess:
+    """One machine's hypervisor."""
+
+    def __init__(self) -> None:
+        self.memory = MachineMemory()
+        self.memory.map(create_memfd("xen", XEN_FRAMES), 0, XEN_FRAMES, 0)
+        self.processes = PlayedProcesses()
+        self.clock = StandingClock()
+        self.hv = Hypervisor(
+            self.memory, self.processes, memory_frames=MEMORY_FRAMES, nr_cpus=NR_CPUS, clock=self.clock
+        )
+        self.dispatcher = Dispatcher(self.hv)
+
+    def hypercall(self, vcpu: Vcpu, nr: int, *args: int) -> tuple[int, list[EffectRecord]] | None:
+        """Perform it to its end: result and effects. None: the vCPU sleeps, or its domain has ended."""
+        self.hv.run.request(vcpu, vcpu.run.seq + 1, nr)
+        self.processes.answers.pop(vcpu, None)
+        a, b, c, d, e = (*args, *(0,) * (5 - len(args)))
+        seen = vcpu.domain.mailbox.counter(vcpu.vcpu_id)
+        self.dispatcher.hypercall(vcpu, nr, (a, b, c, d, e), seen)
+        while self.hv.run.continuations:
+            self.dispatcher.go_on()
+            self.background()
+        return self.processes.answers.pop(vcpu, None)
+
+    def background(self) -> None:
+        """One turn of what goes on beside requests: deaths, and timers that are due."""
+        for _ in range(len(self.hv.work)):
+            work = self.hv.work.popleft()
+            if not work.step():
+                self.hv.work.append(work)
+        for timer in self.hv.timers.due(self.hv.now()):
+            fire(self.hv, timer)
+
+    def sleep(self, vcpu: Vcpu) -> tuple[int, list[EffectRecord]] | None:
+        """The vCPU has blocked: time goes on from timer to timer until it is woken. None: nothing will wake it."""
+        while vcpu not in self.processes.answers:
+            deadline = self.hv.timers.next_deadline()
+            if deadline is None or vcpu.domain.life is not Life.ALIVE:
+                return None
+            self.clock.time = max(self.clock.time, deadline)
+            self.background()
+        return self.processes.answers.pop(vcpu)
+
+    def destroy(self, domain: Domain) -> None:
+        """Take a domain apart completely."""
+        begin_destroy(self.hv, domain)
+        while self.hv.work:
+            self.background()
+        process_gone(self.hv, domain)
+
+    def close(self) -> None:
+        """End all domains: nothing may be left of them."""
+        for domain in list(self.hv.domains.values()):
+            if domain.life is Life.ALIVE:
+                self.destroy(domain)

@@ -1,0 +1,100 @@
+/* What processes run, in ring 3. NAME is where a program begins; what an experiment looks at lies from NAME_from to NAME_to.
+   System calls by INT 0x80: number in EAX, arguments in ECX, EDX, EBX; see kernel.c. */
+.set AREA, 0x40000000
+.macro call_kernel number
+    mov $\number, %eax
+    int $0x80
+.endm
+.macro from name
+.globl \name\()_from
+\name\()_from:
+.endm
+.macro to name
+.globl \name\()_to
+\name\()_to:
+    nop
+.endm
+.macro program name
+.balign 16
+.globl \name
+\name:
+    xor %ebx, %ebx
+.endm
+.macro end
+    call_kernel 1
+.endm
+
+.text
+.balign 4096
+.globl programs_start
+programs_start:
+
+program page_fault                      /* the first touch of a page */
+    movl $1, AREA                       /* another one, given back: the kernel knows the page that it will take */
+    mov $AREA, %ecx
+    mov $1, %edx
+    call_kernel 6
+from page_fault
+    movl $1, AREA + 0x10000
+to page_fault
+    end
+
+program null_call                       /* a system call that does nothing */
+    call_kernel 0
+    xor %eax, %eax
+from null_call
+    int $0x80
+to null_call
+    end
+
+program work                            /* something of all; two processes run it */
+    call_kernel 11                      /* what the CPU tells of interrupts */
+    and $7, %eax
+    add %eax, %ebx
+    mov $AREA, %esi
+    mov $24, %ecx
+1:  mov %ecx, (%esi)
+    add $4096, %esi
+    dec %ecx
+    jnz 1b
+    call_kernel 2                       /* yield */
+    call_kernel 3                       /* fork */
+    test %eax, %eax
+    jz 2f
+    call_kernel 4                       /* a tick */
+2:  add %eax, AREA + 0x1000
+    mov AREA + 0x2000, %eax
+    add %eax, %ebx
+    mov $AREA + 0x100000, %ecx
+    mov $8, %edx
+    call_kernel 5                       /* map */
+    incl AREA + 0x101000
+    mov $AREA + 0x102000, %ecx
+    mov $2, %edx
+    call_kernel 6                       /* unmap */
+    push %ebx
+    mov $3f, %ebx
+    call_kernel 13                      /* where a refused store goes on */
+    mov $AREA + 0x104000, %ecx
+    mov $1, %edx
+    mov $0, %ebx
+    call_kernel 7                       /* protect */
+    movl $1, AREA + 0x104000
+    incl AREA + 0x105000                /* is skipped */
+3:  movl $0x1234, AREA + 0x3000
+    mov $7, %ebx
+    mov $AREA + 0x3000, %ecx
+    call_kernel 8                       /* write a block */
+    mov $AREA + 0x106000, %ecx
+    call_kernel 9                       /* read it again */
+    pop %ebx
+    add AREA + 0x106000, %ebx
+    mov $AREA + 0x3000, %ecx
+    mov $64, %edx
+    call_kernel 10                      /* send a packet */
+    call_kernel 2
+    end
+
+.balign 4096
+.globl programs_end
+programs_end:

@@ -1,0 +1,1 @@
+"""A report for its reader: on the terminal, as JSON."""

@@ -1,0 +1,54 @@
+"""What a system is to an experiment: load the kernel with its programs, run it to its end, look at what it left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from domains.lab.image import BASE, Image
+from domains.lab.trace import Observer
+from hypervisor.public.types import PAGE_SIZE
+
+GUEST_PAGES = 1024
+"""4 MiB: the kernel's memory."""
+PROCESSES = 8
+
+
+class Ended(Exception):
+    """The kernel has ended, as it should."""
+
+
+class Crashed(Exception):
+    """The kernel broke a rule of the system; the text says which."""
+
+
+class System(Protocol):
+    """One machine with the kernel under test on it."""
+
+    name: str
+    monitor: str
+    """Who acts at an exit."""
+    image: Image
+
+    def observe(self, observer: Observer) -> None:
+        """Attach an observer, before the run."""
+
+    def run(self, programs: Sequence[str]) -> int:
+        """Load the kernel, let one process run each program, and come back when all have ended: the kernel's result. Crashed."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """The kernel's memory, by its own physical addresses; after a run too."""
+
+
+def loadable(image: Image, programs: Sequence[str]) -> bytes:
+    """The image with the entries of its first processes filled in. LabError: no such program."""
+    data = bytearray(image.data)
+    at = image.at("first_program") - BASE
+    for number, program in enumerate(programs):
+        data[at + 4 * number : at + 4 * number + 4] = image.at(program).to_bytes(4, "little")
+    return bytes(data)
+
+
+def pages(data: bytes) -> list[tuple[int, bytes]]:
+    """(offset, bytes) of each page."""
+    return [(at, data[at : at + PAGE_SIZE]) for at in range(0, len(data), PAGE_SIZE)]

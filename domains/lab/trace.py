@@ -1,0 +1,120 @@
+"""What is seen of a run: every instruction of the guest, and every exit, in their order; and the counts of a part of it.
+
+An `Observer` is attached to one system's CPU. It is called before each guest instruction, by a hook that does not change what the
+guest does or sees, and at each exit, for `exits` is its own. A part of the run is marked by two addresses of the guest's program;
+what lies between is recorded.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from domains.cpu.x86.emulator.cpu_state import HF_CPL, HFLAGS, CpuState
+
+NOT_YET_TOLD: Final = frozenset({"page fault"})
+"""Causes that the engines count beside the true one, which follows."""
+NO_ENTRY: Final = frozenset({"INT n", "upcall"})
+"""What Xen's engine counts though it is no entry into the hypervisor. INT n, of a vector that the guest has registered for its
+programs: the Xen of 2003 has the guest's gate in the IDT, the *fast handler*, and the CPU goes from ring 3 to ring 1 by itself.
+(The CPU here is in long mode, where no gate leads to 32-bit code, as under today's Xen; the engine does what the gate did.)
+An upcall is delivered on the way out of an entry that has its own cause.
+"""
+
+
+class Exits(Counter[str]):
+    """Exits by cause; `told` is called with the cause of each."""
+
+    def __init__(self, told: Callable[[str], None]) -> None:
+        super().__init__()
+        self._told = told
+
+    def __setitem__(self, cause: str, count: int) -> None:
+        super().__setitem__(cause, count)
+        self._told(cause)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of a trace. `who`: "program", "kernel", or the monitor's name; `ring`: the CPU's true one, -1 for a monitor
+    outside the guest; `at`: where, by symbol; `text`: the instruction, or the exit's cause; `cr3`: what the CPU's names.
+    `changes`: what has changed in the tables that are watched since the step before.
+    """
+
+    who: str
+    ring: int
+    at: str
+    text: str
+    cr3: int
+    changes: tuple[str, ...] = ()
+
+
+@dataclass
+class Part:
+    """What happened between two marks: `instructions` by ring, `exits` by cause, `direct`: what NO_ENTRY names; and each step."""
+
+    instructions: Counter[int] = field(default_factory=Counter)
+    exits: Counter[str] = field(default_factory=Counter)
+    direct: Counter[str] = field(default_factory=Counter)
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def nr_exits(self) -> int:
+        """All of them."""
+        return self.exits.total()
+
+
+class Observer:
+    """See above. `watch` tells of the tables, one line each, when a step is recorded."""
+
+    def __init__(self, monitor: str, first: int, last: int) -> None:
+        """`monitor`: who acts at an exit. The part begins when the guest is about to execute what is at `first`, and ends at
+        `last`.
+        """
+        self.part = Part()
+        self._monitor = monitor
+        self._first, self._last = first, last
+        self._active = False
+        self._previous = 0
+        self._seen: list[str] = []
+        self.cpu: CpuState
+        self.describe: Callable[[int], tuple[str, str]] = lambda address: (hex(address), "")
+        self.watch: Callable[[], list[str]] = list
+        self.cr3: Callable[[], int] = lambda: 0
+
+    def instruction(self, _uc: Any, address: int, _size: int, _data: Any) -> None:
+        """The guest is about to execute what is at `address`."""
+        if address == self._first:
+            self._active = True
+            self._seen = self.watch()
+        elif address == self._last:
+            self._active = False
+        repeated, self._previous = address == self._previous, address
+        if not self._active or repeated:  # REP: an instruction, however often
+            return
+        ring = self.cpu.d[HFLAGS] & HF_CPL
+        self.part.instructions[ring] += 1
+        at, text = self.describe(address)
+        self._add("program" if ring == 3 else "kernel", ring, at, text)
+
+    def exit(self, cause: str) -> None:
+        """There was an exit of this cause."""
+        if cause in NOT_YET_TOLD:
+            return
+        self._previous = 0
+        if not self._active:
+            return
+        if cause in NO_ENTRY:
+            self.part.direct[cause] += 1
+            self._add("CPU", -1, "", cause)
+        else:
+            self.part.exits[cause] += 1
+            self._add(self._monitor, -1, "", cause)
+
+    def _add(self, who: str, ring: int, at: str, text: str) -> None:
+        now = self.watch()
+        changes = tuple(line for line in now if line not in self._seen)
+        self._seen = now
+        self.part.steps.append(Step(who, ring, at, text, self.cr3(), changes))
