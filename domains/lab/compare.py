@@ -38,13 +38,15 @@ class Measured(NamedTuple):
     memory: str
 
 
-def measure(name: str, program: str) -> Measured:
-    """Run `program` on this system, and look at what lies between PROGRAM_from and PROGRAM_to."""
+def measure(name: str, program: str, *others: str) -> Measured:
+    """Run `program` on this system, a process of its own beside each of `others`, and look at what lies between PROGRAM_from and
+    PROGRAM_to.
+    """
     title, make = SYSTEMS[name]
     system = make()
     observer = Observer(system.monitor, system.image.at(f"{program}_from"), system.image.at(f"{program}_to"))
     system.observe(observer)
-    system.run([program])
+    system.run([program, *others])
     return Measured(name, title, observer.part, system.image, digest(system))
 
 

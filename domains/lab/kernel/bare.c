@@ -79,6 +79,13 @@ void disk(u32 write, u32 sector, u32 page)
     out32(DISK_COMMAND, write);
 }
 
+u32 disk_status(void)
+{
+    u32 value;
+    asm volatile("inl %1, %0" : "=a"(value) : "d"((u16)DISK_COMMAND));
+    return value;
+}
+
 void send_packet(u32 page, u32 length)
 {
     nic_ring.page = page;

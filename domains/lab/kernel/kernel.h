@@ -19,7 +19,7 @@ typedef u64 entry;
 #define PROCESSES 8u
 #define KERNEL_STACK 8192u
 
-enum { PRESENT = 1, WRITE = 2, USER = 4, ACCESSED = 0x20, DIRTY = 0x40, COPY_ON_WRITE = 0x200 };
+enum { PRESENT = 1, WRITE = 2, USER = 4, ACCESSED = 0x20, DIRTY = 0x40, COPY_ON_WRITE = 0x200, FOR_SOFTWARE = 0x400 };
 enum { DIVIDE = 0, UNDEFINED = 6, PROTECTION = 13, PAGE_FAULT = 14, TIMER = 32, DISK = 33, NETWORK = 34, SYSTEM_CALL = 128 };
 enum { FAULT_PRESENT = 1, FAULT_WRITE = 2, FAULT_USER = 4 };
 
@@ -77,6 +77,7 @@ void restore_interrupts(u32 state);
 void wait_for_interrupt(void);
 void end_of_interrupt(u32 vector);
 void disk(u32 write, u32 sector, u32 page);                   /* begins a transfer of one page */
+u32 disk_status(void);                                          /* of the disk, if there are ports */
 void send_packet(u32 page, u32 length);
 u32 look(void);                                               /* a bit for each thing that the CPU tells as it should */
 void finish(u32 result) __attribute__((noreturn));

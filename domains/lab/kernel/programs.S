@@ -95,6 +95,110 @@ program work                            /* something of all; two processes run i
     call_kernel 2
     end
 
+program fork_exit                       /* a child that writes two of its 16 pages and ends, and its parent, that goes on */
+    mov $AREA, %esi
+    mov $16, %ecx
+1:  movl $1, (%esi)
+    add $4096, %esi
+    dec %ecx
+    jnz 1b
+    call make_child
+from fork_exit
+    call make_child
+to fork_exit
+    end
+make_child:
+    call_kernel 3
+    test %eax, %eax
+    jz 2f
+    call_kernel 2                       /* yield: the child ends, and the parent goes on */
+    movl $2, AREA
+    movl $2, AREA + 0x1000
+    ret
+2:  movl $3, AREA
+    movl $3, AREA + 0x1000
+    end
+
+program map_unmap                       /* 32 pages mapped, and unmapped */
+    call map_and_unmap
+from map_unmap
+    call map_and_unmap
+to map_unmap
+    end
+map_and_unmap:
+    mov $AREA + 0x40000, %ecx
+    mov $32, %edx
+    call_kernel 5
+    mov $AREA + 0x40000, %ecx
+    mov $32, %edx
+    call_kernel 6
+    ret
+
+program protection_fault                /* a store to a read-only page, and on in the program's handler */
+    movl $1, AREA
+    mov $protection_fault_to, %ebx
+    call_kernel 13
+    xor %ebx, %ebx
+    mov $AREA, %ecx
+    mov $1, %edx
+    call_kernel 7
+    mov AREA, %eax
+from protection_fault
+    movl $2, AREA
+to protection_fault
+    xor %ebx, %ebx
+    end
+
+program divide_error                    /* a division by zero, and on in the program's handler */
+    movl $1, AREA
+    mov $divide_error_to, %ebx
+    call_kernel 13
+    xor %ecx, %ecx
+    xor %ebx, %ebx
+from divide_error
+    div %ecx
+to divide_error
+    xor %ebx, %ebx
+    end
+
+program context_switch                  /* to another process, and back */
+    movl $1, AREA
+    call_kernel 2
+from context_switch
+    call_kernel 2
+to context_switch
+    end
+program partner                         /* the other process */
+    movl $1, AREA
+    call_kernel 2
+    call_kernel 2
+    end
+
+program call_return                     /* user code that needs nobody */
+    call 1f
+from call_return
+    call 1f
+to call_return
+    end
+1:  ret
+
+program modify_entry                    /* a bit of a page-table entry that only software reads */
+    movl $1, AREA
+    mov $AREA, %ecx
+    call_kernel 16
+    mov $AREA, %ecx
+from modify_entry
+    call_kernel 16
+to modify_entry
+    end
+
+program read_port                       /* the kernel reads a port of the disk */
+    call_kernel 17
+from read_port
+    call_kernel 17
+to read_port
+    end
+
 .balign 4096
 .globl programs_end
 programs_end:

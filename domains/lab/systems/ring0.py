@@ -14,9 +14,10 @@ from domains.cpu.x86.emulator.svm import HF_GUEST, HF_SVME
 from domains.cpu.x86.emulator.unicorn_library import HOOK_INSN, UnicornLibrary
 from domains.cpu.x86.hvm.context import load_context
 from domains.cpu.x86.hvm.engine import INSTRUCTIONS, HvmCpu
-from domains.cpu.x86.hvm.kinds import NATIVE, NESTED, SHADOW, HvmKind
+from domains.cpu.x86.hvm.kinds import NATIVE, NESTED, HvmKind
 from domains.cpu.x86.registers import EFLAGS_IF, RBX, RSP, U32
 from domains.lab.systems.system import Crashed, Ended
+from domains.lab.systems.traced_shadow import TRACED_SHADOW
 from domains.lab.systems.unported import P2M_TOP, STACK, Unported, attach
 from domains.lab.trace import Observer
 from hypervisor.machine.memory import create_memfd
@@ -34,7 +35,7 @@ IN_HOOK = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ct
 OUT_HOOK = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p
 )
-KINDS: Final = {"native": NATIVE, "nested": NESTED, "vtx": SHADOW}
+KINDS: Final = {"native": NATIVE, "nested": NESTED, "vtx": TRACED_SHADOW}
 MONITORS: Final = {"native": "CPU", "nested": "hypervisor", "vtx": "hypervisor"}
 
 
