@@ -22,7 +22,6 @@ from domains.cpu.x86.hvm.vcpu import ExitHandlers, HvmVcpu
 from domains.cpu.x86.paging import NotMapped
 from domains.cpu.x86.ring1.tracing import Tracer
 from domains.cpu.x86.stores import STORES
-from domains.lab.systems.system import Crashed
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.machine.paging import PFEC_WRITE
 from hypervisor.public.types import PAGE_SIZE
@@ -74,13 +73,15 @@ class TracedExits(ShadowExits):
         return super().do_page_fault(v)
 
     def _do_store(self, v: HvmVcpu, address: int, gpa: int) -> int:
-        if self._traced.tracer.let_go(address):
+        instruction, tracer = v.decoder.decode(v.mode.linear_rip), self._traced.tracer
+        if instruction is None or not is_known(instruction):  # a page is filled, which is no table any more
+            tracer.unshadow(address)
+            v.exits["trace dropped"] += 1
+            return NOTHING
+        if tracer.let_go(address):
             v.exits["trace dropped"] += 1  # the store is tried again
             return NOTHING
         v.exits["traced store"] += 1
-        instruction = v.decoder.decode(v.mode.linear_rip)
-        if instruction is None or not is_known(instruction):
-            raise Crashed("a store to a page table by an instruction that the laboratory's monitor does not know")
         size = instruction.operands[0].size
         old = int.from_bytes(v.gate.memory.read(address | gpa % PAGE_SIZE, size), "little")
         store = STORES[instruction.name](v, instruction, size, old)

@@ -176,6 +176,14 @@ class ShadowSpace:
             elif shadow.table is not None:
                 self.refresh(shadow, shadow.table)
 
+    def unshadow(self, address: int) -> None:
+        """Forget what was made of the guest's table in the machine frame at this address; the caller flushes."""
+        for tree, shadow in self.shadows_of(address):
+            if isinstance(shadow, Seen):
+                tree.forget_upper(shadow)
+            else:
+                tree.drop_leaf(shadow)
+
     def release_all(self) -> None:
         """There are no shadows any more; a switch must follow if the CPU is to go on."""
         for slot in self._linked:

@@ -165,6 +165,17 @@ class Tree:
         self._pool.words[table << TABLE_SHIFT | number & SLOT] = 0
         self._pool.give(leaf.frame)
 
+    def drop_leaf(self, leaf: Leaf) -> None:
+        """This leaf table goes."""
+        for number in [number for number, one in self.leaves.items() if one is leaf]:
+            self.drop(number)
+
+    def forget_upper(self, seen: Seen) -> None:
+        """An upper table of the guest's is none any more: what hangs on it goes."""
+        for index in range(len(seen.entries())):
+            self.changed(seen, index)
+        self.uppers.pop((seen.first, seen.shift), None)
+
     def drop_span(self, first: int, size: int) -> None:
         """All leaf tables of the linear addresses [first, first + size) go."""
         low, high = first >> LEAF_SHIFT, (first + size - 1) >> LEAF_SHIFT

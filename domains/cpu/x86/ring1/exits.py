@@ -126,6 +126,9 @@ def _traced_store(v: Ring1Vcpu, va: int, error_code: int, address: int) -> None:
         v.exits["trace dropped"] += 1  # the store is tried again
         return
     instruction = _decode(v)
+    if instruction is not None and instruction.text.startswith("rep") and v.paging.tracer.unshadow(address):
+        v.exits["trace dropped"] += 1
+        return
     v.paging.open(va, error_code, address)
     if instruction is None or not is_plain_store(instruction):
         v.exits["traced store"] += 1

@@ -4,6 +4,7 @@ The descriptor tables that the CPU is shown are traced; so are, if asked for, th
 hvm/shadow_paging alone compares them when the guest flushes.
 
     store ─► page fault ─┬─► MOV: done here, and what it changed is looked at
+                         ├─► REP: a page is filled, which is no table any more: what was made of it is forgotten
                          └─► else the page is opened for one instruction, done with the CPU's TF ─► #DB: closed, and looked at
 
 A frame of which nothing is made any more is found by the next store, and let go.
@@ -50,6 +51,14 @@ class Tracer:
         del self._frames[address]
         self._pmap.permit(address)
         return True
+
+    def unshadow(self, address: int) -> bool:
+        """What was made of this frame is forgotten, and it is no longer traced; False: it has descriptors."""
+        if address in self.descriptors:
+            return False
+        self._space.unshadow(address)
+        self._library.tlb_flush()
+        return self.let_go(address)
 
     def protect_again(self) -> None:
         """The PMAP was read anew."""
