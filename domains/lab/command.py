@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from domains.lab.catalogue import NAMES, experiment
-from domains.lab.costs import DEFAULT_FILE, DEFAULT_MACHINE, load_costs
+from domains.lab.costs import DEFAULT_FILE, load_costs
 from domains.lab.output.terminal import show, steps_of
 
 
@@ -20,7 +20,7 @@ def list_experiments(console: Console) -> None:
 def run_experiment(console: Console, name: str, *, trace: bool, costs: Path | None, cpu: str) -> bool:
     """Run and show it; whether all that it claims holds. `cpu`: a machine of the costs' file; "": the usual one. LabError."""
     chosen = experiment(name)
-    report = chosen.run(load_costs(costs or DEFAULT_FILE, cpu or DEFAULT_MACHINE))
+    report = chosen.run(load_costs(costs or DEFAULT_FILE, cpu or chosen.cpu))
     show(console, chosen, report)
     if trace:
         for one in report.traces:

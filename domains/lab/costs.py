@@ -10,7 +10,7 @@ from typing import Any, Final
 from domains.lab.image import LabError
 
 DEFAULT_FILE: Final = Path(__file__).with_name("costs.toml")
-DEFAULT_MACHINE: Final = "p4-2005"
+DEFAULT_MACHINE: Final = "p4-2003"
 MARKS: Final = ("read", "quoted", "recalled", "assumed")
 
 

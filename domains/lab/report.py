@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from domains.lab.costs import Costs
+from domains.lab.costs import DEFAULT_MACHINE, Costs
 from domains.lab.trace import Step
 
 
@@ -106,3 +106,5 @@ class Experiment:
     claim: str
     source: str
     run: Callable[[Costs], Report]
+    cpu: str = DEFAULT_MACHINE
+    """The machine of costs.toml on which it is modelled, unless another is asked for."""
