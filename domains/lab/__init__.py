@@ -7,7 +7,7 @@
 
 Read in this order:
     1. the kernel         kernel/kernel.h, kernel.c, bare.c, xen.c, programs.S; image
-    2. what runs it       board, systems/system, unported, ring0, esx; in_process, systems/xen
+    2. what runs it       board, systems/system, unported, ring0, esx; in_process, systems/xen; walks
     3. what is seen       trace, compare, costs, report
     4. an experiment      experiments/page_fault, catalogue
 

@@ -12,7 +12,7 @@ from domains.lab.systems.esx import Ring1
 from domains.lab.systems.ring0 import Ring0
 from domains.lab.systems.system import System
 from domains.lab.systems.xen import Xen
-from domains.lab.trace import Observer, Part
+from domains.lab.trace import Entry, Observer, Part
 from hypervisor.public.types import PAGE_SIZE
 
 SYSTEMS: Final[dict[str, tuple[str, Callable[[], System]]]] = {
@@ -38,21 +38,34 @@ class Measured(NamedTuple):
     memory: str
 
 
-def measure(name: str, program: str, *others: str) -> Measured:
+def measure(name: str, program: str, *others: str, watch: Sequence[int] = ()) -> Measured:
     """Run `program` on this system, a process of its own beside each of `others`, and look at what lies between PROGRAM_from and
-    PROGRAM_to.
+    PROGRAM_to. `watch`: linear addresses whose tables the trace tells of.
     """
     title, make = SYSTEMS[name]
     system = make()
     observer = Observer(system.monitor, system.image.at(f"{program}_from"), system.image.at(f"{program}_to"))
     system.observe(observer)
+    if watch:
+        observer.watch = partial(tables_of, system, watch)
     system.run([program, *others])
     return Measured(name, title, observer.part, system.image, digest(system))
 
 
-def measure_all(program: str, systems: Sequence[str] = tuple(SYSTEMS)) -> list[Measured]:
+def measure_all(
+    program: str, systems: Sequence[str] = tuple(SYSTEMS), *, watch: Sequence[int] = ()
+) -> list[Measured]:
     """The same on several."""
-    return [measure(name, program) for name in systems]
+    return [measure(name, program, watch=watch) for name in systems]
+
+
+def tables_of(system: System, addresses: Sequence[int]) -> list[Entry]:
+    """The tables in force for these addresses; with several, each entry says whose it is."""
+    return [
+        Entry(f"{va:#x} {one.where}" if len(addresses) > 1 else one.where, one.value)
+        for va in addresses
+        for one in system.tables(va)
+    ]
 
 
 def digest(system: System) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from domains.lab.costs import DEFAULT_MACHINE, Costs
-from domains.lab.trace import Step
+from domains.lab.trace import Entry, Step
 
 
 class Kind(StrEnum):
@@ -68,10 +68,11 @@ class Chart:
 
 @dataclass(frozen=True)
 class Trace:
-    """A run, step by step."""
+    """A run, step by step; `tables`: those that were watched, as they were before the first."""
 
     title: str
     steps: Sequence[Step]
+    tables: Sequence[Entry] = ()
 
 
 @dataclass(frozen=True)

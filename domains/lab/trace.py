@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
 
 from domains.cpu.x86.emulator.cpu_state import HF_CPL, HFLAGS, CpuState
 
 NOT_YET_TOLD: Final = frozenset({"page fault"})
 """Causes that the engines count beside the true one, which follows."""
+BETWEEN: Final = frozenset({"interrupt", "interrupt held back", "slice over"})
+"""Causes that come between two instructions. Others stop one that has changed nothing yet: a change is the monitor's."""
 NO_ENTRY: Final = frozenset({"INT n", "upcall"})
 """What Xen's engine counts though it is no entry into the hypervisor. INT n, of a vector that the guest has registered for its
 programs: the Xen of 2003 has the guest's gate in the IDT, the *fast handler*, and the CPU goes from ring 3 to ring 1 by itself.
@@ -36,11 +38,29 @@ class Exits(Counter[str]):
         self._told(cause)
 
 
+class Entry(NamedTuple):
+    """One entry of a table on an address's way to memory. `where`: whose table, its level, the slot; `value`: in words."""
+
+    where: str
+    value: str
+
+
+class Change(NamedTuple):
+    """An entry that is another now; "": it was not on the way, or is not any more."""
+
+    where: str
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.old or '–'} → {self.new or '–'}"
+
+
 @dataclass(frozen=True)
 class Step:
     """One line of a trace. `who`: "program", "kernel", or the monitor's name; `ring`: the CPU's true one, -1 for a monitor
     outside the guest; `at`: where, by symbol; `text`: the instruction, or the exit's cause; `cr3`: what the CPU's names.
-    `changes`: what has changed in the tables that are watched since the step before.
+    `changes`: what this step changed in the tables that are watched.
     """
 
     who: str
@@ -48,17 +68,20 @@ class Step:
     at: str
     text: str
     cr3: int
-    changes: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
 
 
 @dataclass
 class Part:
-    """What happened between two marks: `instructions` by ring, `exits` by cause, `direct`: what NO_ENTRY names; and each step."""
+    """What happened between two marks: `instructions` by ring, `exits` by cause, `direct`: what NO_ENTRY names; each step; and
+    `tables`, those that are watched, as they were at the first mark.
+    """
 
     instructions: Counter[int] = field(default_factory=Counter)
     exits: Counter[str] = field(default_factory=Counter)
     direct: Counter[str] = field(default_factory=Counter)
     steps: list[Step] = field(default_factory=list)
+    tables: list[Entry] = field(default_factory=list)
 
     @property
     def nr_exits(self) -> int:
@@ -67,7 +90,7 @@ class Part:
 
 
 class Observer:
-    """See above. `watch` tells of the tables, one line each, when a step is recorded."""
+    """See above. `watch` tells of the tables, whenever a step is recorded."""
 
     def __init__(self, monitor: str, first: int, last: int) -> None:
         """`monitor`: who acts at an exit. The part begins when the guest is about to execute what is at `first`, and ends at
@@ -78,22 +101,23 @@ class Observer:
         self._first, self._last = first, last
         self._active = False
         self._previous = 0
-        self._seen: list[str] = []
+        self._seen: dict[str, str] = {}
         self.cpu: CpuState
         self.describe: Callable[[int], tuple[str, str]] = lambda address: (hex(address), "")
-        self.watch: Callable[[], list[str]] = list
+        self.watch: Callable[[], list[Entry]] = list
         self.cr3: Callable[[], int] = lambda: 0
 
     def instruction(self, _uc: Any, address: int, _size: int, _data: Any) -> None:
         """The guest is about to execute what is at `address`."""
         if address == self._first:
-            self._active = True
-            self._seen = self.watch()
-        elif address == self._last:
+            self._begin()
+        elif address == self._last and self._active:
+            self._look()
             self._active = False
         repeated, self._previous = address == self._previous, address
         if not self._active or repeated:  # REP: an instruction, however often
             return
+        self._look()
         ring = self.cpu.d[HFLAGS] & HF_CPL
         self.part.instructions[ring] += 1
         at, text = self.describe(address)
@@ -101,6 +125,8 @@ class Observer:
 
     def exit(self, cause: str) -> None:
         """There was an exit of this cause."""
+        if self._active and (cause in NOT_YET_TOLD or cause in BETWEEN):
+            self._look()
         if cause in NOT_YET_TOLD:
             return
         self._previous = 0
@@ -112,9 +138,23 @@ class Observer:
         else:
             self.part.exits[cause] += 1
             self._add(self._monitor, -1, "", cause)
+        self._look()
 
     def _add(self, who: str, ring: int, at: str, text: str) -> None:
-        now = self.watch()
-        changes = tuple(line for line in now if line not in self._seen)
+        self.part.steps.append(Step(who, ring, at, text, self.cr3()))
+
+    def _begin(self) -> None:
+        if not self._active:
+            self._active = True
+            self._seen = dict(self.watch())
+            self.part.tables = self.part.tables or [Entry(*one) for one in self._seen.items()]
+
+    def _look(self) -> None:
+        """What the tables are now is the last step's doing."""
+        now, old = dict(self.watch()), self._seen
+        if now == old or not self.part.steps:
+            return
         self._seen = now
-        self.part.steps.append(Step(who, ring, at, text, self.cr3(), changes))
+        changed = [where for where in {**old, **now} if old.get(where) != now.get(where)]
+        changes = tuple(Change(where, old.get(where, ""), now.get(where, "")) for where in changed)
+        self.part.steps[-1] = replace(self.part.steps[-1], changes=changes)

@@ -58,6 +58,6 @@ def steps_of(trace: Trace) -> RichTable:
         shown.add_column(column)
     for number, step in enumerate(trace.steps, 1):
         ring = str(step.ring) if step.ring >= 0 else ""
-        changes = "\n".join(step.changes)
+        changes = "\n".join(map(str, step.changes))
         shown.add_row(str(number), step.who, ring, step.at, step.text, f"{step.cr3:#x}", changes)
     return shown

@@ -10,7 +10,8 @@ from domains.cpu.x86.ring1.engine import Ring1Cpu
 from domains.lab.systems.ring0 import SHADOW_FRAMES
 from domains.lab.systems.system import Crashed, Ended
 from domains.lab.systems.unported import P2M_TOP, STACK, Unported, attach
-from domains.lab.trace import Observer
+from domains.lab.systems.walks import hvm_entries
+from domains.lab.trace import Entry, Observer
 
 
 class Ring1(Unported):
@@ -28,6 +29,10 @@ class Ring1(Unported):
         """See System."""
         self.v.exits = attach(observer, self.cpu.library, self.v.cpu, self.image)
         observer.cr3 = lambda: self.v.paging.control(3)
+
+    def tables(self, va: int) -> list[Entry]:
+        """See System; the shadow's, too."""
+        return hvm_entries(self.v.paging, va)
 
     def run(self, programs: Sequence[str]) -> int:
         """See System."""

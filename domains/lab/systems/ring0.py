@@ -15,11 +15,13 @@ from domains.cpu.x86.emulator.unicorn_library import HOOK_INSN, UnicornLibrary
 from domains.cpu.x86.hvm.context import load_context
 from domains.cpu.x86.hvm.engine import INSTRUCTIONS, HvmCpu
 from domains.cpu.x86.hvm.kinds import NATIVE, NESTED, HvmKind
+from domains.cpu.x86.hvm.paging import HvmPaging
 from domains.cpu.x86.registers import EFLAGS_IF, RBX, RSP, U32
 from domains.lab.systems.system import Crashed, Ended
 from domains.lab.systems.traced_shadow import TRACED_SHADOW
 from domains.lab.systems.unported import P2M_TOP, STACK, Unported, attach
-from domains.lab.trace import Observer
+from domains.lab.systems.walks import hvm_entries, p2m_entry
+from domains.lab.trace import Entry, Observer
 from hypervisor.machine.memory import create_memfd
 from hypervisor.public.arch_x86.hvm.save import hvm_hw_cpu
 from hypervisor.public.errno import Errno
@@ -126,6 +128,13 @@ class Ring0(Unported):
         """See System."""
         self.v.exits = attach(observer, self.cpu.library, self.v.cpu, self.image)
         observer.cr3 = lambda: self.v.paging.control(3)
+
+    def tables(self, va: int) -> list[Entry]:
+        """See System; what is below a guest's tables, too."""
+        paging = self.v.paging
+        assert isinstance(paging, HvmPaging)
+        below = p2m_entry(paging, va) if self.name == "nested" else []
+        return hvm_entries(paging, va) + below
 
     def port_exit(self, which: str) -> None:
         """A port access: the CPU's own affair when it is alone."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from domains.lab.image import BASE, Image
-from domains.lab.trace import Observer
+from domains.lab.trace import Entry, Observer
 from hypervisor.public.types import PAGE_SIZE
 
 GUEST_PAGES = 1024
@@ -38,6 +38,9 @@ class System(Protocol):
 
     def read(self, address: int, size: int) -> bytes:
         """The kernel's memory, by its own physical addresses; after a run too."""
+
+    def tables(self, va: int) -> list[Entry]:
+        """The way of a linear address to memory, through all the tables in force, as far as there are entries."""
 
 
 def loadable(image: Image, programs: Sequence[str]) -> bytes:

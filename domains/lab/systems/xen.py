@@ -17,7 +17,8 @@ from domains.lab.image import BASE, Image, LabError, kernel_image
 from domains.lab.in_process import XenInProcess
 from domains.lab.systems.system import GUEST_PAGES, Crashed, Ended, loadable
 from domains.lab.systems.unported import attach
-from domains.lab.trace import Observer
+from domains.lab.systems.walks import guest_entries
+from domains.lab.trace import Entry, Observer
 from hypervisor.builder.pv_contents import StartOfDay, contents, vcpu_context
 from hypervisor.builder.pv_image import PvImage, Segment
 from hypervisor.builder.pv_layout import Plan, plan
@@ -26,6 +27,7 @@ from hypervisor.domain.context import install_context
 from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.lifecycle import create_domain
 from hypervisor.domain.requests import ProcessRequests
+from hypervisor.machine.paging import PAE
 from hypervisor.mm.budget import Budget
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, MAddr, Mfn, VAddr
 from hypervisor.wire.messages import Effect, EffectRecord, Request
@@ -124,6 +126,10 @@ class Xen:
         """See System."""
         mfn = int(self.p2m[address >> PAGE_SHIFT])
         return self.xen.memory.read(mfn << PAGE_SHIFT | address % PAGE_SIZE, size)
+
+    def tables(self, va: int) -> list[Entry]:
+        """See System. They are the guest's own, and the CPU's: they hold the machine's addresses."""
+        return guest_entries(self.v.paging, va, PAE, "guest")
 
     def run(self, programs: Sequence[str]) -> int:
         """See System."""

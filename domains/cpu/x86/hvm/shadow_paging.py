@@ -203,6 +203,10 @@ class ShadowPaging(ShadowControls):
         self._fill(tree, va, steps, gpa, access)
         return None
 
+    def shadow(self, va: int) -> int:
+        """The entry by which the CPU finds the page of `va`; 0: there is none yet."""
+        return self._space.entry(va)
+
     def _tree(self, va: int, steps: list[Step]) -> Tree:
         """The tree in force that shadows `va`."""
         if self.level_count == LONG_MODE:
