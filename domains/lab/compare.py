@@ -49,7 +49,9 @@ def measure(name: str, program: str, *others: str, watch: Sequence[int] = ()) ->
     if watch:
         observer.watch = partial(tables_of, system, watch)
     system.run([program, *others])
-    return Measured(name, title, observer.part, system.image, digest(system))
+    measured = Measured(name, title, observer.part, system.image, digest(system))
+    system.close()
+    return measured
 
 
 def measure_all(

@@ -1,7 +1,7 @@
 """The kernel under test, as machine code: built by gcc from `kernel/` once, and kept.
 
 bare   the kernel as it is: kernel.c, programs.S and bare.c
-xen    the same, with xen.c in the place of bare.c
+xen    the same, with xen.c and front.c in the place of bare.c
 
 The images lie in the cache folder ($XDG_CACHE_HOME/xenoscope/lab, ~/.cache by default), under a name made of their sources, so
 that changed sources are built anew.
@@ -26,6 +26,8 @@ SOURCES: Final = Path(__file__).parent / "kernel"
 BASE: Final = 0x100000
 """Where the kernel lies, in its own memory and in its own addresses."""
 PORTS: Final = {"bare": (), "xen": ("-DXEN",)}
+FILES: Final = {"bare": ("bare.c",), "xen": ("xen.c", "front.c")}
+HEADERS: Final = {"bare": ("kernel.h",), "xen": ("kernel.h", "xen.h")}
 FLAGS: Final = (
     *(
         "-m32",
@@ -79,8 +81,8 @@ class Image:
 @cache
 def kernel_image(port: str) -> Image:
     """The kernel for "bare" or "xen". LabError: there is no compiler, or it refused."""
-    parts = ["kernel.c", f"{port}.c", "programs.S"]
-    sources = b"".join((SOURCES / name).read_bytes() for name in ("kernel.h", *parts))
+    parts = ["kernel.c", *FILES[port], "programs.S"]
+    sources = b"".join((SOURCES / name).read_bytes() for name in (*HEADERS[port], *parts))
     digest = hashlib.sha256(sources + repr(FLAGS).encode()).hexdigest()[:16]
     file = cache_folder() / f"kernel-{port}-{digest}"
     if not file.exists():

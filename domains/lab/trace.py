@@ -73,13 +73,16 @@ class Step:
 
 @dataclass
 class Part:
-    """What happened between two marks: `instructions` by ring, `exits` by cause, `direct`: what NO_ENTRY names; each step; and
-    `tables`, those that are watched, as they were at the first mark.
+    """What happened between two marks: `instructions` by ring, `exits` by cause, `direct`: what NO_ENTRY names; `beside`:
+    what others than the guest's monitor did, by who and what, and `moved`: how many bytes by that; each step; and `tables`,
+    those that are watched, as they were at the first mark.
     """
 
     instructions: Counter[int] = field(default_factory=Counter)
     exits: Counter[str] = field(default_factory=Counter)
     direct: Counter[str] = field(default_factory=Counter)
+    beside: Counter[tuple[str, str]] = field(default_factory=Counter)
+    moved: Counter[tuple[str, str]] = field(default_factory=Counter)
     steps: list[Step] = field(default_factory=list)
     tables: list[Entry] = field(default_factory=list)
 
@@ -139,6 +142,13 @@ class Observer:
             self.part.exits[cause] += 1
             self._add(self._monitor, -1, "", cause)
         self._look()
+
+    def beside(self, who: str, what: str, size: int = 0) -> None:
+        """Somebody else than the guest and its monitor has done something, for the guest; `size`: bytes that were moved by it."""
+        if self._active:
+            self.part.beside[who, what] += 1
+            self.part.moved[who, what] += size
+            self._add(who, -1, "", what)
 
     def _add(self, who: str, ring: int, at: str, text: str) -> None:
         self.part.steps.append(Step(who, ring, at, text, self.cr3()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
@@ -49,7 +50,9 @@ class LineGate:
     def __init__(self, machine: Ring0) -> None:
         self._machine = machine
         self.memory = machine.memory
-        self.mailbox = Mailbox(create_memfd("laboratory", MAILBOX_FRAMES))
+        fd = create_memfd("laboratory", MAILBOX_FRAMES)
+        self.mailbox = Mailbox(fd)
+        os.close(fd)
         self.mailbox.set_vcpus(1)
         self.mailbox.set_shadow_frames(SHADOW_FRAMES)
 

@@ -22,6 +22,18 @@ class Crashed(Exception):
     """The kernel broke a rule of the system; the text says which."""
 
 
+class Effects(Protocol):
+    """What a machine's devices have done."""
+
+    @property
+    def sectors(self) -> dict[int, bytes]:
+        """The pages of the disk that are not empty, by number."""
+
+    @property
+    def packets(self) -> list[bytes]:
+        """What was sent, in order."""
+
+
 class System(Protocol):
     """One machine with the kernel under test on it."""
 
@@ -29,6 +41,10 @@ class System(Protocol):
     monitor: str
     """Who acts at an exit."""
     image: Image
+
+    @property
+    def devices(self) -> Effects:
+        """See Effects."""
 
     def observe(self, observer: Observer) -> None:
         """Attach an observer, before the run."""
@@ -41,6 +57,9 @@ class System(Protocol):
 
     def tables(self, va: int) -> list[Entry]:
         """The way of a linear address to memory, through all the tables in force, as far as there are entries."""
+
+    def close(self) -> None:
+        """Give the machine's memory back, and whatever else it holds. Nothing of it may be used afterwards."""
 
 
 def loadable(image: Image, programs: Sequence[str]) -> bytes:

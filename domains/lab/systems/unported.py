@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -33,7 +34,9 @@ class Unported:
     def __init__(self, *, direct: bool = False) -> None:
         self.image: Image = kernel_image("bare")
         self.memory = MachineMemory(MACHINE_PAGES)
-        self.memory.map(create_memfd("laboratory", MACHINE_PAGES), 0, MACHINE_PAGES, 0)
+        fd = create_memfd("laboratory", MACHINE_PAGES)
+        self.memory.map(fd, 0, MACHINE_PAGES, 0)
+        os.close(fd)
         self.direct = direct
         if not direct:
             write_p2m(self.memory)
@@ -57,6 +60,10 @@ class Unported:
         """The image, with these programs as its first processes."""
         for at, data in pages(loadable(self.image, programs)):
             self.write(BASE + at, data)
+
+    def close(self) -> None:
+        """See System."""
+        self.memory.close()
 
 
 def machine_frame(page: int) -> int:

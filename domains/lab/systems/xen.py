@@ -6,15 +6,16 @@ Core and guest are in one process here, so that a run is the same each time and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from typing import Final
 
 import numpy as np
 
 from domains.cpu.x86.pv.engine import X86Cpu
 from domains.cpu.x86.pv.kinds import PV32
-from domains.cpu.x86.registers import U64
 from domains.lab.image import BASE, Image, LabError, kernel_image
 from domains.lab.in_process import XenInProcess
+from domains.lab.systems.dom0 import FRONT_ENDS, Dom0
+from domains.lab.systems.gate import InProcessGate
 from domains.lab.systems.system import GUEST_PAGES, Crashed, Ended, loadable
 from domains.lab.systems.unported import attach
 from domains.lab.systems.walks import guest_entries
@@ -24,81 +25,13 @@ from hypervisor.builder.pv_image import PvImage, Segment
 from hypervisor.builder.pv_layout import Plan, plan
 from hypervisor.domain.compat import switch_compat
 from hypervisor.domain.context import install_context
-from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.lifecycle import create_domain
-from hypervisor.domain.requests import ProcessRequests
 from hypervisor.machine.paging import PAE
 from hypervisor.mm.budget import Budget
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, MAddr, Mfn, VAddr
-from hypervisor.wire.messages import Effect, EffectRecord, Request
 
 WHOLE: Final = 1 << 30
 """A budget that nothing here uses up."""
-EXTENTS: Final = (int(Effect.MAP_EXTENT), int(Effect.UNMAP_EXTENT), int(Effect.CLOSE_MEMFD))
-"""What a process of its own would have to do to see memory; this one sees all."""
-Answer = tuple[int, list[EffectRecord]]
-
-
-class InProcessGate:
-    """domains.cpu.gate's Gate, without a socket: requests go to the core at once."""
-
-    def __init__(self, xen: XenInProcess, domain: Domain) -> None:
-        self._xen, self._domain = xen, domain
-        self._requests = ProcessRequests(xen.hv)
-        self.domid = domain.domid
-        self.memory, self.mailbox = xen.memory, domain.mailbox
-
-    def hypercall(self, vcpu: int, nr: int, *args: int) -> Answer:
-        """Result and effects; the vCPU may have slept meanwhile. Ended: its domain has shut down."""
-        one = self._domain.vcpus[vcpu]
-        answer = self._xen.hypercall(one, nr, *(arg & U64 for arg in args))
-        if self._domain.life is not Life.ALIVE or self._domain.is_shut_down:
-            raise Ended
-        if answer is None:
-            answer = self._xen.sleep(one)
-        if answer is None:
-            raise Crashed("the kernel waits for what never comes")
-        return _without_extents(answer)
-
-    def _request(self, vcpu: int, nr: Request, *args: int) -> Answer:
-        one = self._domain.vcpus[vcpu]
-        a, b, c, d, e = (*args, *(0,) * (5 - len(args)))
-        self._xen.processes.answers.pop(one, None)
-        self._requests.perform(one, one.run.seq + 1, nr, (a, b, c, d, e))
-        return _without_extents(self._xen.processes.answers.pop(one))
-
-    def start(self, vcpu: int) -> list[EffectRecord]:
-        """The first registers."""
-        return self._request(vcpu, Request.START)[1]
-
-    def stopped(self, _vcpu: int) -> list[EffectRecord]:
-        """Nobody stops it."""
-        return []
-
-    def pte_write(self, vcpu: int, va: int, size: int, value: int, old: int | None) -> Answer:
-        """A store to a page table that the core is to perform."""
-        return self._request(vcpu, Request.PTE_WRITE, va, size, value, int(old is not None), old or 0)
-
-    def new_baseptr(self, vcpu: int, mfn: int) -> Answer:
-        """CR3 was written."""
-        return self._request(vcpu, Request.NEW_BASEPTR, mfn)
-
-    def map_ldt_page(self, vcpu: int, offset: int) -> Answer:
-        """A page of the LDT is wanted."""
-        return self._request(vcpu, Request.LDT_PAGE, offset)
-
-    def raised(self, vcpu: int = 0) -> list[int]:
-        """Event channels that were raised since the last call."""
-        return self.mailbox.take_raised(vcpu)
-
-    def crash(self, _vcpu: int, reason: str) -> NoReturn:
-        """The guest broke the contract."""
-        raise Crashed(reason)
-
-
-def _without_extents(answer: Answer) -> Answer:
-    result, effects = answer
-    return result, [effect for effect in effects if effect[0] not in EXTENTS]
 
 
 class Xen:
@@ -110,9 +43,11 @@ class Xen:
     def __init__(self) -> None:
         self.image: Image = kernel_image("xen")
         self.xen = XenInProcess()
+        self.devices = Dom0(self.xen)
         self.domain = create_domain(self.xen.hv, self.xen.hv.free_domid(), max_pages=GUEST_PAGES)
         switch_compat(self.xen.hv, self.domain)
         self.gate = InProcessGate(self.xen, self.domain)
+        self.gate.mailbox.declare_atomic()  # the core and the guest are one thread
         self.cpu = X86Cpu(self.gate, PV32)  # type: ignore[arg-type]
         self.v = self.cpu.vcpu
         self.p2m: np.ndarray
@@ -121,6 +56,10 @@ class Xen:
         """See System."""
         self.v.exits = attach(observer, self.cpu.library, self.v.cpu, self.image)
         observer.cr3 = lambda: self.v.mode.cr3()
+        dom0 = self.devices
+        dom0.woken = lambda: observer.beside("Dom0", "is woken")
+        dom0.gate.told = lambda call: observer.beside("Dom0", call)
+        dom0.moved = lambda what, size: observer.beside("Dom0", what, size)
 
     def read(self, address: int, size: int) -> bytes:
         """See System."""
@@ -142,6 +81,14 @@ class Xen:
             self.v.cpu.running = False
         return self._result()
 
+    def close(self) -> None:
+        """See System."""
+        self.devices.close()
+        self.xen.close()
+
+    def _front_ends(self) -> bytes:
+        return self.read(self.image.at("front_ends"), FRONT_ENDS.size)
+
     def _result(self) -> int:
         result = int.from_bytes(self.read(self.image.at("kernel_result"), 4), "little")
         if result >> 20 == 0xBAD:
@@ -159,7 +106,8 @@ class Xen:
         self.p2m = np.array(pages, dtype=np.uint64)
         for pfn, mfn in enumerate(pages):
             hv.mmu.m2p.set(Mfn(mfn), pfn)
-        day = StartOfDay(shared_info=MAddr(self.domain.shared_info << PAGE_SHIFT))
+        store = self.devices.open_store(self.domain.domid, self._front_ends)
+        day = StartOfDay(shared_info=MAddr(self.domain.shared_info << PAGE_SHIFT), store=store)
         for content in contents(layout, self.p2m, day):
             for number, page in enumerate(content.data.reshape(-1, PAGE_SIZE)):
                 self.xen.memory.write(pages[content.pfn + number] << PAGE_SHIFT, page.tobytes())

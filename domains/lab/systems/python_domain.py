@@ -1,0 +1,84 @@
+"""A domain with a Python kernel, in the process of the core: Dom0, a driver domain, or somebody's neighbour.
+
+It has no process of its own, so it runs when its turn comes: while an event has woken it, until it blocks again (SCHEDOP_block).
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+from domains.cpu.python_cpu import PythonCpu
+from domains.kernel.kernel import Kernel
+from domains.lab.in_process import XenInProcess
+from domains.lab.systems.gate import Answer, InProcessGate, call_name
+from hypervisor.domain.domain import Domain, Life
+from hypervisor.public.sched import SCHEDOP_block
+from hypervisor.public.xen import Hypercall
+from hypervisor.wire.messages import EffectRecord
+
+
+class TurnGate(InProcessGate):
+    """Its way to the core. Whoever blocks is left alone until the next turn: `asleep`. `told` hears of each hypercall."""
+
+    def __init__(self, xen: XenInProcess, domain: Domain) -> None:
+        super().__init__(xen, domain)
+        self.busy = False
+        self.looks = 0
+        self.save_context: Callable[[], bytes] = bytes
+        self.ready_fds: dict[int, int] = {}
+        self.asleep = False
+        self.told: Callable[[str], None] = lambda _name: None
+
+    def hypercall(self, vcpu: int, nr: int, *args: int) -> Answer:
+        """See InProcessGate. Nobody else runs meanwhile."""
+        self.told(call_name(nr, args))
+        if (nr, *args[:1]) != (Hypercall.sched_op, SCHEDOP_block):
+            return self.answer(vcpu, nr, args)
+        answer = self.ask(vcpu, nr, args)
+        self.asleep = answer is None
+        return answer or (0, [])
+
+    def should_stop(self, vcpu: int) -> bool:
+        """Whether the core asks it to stop."""
+        return self.mailbox.stop(vcpu)
+
+    def stopped(self, vcpu: int) -> list[EffectRecord]:
+        """It has: nothing else is there to be run."""
+        self.mailbox.set_stop(vcpu, False)
+        return []
+
+
+class PythonDomain:
+    """`domain` is built already; its kernel boots now, and blocks. `woken` is called at the beginning of each turn."""
+
+    def __init__(self, xen: XenInProcess, domain: Domain) -> None:
+        self.xen, self.domain = xen, domain
+        self.gate = TurnGate(xen, domain)
+        self.cpu = PythonCpu(self.gate)  # type: ignore[arg-type]
+        before = signal.getsignal(signal.SIGUSR1)
+        self.cpu.boot(self.gate.start(0))
+        signal.signal(signal.SIGUSR1, before)  # nobody sends it here
+        self.kernel = Kernel(self.cpu)
+        self.woken: Callable[[], None] = lambda: None
+        xen.others.append(self.turn)
+
+    def turn(self) -> bool:
+        """Run it until it blocks, if an event has woken it; whether one had."""
+        if self.domain.life is not Life.ALIVE:
+            return False
+        if not self.gate.asleep:  # it has not blocked yet
+            self.block()
+        answer = self.xen.processes.answers.pop(self.domain.vcpus[0], None)
+        if answer is None:
+            return False
+        self.woken()
+        self.gate.asleep = False
+        self.cpu.apply(self.gate.without_extents(answer[1]))
+        self.cpu.deliver_events()
+        self.block()
+        return True
+
+    def block(self) -> None:
+        """What is ready is run; then it sleeps."""
+        self.kernel.wait(lambda: self.gate.asleep)
