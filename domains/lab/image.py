@@ -2,6 +2,7 @@
 
 bare   the kernel as it is: kernel.c, programs.S and bare.c
 xen    the same, with xen.c and front.c in the place of bare.c
+long   another, of a few instructions, in long mode: long.S
 
 The images lie in the cache folder ($XDG_CACHE_HOME/xenoscope/lab, ~/.cache by default), under a name made of their sources, so
 that changed sources are built anew.
@@ -25,9 +26,12 @@ from elftools.elf.sections import SymbolTableSection
 SOURCES: Final = Path(__file__).parent / "kernel"
 BASE: Final = 0x100000
 """Where the kernel lies, in its own memory and in its own addresses."""
-PORTS: Final = {"bare": (), "xen": ("-DXEN",)}
-FILES: Final = {"bare": ("bare.c",), "xen": ("xen.c", "front.c")}
-HEADERS: Final = {"bare": ("kernel.h",), "xen": ("kernel.h", "xen.h")}
+PORTS: Final = {
+    "bare": ("kernel.c", "bare.c", "programs.S"),
+    "xen": ("-DXEN", "kernel.c", "xen.c", "front.c", "programs.S"),
+    "long": ("long.S",),
+}
+"""What each is built of: options and sources."""
 FLAGS: Final = (
     *(
         "-m32",
@@ -80,13 +84,13 @@ class Image:
 
 @cache
 def kernel_image(port: str) -> Image:
-    """The kernel for "bare" or "xen". LabError: there is no compiler, or it refused."""
-    parts = ["kernel.c", *FILES[port], "programs.S"]
-    sources = b"".join((SOURCES / name).read_bytes() for name in (*HEADERS[port], *parts))
+    """The kernel for one of PORTS. LabError: there is no compiler, or it refused."""
+    parts = [SOURCES / part for part in PORTS[port] if not part.startswith("-")]
+    sources = b"".join(file.read_bytes() for file in (*sorted(SOURCES.glob("*.h")), *parts))
     digest = hashlib.sha256(sources + repr(FLAGS).encode()).hexdigest()[:16]
     file = cache_folder() / f"kernel-{port}-{digest}"
     if not file.exists():
-        _build(port, parts, file)
+        _build(port, file)
     return _load(file)
 
 
@@ -96,20 +100,14 @@ def cache_folder() -> Path:
     return Path(base) / "xenoscope" / "lab"
 
 
-def _build(port: str, parts: list[str], file: Path) -> None:
+def _build(port: str, file: Path) -> None:
     if shutil.which("gcc") is None:
         raise LabError("the kernel under test is built by gcc, and there is none: install gcc")
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         linked = Path(folder) / "kernel"
-        command: list[str | Path] = [
-            "gcc",
-            *FLAGS,
-            *PORTS[port],
-            "-o",
-            linked,
-            *(SOURCES / part for part in parts),
-        ]
+        parts = [part if part.startswith("-") else SOURCES / part for part in PORTS[port]]
+        command: list[str | Path] = ["gcc", *FLAGS, "-o", linked, *parts]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise LabError(f"gcc cannot build the kernel under test: {done.stderr.strip()}")

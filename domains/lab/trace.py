@@ -109,6 +109,9 @@ class Observer:
         self.describe: Callable[[int], tuple[str, str]] = lambda address: (hex(address), "")
         self.watch: Callable[[], list[Entry]] = list
         self.cr3: Callable[[], int] = lambda: 0
+        self.begins: Callable[[], None] = lambda: None
+        self.ends: Callable[[], None] = lambda: None
+        """Called at the part's two ends: for what else is to be looked at there."""
 
     def instruction(self, _uc: Any, address: int, _size: int, _data: Any) -> None:
         """The guest is about to execute what is at `address`."""
@@ -117,6 +120,7 @@ class Observer:
         elif address == self._last and self._active:
             self._look()
             self._active = False
+            self.ends()
         repeated, self._previous = address == self._previous, address
         if not self._active or repeated:  # REP: an instruction, however often
             return
@@ -158,6 +162,7 @@ class Observer:
             self._active = True
             self._seen = dict(self.watch())
             self.part.tables = self.part.tables or [Entry(*one) for one in self._seen.items()]
+            self.begins()
 
     def _look(self) -> None:
         """What the tables are now is the last step's doing."""

@@ -111,10 +111,10 @@ class PortCpu(HvmCpu):
 
 
 class Ring0(Unported):
-    """A `System`: "native", "nested" or "vtx"."""
+    """A `System`: "native", "nested" or "vtx". `port`: the kernel that it runs (image)."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(direct=name == "native")
+    def __init__(self, name: str, port: str = "bare") -> None:
+        super().__init__(direct=name == "native", port=port)
         self.name, self.monitor = name, MONITORS[name]
         self.cpu = PortCpu(self, KINDS[name])
         self.v = self.cpu.vcpu
