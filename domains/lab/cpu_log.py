@@ -1,6 +1,6 @@
-"""What the emulated CPU does about its TLB, as it does it: misses, the page-table entries that it reads to fill them, and flushes.
+"""What the emulated CPU does about its TLB, as it does it: misses, the page-table entries that it reads, and flushes.
 
-The library's functions for these are called by way of ours, which notes each call and goes on to the library's (emulator/interpose).
+The library's functions for these are called by way of ours, which notes it and goes on to the library's (emulator/interpose).
 One log serves all CPUs of the process; it is on for as long as something is measured.
 
      0    cursor: where the next record goes; `end`: where there is no room for one. Both 0: the log is off
@@ -21,6 +21,7 @@ from domains.cpu.x86.emulator.interpose import Interposer
 from domains.cpu.x86.emulator.machine_code import CodePage
 from domains.cpu.x86.emulator.unicorn_library import exported
 from domains.lab.image import LabError
+from domains.lab.trace import Observer
 
 
 class What(IntEnum):
@@ -91,6 +92,14 @@ class CpuLog:
 def cpu_log() -> CpuLog:
     """This process's. It sees what CPUs do that are made after the first call."""
     return CpuLog()
+
+
+def log_part(observer: Observer) -> list[Record]:
+    """Have the log on for an observer's part; the list that is returned is filled in at its end."""
+    log, records = cpu_log(), list[Record]()
+    observer.begins = log.start
+    observer.ends = lambda: records.extend(log.stop())
+    return records
 
 
 def walks(records: list[Record]) -> list[tuple[int, list[int]]]:

@@ -29,7 +29,10 @@ CODE_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_ui
 
 
 class Unported:
-    """A machine whose guest has GUEST_PAGES pages; `direct`: they are the machine's first, and there is no P2M. `port`: its kernel."""
+    """A machine whose guest has GUEST_PAGES pages; `direct`: they are the machine's first, and there is no P2M.
+
+    `port`: its kernel (image).
+    """
 
     def __init__(self, *, direct: bool = False, port: str = "bare") -> None:
         self.image: Image = kernel_image(port)

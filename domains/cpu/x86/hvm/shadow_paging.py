@@ -207,6 +207,12 @@ class ShadowPaging(ShadowControls):
         """The entry by which the CPU finds the page of `va`; 0: there is none yet."""
         return self._space.entry(va)
 
+    @property
+    def kept(self) -> tuple[int, int]:
+        """How many of the guest's address spaces have shadows, and how many frames of the pool are used."""
+        pool = self._space.pool
+        return self._space.nr_trees, pool.nr_frames - pool.nr_free
+
     def _tree(self, va: int, steps: list[Step]) -> Tree:
         """The tree in force that shadows `va`."""
         if self.level_count == LONG_MODE:

@@ -57,6 +57,11 @@ class ShadowSpace:
         self.has_global = False
         """Whether global pages outlive a load of CR3."""
 
+    @property
+    def nr_trees(self) -> int:
+        """How many trees are kept."""
+        return len(self._trees)
+
     def switch_long(self, keys: frozenset[Key]) -> int:
         """Put the trees of these entries of the guest's L4 in force as far as there are any; where the CPU's CR3 is to point."""
         for slot, tree in list(self._linked.items()):
