@@ -8,7 +8,14 @@ from typing import Final
 from domains.lab.image import LabError
 from domains.lab.report import Experiment
 
-NAMES: Final = ("page-fault", "syscall", "translation", "lmbench", "adams-agesen")
+NAMES: Final = (
+    "page-fault",
+    "popf",
+    "syscall",
+    "translation",
+    "lmbench",
+    "adams-agesen",
+)
 """In the order in which they are best read."""
 
 

@@ -29,13 +29,14 @@ COUNTERS: Final = ("ticks", "disk_done", "packets_sent")
 
 
 class Measured(NamedTuple):
-    """One system's run: the part between the program's two marks, and the memory that was left."""
+    """One system's run: the part between the program's two marks, the memory that was left, and what the kernel ended with."""
 
     system: str
     title: str
     part: Part
     image: Image
     memory: str
+    result: int
 
 
 def measure(name: str, program: str, *others: str, watch: Sequence[int] = ()) -> Measured:
@@ -43,13 +44,17 @@ def measure(name: str, program: str, *others: str, watch: Sequence[int] = ()) ->
     PROGRAM_to. `watch`: linear addresses whose tables the trace tells of.
     """
     title, make = SYSTEMS[name]
-    system = make()
+    return measure_on(make(), title, program, *others, watch=watch)
+
+
+def measure_on(system: System, title: str, program: str, *others: str, watch: Sequence[int] = ()) -> Measured:
+    """The same on a system that was made for this run; it is closed."""
     observer = Observer(system.monitor, system.image.at(f"{program}_from"), system.image.at(f"{program}_to"))
     system.observe(observer)
     if watch:
         observer.watch = partial(tables_of, system, watch)
-    system.run([program, *others])
-    measured = Measured(name, title, observer.part, system.image, digest(system))
+    result = system.run([program, *others])
+    measured = Measured(system.name, title, observer.part, system.image, digest(system), result)
     system.close()
     return measured
 

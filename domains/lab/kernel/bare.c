@@ -99,14 +99,16 @@ void send_packet(u32 page, u32 length)
 u32 look(void)
 {
     struct table_register r;
-    u32 value, result = 0;
-    asm volatile("pushf; cli" ::: "memory");
+    u32 value, result = 0, state = interrupts_off();
     result |= !(flags() & 0x200);
     asm volatile("sti; nop" ::: "memory");
     result |= !!(flags() & 0x200) << 1;
-    asm volatile("pushf; andl $~0x200, (%%esp); popf" ::: "memory");
+    restore_interrupts(flags() & ~0x200u);
     result |= !(flags() & 0x200) << 2;
-    asm volatile("popf" ::: "memory");
+    asm volatile("sti; nop" ::: "memory");
+    restore_interrupts(interrupts_off());
+    result |= !!(flags() & 0x200) << 10;
+    restore_interrupts(state);
     asm volatile("sgdt %0" : "=m"(r));
     result |= (r.base == (u32)gdt && r.limit == sizeof gdt - 1) << 3;
     asm volatile("sidt %0" : "=m"(r));

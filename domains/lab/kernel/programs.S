@@ -47,6 +47,13 @@ from null_call
 to null_call
     end
 
+program interrupt_flag                          /* the kernel looks at what its CPU tells it; the result of the run */
+from interrupt_flag
+    call_kernel 11
+to interrupt_flag
+    mov %eax, %ebx
+    end
+
 program work                            /* something of all; two processes run it */
     call_kernel 11                      /* what the CPU tells of interrupts */
     and $7, %eax

@@ -153,6 +153,9 @@ u32 look(void)
     result |= !shared->vcpu[0].mask << 1;
     restore_interrupts(1);
     result |= (shared->vcpu[0].mask == 1) << 2;
+    restore_interrupts(0);
+    restore_interrupts(interrupts_off());
+    result |= !shared->vcpu[0].mask << 10;
     restore_interrupts(state);
     return result;
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from domains.cpu.x86.registers import RBX, RSP, U32
@@ -15,14 +15,16 @@ from domains.lab.trace import Entry, Observer
 
 
 class Ring1(Unported):
-    """A `System`, and the board of its engine."""
+    """A `System`, and the board of its engine. The parameters are the engine's (ring1/engine)."""
 
     name = "esx"
     monitor = "monitor"
 
-    def __init__(self, *, traces_tables: bool = True) -> None:
+    def __init__(self, *, traces_tables: bool = True, untranslated: Collection[str] = ()) -> None:
         super().__init__()
-        self.cpu = Ring1Cpu(self, P2M_TOP, SHADOW_FRAMES, traces_tables=traces_tables)
+        self.cpu = Ring1Cpu(
+            self, P2M_TOP, SHADOW_FRAMES, traces_tables=traces_tables, untranslated=untranslated
+        )
         self.v = self.cpu.vcpu
 
     def observe(self, observer: Observer) -> None:

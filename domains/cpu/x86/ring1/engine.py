@@ -6,6 +6,7 @@ emu_start ──exception or INT n──► exits ──► guest goes on
 run_slice returns; an interrupt that came meanwhile is given to the guest with the next slice
 """
 
+from collections.abc import Collection
 from typing import Final
 
 import unicorn.x86_const as uc_x86
@@ -58,9 +59,18 @@ DATA: Final = (0, U32, 0x00CFB300)
 class Ring1Cpu:
     """One vCPU. Raises UnsupportedLibrary at once if this Unicorn is not the one it knows."""
 
-    def __init__(self, board: Board, p2m: int, shadow_frames: int, *, traces_tables: bool = True) -> None:
+    def __init__(
+        self,
+        board: Board,
+        p2m: int,
+        shadow_frames: int,
+        *,
+        traces_tables: bool = True,
+        untranslated: Collection[str] = (),
+    ) -> None:
         """`p2m`: the machine frame of the P2M's top table; `shadow_frames`: how many the shadow tables may take; `traces_tables`:
         stores to page tables are exits, as with VMware's ESX; else the tables are compared when the guest flushes.
+        `untranslated`: mnemonics of sensitive instructions that are left to the CPU: the guest sees what ring 1 does to them.
         """
         self._uc, self.library, cpu = opened = open_cpu()
         library = self.library
@@ -72,7 +82,7 @@ class Ring1Cpu:
         paging.enable(p2m)
         self._set_up()
         self.vcpu = v = Ring1Vcpu(cpu, paging, board)
-        self.translator = Ring1Translator(board.memory, paging)
+        self.translator = Ring1Translator(board.memory, paging, frozenset(untranslated))
         translation_hook().add(library, self.translator)
         self._emulation = Emulation(opened, lambda why: board.crash(report(v, why)))
         library.add_hook(HOOK_INTERRUPT, INTERRUPT_HOOK(self._on_interrupt))

@@ -29,9 +29,12 @@ ENDS: Final = ("j", "call", "ret", "loop", "iret", "int", "lcall", "ljmp", "hlt"
 
 
 class Ring1Translator(Translator):
-    """One vCPU's. `counters`: blocks, instructions, and what was replaced by its name."""
+    """One vCPU's. `counters`: blocks, instructions, and what was replaced by its name. `untranslated`: what is never replaced."""
 
-    def __init__(self, memory: MachineMemory, paging: Ring1Paging) -> None:
+    def __init__(
+        self, memory: MachineMemory, paging: Ring1Paging, untranslated: frozenset[str] = frozenset()
+    ) -> None:
+        self._untranslated = untranslated
         self._octets = memory.octets
         self._paging = paging
         self._disassembler: Any = capstone_binding.Cs(
@@ -48,7 +51,8 @@ class Ring1Translator(Translator):
         count = 0
         for at, name, operands in self._instructions(block.pc):
             count += 1
-            if is_replaced(name, operands, kernel=block.hflags & HF_CPL != HF_CPL):
+            kernel = block.hflags & HF_CPL != HF_CPL
+            if name not in self._untranslated and is_replaced(name, operands, kernel=kernel):
                 self._replace(at, name)
             if name.startswith(ENDS) or count >= min(block.most, LONGEST):
                 break

@@ -5,7 +5,7 @@ says so, and the guest clears it.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NoReturn
 
 from domains.cpu.x86.registers import RSP
@@ -123,10 +123,12 @@ class Board:
 class Ring1Bench:
     """A guest on the bench; `q[RAX]` and so on are its registers."""
 
-    def __init__(self, pool: int = POOL, *, traces_tables: bool = True) -> None:
+    def __init__(
+        self, pool: int = POOL, *, traces_tables: bool = True, untranslated: Collection[str] = ()
+    ) -> None:
         self.memory = machine_with_p2m()
         self.board = Board(self.memory)
-        self.cpu = Ring1Cpu(self.board, P2M_L4, pool, traces_tables=traces_tables)
+        self.cpu = Ring1Cpu(self.board, P2M_L4, pool, traces_tables=traces_tables, untranslated=untranslated)
         self.v = self.cpu.vcpu
         self.board.exits = self.v.exits
         self.q = self.v.cpu.q
