@@ -1,12 +1,13 @@
 """The laboratory: one kernel, run by Xen, by the monitors that Xen argues with, and by the bare CPU; and experiments with it.
 
-    kernel/          the kernel under test, in C: kernel.c and programs.S for all, bare.c or xen.c for the machine below
+    kernel/          the kernel under test, in C: kernel.c, fault.c, programs.S for all, bare.c or xen.c for the machine below
     systems/         what runs it, and counts: native, nested, vtx, esx, xen; Dom0 and its back ends
     experiments/     one file each: a claim, what is run, what must be seen
     output/          a report as text
+    exercises/       two files with a hole, and checks
 
 Read in this order:
-    1. the kernel         kernel/kernel.h, kernel.c, bare.c, xen.c, programs.S; image
+    1. the kernel         kernel/kernel.h, kernel.c, fault.c, bare.c, xen.c, programs.S; image
     2. what runs it       board, systems/system, unported, ring0, esx; walks; in_process, systems/gate, python_domain, back_ends,
                           dom0, xen
     3. what is seen       trace, compare, cpu_log, table_walk, costs, report

@@ -15,14 +15,14 @@ from domains.lab.systems.xen import Xen
 from domains.lab.trace import Entry, Observer, Part
 from hypervisor.public.types import PAGE_SIZE
 
-SYSTEMS: Final[dict[str, tuple[str, Callable[[], System]]]] = {
+SYSTEMS: Final[dict[str, tuple[str, Callable[..., System]]]] = {
     "native": ("bare hardware", partial(Ring0, "native")),
     "nested": ("hardware, nested tables", partial(Ring0, "nested")),
     "vtx": ("hardware, shadow tables", partial(Ring0, "vtx")),
     "esx": ("ESX", Ring1),
     "xen": ("Xen", Xen),
 }
-"""By name: a title for tables, and how one is made."""
+"""By name: a title for tables, and how one is made, of another image than the usual if one is given."""
 POOL, POOL_PAGES = 0x200000, 512
 """What the kernel hands out (kernel.h)."""
 COUNTERS: Final = ("ticks", "disk_done", "packets_sent")

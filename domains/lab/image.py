@@ -1,6 +1,6 @@
 """The kernel under test, as machine code: built by gcc from `kernel/` once, and kept.
 
-bare   the kernel as it is: kernel.c, programs.S and bare.c
+bare   the kernel as it is: kernel.c, fault.c, programs.S and bare.c
 xen    the same, with xen.c and front.c in the place of bare.c
 long   another, of a few instructions, in long mode: long.S
 
@@ -24,11 +24,12 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 SOURCES: Final = Path(__file__).parent / "kernel"
+COMMON: Final = ("kernel.c", "fault.c", "programs.S")
 BASE: Final = 0x100000
 """Where the kernel lies, in its own memory and in its own addresses."""
 PORTS: Final = {
-    "bare": ("kernel.c", "bare.c", "programs.S"),
-    "xen": ("-DXEN", "kernel.c", "xen.c", "front.c", "programs.S"),
+    "bare": (*COMMON, "bare.c"),
+    "xen": ("-DXEN", *COMMON, "xen.c", "front.c"),
     "long": ("long.S",),
 }
 """What each is built of: options and sources."""
@@ -85,13 +86,27 @@ class Image:
 @cache
 def kernel_image(port: str) -> Image:
     """The kernel for one of PORTS. LabError: there is no compiler, or it refused."""
-    parts = [SOURCES / part for part in PORTS[port] if not part.startswith("-")]
-    sources = b"".join(file.read_bytes() for file in (*sorted(SOURCES.glob("*.h")), *parts))
-    digest = hashlib.sha256(sources + repr(FLAGS).encode()).hexdigest()[:16]
+    parts = sources(port)
+    content = b"".join(file.read_bytes() for file in (*sorted(SOURCES.glob("*.h")), *parts))
+    digest = hashlib.sha256(content + repr(FLAGS).encode()).hexdigest()[:16]
     file = cache_folder() / f"kernel-{port}-{digest}"
     if not file.exists():
-        _build(port, file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+            os.replace(_build(port, parts, Path(folder)), file)
     return _load(file)
+
+
+def changed_image(port: str, name: str, replacement: Path) -> Image:
+    """The kernel with another file in the place of `name`; it is not kept. LabError: it cannot be built."""
+    parts = [replacement if part.name == name else part for part in sources(port)]
+    with tempfile.TemporaryDirectory() as folder:
+        return _load(_build(port, parts, Path(folder)))
+
+
+def sources(port: str) -> list[Path]:
+    """The files that a kernel is made of, but for its headers."""
+    return [SOURCES / part for part in PORTS[port] if not part.startswith("-")]
 
 
 def cache_folder() -> Path:
@@ -100,18 +115,16 @@ def cache_folder() -> Path:
     return Path(base) / "xenoscope" / "lab"
 
 
-def _build(port: str, file: Path) -> None:
+def _build(port: str, parts: list[Path], folder: Path) -> Path:
     if shutil.which("gcc") is None:
         raise LabError("the kernel under test is built by gcc, and there is none: install gcc")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        linked = Path(folder) / "kernel"
-        parts = [part if part.startswith("-") else SOURCES / part for part in PORTS[port]]
-        command: list[str | Path] = ["gcc", *FLAGS, "-o", linked, *parts]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise LabError(f"gcc cannot build the kernel under test: {done.stderr.strip()}")
-        os.replace(linked, file)
+    linked = folder / "kernel"
+    options = [part for part in PORTS[port] if part.startswith("-")]
+    command: list[str | Path] = ["gcc", *FLAGS, *options, "-I", SOURCES, "-o", linked, *parts]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise LabError(f"gcc cannot build the kernel under test: {done.stderr.strip()}")
+    return linked
 
 
 def _load(file: Path) -> Image:

@@ -112,9 +112,14 @@ class Observer:
         self.begins: Callable[[], None] = lambda: None
         self.ends: Callable[[], None] = lambda: None
         """Called at the part's two ends: for what else is to be looked at there."""
+        self.limit: int | None = None
+        """How many instructions the guest may execute; then `give_up` is called, once."""
+        self.give_up: Callable[[], None] = lambda: None
 
     def instruction(self, _uc: Any, address: int, _size: int, _data: Any) -> None:
         """The guest is about to execute what is at `address`."""
+        if self.limit is not None:
+            self._count()
         if address == self._first:
             self._begin()
         elif address == self._last and self._active:
@@ -129,6 +134,12 @@ class Observer:
         self.part.instructions[ring] += 1
         at, text = self.describe(address)
         self._add("program" if ring == 3 else "kernel", ring, at, text)
+
+    def _count(self) -> None:
+        assert self.limit is not None
+        self.limit -= 1
+        if self.limit == 0:
+            self.give_up()
 
     def exit(self, cause: str) -> None:
         """There was an exit of this cause."""

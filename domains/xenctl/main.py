@@ -18,6 +18,7 @@ from domains.control.protocol import ControlError, Exit
 from domains.xenctl import (
     console_commands,
     domain_commands,
+    exercise_commands,
     lab_commands,
     machine_commands,
     network_commands,
@@ -46,6 +47,7 @@ for group in (
     store_commands,
     topology_commands,
     lab_commands,
+    exercise_commands,
 ):
     group.register(app)
 

@@ -9,7 +9,7 @@ from domains.cpu.x86.hvm.shadow_paging import ShadowPaging
 from domains.lab.compare import SYSTEMS
 from domains.lab.costs import Costs
 from domains.lab.cpu_log import cpu_log, log_part, walks
-from domains.lab.image import BASE
+from domains.lab.image import BASE, kernel_image
 from domains.lab.report import Cell, Chart, Claim, Experiment, Figure, Kind, Report, Table, Trace
 from domains.lab.systems.ring0 import Ring0
 from domains.lab.systems.system import GUEST_PAGES
@@ -88,7 +88,7 @@ Looked = tuple[list[Reference] | None, int]
 def long_walk(name: str) -> Walked:
     """The kernel in long mode, on "native" or "nested"."""
     cpu_log()
-    system = Ring0(name, "long")
+    system = Ring0(name, kernel_image("long"))
     at = system.image.at("touched") - BASE
     va = int.from_bytes(system.image.data[at : at + 8], "little")
     by_cpu, found = observed(

@@ -5,12 +5,13 @@ struct process processes[PROCESSES];
 u32 current, ticks, disk_done, packets_sent;
 u32 boot_argument; /* ESI at the start */
 u32 first_program[PROCESSES]; /* entry of each process that is there at the start; filled in by who loads the kernel */
-static u32 alive, sum, faults, copies;
+u32 faults, copies;
+static u32 alive, sum;
 static u32 free_pages[(POOL_END - POOL) / PAGE_SIZE], nr_free;
 static u8 users[(POOL_END - POOL) / PAGE_SIZE]; /* of a page: how many entries name it */
 u8 was_table[(POOL_END - POOL) / PAGE_SIZE];    /* of a page: whether it has ever been a page table */
 
-static u8 *users_of(u32 page) { return &users[(page - POOL) / PAGE_SIZE]; }
+u8 *users_of(u32 page) { return &users[(page - POOL) / PAGE_SIZE]; }
 
 u32 new_page(void)
 {
@@ -41,43 +42,15 @@ void clear_page(u32 page)
 
 static entry *entries_of(u32 process) { return (entry *)processes[process].table; }
 static u32 index_of(u32 va) { return (va - USER_AREA) / PAGE_SIZE; }
-static entry *entry_at(u32 va) { return entries_of(current) + index_of(va); }
-static u32 is_user(u32 va) { return va >= USER_AREA && va < STACK_TOP; }
+entry *entry_at(u32 va) { return entries_of(current) + index_of(va); }
+u32 is_user(u32 va) { return va >= USER_AREA && va < STACK_TOP; }
 
-static void skip_or_end(struct frame *f, u32 why)
+void skip_or_end(struct frame *f, u32 why)
 {
     struct process *p = &processes[current];
     if (!(f->cs & 3) || !p->handler)
         finish(why | (f->eip & 0xffff));
     f->eip = p->handler;
-}
-
-/* The page-fault handler: a page is made on demand, or copied when it is written. */
-static void handle_page_fault(struct frame *f)
-{
-    u32 va = fault_address() & -PAGE_SIZE;
-    faults++;
-    if (!is_user(va)) {
-        skip_or_end(f, 0xbad10000);
-        return;
-    }
-    entry old = *entry_at(va);
-    if (!(old & PRESENT)) {
-        u32 page = new_page();
-        clear_page(page);
-        set_entry(va, entry_of(page, PRESENT | WRITE | USER), 0);
-    } else if (f->error & FAULT_WRITE && old & COPY_ON_WRITE) {
-        u32 page = page_of(old);
-        if (*users_of(page) > 1) {
-            u32 copy = new_page();
-            copies++;
-            copy_page(copy, page);
-            free_page(page);
-            page = copy;
-        }
-        set_entry(va, entry_of(page, PRESENT | WRITE | USER), 1);
-    } else
-        skip_or_end(f, 0xbad20000);
 }
 
 static u32 new_table(void)

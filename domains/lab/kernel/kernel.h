@@ -47,12 +47,17 @@ struct process {
 };
 
 extern struct process processes[PROCESSES];
-extern u32 current, ticks, disk_done, packets_sent, boot_argument;
+extern u32 current, ticks, disk_done, packets_sent, boot_argument, faults, copies;
 extern u32 first_program[PROCESSES];
 extern char programs_start[], programs_end[], kernel_stack_top[];
 
-u32 new_page(void);
-void free_page(u32 page);
+u32 new_page(void);                                           /* with whatever was in it */
+void free_page(u32 page);                                     /* one that names it fewer; the last gives it back */
+u8 *users_of(u32 page);                                       /* how many entries of processes name it */
+entry *entry_at(u32 va);                                      /* of the process that runs */
+u32 is_user(u32 va);
+void skip_or_end(struct frame *f, u32 why);                   /* a process did what it may not: its handler, or the end */
+void handle_page_fault(struct frame *f);
 void copy_page(u32 to, u32 from);
 void clear_page(u32 page);
 void run_kernel(void);

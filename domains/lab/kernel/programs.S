@@ -206,6 +206,68 @@ from read_port
 to read_port
     end
 
+/* Programs that check the page-fault handler: EBX is 0 if it has done its part. */
+program check_demand
+    movl $5, AREA
+    mov AREA, %ebx
+    sub $5, %ebx
+    end
+
+program check_zero                      /* the page was another's before */
+    movl $5, AREA + 16
+    mov $AREA, %ecx
+    mov $1, %edx
+    call_kernel 6
+    mov AREA + 16, %ebx
+    end
+
+program check_copy
+    movl $1, AREA
+    movl $7, AREA + 8
+    call_kernel 3
+    test %eax, %eax
+    jz 1f
+    call_kernel 2
+    mov AREA, %ebx
+    sub $1, %ebx
+    end
+1:  movl $2, AREA
+    mov AREA, %ebx
+    add AREA + 8, %ebx
+    sub $9, %ebx
+    end
+
+program check_last                      /* the child has ended when the parent writes */
+    movl $1, AREA
+    call_kernel 3
+    test %eax, %eax
+    jz 1f
+    call_kernel 2
+    movl $3, AREA
+    mov AREA, %ebx
+    sub $3, %ebx
+1:  end
+
+program check_refused
+    movl $1, AREA
+    mov $1f, %ebx
+    call_kernel 13
+    mov $AREA, %ecx
+    mov $1, %edx
+    xor %ebx, %ebx
+    call_kernel 7
+    movl $2, AREA
+    mov $1, %ebx                        /* it was not */
+1:  end
+
+program check_outside
+    mov $1f, %ebx
+    call_kernel 13
+    xor %ebx, %ebx
+    movl $2, AREA + 0x10000000
+    mov $1, %ebx
+1:  end
+
 .balign 4096
 .globl programs_end
 programs_end:

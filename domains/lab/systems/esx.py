@@ -7,8 +7,9 @@ from typing import NoReturn
 
 from domains.cpu.x86.registers import RBX, RSP, U32
 from domains.cpu.x86.ring1.engine import Ring1Cpu
+from domains.lab.image import Image
 from domains.lab.systems.ring0 import SHADOW_FRAMES
-from domains.lab.systems.system import Crashed, Ended
+from domains.lab.systems.system import Crashed, Ended, checked
 from domains.lab.systems.unported import P2M_TOP, STACK, Unported, attach
 from domains.lab.systems.walks import hvm_entries
 from domains.lab.trace import Entry, Observer
@@ -20,8 +21,14 @@ class Ring1(Unported):
     name = "esx"
     monitor = "monitor"
 
-    def __init__(self, *, traces_tables: bool = True, untranslated: Collection[str] = ()) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        image: Image | None = None,
+        *,
+        traces_tables: bool = True,
+        untranslated: Collection[str] = (),
+    ) -> None:
+        super().__init__(image)
         self.cpu = Ring1Cpu(
             self, P2M_TOP, SHADOW_FRAMES, traces_tables=traces_tables, untranslated=untranslated
         )
@@ -29,7 +36,7 @@ class Ring1(Unported):
 
     def observe(self, observer: Observer) -> None:
         """See System."""
-        self.v.exits = attach(observer, self.cpu.library, self.v.cpu, self.image)
+        self.v.exits = attach(observer, self.cpu.library, self.v.cpu, self.image, self.cpu.emulation)
         observer.cr3 = lambda: self.v.paging.control(3)
 
     def tables(self, va: int) -> list[Entry]:
@@ -47,7 +54,7 @@ class Ring1(Unported):
                 self.cpu.run_slice()
         except Ended:
             self.v.cpu.running = False
-        return int(q[RBX]) & U32
+        return checked(int(q[RBX]) & U32)
 
     # --- the board -------------------------------------------------------------------------------
 

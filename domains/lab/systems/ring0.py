@@ -18,7 +18,8 @@ from domains.cpu.x86.hvm.engine import INSTRUCTIONS, HvmCpu
 from domains.cpu.x86.hvm.kinds import NATIVE, NESTED, HvmKind
 from domains.cpu.x86.hvm.paging import HvmPaging
 from domains.cpu.x86.registers import EFLAGS_IF, RBX, RSP, U32
-from domains.lab.systems.system import Crashed, Ended
+from domains.lab.image import Image
+from domains.lab.systems.system import Crashed, Ended, checked
 from domains.lab.systems.traced_shadow import TRACED_SHADOW
 from domains.lab.systems.unported import P2M_TOP, STACK, Unported, attach
 from domains.lab.systems.walks import hvm_entries, p2m_entry
@@ -111,10 +112,10 @@ class PortCpu(HvmCpu):
 
 
 class Ring0(Unported):
-    """A `System`: "native", "nested" or "vtx". `port`: the kernel that it runs (image)."""
+    """A `System`: "native", "nested" or "vtx". `image`: another kernel than the usual."""
 
-    def __init__(self, name: str, port: str = "bare") -> None:
-        super().__init__(direct=name == "native", port=port)
+    def __init__(self, name: str, image: Image | None = None) -> None:
+        super().__init__(image, direct=name == "native")
         self.name, self.monitor = name, MONITORS[name]
         self.cpu = PortCpu(self, KINDS[name])
         self.v = self.cpu.vcpu
@@ -129,7 +130,7 @@ class Ring0(Unported):
 
     def observe(self, observer: Observer) -> None:
         """See System."""
-        self.v.exits = attach(observer, self.cpu.library, self.v.cpu, self.image)
+        self.v.exits = attach(observer, self.cpu.library, self.v.cpu, self.image, self.cpu.emulation)
         observer.cr3 = lambda: self.v.paging.control(3)
 
     def tables(self, va: int) -> list[Entry]:
@@ -171,7 +172,7 @@ class Ring0(Unported):
                     self.halted()
         except Ended:
             self.v.cpu.running = False
-        return int(q[RBX]) & U32
+        return checked(int(q[RBX]) & U32)
 
 
 def create_line_page() -> Any:

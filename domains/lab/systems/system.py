@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from domains.lab.image import BASE, Image
 from domains.lab.trace import Entry, Observer
@@ -20,6 +20,24 @@ class Ended(Exception):
 
 class Crashed(Exception):
     """The kernel broke a rule of the system; the text says which."""
+
+
+GAVE_UP: Final = {
+    0: "no page is left",
+    1: "a process went outside its area, and has no handler",
+    2: "a process wrote what it may not, and has no handler",
+    3: "an exception that it does not know",
+    4: "a hypercall was refused",
+}
+"""Why the kernel ended, by the digit behind 0xbad of its result (kernel.c, xen.c)."""
+
+
+def checked(result: int) -> int:
+    """The kernel's result. Crashed: it gave up."""
+    if result >> 20 == 0xBAD:
+        why = GAVE_UP.get(result >> 16 & 0xF, "for a reason of its own")
+        raise Crashed(f"the kernel gave up: {why} ({result:#x})")
+    return result
 
 
 class Effects(Protocol):

@@ -9,10 +9,11 @@ from typing import Any, Final
 
 from domains.cpu.x86.decode import MAX_LENGTH, capstone_binding
 from domains.cpu.x86.emulator.cpu_state import CpuState
+from domains.cpu.x86.emulator.emulation import Emulation
 from domains.cpu.x86.emulator.unicorn_library import HOOK_CODE, UnicornLibrary
 from domains.lab.board import Devices
 from domains.lab.image import BASE, Image, kernel_image
-from domains.lab.systems.system import GUEST_PAGES, loadable, pages
+from domains.lab.systems.system import GUEST_PAGES, Crashed, loadable, pages
 from domains.lab.trace import Exits, Observer
 from hypervisor.machine.memory import MachineMemory, create_memfd
 from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, PAGE_USER, TABLE_ENTRIES
@@ -31,11 +32,11 @@ CODE_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_ui
 class Unported:
     """A machine whose guest has GUEST_PAGES pages; `direct`: they are the machine's first, and there is no P2M.
 
-    `port`: its kernel (image).
+    `image`: another kernel than the usual.
     """
 
-    def __init__(self, *, direct: bool = False, port: str = "bare") -> None:
-        self.image: Image = kernel_image(port)
+    def __init__(self, image: Image | None = None, *, direct: bool = False) -> None:
+        self.image = image or kernel_image("bare")
         self.memory = MachineMemory(MACHINE_PAGES)
         fd = create_memfd("laboratory", MACHINE_PAGES)
         self.memory.map(fd, 0, MACHINE_PAGES, 0)
@@ -108,8 +109,11 @@ class Describer:
         return self._known[address]
 
 
-def attach(observer: Observer, library: UnicornLibrary, cpu: CpuState, image: Image) -> Exits:
+def attach(
+    observer: Observer, library: UnicornLibrary, cpu: CpuState, image: Image, emulation: Emulation
+) -> Exits:
     """Let the observer see each instruction of this CPU. Returns the counter that tells it of exits."""
     observer.cpu, observer.describe = cpu, Describer(image)
+    observer.give_up = lambda: emulation.keep(Crashed("the kernel does not come to an end"))
     library.add_hook(HOOK_CODE, CODE_HOOK(observer.instruction))
     return Exits(observer.exit)

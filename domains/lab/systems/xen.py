@@ -16,7 +16,7 @@ from domains.lab.image import BASE, Image, LabError, kernel_image
 from domains.lab.in_process import XenInProcess
 from domains.lab.systems.dom0 import FRONT_ENDS, Dom0
 from domains.lab.systems.gate import InProcessGate
-from domains.lab.systems.system import GUEST_PAGES, Crashed, Ended, loadable
+from domains.lab.systems.system import GUEST_PAGES, Ended, checked, loadable
 from domains.lab.systems.unported import attach
 from domains.lab.systems.walks import guest_entries
 from domains.lab.trace import Entry, Observer
@@ -40,8 +40,8 @@ class Xen:
     name = "xen"
     monitor = "Xen"
 
-    def __init__(self) -> None:
-        self.image: Image = kernel_image("xen")
+    def __init__(self, image: Image | None = None) -> None:
+        self.image = image or kernel_image("xen")
         self.xen = XenInProcess()
         self.devices = Dom0(self.xen)
         self.domain = create_domain(self.xen.hv, self.xen.hv.free_domid(), max_pages=GUEST_PAGES)
@@ -54,7 +54,7 @@ class Xen:
 
     def observe(self, observer: Observer) -> None:
         """See System."""
-        self.v.exits = attach(observer, self.cpu.library, self.v.cpu, self.image)
+        self.v.exits = attach(observer, self.cpu.library, self.v.cpu, self.image, self.cpu.emulation)
         observer.cr3 = lambda: self.v.mode.cr3()
         dom0 = self.devices
         dom0.woken = lambda: observer.beside("Dom0", "is woken")
@@ -72,8 +72,7 @@ class Xen:
 
     def run(self, programs: Sequence[str]) -> int:
         """See System."""
-        self._build(loadable(self.image, programs))
-        self.cpu.boot(self.gate.start(0))
+        self.begin(programs)
         try:
             while True:
                 self.cpu.run_slice()
@@ -89,11 +88,17 @@ class Xen:
     def _front_ends(self) -> bytes:
         return self.read(self.image.at("front_ends"), FRONT_ENDS.size)
 
+    def begin(self, programs: Sequence[str]) -> None:
+        """Load the kernel; its vCPU is at its first instruction."""
+        self._build(loadable(self.image, programs))
+        self.cpu.boot(self.gate.start(0))
+
+    def top_table(self) -> int:
+        """The frame of the L3 table that the vCPU starts on."""
+        return self.v.mode.cr3() >> PAGE_SHIFT
+
     def _result(self) -> int:
-        result = int.from_bytes(self.read(self.image.at("kernel_result"), 4), "little")
-        if result >> 20 == 0xBAD:
-            raise Crashed(f"the kernel ended with {result:#x}")
-        return result
+        return checked(int.from_bytes(self.read(self.image.at("kernel_result"), 4), "little"))
 
     def _build(self, data: bytes) -> None:
         """The domain's memory at its first instruction, as Dom0's toolstack makes it."""

@@ -34,11 +34,13 @@ def test_entries(name: str) -> None:
 
 
 def test_a_page_fault_is_modelled_from_what_was_counted() -> None:
-    costs = load_costs()
-    on_xen = {item.cost: item.often for item in items(runs()["page fault"]["xen"], costs)}
-    assert on_xen == {"instruction": 168, "xen_fault": 1, "hypercall": 1}
-    bare = {item.cost: item.often for item in items(runs()["page fault"]["native"], costs)}
-    assert bare == {"instruction": 148, "page_fault": 1}
+    def made_of(system: str) -> dict[str, int]:
+        found = {item.cost: item.often for item in items(runs()["page fault"][system], load_costs())}
+        assert found.pop("instruction") > 100  # how many is the compiler's affair
+        return found
+
+    assert made_of("xen") == {"xen_fault": 1, "hypercall": 1}
+    assert made_of("native") == {"page_fault": 1}
 
 
 def test_without_the_fast_handler_a_null_call_enters_xen(monkeypatch: pytest.MonkeyPatch) -> None:

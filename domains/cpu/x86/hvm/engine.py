@@ -70,7 +70,7 @@ class HvmCpu:
         self.vcpu = v = HvmVcpu(
             vcpu, gate, cpu, paging, self.stubs, interposed().float_unit, kind.handlers(paging)
         )
-        self._emulation = Emulation(opened, lambda why: crash(v, why))
+        self.emulation = Emulation(opened, lambda why: crash(v, why))
         self._add_hooks(library)
 
     def _add_hooks(self, library: UnicornLibrary) -> None:
@@ -112,7 +112,7 @@ class HvmCpu:
         """
         v = self.vcpu
         ask_for_upcall(v)
-        self._emulation.run()
+        self.emulation.run()
         if v.gate.mailbox.stop(v.vcpu_id):
             v.exits["slice over"] += 1
             self.apply(v.gate.stopped(v.vcpu_id))
@@ -124,26 +124,26 @@ class HvmCpu:
             v.cpu.take_exception()
             return handle_exit(v, vector - EXIT)
         except BaseException as failure:  # noqa: BLE001
-            self._emulation.keep(failure)
+            self.emulation.keep(failure)
             return NOTHING
 
     def _on_invalid(self, _uc: int, _data: int) -> int:
         try:
             return handle_invalid_op(self.vcpu)
         except BaseException as failure:  # noqa: BLE001
-            self._emulation.keep(failure)
+            self.emulation.keep(failure)
             return NOTHING
 
     def _on_doubt(self, _uc: int, vector: int, _data: int) -> int:
         try:
             return instead_of(self.vcpu, vector)
         except BaseException as failure:  # noqa: BLE001
-            self._emulation.keep(failure)
+            self.emulation.keep(failure)
             return vector
 
     def _on_cpuid(self, _uc: int, _data: int) -> int:
         try:
             do_cpuid(self.vcpu)
         except BaseException as failure:  # noqa: BLE001
-            self._emulation.keep(failure)
+            self.emulation.keep(failure)
         return 1

@@ -73,8 +73,8 @@ class X86Cpu:
         self._port_stub = PortStub(library, cpu)
         v = self.vcpu
         v.breakpoints = Breakpoints(library, v.cpu, v.pv, v.paging, self.stop_stub)
-        self._emulation = Emulation(opened, lambda why: crash(v, why))
-        self._hooks = Hooks(library, v, self._emulation)
+        self.emulation = Emulation(opened, lambda why: crash(v, why))
+        self._hooks = Hooks(library, v, self.emulation)
 
     def _set_up_registers(self) -> None:
         """Long mode with paging on, ring 3, flat segments: what never changes again."""
@@ -127,7 +127,7 @@ class X86Cpu:
         deliver_events(v)
         if v.cpu.d[HFLAGS] & HF_TF:
             v.float_unit.keep(v.cpu.env)
-        self._emulation.run()
+        self.emulation.run()
         if v.gate.mailbox.stop(v.vcpu_id):
             v.exits["slice over"] += 1
             self.apply(v.gate.stopped(v.vcpu_id))

@@ -84,7 +84,7 @@ class Ring1Cpu:
         self.vcpu = v = Ring1Vcpu(cpu, paging, board)
         self.translator = Ring1Translator(board.memory, paging, frozenset(untranslated))
         translation_hook().add(library, self.translator)
-        self._emulation = Emulation(opened, lambda why: board.crash(report(v, why)))
+        self.emulation = Emulation(opened, lambda why: board.crash(report(v, why)))
         library.add_hook(HOOK_INTERRUPT, INTERRUPT_HOOK(self._on_interrupt))
         library.add_hook(HOOK_INVALID, INVALID_HOOK(self._on_invalid))
 
@@ -114,7 +114,7 @@ class Ring1Cpu:
     def run_slice(self) -> None:
         """Run until a stop is asked for, or the board ends it. Raises what the board raised."""
         leave(self.vcpu)
-        self._emulation.run()
+        self.emulation.run()
 
     def _on_interrupt(self, _uc: int, vector: int, _data: int) -> None:
         v = self.vcpu
@@ -125,12 +125,12 @@ class Ring1Cpu:
             else:
                 handle_exception(v, vector, v.cpu.error_code)
         except BaseException as failure:  # noqa: BLE001 - it cannot cross Unicorn's frames
-            self._emulation.keep(failure)
+            self.emulation.keep(failure)
 
     def _on_invalid(self, _uc: int, _data: int) -> bool:
         try:
             self.vcpu.cpu.take_exception()
             handle_invalid_op(self.vcpu)
         except BaseException as failure:  # noqa: BLE001
-            self._emulation.keep(failure)
+            self.emulation.keep(failure)
         return True

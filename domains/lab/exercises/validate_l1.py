@@ -1,0 +1,211 @@
+"""The exercise of an L1 entry's validation: the student's answers are compared with what Xen's core does."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from domains.lab.exercises.exercise import Check, Exercise
+from domains.lab.image import LabError
+from domains.lab.systems.xen import Xen
+from hypervisor.domain.lifecycle import create_domain
+from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, PAGE_USER
+from hypervisor.mm.frame_table import PGT
+from hypervisor.public.types import PAGE_SHIFT
+from hypervisor.public.xen import Hypercall
+
+PLACE: Final = 0x3F0
+"""The page whose entry in the kernel's own table is tried."""
+PLAIN, QUIET, DESCRIPTORS, USED_TO_BE_TABLE = 0x300, 0x301, 0x302, 0x303
+"""Pages of the guest: one that is mapped writable, one that is not, a GDT, and one that was a page table."""
+NO_MEMORY: Final = 1 << 30
+TYPES: Final = {
+    PGT.none: "none",
+    PGT.l1_page_table: "l1",
+    PGT.l2_page_table: "l2",
+    PGT.pae_xen_l2_page_table: "l2",
+    PGT.l3_page_table: "l3",
+    PGT.l4_page_table: "l4",
+    PGT.seg_desc_page: "gdt",
+    PGT.writable_page: "writable",
+}
+GDT_ENTRIES: Final = 512
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the student is told of one frame."""
+
+    owner: str
+    type: str
+    type_uses: int
+
+
+class Case(NamedTuple):
+    """An entry, in words and in bits."""
+
+    what: str
+    entry: int
+    hint: str
+
+
+class Bench:
+    """A guest on the core, and frames of every kind."""
+
+    def __init__(self) -> None:
+        self.system = Xen()
+        self.system.begin([])
+        self.vcpu = self.system.domain.vcpus[0]
+        hv = self.system.xen.hv
+        self.table = hv.mmu.frames
+        other = create_domain(hv, hv.free_domid(), max_pages=1)
+        self.others = hv.mmu.allocator.alloc_page(other.mem)
+        for page in (QUIET, DESCRIPTORS, USED_TO_BE_TABLE):
+            self.update(page, self.entry_of(page, PAGE_PRESENT))
+        hv.mmu.descriptors.set_gdt(self.vcpu.mem, [self.mfn(DESCRIPTORS)], GDT_ENTRIES)
+        hv.mmu.types.get_type(self.mfn(USED_TO_BE_TABLE), PGT.l1_page_table)
+        hv.mmu.types.put_type(self.mfn(USED_TO_BE_TABLE))
+
+    def close(self) -> None:
+        """End the guest."""
+        self.system.close()
+
+    def mfn(self, page: int) -> int:
+        """The frame of a page of the guest's."""
+        return int(self.system.p2m[page])
+
+    def entry_of(self, page: int, flags: int) -> int:
+        """An entry for that page."""
+        return self.mfn(page) << PAGE_SHIFT | flags
+
+    def update(self, page: int, entry: int) -> int:
+        """Have Xen make the entry by which the kernel sees this page: 0, or -errno."""
+        words = (page << PAGE_SHIFT, entry & 0xFFFFFFFF, entry >> 32, 0)
+        answer = self.system.xen.hypercall(self.vcpu, Hypercall.update_va_mapping, *words)
+        if answer is None:
+            raise LabError("the guest of the exercise has ended")
+        return answer[0]
+
+    def by_xen(self, entry: int) -> str:
+        """What Xen does with an entry: "refused", or the reference that it takes."""
+        self.update(PLACE, 0)
+        mfn = entry >> PAGE_SHIFT
+        before = self._counts(mfn)
+        if self.update(PLACE, entry) < 0:
+            return "refused"
+        references, uses = (after - was for after, was in zip(self._counts(mfn), before, strict=True))
+        return "write" if uses else "read" if references else "nothing"
+
+    def _counts(self, mfn: int) -> tuple[int, int]:
+        if mfn >= self.table.top:
+            return 0, 0
+        writable = self.table.type[mfn] == PGT.writable_page
+        return self.table.refs[mfn], self.table.tcount[mfn] if writable else 0
+
+    def frames(self) -> dict[int, Frame]:
+        """Every frame that exists, for the student."""
+        owners = {self.system.domain.domid: "guest", -1: "xen"}
+        return {
+            mfn: Frame(
+                owners.get(self.table.owner[mfn], "other"),
+                TYPES[PGT(self.table.type[mfn])],
+                self.table.tcount[mfn],
+            )
+            for mfn in range(self.table.top)
+        }
+
+    def cases(self) -> list[Case]:
+        """The entries that are tried, the simplest first."""
+        ro, rw = PAGE_PRESENT, PAGE_PRESENT | PAGE_RW
+        top = self.system.top_table()
+        l2 = int(self.system.xen.memory.page(top)[0]) >> PAGE_SHIFT
+        l1 = int(self.system.xen.memory.page(l2)[0]) >> PAGE_SHIFT
+        twice = "a frame has one type at a time: a page table must not be writable"
+        cases = [
+            Case("an entry that is not present", self.entry_of(PLAIN, PAGE_RW), "it maps nothing"),
+            Case("a page of the guest's, to read", self.entry_of(PLAIN, ro), "it is the guest's own"),
+            Case(
+                "the same, to write", self.entry_of(PLAIN, rw), "it is the guest's own, and writable already"
+            ),
+            Case("a page that nobody writes, to write", self.entry_of(QUIET, rw), "its type has no uses"),
+            Case(
+                "the same, for user space",
+                self.entry_of(QUIET, rw | PAGE_USER),
+                "who uses it does not matter",
+            ),
+            Case(
+                "a frame that does not exist", NO_MEMORY << PAGE_SHIFT | ro, "frames.get returns None for it"
+            ),
+            Case(
+                "another domain's frame, to read", self.others << PAGE_SHIFT | ro, "only its owner may map it"
+            ),
+            Case(
+                "another domain's frame, to write",
+                self.others << PAGE_SHIFT | rw,
+                "only its owner may map it",
+            ),
+            Case("one of Xen's own frames, to read", 1 << PAGE_SHIFT | ro, "only its owner may map it"),
+        ]
+        for level, mfn in (("l1", l1), ("l2", l2), ("l3", top)):
+            cases += [
+                Case(
+                    f"a page table ({level}), to read", mfn << PAGE_SHIFT | ro, "a guest may read its tables"
+                ),
+                Case(f"a page table ({level}), to write", mfn << PAGE_SHIFT | rw, twice),
+            ]
+        return [
+            *cases,
+            Case("a GDT, to read", self.entry_of(DESCRIPTORS, ro), "a guest may read its descriptors"),
+            Case("a GDT, to write", self.entry_of(DESCRIPTORS, rw), "nor may a descriptor table be writable"),
+            Case(
+                "a page that was a page table, to write",
+                self.entry_of(USED_TO_BE_TABLE, rw),
+                "a type without uses may become another",
+            ),
+        ]
+
+
+def check(file: Path) -> Iterator[Check]:
+    """Compare the answers in `file` with Xen's. LabError: it is no Python, or has no validate_l1e."""
+    answer = load(file)
+    with closing(Bench()) as bench:
+        frames = bench.frames()
+        for case in bench.cases():
+            wanted = bench.by_xen(case.entry)
+            got = answer(case.entry, frames)
+            what = f"{case.what} ({case.entry:#x})"
+            yield Check(what, "" if got == wanted else f"Xen: {wanted}; you: {got}. Hint: {case.hint}")
+
+
+def load(file: Path) -> Callable[[int, dict[int, Frame]], str]:
+    """The student's function, with its refusals and its own failures as answers. LabError."""
+    try:
+        names = runpy.run_path(str(file))
+    except Exception as error:  # noqa: BLE001 - whatever a student's file may do
+        raise LabError(f"{file}: {type(error).__name__}: {error}") from None
+    function: Any = names.get("validate_l1e")
+    refused: Any = names.get("Refused")
+    if not callable(function) or not (isinstance(refused, type) and issubclass(refused, Exception)):
+        raise LabError(f"{file}: it must have a function validate_l1e and an exception Refused")
+
+    def answer(entry: int, frames: dict[int, Frame]) -> str:
+        try:
+            return str(function(entry, frames))
+        except refused:
+            return "refused"
+        except Exception as error:  # noqa: BLE001
+            return f"{type(error).__name__}: {error}"
+
+    return answer
+
+
+EXERCISE: Final = Exercise(
+    "validate-l1",
+    "Write Xen's check of an entry of an L1 table: what may a guest map, and which reference does it take?",
+    Path(__file__).with_name("validate.py"),
+    check,
+)

@@ -1,0 +1,45 @@
+"""xenctl exercise: the laboratory's exercises, begun and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from domains.control.protocol import ControlError, Exit
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to xenctl's."""
+    app.command("exercise")(exercise)
+
+
+def exercise(
+    name: Annotated[str, typer.Argument(help="An exercise; without it, they are listed.")] = "",
+    file: Annotated[Path | None, typer.Argument(help="The solution to check.")] = None,
+    begin: Annotated[
+        Path | None, typer.Option("--begin", help="Write the template, with its hole, to this file.")
+    ] = None,
+) -> None:
+    """Begin one of the laboratory's exercises, or check a solution: what it does not do yet is told."""
+    # Here, and not above: the laboratory brings the x86 engine with it, which no other command needs.
+    from rich.console import Console
+
+    from domains.lab.exercises.command import begin_exercise, check_solution, list_exercises
+    from domains.lab.image import LabError
+
+    console = Console()
+    try:
+        if not name:
+            list_exercises(console)
+        elif (begin is None) == (file is None):
+            raise ControlError(
+                Exit.USAGE, "give the file of a solution, or --begin and where to write the template"
+            )
+        elif begin is not None:
+            begin_exercise(console, name, begin)
+        elif file is not None and not check_solution(console, name, file):
+            raise typer.Exit(Exit.FAILURE)
+    except LabError as error:
+        raise ControlError(Exit.USAGE, str(error)) from None
