@@ -12,9 +12,9 @@ TOTAL = "all"
 
 def entries_by_cause(title: str, runs: Sequence[Measured]) -> Table:
     """A row for each cause that any of the runs has, in the order in which they are met, and one for all of them."""
-    causes = list(dict.fromkeys(cause for one in runs for cause in one.part.exits))
+    causes = list(dict.fromkeys(name for one in runs for name in one.part.names))
     rows: list[tuple[str, Sequence[Cell]]] = [
-        (cause, [Figure(one.part.exits[cause]) for one in runs]) for cause in causes
+        (cause, [Figure(one.part.names[cause]) for one in runs]) for cause in causes
     ]
     rows.append((TOTAL, [Figure(one.part.nr_exits) for one in runs]))
     return Table(title, [one.title for one in runs], rows)

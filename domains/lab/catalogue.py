@@ -13,6 +13,7 @@ NAMES: Final = (
     "popf",
     "syscall",
     "translation",
+    "events",
     "lmbench",
     "adams-agesen",
 )

@@ -73,13 +73,15 @@ class Step:
 
 @dataclass
 class Part:
-    """What happened between two marks: `instructions` by ring, `exits` by cause, `direct`: what NO_ENTRY names; `beside`:
+    """What happened between two marks: `instructions` by ring, `exits` by cause, `names`: the same, told more closely;
+    `direct`: what NO_ENTRY names; `beside`:
     what others than the guest's monitor did, by who and what, and `moved`: how many bytes by that; each step; and `tables`,
     those that are watched, as they were at the first mark.
     """
 
     instructions: Counter[int] = field(default_factory=Counter)
     exits: Counter[str] = field(default_factory=Counter)
+    names: Counter[str] = field(default_factory=Counter)
     direct: Counter[str] = field(default_factory=Counter)
     beside: Counter[tuple[str, str]] = field(default_factory=Counter)
     moved: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -109,6 +111,8 @@ class Observer:
         self.describe: Callable[[int], tuple[str, str]] = lambda address: (hex(address), "")
         self.watch: Callable[[], list[Entry]] = list
         self.cr3: Callable[[], int] = lambda: 0
+        self.named: Callable[[str], str] = lambda cause: cause
+        """What an exit of this cause is called when it is told more closely: which hypercall."""
         self.begins: Callable[[], None] = lambda: None
         self.ends: Callable[[], None] = lambda: None
         """Called at the part's two ends: for what else is to be looked at there."""
@@ -155,7 +159,9 @@ class Observer:
             self._add("CPU", -1, "", cause)
         else:
             self.part.exits[cause] += 1
-            self._add(self._monitor, -1, "", cause)
+            name = self.named(cause)
+            self.part.names[name] += 1
+            self._add(self._monitor, -1, "", name)
         self._look()
 
     def beside(self, who: str, what: str, size: int = 0) -> None:

@@ -54,6 +54,13 @@ to interrupt_flag
     mov %eax, %ebx
     end
 
+program one_tick                        /* asleep until the timer has ticked */
+    call_kernel 4
+from one_tick
+    call_kernel 4
+to one_tick
+    end
+
 program work                            /* something of all; two processes run it */
     call_kernel 11                      /* what the CPU tells of interrupts */
     and $7, %eax

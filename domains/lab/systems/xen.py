@@ -15,7 +15,7 @@ from domains.cpu.x86.pv.kinds import PV32
 from domains.lab.image import BASE, Image, LabError, kernel_image
 from domains.lab.in_process import XenInProcess
 from domains.lab.systems.dom0 import FRONT_ENDS, Dom0
-from domains.lab.systems.gate import InProcessGate
+from domains.lab.systems.gate import InProcessGate, call_name
 from domains.lab.systems.system import GUEST_PAGES, Ended, checked, loadable
 from domains.lab.systems.unported import attach
 from domains.lab.systems.walks import guest_entries
@@ -56,6 +56,7 @@ class Xen:
         """See System."""
         self.v.exits = attach(observer, self.cpu.library, self.v.cpu, self.image, self.cpu.emulation)
         observer.cr3 = lambda: self.v.mode.cr3()
+        observer.named = self._named
         dom0 = self.devices
         dom0.woken = lambda: observer.beside("Dom0", "is woken")
         dom0.gate.told = lambda call: observer.beside("Dom0", call)
@@ -84,6 +85,11 @@ class Xen:
         """See System."""
         self.devices.close()
         self.xen.close()
+
+    def _named(self, cause: str) -> str:
+        if cause != "hypercall":
+            return cause
+        return f"hypercall {call_name(*self.v.mode.hypercall())}"
 
     def _front_ends(self) -> bytes:
         return self.read(self.image.at("front_ends"), FRONT_ENDS.size)

@@ -27,7 +27,7 @@ CHANGES = {
         ("hidden fault", "guest L1[16]"),
         ("hidden fault", "shadow L1[16]"),
     ],
-    "xen": [("hypercall", "guest L1[16]"), (ACCESS, "guest L1[16]")],
+    "xen": [("hypercall update_va_mapping", "guest L1[16]"), (ACCESS, "guest L1[16]")],
 }
 
 
