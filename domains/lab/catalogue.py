@@ -12,6 +12,7 @@ NAMES: Final = (
     "page-fault",
     "popf",
     "syscall",
+    "page-types",
     "translation",
     "events",
     "lmbench",

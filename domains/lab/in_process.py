@@ -10,16 +10,25 @@ import os
 from collections.abc import Callable
 from typing import Final
 
+import numpy as np
+
+from hypervisor.builder.pv_contents import StartOfDay, contents, vcpu_context
+from hypervisor.builder.pv_image import PvImage
+from hypervisor.builder.pv_layout import Plan, plan
+from hypervisor.domain.context import install_context
 from hypervisor.domain.domain import Domain, Life, Vcpu
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.lifecycle import begin_destroy, process_gone
 from hypervisor.domain.timer_actions import fire
 from hypervisor.hypercalls.dispatch import Dispatcher
 from hypervisor.machine.memory import MachineMemory, create_memfd
+from hypervisor.mm.budget import Budget
 from hypervisor.mm.layout import XEN_FRAMES
-from hypervisor.public.types import DomId
+from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, MAddr, Mfn, Port
 from hypervisor.wire.messages import EffectRecord
 
+WHOLE: Final = 1 << 30
+"""A budget that nothing here uses up."""
 MEMORY_FRAMES: Final = 1 << 14
 NR_CPUS: Final = 16
 """CPUs for all, so that no hypercall waits for a slice."""
@@ -149,3 +158,23 @@ class XenInProcess:
             if domain.life is Life.ALIVE:
                 self.destroy(domain)
         self.memory.close()
+
+
+def build_pv(
+    xen: XenInProcess, domain: Domain, image: PvImage, nr_pages: int, store: Port | None = None
+) -> tuple[Plan, np.ndarray]:
+    """Give a new paravirtual domain its memory, as Dom0's toolstack does, and let it run: where things lie, and frame by page."""
+    hv = xen.hv
+    layout = plan(image, nr_pages)
+    pages = [hv.mmu.allocator.alloc_page(domain.mem) for _ in range(nr_pages)]
+    p2m = np.array(pages, dtype=np.uint64)
+    for pfn, mfn in enumerate(pages):
+        hv.mmu.m2p.set(Mfn(mfn), pfn)
+    day = StartOfDay(shared_info=MAddr(domain.shared_info << PAGE_SHIFT), store=store)
+    for content in contents(layout, p2m, day):
+        for number, page in enumerate(content.data.reshape(-1, PAGE_SIZE)):
+            xen.memory.write(pages[content.pfn + number] << PAGE_SHIFT, page.tobytes())
+    install_context(hv, domain.vcpus[0], vcpu_context(layout, p2m), Budget(WHOLE))
+    hv.run.domain_unpause(domain)
+    domain.tool_pauses = 0
+    return layout, p2m

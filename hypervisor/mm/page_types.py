@@ -58,6 +58,8 @@ class PageTypes:
         self.contents = contents
         self.tables = tables
         self.domains = domains
+        self.entries_checked = 0
+        """How many entries of page tables validation has looked at: all of an L1, the present ones of others."""
         self._flush = flush
         self._trace = trace
 

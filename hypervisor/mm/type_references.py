@@ -26,6 +26,7 @@ class TypeReferences(Protocol):
     contents: Contents
     tables: Tables
     domains: dict[DomId, DomainMemory]
+    entries_checked: int
 
     def get_type(self, mfn: int, pgt: int, portion: Portion | None = None) -> None:
         """Take a type reference, with validation if it is the first."""

@@ -58,6 +58,7 @@ def promote_l1(types: TypeReferences, mfn: int) -> None:
     table = types.tables[mfn]
     owner = types.domains[DomId(frames.owner[mfn])]
     entries = table.entries
+    types.entries_checked += len(entries)
     bits = bits_of(entries)
     named = named_by(entries, bits)
     if not try_take_l1es(types, owner, named):
@@ -240,6 +241,7 @@ def promote_upper(types: TypeReferences, mfn: int, pgt: int, portion: Portion) -
             raise Restart
         partial_set = partial_set and i == start
         portion.budget.spend(COST_OF_UPPER_ENTRY)
+        types.entries_checked += 1
         try:
             get_page_from_upper(
                 types, table.words[i], mfn, i, level, portion, partial_set=partial_set, retain=True

@@ -6,32 +6,25 @@ Core and guest are in one process here, so that a run is the same each time and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 
 from domains.cpu.x86.pv.engine import X86Cpu
 from domains.cpu.x86.pv.kinds import PV32
 from domains.lab.image import BASE, Image, LabError, kernel_image
-from domains.lab.in_process import XenInProcess
+from domains.lab.in_process import XenInProcess, build_pv
 from domains.lab.systems.dom0 import FRONT_ENDS, Dom0
 from domains.lab.systems.gate import InProcessGate, call_name
 from domains.lab.systems.system import GUEST_PAGES, Ended, checked, loadable
 from domains.lab.systems.unported import attach
 from domains.lab.systems.walks import guest_entries
 from domains.lab.trace import Entry, Observer
-from hypervisor.builder.pv_contents import StartOfDay, contents, vcpu_context
 from hypervisor.builder.pv_image import PvImage, Segment
-from hypervisor.builder.pv_layout import Plan, plan
+from hypervisor.builder.pv_layout import Plan
 from hypervisor.domain.compat import switch_compat
-from hypervisor.domain.context import install_context
 from hypervisor.domain.lifecycle import create_domain
 from hypervisor.machine.paging import PAE
-from hypervisor.mm.budget import Budget
-from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, MAddr, Mfn, VAddr
-
-WHOLE: Final = 1 << 30
-"""A budget that nothing here uses up."""
+from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, VAddr
 
 
 class Xen:
@@ -108,23 +101,11 @@ class Xen:
 
     def _build(self, data: bytes) -> None:
         """The domain's memory at its first instruction, as Dom0's toolstack makes it."""
-        hv = self.xen.hv
         kernel = Segment(VAddr(BASE), data, -(-len(data) // PAGE_SIZE) * PAGE_SIZE)
         image = PvImage([kernel], VAddr(0), VAddr(self.image.entry), address_size=32)
-        layout = plan(image, GUEST_PAGES)
-        self._check(layout)
-        pages = [hv.mmu.allocator.alloc_page(self.domain.mem) for _ in range(GUEST_PAGES)]
-        self.p2m = np.array(pages, dtype=np.uint64)
-        for pfn, mfn in enumerate(pages):
-            hv.mmu.m2p.set(Mfn(mfn), pfn)
         store = self.devices.open_store(self.domain.domid, self._front_ends)
-        day = StartOfDay(shared_info=MAddr(self.domain.shared_info << PAGE_SHIFT), store=store)
-        for content in contents(layout, self.p2m, day):
-            for number, page in enumerate(content.data.reshape(-1, PAGE_SIZE)):
-                self.xen.memory.write(pages[content.pfn + number] << PAGE_SHIFT, page.tobytes())
-        install_context(hv, self.domain.vcpus[0], vcpu_context(layout, self.p2m), Budget(WHOLE))
-        hv.run.domain_unpause(self.domain)
-        self.domain.tool_pauses = 0
+        layout, self.p2m = build_pv(self.xen, self.domain, image, GUEST_PAGES, store)
+        self._check(layout)
 
     def _check(self, layout: Plan) -> None:
         """The kernel hands out the upper half of its memory: nothing of the start of day may lie there."""
