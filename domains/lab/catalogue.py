@@ -15,6 +15,7 @@ NAMES: Final = (
     "page-types",
     "translation",
     "events",
+    "port",
     "lmbench",
     "adams-agesen",
 )

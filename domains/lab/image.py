@@ -93,7 +93,7 @@ def kernel_image(port: str) -> Image:
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-            os.replace(_build(port, parts, Path(folder)), file)
+            os.replace(_run_gcc(port, parts, Path(folder) / "kernel"), file)
     return _load(file)
 
 
@@ -101,7 +101,17 @@ def changed_image(port: str, name: str, replacement: Path) -> Image:
     """The kernel with another file in the place of `name`; it is not kept. LabError: it cannot be built."""
     parts = [replacement if part.name == name else part for part in sources(port)]
     with tempfile.TemporaryDirectory() as folder:
-        return _load(_build(port, parts, Path(folder)))
+        return _load(_run_gcc(port, parts, Path(folder) / "kernel"))
+
+
+@cache
+def object_code(port: str, name: str) -> bytes:
+    """The instructions that one file becomes for this port, not linked. LabError: there is no compiler, or it refused."""
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = _run_gcc(port, [SOURCES / name], Path(folder) / "object", "-c")
+        with compiled.open("rb") as stream:
+            section = ELFFile(stream).get_section_by_name(".text")
+            return bytes(section.data()) if section is not None else b""
 
 
 def sources(port: str) -> list[Path]:
@@ -115,16 +125,15 @@ def cache_folder() -> Path:
     return Path(base) / "xenoscope" / "lab"
 
 
-def _build(port: str, parts: list[Path], folder: Path) -> Path:
+def _run_gcc(port: str, parts: list[Path], output: Path, *more: str) -> Path:
     if shutil.which("gcc") is None:
         raise LabError("the kernel under test is built by gcc, and there is none: install gcc")
-    linked = folder / "kernel"
     options = [part for part in PORTS[port] if part.startswith("-")]
-    command: list[str | Path] = ["gcc", *FLAGS, *options, "-I", SOURCES, "-o", linked, *parts]
+    command: list[str | Path] = ["gcc", *FLAGS, *options, *more, "-I", SOURCES, "-o", output, *parts]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise LabError(f"gcc cannot build the kernel under test: {done.stderr.strip()}")
-    return linked
+    return output
 
 
 def _load(file: Path) -> Image:
