@@ -23,8 +23,8 @@ KINDS: Final = {
 }
 """What an entry is for, by its cause."""
 MASKING: Final = ("cli", "sti", "pushf", "popf")
-HANDLERS: Final = ("trap32", "event_callback")
-"""Where an interrupt reaches the kernel: bare.c's and xen.c's."""
+HANDLER: Final = "interrupt"
+"""Where an interrupt has reached the kernel's own code (kernel.c)."""
 NOTES: Final = (
     "Two returns are counted where IRET is an entry: from the handler, and from the system call in which the program waits.",
     "The timer is the board's, and ticks while the CPU waits; what a device's own interrupt costs the hypervisor is not counted.",
@@ -80,7 +80,7 @@ def entries(one: Measured, kind: str) -> int:
 
 def arrivals(one: Measured) -> int:
     """How often the kernel's handler was reached."""
-    return sum(step.at in HANDLERS for step in one.part.steps)
+    return sum(step.at == HANDLER for step in one.part.steps)
 
 
 def executed(one: Measured, name: str) -> int:
