@@ -120,52 +120,41 @@ class Bench:
 
     def cases(self) -> list[Case]:
         """The entries that are tried, the simplest first."""
-        ro, rw = PAGE_PRESENT, PAGE_PRESENT | PAGE_RW
-        top = self.system.top_table()
-        l2 = int(self.system.xen.memory.page(top)[0]) >> PAGE_SHIFT
-        l1 = int(self.system.xen.memory.page(l2)[0]) >> PAGE_SHIFT
-        twice = "a frame has one type at a time: a page table must not be writable"
-        cases = [
-            Case("an entry that is not present", self.entry_of(PLAIN, PAGE_RW), "it maps nothing"),
-            Case("a page of the guest's, to read", self.entry_of(PLAIN, ro), "it is the guest's own"),
-            Case(
-                "the same, to write", self.entry_of(PLAIN, rw), "it is the guest's own, and writable already"
-            ),
-            Case("a page that nobody writes, to write", self.entry_of(QUIET, rw), "its type has no uses"),
-            Case(
-                "the same, for user space",
-                self.entry_of(QUIET, rw | PAGE_USER),
-                "who uses it does not matter",
-            ),
+        ro, rw, own = PAGE_PRESENT, PAGE_PRESENT | PAGE_RW, self.entry_of
+        others, xens = self.others << PAGE_SHIFT, 1 << PAGE_SHIFT
+        only_owner = "only its owner may map it"
+        return [
+            Case("an entry that is not present", own(PLAIN, PAGE_RW), "it maps nothing"),
+            Case("a page of the guest's, to read", own(PLAIN, ro), "it is the guest's own"),
+            Case("the same, to write", own(PLAIN, rw), "it is the guest's own, and writable already"),
+            Case("a page that nobody writes, to write", own(QUIET, rw), "its type has no uses"),
+            Case("the same, for user space", own(QUIET, rw | PAGE_USER), "who uses it does not matter"),
             Case(
                 "a frame that does not exist", NO_MEMORY << PAGE_SHIFT | ro, "frames.get returns None for it"
             ),
-            Case(
-                "another domain's frame, to read", self.others << PAGE_SHIFT | ro, "only its owner may map it"
-            ),
-            Case(
-                "another domain's frame, to write",
-                self.others << PAGE_SHIFT | rw,
-                "only its owner may map it",
-            ),
-            Case("one of Xen's own frames, to read", 1 << PAGE_SHIFT | ro, "only its owner may map it"),
-        ]
-        for level, mfn in (("l1", l1), ("l2", l2), ("l3", top)):
-            cases += [
-                Case(
-                    f"a page table ({level}), to read", mfn << PAGE_SHIFT | ro, "a guest may read its tables"
-                ),
-                Case(f"a page table ({level}), to write", mfn << PAGE_SHIFT | rw, twice),
-            ]
-        return [
-            *cases,
-            Case("a GDT, to read", self.entry_of(DESCRIPTORS, ro), "a guest may read its descriptors"),
-            Case("a GDT, to write", self.entry_of(DESCRIPTORS, rw), "nor may a descriptor table be writable"),
+            Case("another domain's frame, to read", others | ro, only_owner),
+            Case("another domain's frame, to write", others | rw, only_owner),
+            Case("one of Xen's own frames, to read", xens | ro, only_owner),
+            *self._cases_of_tables(ro, rw),
+            Case("a GDT, to read", own(DESCRIPTORS, ro), "a guest may read its descriptors"),
+            Case("a GDT, to write", own(DESCRIPTORS, rw), "nor may a descriptor table be writable"),
             Case(
                 "a page that was a page table, to write",
-                self.entry_of(USED_TO_BE_TABLE, rw),
+                own(USED_TO_BE_TABLE, rw),
                 "a type without uses may become another",
             ),
+        ]
+
+    def _cases_of_tables(self, ro: int, rw: int) -> list[Case]:
+        frames = self.system.xen.memory
+        l3 = self.system.top_table()
+        l2 = int(frames.page(l3)[0]) >> PAGE_SHIFT
+        l1 = int(frames.page(l2)[0]) >> PAGE_SHIFT
+        twice = "a frame has one type at a time: a page table must not be writable"
+        return [
+            Case(f"a page table ({level}), {what}", mfn << PAGE_SHIFT | flags, hint)
+            for level, mfn in (("l1", l1), ("l2", l2), ("l3", l3))
+            for what, flags, hint in (("to read", ro, "a guest may read its tables"), ("to write", rw, twice))
         ]
 
 
