@@ -1,15 +1,15 @@
 """The laboratory: one kernel, run by Xen, by the monitors that Xen argues with, and by the bare CPU; and experiments with it.
 
-    kernel/          the kernel under test, in C: kernel.c, fault.c, programs.S for all, bare.c or xen.c for the machine below
-    systems/         what runs it, and counts: native, nested, vtx, esx, xen; Dom0 and its back ends
+    kernel/          the kernel under test, in C: kernel.c, fault.c, programs.S for all; below them bare.c, or xen.c and front.c
+    systems/         what runs it, and counts: native, nested, vtx, esx, workstation, xen; Dom0 and its back ends
     experiments/     one file each: a claim, what is run, what must be seen
     output/          a report as text
     exercises/       two files with a hole, and checks
 
 Read in this order:
-    1. the kernel         kernel/kernel.h, kernel.c, fault.c, bare.c, xen.c, programs.S; image
-    2. what runs it       board, systems/system, unported, ring0, esx; walks; in_process, systems/gate, python_domain, back_ends,
-                          dom0, xen
+    1. the kernel         kernel/kernel.h, kernel.c, fault.c, bare.c, xen.c, front.c, programs.S; image
+    2. what runs it       board, systems/system, scatter, unported, ring0, esx, host_process, world_switch, workstation; walks;
+                          in_process, systems/gate, python_domain, back_ends, dom0, xen
     3. what is seen       trace, compare, cpu_log, table_walk, played_guest, costs, report
     4. an experiment      experiments/page_fault, catalogue
 

@@ -11,6 +11,7 @@ from domains.lab.image import Image
 from domains.lab.systems.esx import Ring1
 from domains.lab.systems.ring0 import Ring0
 from domains.lab.systems.system import System
+from domains.lab.systems.workstation import Workstation
 from domains.lab.systems.xen import Xen
 from domains.lab.trace import Entry, Observer, Part
 from hypervisor.public.types import PAGE_SIZE
@@ -20,6 +21,7 @@ SYSTEMS: Final[dict[str, tuple[str, Callable[..., System]]]] = {
     "nested": ("hardware, nested tables", partial(Ring0, "nested")),
     "vtx": ("hardware, shadow tables", partial(Ring0, "vtx")),
     "esx": ("ESX", Ring1),
+    "workstation": ("Workstation", Workstation),
     "xen": ("Xen", Xen),
 }
 """By name: a title for tables, and how one is made, of another image than the usual if one is given."""

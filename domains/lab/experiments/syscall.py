@@ -21,7 +21,7 @@ NEAR: Final = 1.25
 """Two costs whose ratio is no larger are the same."""
 PAPER: Final = "recalled: Barham et al., SOSP 2003, table 3; the third is VMware Workstation 3.2"
 PAPER_OF_2006: Final = "quoted: Adams, Agesen, ASPLOS 2006, Pentium 4 672; SYSCALL in a 64-bit guest"
-PUBLISHED_US: Final = {"native": 0.45, "xen": 0.46, "esx": 0.73}
+PUBLISHED_US: Final = {"native": 0.45, "xen": 0.46, "workstation": 0.73}
 OVER_NATIVE: Final = {"native": 0, "esx": 2000, "vtx": 0}
 NOTES: Final = (
     "The paper's Xen has the guest's own gate for INT 0x80 in the CPU's IDT: its fast handler. The emulated CPU is in long mode, "

@@ -12,7 +12,7 @@ from domains.lab.cpu_log import cpu_log, log_part, walks
 from domains.lab.image import BASE, kernel_image
 from domains.lab.report import Cell, Chart, Claim, Experiment, Figure, Kind, Report, Table, Trace
 from domains.lab.systems.ring0 import Ring0
-from domains.lab.systems.system import GUEST_PAGES
+from domains.lab.systems.scatter import GUEST_PAGES
 from domains.lab.systems.unported import P2M_TOP
 from domains.lab.systems.xen import Xen
 from domains.lab.table_walk import Reference, TableWalk

@@ -10,7 +10,9 @@ enum { NIC_DATA = 0x310, NIC_ADDRESS = 0x312, NIC_RING = 0x318, NIC_STATUS = 0, 
 static PAGE entry kernel_upper[ENTRIES], kernel_table[2][ENTRIES];
 static u64 gdt[8] __attribute__((aligned(8))), idt[256];
 static u32 tss[26];
-static volatile struct { u32 page, length, owned; } nic_ring;
+#define NIC_SLOTS 4u
+static volatile struct { u32 page, length, owned; } nic_ring[NIC_SLOTS] __attribute__((aligned(64)));
+static u32 nic_next, nic_taken; /* slots given to the card, and taken back */
 
 static void load_cr3(u32 root) { asm volatile("mov %0, %%cr3" ::"r"(root) : "memory"); }
 static void invalidate_page(u32 va) { asm volatile("invlpg (%0)" ::"r"(va) : "memory"); }
@@ -67,7 +69,8 @@ void end_of_interrupt(u32 vector)
     if (vector == NETWORK) {
         out16(NIC_ADDRESS, NIC_STATUS);
         out16(NIC_DATA, in16(NIC_DATA) | NIC_ACKNOWLEDGE);
-        packets_sent++;
+        for (; nic_taken != nic_next && !nic_ring[nic_taken % NIC_SLOTS].owned; nic_taken++)
+            packets_sent++;
     }
     out8(PIC, 0x20);
 }
@@ -88,9 +91,12 @@ u32 disk_status(void)
 
 void send_packet(u32 page, u32 length)
 {
-    nic_ring.page = page;
-    nic_ring.length = length;
-    nic_ring.owned = 1;
+    while (nic_next - nic_taken == NIC_SLOTS)
+        wait_for_interrupt();
+    u32 slot = nic_next++ % NIC_SLOTS;
+    nic_ring[slot].page = page;
+    nic_ring[slot].length = length;
+    nic_ring[slot].owned = 1;
     out16(NIC_ADDRESS, NIC_STATUS);
     in16(NIC_DATA);
     out16(NIC_DATA, NIC_DEMAND);
@@ -184,5 +190,5 @@ void machine_start(void)
     load_cr3((u32)first_root);
     asm volatile("mov %%cr4, %%eax; or $0x20, %%eax; mov %%eax, %%cr4; mov %%cr0, %%eax; or $0x80010000, %%eax; mov %%eax, %%cr0; jmp 1f; 1:"
                  ::: "eax", "memory");
-    out32(NIC_RING, (u32)&nic_ring);
+    out32(NIC_RING, (u32)nic_ring);
 }

@@ -9,8 +9,6 @@ from domains.lab.image import BASE, Image
 from domains.lab.trace import Entry, Observer
 from hypervisor.public.types import PAGE_SIZE
 
-GUEST_PAGES = 1024
-"""4 MiB: the kernel's memory."""
 PROCESSES = 8
 
 

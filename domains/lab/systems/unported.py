@@ -11,18 +11,15 @@ from domains.cpu.x86.decode import MAX_LENGTH, capstone_binding
 from domains.cpu.x86.emulator.cpu_state import CpuState
 from domains.cpu.x86.emulator.emulation import Emulation
 from domains.cpu.x86.emulator.unicorn_library import HOOK_CODE, UnicornLibrary
-from domains.lab.board import Devices
+from domains.lab.board import Devices, Ports
 from domains.lab.image import BASE, Image, kernel_image
-from domains.lab.systems.system import GUEST_PAGES, Crashed, loadable, pages
+from domains.lab.systems.scatter import GUEST_PAGES, MACHINE_PAGES, machine_address, machine_frame
+from domains.lab.systems.system import Crashed, loadable, pages
 from domains.lab.trace import Exits, Observer
 from hypervisor.machine.memory import MachineMemory, create_memfd
 from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, PAGE_USER, TABLE_ENTRIES
-from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
+from hypervisor.public.types import PAGE_SHIFT
 
-MACHINE_PAGES: Final = 4096
-FIRST_GUEST_FRAME: Final = 2048
-SCATTER: Final = 389
-"""A guest's frames lie in the machine in another order: a prime, so that each has a place of its own."""
 P2M_TOP: Final = 1
 RIGHTS: Final = PAGE_PRESENT | PAGE_RW | PAGE_USER
 STACK: Final = 0x90000
@@ -38,19 +35,16 @@ class Unported:
     def __init__(self, image: Image | None = None, *, direct: bool = False) -> None:
         self.image = image or kernel_image("bare")
         self.memory = MachineMemory(MACHINE_PAGES)
-        fd = create_memfd("laboratory", MACHINE_PAGES)
-        self.memory.map(fd, 0, MACHINE_PAGES, 0)
-        os.close(fd)
+        self.memfd = create_memfd("laboratory", MACHINE_PAGES)
+        self.memory.map(self.memfd, 0, MACHINE_PAGES, 0)
         self.direct = direct
         if not direct:
             write_p2m(self.memory)
-        self.devices = Devices(self.read, self.write)
+        self.devices: Ports = Devices(self.read, self.write)
 
     def machine(self, address: int) -> int:
         """Where the guest's physical address lies in the machine."""
-        if self.direct:
-            return address
-        return machine_frame(address >> PAGE_SHIFT) << PAGE_SHIFT | address % PAGE_SIZE
+        return address if self.direct else machine_address(address)
 
     def read(self, address: int, size: int) -> bytes:
         """The guest's memory; within a page."""
@@ -67,12 +61,8 @@ class Unported:
 
     def close(self) -> None:
         """See System."""
+        os.close(self.memfd)
         self.memory.close()
-
-
-def machine_frame(page: int) -> int:
-    """Where a guest's page lies."""
-    return FIRST_GUEST_FRAME + page * SCATTER % GUEST_PAGES
 
 
 def write_p2m(memory: MachineMemory) -> None:

@@ -15,7 +15,8 @@ from domains.lab.image import BASE, Image, LabError, kernel_image
 from domains.lab.in_process import XenInProcess, build_pv
 from domains.lab.systems.dom0 import FRONT_ENDS, Dom0
 from domains.lab.systems.gate import InProcessGate, call_name
-from domains.lab.systems.system import GUEST_PAGES, Ended, checked, loadable
+from domains.lab.systems.scatter import GUEST_PAGES
+from domains.lab.systems.system import Ended, checked, loadable
 from domains.lab.systems.unported import attach
 from domains.lab.systems.walks import guest_entries
 from domains.lab.trace import Entry, Observer

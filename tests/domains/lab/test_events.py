@@ -16,6 +16,7 @@ ENTRIES = {
     "xen": (0, 0, 1, 0, 1, 0),
 }
 """By kind, as KINDS has them."""
+ENTRIES["workstation"] = ENTRIES["esx"]
 
 
 @cache

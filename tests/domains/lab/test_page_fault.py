@@ -23,6 +23,7 @@ EXITS = {
     },
     "xen": {"#PF": 1, "hypercall": 1},
 }
+EXITS["workstation"] = EXITS["esx"]
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -16,6 +16,7 @@ EXITS = {
     "esx": {"software interrupt": 1, "call-out iretd": 1},
     "xen": {},
 }
+EXITS["workstation"] = EXITS["esx"]
 
 
 @cache
@@ -26,7 +27,7 @@ def run(name: str) -> Measured:
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_exits(name: str) -> None:
     part = run(name).part
-    kernel = 1 if name in ("esx", "xen") else 0
+    kernel = 1 if name in ("esx", "workstation", "xen") else 0
     assert part.exits == EXITS[name]
     assert part.instructions.keys() == {3, kernel}  # how many are the compiler's affair
     assert part.instructions[3] == 1
@@ -36,10 +37,10 @@ def test_exits(name: str) -> None:
 
 def test_modelled_beside_published() -> None:
     rows = dict(times([run(name) for name in SYSTEMS], load_costs()).rows)
-    assert [str(cell) for cell in rows["published 2003"]] == ["0.45 µs", "–", "–", "0.73 µs", "0.46 µs"]
+    assert [str(cell) for cell in rows["published 2003"]] == ["0.45 µs", "–", "–", "–", "0.73 µs", "0.46 µs"]
     assert [str(cell) for cell in rows["modelled, more than bare hardware"]] == [
         *["0 cycles"] * 3,
-        "2,078 cycles",
+        *["2,078 cycles"] * 2,
         "0 cycles",
     ]
 

@@ -29,6 +29,7 @@ CHANGES = {
     ],
     "xen": [("hypercall update_va_mapping", "guest L1[16]"), (ACCESS, "guest L1[16]")],
 }
+CHANGES["workstation"] = CHANGES["esx"]
 
 
 @cache

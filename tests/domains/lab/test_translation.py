@@ -11,7 +11,7 @@ from domains.lab.experiments import translation
 from domains.lab.experiments.translation import LONG_STORED, STORED, Walked, kept, long_walk, pae_walk
 
 READ_64 = {"native": 4, "nested": 24}
-READ_PAE = {"native": 3, "nested": 19, "vtx": 3, "esx": 4, "xen": 4}
+READ_PAE = {"native": 3, "nested": 19, "vtx": 3, "esx": 4, "workstation": 4, "xen": 4}
 
 
 @cache

@@ -1,0 +1,28 @@
+"""The same monitor as ESX's inside a process of a host system, as VMware Workstation: real I/O is the host's."""
+
+from __future__ import annotations
+
+from domains.lab.systems.esx import Ring1
+from domains.lab.systems.world_switch import Host, MonitorDevices, Policy
+from domains.lab.trace import Observer
+
+
+class Workstation(Ring1):
+    """A `System`. `broken`: the sector at which the host's half has a fault; -1: none."""
+
+    name = "workstation"
+
+    def __init__(self, policy: Policy = Policy.TRANSMIT, *, broken: int = -1) -> None:
+        super().__init__()
+        self.host = Host(self.memfd, broken)
+        self.devices = MonitorDevices(self.host, policy)
+
+    def observe(self, observer: Observer) -> None:
+        """See System."""
+        super().observe(observer)
+        self.host.told = observer.beside
+
+    def close(self) -> None:
+        """See System."""
+        self.host.close()
+        super().close()
