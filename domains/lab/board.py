@@ -30,6 +30,10 @@ SLOTS: Final = 4
 READ_ALL_ONES: Final = 0xFFFFFFFF
 
 
+Told = Callable[[str, str, int], None]
+"""Hears who does what, and how many bytes are moved by it."""
+
+
 class Disk(Protocol):
     """Where the disk's contents are: a page by the number of its sector."""
 
@@ -57,6 +61,9 @@ class Platter:
 
 class Ports(Protocol):
     """What is behind a machine's ports."""
+
+    def tell(self, told: Told) -> None:
+        """Tell of what the devices do."""
 
     pending: deque[int]
     """Interrupts that were raised, by vector, and are not over."""
@@ -120,6 +127,11 @@ class Devices(Lines):
         self._disk, self._wire = disk or self._platter, send or self._packets.append
         self.accesses: Counter[str] = Counter()
         self._sector = self._page = self._ring = self._register = self._slot = 0
+        self._told: Told = lambda _who, _what, _size: None
+
+    def tell(self, told: Told) -> None:
+        """See Ports."""
+        self._told = told
 
     @property
     def sectors(self) -> dict[int, bytes]:
@@ -159,6 +171,7 @@ class Devices(Lines):
             self._disk.write(self._sector, self._read(self._page, PAGE_SIZE))
         else:
             self._write(self._page, self._disk.read(self._sector))
+        self._told("device", "transfer to or from the disk", PAGE_SIZE)
         self.raise_line(DISK)
 
     def _send(self) -> None:
@@ -168,6 +181,7 @@ class Devices(Lines):
             if not owned:
                 return
             self._wire(self._read(page, min(length, PAGE_SIZE)))
+            self._told("device", "packet to the wire", min(length, PAGE_SIZE))
             self._write(at + 8, bytes(4))
             self._slot = (self._slot + 1) % SLOTS
             self.raise_line(NETWORK)

@@ -14,6 +14,7 @@ NAMES: Final = (
     "syscall",
     "page-types",
     "translation",
+    "io-path",
     "events",
     "port",
     "lmbench",

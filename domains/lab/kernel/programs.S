@@ -275,6 +275,32 @@ program check_outside
     mov $1, %ebx
 1:  end
 
+program write_block                     /* a page to the disk, and wait until it is there */
+    movl $0x1234, AREA
+    mov $AREA, %ecx
+    mov $5, %ebx
+    call_kernel 8
+    movl $0x5678, AREA
+    mov $6, %ebx
+    mov $8, %eax
+from write_block
+    int $0x80
+to write_block
+    end
+
+program six_packets                     /* one after the other; a tick later all are sent */
+    movl $0x1234, AREA
+    mov $AREA, %ecx
+    mov $64, %edx
+    mov $6, %esi
+from six_packets
+1:  call_kernel 10
+    dec %esi
+    jnz 1b
+to six_packets
+    call_kernel 4
+    end
+
 .balign 4096
 .globl programs_end
 programs_end:

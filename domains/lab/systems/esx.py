@@ -38,6 +38,7 @@ class Ring1(Unported):
         """See System."""
         self.v.exits = attach(observer, self.cpu.library, self.v.cpu, self.image, self.cpu.emulation)
         observer.cr3 = lambda: self.v.paging.control(3)
+        self.devices.tell(observer.beside)
 
     def tables(self, va: int) -> list[Entry]:
         """See System; the shadow's, too."""

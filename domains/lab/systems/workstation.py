@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from domains.lab.systems.esx import Ring1
 from domains.lab.systems.world_switch import Host, MonitorDevices, Policy
-from domains.lab.trace import Observer
 
 
 class Workstation(Ring1):
@@ -15,12 +14,8 @@ class Workstation(Ring1):
     def __init__(self, policy: Policy = Policy.TRANSMIT, *, broken: int = -1) -> None:
         super().__init__()
         self.host = Host(self.memfd, broken)
-        self.devices = MonitorDevices(self.host, policy)
-
-    def observe(self, observer: Observer) -> None:
-        """See System."""
-        super().observe(observer)
-        self.host.told = observer.beside
+        self.ports = MonitorDevices(self.host, policy)
+        self.devices = self.ports
 
     def close(self) -> None:
         """See System."""

@@ -17,7 +17,6 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
@@ -28,6 +27,7 @@ from domains.lab.board import (
     PIC,
     READ_ALL_ONES,
     Lines,
+    Told,
     sends,
 )
 from domains.lab.systems.host_process import HALT, MESSAGE
@@ -63,7 +63,7 @@ class Host:
         )
         self.packets: list[bytes] = []
         self.switches = 0
-        self.told: Callable[[str, str, int], None] = lambda _who, _what, _size: None
+        self.told: Told = lambda _who, _what, _size: None
 
     @property
     def sectors(self) -> dict[int, bytes]:
@@ -123,6 +123,10 @@ class MonitorDevices(Lines):
         self._register = self._packets = 0
         self.by_port: Counter[int] = Counter()
         self.to_host: Counter[int] = Counter()
+
+    def tell(self, told: Told) -> None:
+        """See Ports; both worlds do."""
+        self._host.told = told
 
     @property
     def sectors(self) -> dict[int, bytes]:
