@@ -1,28 +1,97 @@
-"""What `xenctl lab` does: list the experiments, or run one and show it."""
+"""What `xenctl lab` does: list the experiments, explain one, run one or all, and show what was found."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from rich.console import Console
 
 from domains.lab.catalogue import NAMES, experiment
 from domains.lab.costs import DEFAULT_FILE, load_costs
-from domains.lab.output.terminal import show, steps_of
+from domains.lab.image import LabError
+from domains.lab.output.data import Data, about, as_data
+from domains.lab.output.files import check_file, check_folder, write_file
+from domains.lab.output.sheet import explain
+from domains.lab.output.stepper import check_terminal, step_through
+from domains.lab.output.terminal import show, show_list, steps_of
+
+LIBRARIES: Final = ("matplotlib", "jinja2")
+"""Of the extra `lab`, for pictures and pages."""
+PICTURES: Final = (".svg", ".png")
 
 
-def list_experiments(console: Console) -> None:
-    """One line each."""
-    for name in NAMES:
-        console.print(f"{name:<24}{experiment(name).claim}", highlight=False)
+class Wanted(NamedTuple):
+    """How a run is to be shown. `html`: a folder for pages; `picture`: a file; `costs`: a file in the place of costs.toml;
+    `cpu`: a machine of it, "": the experiment's own.
+    """
+
+    step: bool = False
+    trace: bool = False
+    json: bool = False
+    html: Path | None = None
+    picture: Path | None = None
+    costs: Path | None = None
+    cpu: str = ""
 
 
-def run_experiment(console: Console, name: str, *, trace: bool, costs: Path | None, cpu: str) -> bool:
-    """Run and show it; whether all that it claims holds. `cpu`: a machine of the costs' file; "": the usual one. LabError."""
+class Outcome(NamedTuple):
+    """Whether all claims hold; and what was found, as data."""
+
+    holds: bool
+    data: Data
+
+
+def list_experiments(console: Console, *, json: bool) -> list[Data]:
+    """All of them, in words or as data."""
+    found = [experiment(name) for name in NAMES]
+    if not json:
+        show_list(console, found)
+    return [about(one) for one in found]
+
+
+def explain_experiment(console: Console, name: str) -> None:
+    """Its sheet. LabError."""
+    explain(console, experiment(name).name)
+
+
+def run_experiment(console: Console, name: str, wanted: Wanted) -> Outcome:
+    """Run one, and show it as is wanted. LabError: something wanted cannot be; nothing is left then."""
     chosen = experiment(name)
-    report = chosen.run(load_costs(costs or DEFAULT_FILE, cpu or chosen.cpu))
-    show(console, chosen, report)
-    if trace:
+    costs = load_costs(wanted.costs or DEFAULT_FILE, wanted.cpu or chosen.cpu)
+    check(wanted)
+    report = chosen.run(costs)
+    if not (wanted.step or wanted.json):
+        show(console, chosen, report, costs)
+    if wanted.trace:
         for one in report.traces:
             console.print(steps_of(one))
-    return report.holds
+    if wanted.picture is not None:
+        from domains.lab.output.picture import draw
+
+        write_file(wanted.picture, draw(report.charts, wanted.picture.suffix[1:]))
+    if wanted.html is not None:
+        from domains.lab.output.page import page
+
+        write_file(wanted.html / f"{name}.html", page(chosen, report, costs))
+    if wanted.step:
+        step_through(console, report.traces)
+    return Outcome(report.holds, as_data(chosen, report, costs))
+
+
+def check(wanted: Wanted) -> None:
+    """Before anything is run: what is wanted can be done. LabError."""
+    if wanted.picture is not None:
+        if wanted.picture.suffix not in PICTURES:
+            raise LabError(f"{wanted.picture}: a picture's name ends in {' or '.join(PICTURES)}")
+        check_file(wanted.picture)
+    if wanted.html is not None:
+        check_folder(wanted.html)
+    if wanted.picture is not None or wanted.html is not None:
+        missing = [name for name in LIBRARIES if find_spec(name) is None]
+        if missing:
+            what = " and ".join(missing)
+            raise LabError(f"pictures and pages need {what}: install the extra, pip install 'xenoscope[lab]'")
+    if wanted.step:
+        check_terminal()

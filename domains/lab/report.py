@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from domains.lab.costs import DEFAULT_MACHINE, Costs
+from domains.lab.costs import DEFAULT_MACHINE, MARKS, Costs
 from domains.lab.trace import Entry, Step
 
 
@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Figure:
-    """One number; `value` None: there is none. `source`: of a published one, with its mark (read, quoted, recalled)."""
+    """One number; `value` None: there is none. `source`: of a published one, "MARK: who says so", with one of costs.MARKS."""
 
     value: float | int | None
     kind: Kind = Kind.MEASURED
@@ -32,10 +32,22 @@ class Figure:
     source: str = ""
 
     def __str__(self) -> str:
+        return f"{self.number} {self.unit}".rstrip() if self.value is not None else self.number
+
+    @property
+    def number(self) -> str:
+        """Without its unit; in full, or to three digits."""
         if self.value is None:
             return "–"
-        number = f"{self.value:,}" if isinstance(self.value, int) else f"{self.value:,.3g}"
-        return f"{number} {self.unit}".rstrip()
+        if isinstance(self.value, int) or abs(self.value) >= 1000:
+            return f"{round(self.value):,}"
+        return f"{self.value:.3g}"
+
+    @property
+    def mark(self) -> str:
+        """How well the source is known; "": it is not said."""
+        first = self.source.partition(":")[0]
+        return first if first in MARKS else ""
 
 
 Cell = Figure | str

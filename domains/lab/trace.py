@@ -26,6 +26,10 @@ An upcall is delivered on the way out of an entry that has its own cause.
 """
 
 
+CPU: Final = "CPU"
+"""Who acts when nobody but the CPU does."""
+
+
 class Exits(Counter[str]):
     """Exits by cause; `told` is called with the cause of each."""
 
@@ -69,6 +73,11 @@ class Step:
     text: str
     cr3: int
     changes: tuple[Change, ...] = ()
+
+    @property
+    def is_exit(self) -> bool:
+        """Whether a monitor acts. What the CPU does by itself is told of, too, but is none."""
+        return self.ring < 0 and self.who != CPU
 
 
 @dataclass
@@ -156,7 +165,7 @@ class Observer:
             return
         if cause in NO_ENTRY:
             self.part.direct[cause] += 1
-            self._add("CPU", -1, "", cause)
+            self._add(CPU, -1, "", cause)
         else:
             self.part.exits[cause] += 1
             name = self.named(cause)

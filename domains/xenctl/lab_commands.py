@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from domains.control.protocol import ControlError, Exit
+from domains.xenctl.options import Json
+from domains.xenctl.output import print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from domains.lab.command import Wanted
+
+ALL: Final = "all"
 
 
 def register(app: typer.Typer) -> None:
@@ -16,10 +25,23 @@ def register(app: typer.Typer) -> None:
 
 
 def lab(
-    name: Annotated[str, typer.Argument(help="An experiment; without it, they are listed.")] = "",
+    name: Annotated[
+        str, typer.Argument(help="An experiment, or all; without it, they are listed.", metavar="[NAME|all]")
+    ] = "",
+    step: Annotated[bool, typer.Option("--step", help="Go through its traces step by step.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Print each step of each run, too.")] = False,
+    json: Json = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print the experiment's sheet; run nothing.")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="DIR", help="Write a page into this folder.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE", help="Draw its charts; .svg or .png.")
+    ] = None,
     costs: Annotated[
-        Path | None, typer.Option("--costs", help="What things cost, in the form of costs.toml.")
+        Path | None, typer.Option("--costs", metavar="FILE", help="What things cost, as in costs.toml.")
     ] = None,
     cpu: Annotated[str, typer.Option("--cpu", help="A machine of that file.")] = "",
 ) -> None:
@@ -27,14 +49,56 @@ def lab(
     # Here, and not above: the laboratory brings the x86 engine with it, which no other command needs.
     from rich.console import Console
 
-    from domains.lab.command import list_experiments, run_experiment
+    from domains.lab.command import Wanted
     from domains.lab.image import LabError
 
-    console = Console()
+    wanted = Wanted(step, trace, json, html, picture, costs, cpu)
+    refuse_contradictions(name, wanted, explain=explain)
     try:
-        if not name:
-            list_experiments(console)
-        elif not run_experiment(console, name, trace=trace, costs=costs, cpu=cpu):
-            raise typer.Exit(Exit.FAILURE)
+        holds = perform(Console(), name, wanted, explain=explain)
     except LabError as error:
         raise ControlError(Exit.USAGE, str(error)) from None
+    if not holds:
+        raise typer.Exit(Exit.FAILURE)
+
+
+def perform(console: Console, name: str, wanted: Wanted, *, explain: bool) -> bool:
+    """Do it; whether all claims hold. LabError."""
+    from domains.lab.command import explain_experiment, list_experiments, run_experiment
+
+    if not name:
+        listed = list_experiments(console, json=wanted.json)
+        if wanted.json:
+            print_json(listed)
+        return True
+    if explain:
+        explain_experiment(console, name)
+        return True
+    if name == ALL:
+        from domains.lab.command_all import run_all
+
+        outcome = run_all(console, wanted)
+    else:
+        outcome = run_experiment(console, name, wanted)
+    if wanted.json:
+        print_json(outcome.data)
+    return outcome.holds
+
+
+def refuse_contradictions(name: str, wanted: Wanted, *, explain: bool) -> None:
+    """ControlError: options that mean nothing here, or that exclude each other."""
+    given = [f"--{option}" for option, value in wanted._asdict().items() if value] + ["--explain"] * explain
+    shows = [option for option in given if option in ("--step", "--trace", "--json", "--explain")]
+    if len(shows) > 1:
+        raise ControlError(Exit.USAGE, f"{shows[0]} and {shows[1]} exclude each other")
+    if not name:
+        meaningless = [option for option in given if option != "--json"]
+        where = "needs the name of an experiment"
+    elif name == ALL:
+        meaningless = [option for option in given if option not in ("--json", "--html", "--costs", "--cpu")]
+        where = "is for a single experiment"
+    else:
+        meaningless = [option for option in given if explain and option != "--explain"]
+        where = "does not go with --explain, which runs nothing"
+    if meaningless:
+        raise ControlError(Exit.USAGE, f"{meaningless[0]} {where}")
