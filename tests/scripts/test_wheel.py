@@ -65,12 +65,11 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_has_every_file_of_the_packages_and_nothing_else(wheel: Path) -> None:
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    kept = (".py", ".cfg", "py.typed")
     tree = {
         str(path.relative_to(REPOSITORY))
         for package in PACKAGES
         for path in (REPOSITORY / package).rglob("*")
-        if path.name.endswith(kept)
+        if path.is_file() and "__pycache__" not in path.parts
     }
     assert packed == tree
     assert {

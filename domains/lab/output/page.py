@@ -71,7 +71,8 @@ def _render(template: str, **values: Any) -> bytes:
         lstrip_blocks=True,
     )
     style = Markup((FOLDER / "page.css").read_text())
-    return environment.get_template(template).render(style=style, **values).encode()
+    text: str = environment.get_template(template).render(style=style, **values)
+    return text.encode()
 
 
 def figures_of(report: Report) -> Sequence[Figure]:
