@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from rich.console import Console
@@ -16,24 +15,11 @@ from domains.lab.output.files import check_file, check_folder, write_file
 from domains.lab.output.sheet import explain
 from domains.lab.output.stepper import check_terminal, step_through
 from domains.lab.output.terminal import show, show_list, steps_of
+from domains.lab.wanted import Wanted
 
 LIBRARIES: Final = ("matplotlib", "jinja2")
 """Of the extra `lab`, for pictures and pages."""
 PICTURES: Final = (".svg", ".png")
-
-
-class Wanted(NamedTuple):
-    """How a run is to be shown. `html`: a folder for pages; `picture`: a file; `costs`: a file in the place of costs.toml;
-    `cpu`: a machine of it, "": the experiment's own.
-    """
-
-    step: bool = False
-    trace: bool = False
-    json: bool = False
-    html: Path | None = None
-    picture: Path | None = None
-    costs: Path | None = None
-    cpu: str = ""
 
 
 class Outcome(NamedTuple):

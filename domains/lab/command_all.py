@@ -8,13 +8,14 @@ from typing import NamedTuple
 from rich.console import Console
 
 from domains.lab.catalogue import NAMES, experiment
-from domains.lab.command import Outcome, Wanted, check
+from domains.lab.command import Outcome, check
 from domains.lab.costs import DEFAULT_FILE, DEFAULT_MACHINE, load_costs
 from domains.lab.output.data import Data, as_data
 from domains.lab.output.files import write_file
 from domains.lab.output.terminal import not_run, summary
 from domains.lab.parallel import Failed, each_in_a_process
 from domains.lab.report import Claim
+from domains.lab.wanted import Wanted
 
 
 class Finding(NamedTuple):

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
 from domains.control.protocol import ControlError, Exit
+from domains.lab.wanted import Wanted
 from domains.xenctl.options import Json
 from domains.xenctl.output import print_json
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from domains.lab.command import Wanted
 
 ALL: Final = "all"
 
@@ -46,26 +42,30 @@ def lab(
     cpu: Annotated[str, typer.Option("--cpu", help="A machine of that file.")] = "",
 ) -> None:
     """Run one of the laboratory's experiments: what systems do with the same kernel, counted."""
-    # Here, and not above: the laboratory brings the x86 engine with it, which no other command needs.
-    from rich.console import Console
-
-    from domains.lab.command import Wanted
-    from domains.lab.image import LabError
-
     wanted = Wanted(step, trace, json, html, picture, costs, cpu)
     refuse_contradictions(name, wanted, explain=explain)
-    try:
-        holds = perform(Console(), name, wanted, explain=explain)
-    except LabError as error:
-        raise ControlError(Exit.USAGE, str(error)) from None
-    if not holds:
+    if not perform(name, wanted, explain=explain):
         raise typer.Exit(Exit.FAILURE)
 
 
-def perform(console: Console, name: str, wanted: Wanted, *, explain: bool) -> bool:
-    """Do it; whether all claims hold. LabError."""
+def perform(name: str, wanted: Wanted, *, explain: bool) -> bool:
+    """Do it; whether all claims hold. ControlError: it cannot be done."""
+    # Here, and not above: the laboratory brings the x86 engine with it, which no other command needs.
+    from domains.lab.image import LabError
+
+    try:
+        return show(name, wanted, explain=explain)
+    except LabError as error:
+        raise ControlError(Exit.USAGE, str(error)) from None
+
+
+def show(name: str, wanted: Wanted, *, explain: bool) -> bool:
+    """The same. LabError."""
+    from rich.console import Console
+
     from domains.lab.command import explain_experiment, list_experiments, run_experiment
 
+    console = Console()
     if not name:
         listed = list_experiments(console, json=wanted.json)
         if wanted.json:
