@@ -11,14 +11,15 @@ from domains.lab.report import Experiment
 NAMES: Final = (
     "page-fault",
     "popf",
+    "sensitive-instructions",
     "syscall",
     "page-types",
     "translation",
     "io-path",
     "events",
-    "port",
     "lmbench",
     "adams-agesen",
+    "port",
 )
 """In the order in which they are best read."""
 

@@ -3,6 +3,7 @@
 bare   the kernel as it is: kernel.c, fault.c, programs.S and bare.c
 xen    the same, with xen.c and front.c in the place of bare.c
 long   another, of a few instructions, in long mode: long.S
+probe  another, that tries instructions in each ring: probe.c, probes.S
 
 The images lie in the cache folder ($XDG_CACHE_HOME/xenoscope/lab, ~/.cache by default), under a name made of their sources, so
 that changed sources are built anew.
@@ -31,6 +32,7 @@ PORTS: Final = {
     "bare": (*COMMON, "bare.c"),
     "xen": ("-DXEN", *COMMON, "xen.c", "front.c"),
     "long": ("long.S",),
+    "probe": ("probe.c", "probes.S"),
 }
 """What each is built of: options and sources."""
 FLAGS: Final = (

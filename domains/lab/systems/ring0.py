@@ -19,6 +19,7 @@ from domains.cpu.x86.hvm.kinds import NATIVE, NESTED, HvmKind
 from domains.cpu.x86.hvm.paging import HvmPaging
 from domains.cpu.x86.registers import EFLAGS_IF, RBX, RSP, U32
 from domains.lab.image import Image
+from domains.lab.systems.ports import GuardedPort
 from domains.lab.systems.system import Crashed, Ended, checked
 from domains.lab.systems.traced_shadow import TRACED_SHADOW
 from domains.lab.systems.unported import P2M_TOP, STACK, Unported, attach
@@ -95,10 +96,10 @@ class PortCpu(HvmCpu):
             uc_x86.UC_X86_INS_IN: IN_HOOK(self._on_in),
             uc_x86.UC_X86_INS_OUT: OUT_HOOK(self._on_out),
         }
+        cpu = self.vcpu.cpu
+        self._ports = [GuardedPort(library, cpu, *hook) for hook in hooks.items()]
         for instruction, routine in INSTRUCTIONS.items():
-            if instruction in hooks:
-                library.add_hook(HOOK_INSN, hooks[instruction], instruction)
-            else:
+            if instruction not in hooks:
                 library.add_code_hook(HOOK_INSN, self.stubs.address(routine), 0, instruction)
 
     def _on_in(self, _uc: int, port: int, size: int, _data: int) -> int:
