@@ -14,6 +14,7 @@ NAMES: Final = (
     "sensitive-instructions",
     "syscall",
     "page-types",
+    "batching",
     "translation",
     "io-path",
     "events",

@@ -41,18 +41,28 @@ class Measured(NamedTuple):
     result: int
 
 
-def measure(name: str, program: str, *others: str, watch: Sequence[int] = ()) -> Measured:
+def measure(
+    name: str, program: str, *others: str, watch: Sequence[int] = (), most_steps: int | None = None
+) -> Measured:
     """Run `program` on this system, a process of its own beside each of `others`, and look at what lies between PROGRAM_from and
-    PROGRAM_to. `watch`: linear addresses whose tables the trace tells of.
+    PROGRAM_to. `watch`: linear addresses whose tables the trace tells of. `most_steps`: so many instructions are in the trace.
     """
     title, make = SYSTEMS[name]
-    return measure_on(make(), title, program, *others, watch=watch)
+    return measure_on(make(), title, program, *others, watch=watch, most_steps=most_steps)
 
 
-def measure_on(system: System, title: str, program: str, *others: str, watch: Sequence[int] = ()) -> Measured:
+def measure_on(
+    system: System,
+    title: str,
+    program: str,
+    *others: str,
+    watch: Sequence[int] = (),
+    most_steps: int | None = None,
+) -> Measured:
     """The same on a system that was made for this run; it is closed."""
     observer = Observer(system.monitor, system.image.at(f"{program}_from"), system.image.at(f"{program}_to"))
     system.observe(observer)
+    observer.most_steps = most_steps
     if watch:
         observer.watch = partial(tables_of, system, watch)
     result = system.run([program, *others])

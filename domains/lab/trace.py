@@ -125,6 +125,8 @@ class Observer:
         self.begins: Callable[[], None] = lambda: None
         self.ends: Callable[[], None] = lambda: None
         """Called at the part's two ends: for what else is to be looked at there."""
+        self.most_steps: int | None = None
+        """So many are recorded at most; counts are of all."""
         self.limit: int | None = None
         """How many instructions the guest may execute; then `give_up` is called, once."""
         self.give_up: Callable[[], None] = lambda: None
@@ -133,18 +135,23 @@ class Observer:
         """The guest is about to execute what is at `address`."""
         if self.limit is not None:
             self._count()
-        if address == self._first:
+        if not self._active:
+            if address != self._first:
+                return
             self._begin()
-        elif address == self._last and self._active:
+        elif address == self._last:
             self._look()
             self._active = False
             self.ends()
+            return
         repeated, self._previous = address == self._previous, address
-        if not self._active or repeated:  # REP: an instruction, however often
+        if repeated:  # REP: an instruction, however often
             return
         self._look()
         ring = self.cpu.d[HFLAGS] & HF_CPL
         self.part.instructions[ring] += 1
+        if self.most_steps is not None and len(self.part.steps) >= self.most_steps:
+            return
         at, text = self.describe(address)
         self._add("program" if ring == 3 else "kernel", ring, at, text)
 
@@ -184,14 +191,15 @@ class Observer:
         self.part.steps.append(Step(who, ring, at, text, self.cr3()))
 
     def _begin(self) -> None:
-        if not self._active:
-            self._active = True
-            self._seen = dict(self.watch())
-            self.part.tables = self.part.tables or [Entry(*one) for one in self._seen.items()]
-            self.begins()
+        self._active, self._previous = True, 0
+        self._seen = dict(self.watch())
+        self.part.tables = self.part.tables or [Entry(*one) for one in self._seen.items()]
+        self.begins()
 
     def _look(self) -> None:
         """What the tables are now is the last step's doing."""
+        if self.watch is list:  # nobody looks at any
+            return
         now, old = dict(self.watch()), self._seen
         if now == old or not self.part.steps:
             return

@@ -47,14 +47,23 @@ class Walked(NamedTuple):
     stored: int = 0
 
 
+class Names(NamedTuple):
+    """A page's names on Xen: in the guest's entry, by the M2P as the guest reads it, by its own list, by the core's M2P."""
+
+    in_entry: int
+    by_m2p: int
+    by_list: int
+    in_core: int
+
+
 def run(_costs: Costs) -> Report:
     """See EXPERIMENT."""
     long = {name: long_walk(name) for name in ("native", "nested")}
     walked: dict[str, Walked] = {}
+    m2p = Names(0, 0, 0, 0)
     for name in SYSTEMS:
-        walked[name], system = pae_walk(name)
-        if isinstance(system, Xen):
-            m2p = through_m2p(system, walked[name])
+        walked[name], page = pae_walk(name)
+        m2p = page or m2p
     shadows = {name: {count: kept(name, count) for count in (1, 3)} for name in ("vtx", "esx")}
     nested = long["nested"].by_walker or []
     report = Report(claims=claims(long, walked, shadows, m2p), notes=list(NOTES))
@@ -94,11 +103,12 @@ def long_walk(name: str) -> Walked:
     by_cpu, found = observed(
         system, "page_touched", [], lambda: walker_of(system, system.v.paging.control(3), 4, va), va
     )
+    system.close()
     return Walked(f"{SYSTEMS[name][0]}, 64 bits", by_cpu, *found)
 
 
-def pae_walk(name: str) -> tuple[Walked, Any]:
-    """The kernel under test, and the system that has run it."""
+def pae_walk(name: str) -> tuple[Walked, Names | None]:
+    """The kernel under test; and on Xen, the names of the page that was touched."""
     title, make = SYSTEMS[name]
     cpu_log()
     system: Any = make()
@@ -111,7 +121,10 @@ def pae_walk(name: str) -> tuple[Walked, Any]:
         return walker_of(system, root, LEVELS[name], TOUCHED)
 
     by_cpu, found = observed(system, "page_fault", ["page_fault"], look, TOUCHED)
-    return Walked(title, by_cpu, *found), system
+    walked = Walked(title, by_cpu, *found)
+    page = through_m2p(system, walked) if isinstance(system, Xen) else None
+    system.close()
+    return walked, page
 
 
 def observed(
@@ -153,16 +166,8 @@ def kept(name: str, processes: int) -> tuple[int, int, int]:
 
     observer.ends = look
     system.run(["context_switch", *["partner"] * (processes - 1)])
+    system.close()
     return seen[0]
-
-
-class Names(NamedTuple):
-    """A page's names on Xen: in the guest's entry, by the M2P as the guest reads it, by its own list, by the core's M2P."""
-
-    in_entry: int
-    by_m2p: int
-    by_list: int
-    in_core: int
 
 
 def through_m2p(system: Xen, walked: Walked) -> Names:

@@ -199,6 +199,28 @@ static void mark_entry(u32 va)
     end_changes();
 }
 
+enum { BY_BATCH, ONE_BY_ONE, BY_STORE };
+
+/* A bit of MARKED entries, which are there, is set, cleared, set and so on: `batch` changes at a time, or otherwise. */
+static void mark_entries(u32 batch, u32 way)
+{
+    u32 usual = hold_changes(batch);
+    for (u32 n = 0; n < ROUNDS * MARKED; n++) {
+        u32 va = USER_AREA + n % MARKED * PAGE_SIZE;
+        entry one = *entry_at(va) & ~(entry)FOR_SOFTWARE;
+        if (n / MARKED % 2 == 0)
+            one |= FOR_SOFTWARE;
+        if (way == BY_BATCH)
+            change_entry(current, va, one);
+        else if (way == ONE_BY_ONE)
+            set_entry(va, one, 0);
+        else
+            store_entry(va, one);
+    }
+    end_changes();
+    hold_changes(usual);
+}
+
 /* How many pages of the area have been looked at, and written. */
 static u32 marks(void)
 {
@@ -252,6 +274,7 @@ static void system_call(struct frame *f)
     case 15: f->eax = faults; break;
     case 16: mark_entry(f->ecx); break;
     case 17: f->eax = disk_status(); break;
+    case 20: mark_entries(f->ecx, f->edx); break;
     default: f->eax = -1;
     }
 }

@@ -17,6 +17,8 @@ typedef u64 entry;
 #define POOL 0x200000u         /* pages that the kernel hands out */
 #define POOL_END 0x400000u
 #define PROCESSES 8u
+#define MARKED 64u             /* entries that mark_entries changes, ROUNDS times each */
+#define ROUNDS 8u
 #define KERNEL_STACK 8192u
 
 enum { PRESENT = 1, WRITE = 2, USER = 4, ACCESSED = 0x20, DIRTY = 0x40, COPY_ON_WRITE = 0x200, FOR_SOFTWARE = 0x400 };
@@ -72,6 +74,8 @@ void fill_entry(entry *where, entry value);                   /* in a table that
 void set_entry(u32 va, entry value, u32 invalidate);          /* of the process that runs, at this address */
 void change_entry(u32 process, u32 va, entry value);          /* one of several: see end_changes */
 void end_changes(void);                                       /* those since the last one are in force */
+u32 hold_changes(u32 most);                                   /* so many at most wait for end_changes; the number until now */
+void store_entry(u32 va, u32 low);                            /* by a plain store to the lower half of an entry that is there */
 void use_root(u32 process);                                   /* a process' tables are complete */
 void drop_root(u32 process);                                  /* it has ended; its tables are pages again */
 void load_root(u32 process);

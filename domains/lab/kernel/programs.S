@@ -301,6 +301,29 @@ to six_packets
     call_kernel 4
     end
 
+.macro update name, batch, way          /* 512 changes of page-table entries by the kernel, so many at a time */
+program \name
+    mov $AREA, %ecx
+    mov $64, %edx
+    call_kernel 5
+    movl $1, AREA                       /* so that a monitor has shadows of the table */
+    mov $\batch, %ecx
+    mov $\way, %edx
+    call_kernel 20
+from \name
+    call_kernel 20
+to \name
+    end
+.endm
+update batch_1, 1, 0
+update batch_2, 2, 0
+update batch_8, 8, 0
+update batch_32, 32, 0
+update batch_128, 128, 0
+update batch_512, 512, 0
+update one_by_one, 1, 1                 /* by the operation that changes one entry and flushes */
+update by_store, 1, 2                   /* as if nobody were below */
+
 .balign 4096
 .globl programs_end
 programs_end:

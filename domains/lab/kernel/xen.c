@@ -6,10 +6,11 @@
 #include "xen.h"
 
 enum { UNPIN_TABLE = 4, PIN_L3_TABLE = 2, NEW_BASEPTR = 5, TLB_FLUSH_LOCAL = 6 };
+enum { ENABLE = 0, WRITABLE_PAGETABLES = 2 };
 enum { BLOCK = 1, SHUTDOWN = 2, POWEROFF = 0, CRASH = 3, BIND_VIRQ = 1, VIRQ_TIMER = 0, INVLPG = 2,
        SET_PERIODIC_TIMER = 6 };
 static const u64 tick_ns = 10000000;
-#define MAX_CHANGES 64u
+#define MAX_CHANGES 64u /* usually */
 #define M2P ((const u32 *)0xf5800000u)
 
 struct start_info { char magic[32]; u32 nr_pages, shared_info, flags, store_mfn, store_port, console_mfn, console_port, pt_base, nr_pt_frames, mfn_list; };
@@ -24,8 +25,8 @@ static PAGE struct shared_info shared_page;
 static volatile struct shared_info *const shared = &shared_page;
 static const u32 *list;
 static entry *first_root;
-static struct mmu_update changes[MAX_CHANGES];
-static u32 nr_changes, timer_port;
+static struct mmu_update changes[ENTRIES];
+static u32 nr_changes, max_changes = MAX_CHANGES, timer_port;
 u32 kernel_result; /* told to who runs the experiment */
 
 BY_REGISTERS u32 call5(u32 number, u32 a, u32 b, u32 c, u32 d, u32 e)
@@ -64,7 +65,7 @@ void set_entry(u32 va, entry value, u32 invalidate)
 static void change(u64 where, entry value)
 {
     changes[nr_changes++] = (struct mmu_update){ where, value };
-    if (nr_changes == MAX_CHANGES)
+    if (nr_changes == max_changes)
         end_changes();
 }
 
@@ -78,6 +79,22 @@ void end_changes(void)
     if (nr_changes)
         need(call5(MMU_UPDATE, (u32)changes, nr_changes, 0, DOMID_SELF, 0), MMU_UPDATE);
     nr_changes = 0;
+}
+
+u32 hold_changes(u32 most)
+{
+    u32 usual = max_changes;
+    max_changes = most;
+    return usual;
+}
+
+/* Xen maps page tables read-only: the store faults, and Xen carries it out, once it has been asked to. */
+void store_entry(u32 va, u32 low)
+{
+    static u32 asked;
+    if (!asked++)
+        need(call5(VM_ASSIST, ENABLE, WRITABLE_PAGETABLES, 0, 0, 0), VM_ASSIST);
+    *(volatile u32 *)((entry *)processes[current].table + (va - USER_AREA) / PAGE_SIZE) = low;
 }
 
 /* Where the entry lies that shows a page to the kernel. */
