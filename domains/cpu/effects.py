@@ -129,8 +129,8 @@ def vcpu_info_moved(cpu: VcpuState, mfn: int, offset: int) -> None:
 
 
 def local(cpu: VcpuState, nr: int, *args: int) -> None:
-    """Five arguments, then the address of the result word if the entry wants one."""
-    cpu.local_call(nr, args[:5], args[5] if len(args) > 5 else None)
+    """Five arguments, then the address of the result word if the entry wants one, else 0 or nothing."""
+    cpu.local_call(nr, args[:5], args[5] or None if len(args) > 5 else None)
 
 
 def context(cpu: VcpuState, raw: bytes) -> None:

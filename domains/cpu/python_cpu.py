@@ -176,7 +176,8 @@ class PythonCpu(PythonMemory):
 
     def local_call(self, nr: int, args: Sequence[int], result_va: int | None) -> None:
         """A multicall entry that the process performs itself; its result goes to the entry's result word."""
-        result = LOCAL_CALLS[nr](self, *args)
+        call = LOCAL_CALLS.get(nr)
+        result = call(self, *args) if call is not None else 0  # PHYSDEVOP_set_iopl: this CPU has no ports
         if result_va is not None:
             self.store(result_va, (result & (1 << 64) - 1).to_bytes(8, "little"))
 

@@ -18,6 +18,7 @@ NAMES: Final = (
     "translation",
     "io-path",
     "events",
+    "dom0",
     "lmbench",
     "adams-agesen",
     "port",

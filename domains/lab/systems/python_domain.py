@@ -7,15 +7,24 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from typing import Final
 
 from domains.cpu.python_cpu import PythonCpu
+from domains.kernel.image import make_image
 from domains.kernel.kernel import Kernel
-from domains.lab.in_process import XenInProcess
+from domains.lab.in_process import XenInProcess, build_pv
 from domains.lab.systems.gate import Answer, InProcessGate, call_name
+from hypervisor.builder.pv_image import PvImage, Segment
 from hypervisor.domain.domain import Domain, Life
+from hypervisor.domain.lifecycle import create_domain
 from hypervisor.public.sched import SCHEDOP_block
+from hypervisor.public.types import VAddr
 from hypervisor.public.xen import Hypercall
+from hypervisor.wire.mailbox import Engine
 from hypervisor.wire.messages import EffectRecord
+
+PAGES: Final = 1280
+BASE: Final = VAddr(0xFFFF_FFFF_8000_0000)
 
 
 class TurnGate(InProcessGate):
@@ -82,3 +91,11 @@ class PythonDomain:
     def block(self) -> None:
         """What is ready is run; then it sleeps."""
         self.kernel.wait(lambda: self.gate.asleep)
+
+
+def new_domain(xen: XenInProcess, pages: int = PAGES) -> PythonDomain:
+    """A domain without privilege."""
+    domain = create_domain(xen.hv, xen.hv.free_domid(), max_pages=2 * pages, engine=Engine.PYTHON)
+    kernel = make_image(f"{__name__}:PythonDomain")
+    build_pv(xen, domain, PvImage([Segment(BASE, kernel, len(kernel))], BASE, BASE), pages)
+    return PythonDomain(xen, domain)
