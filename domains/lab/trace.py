@@ -62,9 +62,9 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """One line of a trace. `who`: "program", "kernel", or the monitor's name; `ring`: the CPU's true one, -1 for a monitor
-    outside the guest; `at`: where, by symbol; `text`: the instruction, or the exit's cause; `cr3`: what the CPU's names.
-    `changes`: what this step changed in the tables that are watched.
+    """One line of a trace. `who`: "program", "kernel", the monitor's name, or who else acts; `ring`: the CPU's true one, -1
+    outside the guest; `at`: where, by symbol; `text`: the instruction, the exit's cause, or what is done; `cr3`: what the CPU's
+    names. `changes`: what this step changed in the tables that are watched.
     """
 
     who: str
@@ -73,11 +73,8 @@ class Step:
     text: str
     cr3: int
     changes: tuple[Change, ...] = ()
-
-    @property
-    def is_exit(self) -> bool:
-        """Whether a monitor acts. What the CPU does by itself is told of, too, but is none."""
-        return self.ring < 0 and self.who != CPU
+    is_exit: bool = False
+    """Whether it is an entry into the monitor. What the CPU does by itself, a device or another domain, is none."""
 
 
 @dataclass
@@ -177,7 +174,7 @@ class Observer:
             self.part.exits[cause] += 1
             name = self.named(cause)
             self.part.names[name] += 1
-            self._add(self._monitor, -1, "", name)
+            self._add(self._monitor, -1, "", name, is_exit=True)
         self._look()
 
     def beside(self, who: str, what: str, size: int = 0) -> None:
@@ -187,8 +184,8 @@ class Observer:
             self.part.moved[who, what] += size
             self._add(who, -1, "", what)
 
-    def _add(self, who: str, ring: int, at: str, text: str) -> None:
-        self.part.steps.append(Step(who, ring, at, text, self.cr3()))
+    def _add(self, who: str, ring: int, at: str, text: str, *, is_exit: bool = False) -> None:
+        self.part.steps.append(Step(who, ring, at, text, self.cr3(), is_exit=is_exit))
 
     def _begin(self) -> None:
         self._active, self._previous = True, 0

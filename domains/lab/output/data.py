@@ -6,7 +6,8 @@
     tables      title, columns, rows      a row: heading, cells; a cell: a figure, or {"text": …}
     charts      title, unit, logarithmic, groups, series      of a series: name, figures, one for each group
     traces      title, tables, steps      tables: where, value, before the first step; a step: who, ring (-1: outside the guest),
-                                          at, text, cr3, changes; a change: where, old, new ("": not there)
+                                          at, text, cr3, changes, is_exit (an entry into the monitor, which is `who`);
+                                          a change: where, old, new ("": not there)
 
 A figure: value (null: there is none), kind (measured, modelled, published), unit, source, mark (read, quoted, recalled, or "").
 These names do not change; others may be added.
@@ -90,4 +91,5 @@ def _step(step: Step) -> Data:
         "text": step.text,
         "cr3": step.cr3,
         "changes": changes,
+        "is_exit": step.is_exit,
     }

@@ -76,10 +76,10 @@ def _render(template: str, **values: Any) -> bytes:
 
 
 def figures_of(report: Report) -> Sequence[Figure]:
-    """All figures of its tables and charts."""
+    """All figures of its tables and charts that have a value."""
     tables = [cell for table in report.tables for _, cells in table.rows for cell in cells]
     charts = [figure for chart in report.charts for _, figures in chart.series for figure in figures]
-    return [cell for cell in [*tables, *charts] if isinstance(cell, Figure)]
+    return [cell for cell in [*tables, *charts] if isinstance(cell, Figure) and cell.value is not None]
 
 
 def inline(report: Report) -> Markup:
@@ -100,4 +100,4 @@ def compact(trace: Trace) -> dict[str, Any]:
 def compact_step(step: Step) -> list[Any]:
     """One of its steps."""
     changes = [list(change) for change in step.changes]
-    return [step.who, step.ring, step.at, step.text, step.cr3, changes]
+    return [step.who, step.ring, step.at, step.text, step.cr3, changes, int(step.is_exit)]

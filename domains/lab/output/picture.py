@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -35,7 +36,13 @@ LEGEND_LINE: Final = 0.25
 EDGE: Final = 0.15
 LETTER: Final = 0.083
 """Of a group's name."""
-LEGEND_COLUMNS: Final = 4
+NAME: Final = 28
+"""Letters of a line of it."""
+SWATCH: Final = 0.65
+"""Of a legend's entry, beside its letters."""
+LEGEND: Final = 5.0
+"""The least width that there is for a legend."""
+MAX_COLUMNS: Final = 4
 DOTS_PER_INCH: Final = 144
 PLAIN: Final[Any] = {
     "svg.hashsalt": "xenoscope",
@@ -67,7 +74,7 @@ def draw(charts: Sequence[Chart], format: str) -> bytes:
     if not charts:
         raise LabError("this experiment has no chart to draw")
     total = sum(height_in_inches(chart) for chart in charts)
-    left = 2 * EDGE + LETTER * max(len(group) for chart in charts for group in chart.groups)
+    left = 2 * EDGE + LETTER * max(min(NAME, len(group)) for chart in charts for group in chart.groups)
     width = WIDTH - left - EDGE
     with matplotlib.rc_context(PLAIN):
         drawing = Drawing(figsize=(WIDTH, total))
@@ -93,7 +100,7 @@ def draw(charts: Sequence[Chart], format: str) -> bytes:
 
 def height_in_inches(chart: Chart) -> float:
     """With all around it."""
-    lines = -(-len(legend(chart)) // LEGEND_COLUMNS)
+    lines = -(-len(legend(chart)) // legend_columns(chart))
     return TITLE + BAR * height_of(chart) + AXIS + LEGEND_LINE * lines + EDGE
 
 
@@ -121,7 +128,8 @@ def draw_chart(axes: Axes, chart: Chart) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.set_ylim(height_of(chart), 0)
     step = len(chart.series) + GAP
-    axes.set_yticks([(group + 0.5) * step for group in range(len(chart.groups))], list(chart.groups))
+    names = [textwrap.fill(group, NAME) for group in chart.groups]
+    axes.set_yticks([(group + 0.5) * step for group in range(len(names))], names)
     for bar in bars:
         draw_bar(axes, bar, lowest, colours[bar.series])
     axes.set_title(chart.title, loc="left", fontweight="bold")
@@ -185,6 +193,12 @@ def legend(chart: Chart) -> list[Patch]:
     return several + [Patch(label=str(kind), **look(kind, INK)) for kind in kinds]
 
 
+def legend_columns(chart: Chart) -> int:
+    """As many as have room."""
+    longest = max(len(str(patch.get_label())) for patch in legend(chart))
+    return max(1, min(MAX_COLUMNS, int(LEGEND / (SWATCH + LETTER * longest))))
+
+
 def draw_legend(axes: Axes, chart: Chart, below: float) -> None:
     """The legend at this height of the axes, 1 being their own."""
     axes.legend(
@@ -192,7 +206,7 @@ def draw_legend(axes: Axes, chart: Chart, below: float) -> None:
         loc="upper left",
         bbox_to_anchor=(0, below),
         borderaxespad=0,
-        ncols=LEGEND_COLUMNS,
+        ncols=legend_columns(chart),
         frameon=False,
         fontsize=9,
     )

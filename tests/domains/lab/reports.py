@@ -23,9 +23,17 @@ def a_trace(title: str, monitor: str) -> Trace:
     filled = Change("guest L1[16]", "0", "0x204000 P RW")
     steps = [
         Step("program", 3, "start", "movl $1, 0x40010000", 0x1000),
-        Step(monitor, -1, "", "guest's own fault", 0x1000),
+        Step(monitor, -1, "", "guest's own fault", 0x1000, is_exit=True),
         Step("kernel", 0, "trap14", HOSTILE, 0x1000),
-        Step(monitor, -1, "", "traced store", 0x2000, (filled, Change("P2M[0x204]", "", "0x814000"))),
+        Step(
+            monitor,
+            -1,
+            "",
+            "traced store",
+            0x2000,
+            (filled, Change("P2M[0x204]", "", "0x814000")),
+            is_exit=True,
+        ),
         Step(CPU, -1, "", "INT n", 0x2000),
         Step("program", 3, "start+0x7", "nop", 0x2000, (Change("P2M[0x204]", "0x814000", ""),)),
     ]

@@ -85,6 +85,7 @@ def test_data_have_the_documented_names() -> None:
             {"where": "guest L1[16]", "old": "0", "new": "0x204000 P RW"},
             {"where": "P2M[0x204]", "old": "", "new": "0x814000"},
         ],
+        "is_exit": True,
     }
 
 

@@ -1,7 +1,7 @@
 "use strict";
-// The player: traces are [{title, tables: [[where, value]], steps: [[who, ring, at, text, cr3, [[where, old, new]]]]}].
+// The player: traces are [{title, tables: [[where, value]], steps: [[who, ring, at, text, cr3, [[where, old, new]], exit]]}].
 (() => {
-  const WHO = 0, RING = 1, AT = 2, TEXT = 3, CR3 = 4, CHANGES = 5, AROUND = 5;
+  const WHO = 0, RING = 1, AT = 2, TEXT = 3, CR3 = 4, CHANGES = 5, EXIT = 6, AROUND = 5;
   const by = (id) => document.getElementById(id);
   const traces = JSON.parse(by("traces").textContent);
   const places = traces.map(() => 0);
@@ -19,12 +19,16 @@
     return made;
   };
   const isOutside = (step) => step[RING] < 0;
-  const isExit = (step) => isOutside(step) && step[WHO] !== "CPU"; // what the CPU does by itself is none
-  const kindOf = (who) => ["program", "kernel", "host", "CPU"].includes(who) ? who : "monitor";
+  const isExit = (step) => Boolean(step[EXIT]);
+  const kindOf = (step) => isExit(step) ? "monitor" : isOutside(step) ? (step[WHO] === "CPU" ? "CPU" : "host") : step[WHO];
   const lanesOf = (trace) => {
-    const seen = [...new Set(trace.steps.map((step) => step[WHO]))];
-    const of = (kind) => seen.filter((who) => kindOf(who) === kind);
-    return ["program", "kernel", ...of("CPU"), ...of("monitor"), ...of("host")];
+    const of = (kind) => new Set(trace.steps.filter((step) => kindOf(step) === kind).map((step) => step[WHO]));
+    return [...new Set(["program", "kernel", ...of("CPU"), ...of("monitor"), ...of("host")])];
+  };
+
+  const kindOfLane = (trace, who) => {
+    const step = trace.steps.find((one) => one[WHO] === who);
+    return step ? kindOf(step) : who;
   };
 
   // Who is in control over the whole run, all traces to one scale.
@@ -37,9 +41,9 @@
     for (let first = 0; first < trace.steps.length;) {
       let end = first;
       while (end < trace.steps.length && trace.steps[end][WHO] === trace.steps[first][WHO]) end++;
-      const who = trace.steps[first][WHO];
-      shown.append(drawn("rect", {x: first, y: lanes.indexOf(who) + 0.08, width: Math.max(end - first, wide), height: 0.84,
-        class: kindOf(who)}));
+      const step = trace.steps[first];
+      shown.append(drawn("rect", {x: first, y: lanes.indexOf(step[WHO]) + 0.08, width: Math.max(end - first, wide), height: 0.84,
+        class: kindOf(step)}));
       first = end;
     }
     shown.append(drawn("line", {y1: 0, y2: rows, class: "cursor"}));
@@ -89,8 +93,9 @@
   };
   const sentence = (step) => {
     if (!isOutside(step)) return `The ${step[WHO]} runs`;
-    if (!isExit(step)) return "The CPU does it by itself: no exit";
-    return `${step[WHO] === "Xen" ? "Xen" : "The " + step[WHO]} is in control: an exit`;
+    if (step[WHO] === "CPU") return "The CPU does it by itself: no exit";
+    const who = ["Xen", "Dom0"].includes(step[WHO]) ? step[WHO] : `The ${step[WHO]}`;
+    return isExit(step) ? `${who} is in control: an exit` : `${who} is at work: no exit`;
   };
   const show = () => {
     const trace = traces[current], place = places[current], step = trace.steps[place];
@@ -100,7 +105,7 @@
     by("at").textContent = step[AT] || "–";
     by("cr3").textContent = "0x" + step[CR3].toString(16);
     by("lanes").replaceChildren(...lanesOf(trace).map((who) =>
-      element("div", who, `lane ${kindOf(who)}${who === step[WHO] ? " here" : ""}`)));
+      element("div", who, `lane ${kindOfLane(trace, who)}${who === step[WHO] ? " here" : ""}`)));
     by("position").max = trace.steps.length - 1;
     by("position").value = place;
     by("count").textContent = `step ${place + 1} of ${trace.steps.length}`;
