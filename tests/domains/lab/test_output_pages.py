@@ -117,7 +117,7 @@ def test_keys_go_through_a_trace(real: Chromium) -> None:
     real.press("n")
     assert text(real, "#count") == count(*place("Xen", 2))
     assert text(real, "#who") == "Xen is in control: an exit"
-    assert text(real, "#what") == "hypercall"
+    assert text(real, "#what").startswith("hypercall")
 
 
 def test_the_buttons_are_reached_and_worked_by_keys(real: Chromium) -> None:
