@@ -19,6 +19,7 @@ NAMES: Final = (
     "io-path",
     "events",
     "dom0",
+    "isolation",
     "lmbench",
     "adams-agesen",
     "port",
