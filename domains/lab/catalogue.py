@@ -12,6 +12,7 @@ NAMES: Final = (
     "page-fault",
     "popf",
     "sensitive-instructions",
+    "tlb",
     "syscall",
     "page-types",
     "batching",

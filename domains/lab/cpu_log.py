@@ -1,4 +1,4 @@
-"""What the emulated CPU does about its TLB, as it does it: misses, the page-table entries that it reads, and flushes.
+"""What the emulated CPU does about its TLB, as it does it: misses, the page-table entries that it reads, and what it forgets.
 
 The library's functions for these are called by way of ours, which notes it and goes on to the library's (emulator/interpose).
 One log serves all CPUs of the process; it is on for as long as something is measured.
@@ -31,14 +31,14 @@ class What(IntEnum):
     """The TLB lacks a page: its tables are walked."""
     READ = 1
     """An entry of a page table is read."""
-    FLUSH = 2
-    """The whole TLB is emptied."""
+    LOAD_CR3 = 2
+    """An instruction loads CR3, which empties the TLB."""
     FLUSH_PAGE = 3
     """One page is dropped from it."""
 
 
 class Record(NamedTuple):
-    """`address`: a linear one of FILL and FLUSH_PAGE, the CPU's physical one of READ, nothing of FLUSH."""
+    """`address`: a linear one of FILL and FLUSH_PAGE, the CPU's physical one of READ, what is loaded of LOAD_CR3."""
 
     what: What
     address: int
@@ -47,10 +47,10 @@ class Record(NamedTuple):
 FUNCTIONS: Final = {
     What.FILL: "x86_cpu_tlb_fill_x86_64",
     What.READ: "x86_ldq_phys_x86_64",
-    What.FLUSH: "tlb_flush_x86_64",
+    What.LOAD_CR3: "cpu_x86_update_cr3_x86_64",
     What.FLUSH_PAGE: "tlb_flush_page_x86_64",
 }
-"""Each takes the CPU and, but for FLUSH, the address."""
+"""Each takes the CPU and the address."""
 _RECORD: Final = struct.Struct("<2Q")
 _CAPACITY: Final = 1 << 18
 _CURSOR, _END, _FUNCTIONS, _CODE, _STEP = 0, 8, 16, 64, 64
@@ -82,10 +82,7 @@ class CpuLog:
         if cursor == end:
             raise LabError("more happened than the log has room for")
         noted = memoryview(self._records).cast("B")[: cursor - first]
-        return [
-            Record(What(what), address if what != What.FLUSH else 0)
-            for what, address in _RECORD.iter_unpack(noted)
-        ]
+        return [Record(What(what), address) for what, address in _RECORD.iter_unpack(noted)]
 
 
 @functools.cache

@@ -324,6 +324,37 @@ update batch_512, 512, 0
 update one_by_one, 1, 1                 /* by the operation that changes one entry and flushes */
 update by_store, 1, 2                   /* as if nobody were below */
 
+.macro touch name, pages, number, rounds /* in each round so many pages are written, and the kernel is called */
+program \name
+    mov $\pages, %ebp
+    mov $\number, %edx
+    mov $2, %edi
+    call touch_pages
+    mov $\rounds, %edi
+from \name
+    call touch_pages
+to \name
+    end
+.endm
+touch switch_small, 4, 2, 16            /* yield */
+touch switch_small_partner, 4, 2, 16
+touch switch_large, 48, 2, 16
+touch switch_large_partner, 48, 2, 16
+touch hole, 16, 16, 16                  /* change an entry */
+touch_pages:
+1:  mov $AREA, %esi
+    mov %ebp, %ecx
+2:  incl (%esi)
+    add $4096, %esi
+    dec %ecx
+    jnz 2b
+    mov $AREA, %ecx
+    mov %edx, %eax
+    int $0x80
+    dec %edi
+    jnz 1b
+    ret
+
 .balign 4096
 .globl programs_end
 programs_end:
