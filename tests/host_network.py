@@ -113,7 +113,7 @@ def machine_with_uplink(rights: Rights, uplink: str = f"xenbr0={HOST}/24") -> It
             skip_if_impossible(str(error))
             raise
         try:
-            pid = machine.json("info")["uplinks"][0]["namespace_pid"]
+            pid = machine.info()["uplinks"][0]["namespace_pid"]
             assert (pid is None) == (rights is Rights.ADMINISTERED)
             yield HostSide(machine, under if pid is None else into(pid))
         finally:

@@ -9,13 +9,17 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from domains.control.address import MachineAddress
 from domains.control.client import ControlClient
-from domains.control.operations import Arguments, Info, List
+from domains.control.operations import Arguments, Destroy, Info, List
+from domains.control.protocol import ControlError
 from domains.control.records import encode
+from domains.xenctl.folder import folder_of, supervisor_pid
+from domains.xenctl.machine import stop_machine
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 XENCTL = [sys.executable, "-m", "domains.xenctl.main"]
@@ -50,8 +54,8 @@ def pids_of(machine_pid: int) -> list[int]:
 
 class Machine:
     """A running machine, started with `options` by way of the command `under`, such as nsenter. `xenctl` runs one
-    command against it and returns the completed process; `info` and `domains`, which tests ask again and again, put
-    the question to its toolstack themselves.
+    command against it and returns the completed process; `info`, `domains`, `destroy` and `stop`, of which almost every
+    test has need, ask its toolstack themselves, without a process for each question.
     """
 
     def __init__(self, *, memory: int = 512, options: Sequence[str] = (), under: Sequence[str] = ()) -> None:
@@ -63,10 +67,12 @@ class Machine:
             self.xenctl("stop")
             raise
         assert started.returncode == 0, started.stderr
-        info = self.json("info")
-        self.folder = Path(info["folder"])
+        self.folder = folder_of(self.name)
+        info = self.info()
         self.xenstored_path = info["xenstored_path"]
-        self.supervisor = int(info["supervisor_pid"])
+        pid = supervisor_pid(self.folder)
+        assert pid is not None
+        self.supervisor = pid
         self.free_frames = int(info["free_frames"])
         self.pids = pids_of(self.supervisor)
 
@@ -125,6 +131,10 @@ class Machine:
         text = f'name = "{name}"\nkernel = "python:{module}:Probe"\nmemory = 8\n{extra}\n'
         return self.create(tmp_path, text, *options)
 
+    def destroy(self, name: str) -> None:
+        """End a domain. ControlError if there is none of that name."""
+        self.ask(Destroy(name))
+
     def census_is_clean(self) -> bool:
         """Nothing is left of any domain but Dom0: no frame, no process, no name."""
         info = self.info()
@@ -133,7 +143,8 @@ class Machine:
         return sorted(pids_of(self.supervisor)) == sorted(self.pids)
 
     def stop(self) -> None:
-        if self.folder.exists():
-            self.xenctl("stop")
+        """End the machine, if it has not ended, and see that nothing of it is left."""
+        with suppress(ControlError):  # it may be ending already
+            stop_machine(self.name)
         wait_until(lambda: not pids_of(self.supervisor), 10, "the end of the machine's processes")
         wait_until(lambda: not self.folder.exists(), 5, "the removal of the machine's folder")

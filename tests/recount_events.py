@@ -6,6 +6,7 @@ called after any step, also between two slices of a reset or a death.
 
 from collections.abc import Iterable
 from dataclasses import fields
+from itertools import compress
 from operator import attrgetter
 
 from hypervisor.events.channel import ECS, Channel
@@ -30,7 +31,7 @@ def recount_one(events: EventChannels, everybody: list[EventChannels]) -> None:
     whose = f"d{events.domid}"
     assert ports[0].state is ECS.RESERVED, f"E1: {whose} port 0 is {ports[0].state.name}"
     assert len(ports) <= EVTCHN_2L_NR_CHANNELS, f"E1: {whose} has {len(ports)} ports"
-    used = [port for port, remembered in enumerate(map(REMEMBERED, ports)) if remembered != UNUSED and port]
+    used = list(compress(range(1, len(ports)), map(UNUSED.__ne__, map(REMEMBERED, ports[1:]))))
     for port in used:
         assert ports[port].state is not ECS.FREE, f"E4: {whose} port {port} is free, not {ports[port]}"
     live = [(Port(port), ports[port]) for port in used]

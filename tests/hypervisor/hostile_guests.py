@@ -3,11 +3,9 @@
 A step is plain data, so that a failing sequence can be printed and kept as a test
 (test_random_hypercalls.py):
 
-    (who, "call", nr, args, ((va, bytes), …))     write these bytes at these addresses, then make the
-    hypercall
+    (who, "call", nr, args, ((va, bytes), …))     write these bytes at these addresses, then make the hypercall
     (who, "entry", ref, bytes)                    write a grant entry
-    (who, "scribble", mfn, offset, bytes)         a hostile process writes into a frame of its memfd,
-    whatever it is
+    (who, "scribble", mfn, offset, bytes)         a hostile process writes into a frame of its memfd, whatever it is
     (who, "die")                                  its process is killed
 
 Numbers are chosen by the name of the field they go into: a frame where a frame is wanted, now and then
@@ -16,7 +14,7 @@ anything.
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +29,7 @@ from hypervisor.public.event_channel import EventChannelOp
 from hypervisor.public.grant_table import GrantTableOp, grant_entry_v1
 from hypervisor.public.layout import Struct
 from hypervisor.public.physdev import physdev_irq_status_query, physdev_map_pirq, physdev_set_iopl
+from hypervisor.public.types import DomId
 from hypervisor.public.xen import Hypercall, mmu_update, mmuext_op, multicall_entry
 from tests.recount import is_table
 
@@ -114,7 +113,7 @@ VCPU_OPS: dict[int, type[Struct]] = {
 
 @dataclass
 class Chooser:
-    """Draws the steps of guest `who`; `domain` and `others` say what exists at the moment."""
+    """Draws one step of guest `who`; `domain` and `others` say what exists at the moment."""
 
     hv: Hypervisor
     who: int
@@ -122,13 +121,19 @@ class Chooser:
     others: list[Domain]
     chance: random.Random
     hostile_process: bool
+    owned: dict[DomId, list[int]] = field(default_factory=dict)
+    """The frames of the domains that were asked for: nothing changes while one step is drawn."""
 
     # --- numbers -----------------------------------------------------------------------------------------
 
     def frame_of(self, domain: Domain) -> int:
-        frames = self.hv.frames
-        owned = np.flatnonzero(frames.owner_np[XEN_FRAMES : frames.top] == domain.domid)
-        return int(owned[self.chance.randrange(len(owned))]) + XEN_FRAMES if len(owned) else 0
+        if domain.domid not in self.owned:
+            owners = self.hv.frames.owner_np[: self.hv.frames.top]
+            self.owned[domain.domid] = (
+                np.flatnonzero(owners[XEN_FRAMES:] == domain.domid) + XEN_FRAMES
+            ).tolist()
+        owned = self.owned[domain.domid]
+        return owned[self.chance.randrange(len(owned))] if owned else 0
 
     def mfn(self) -> int:
         kind = self.chance.random()

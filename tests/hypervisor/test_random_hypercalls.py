@@ -43,8 +43,8 @@ from tests.recount_events import recount_events
 from tests.recount_grants import grant_references, recount_grants
 
 SEEDS = range(1, 5)
-DEFAULT_STEPS = 15_000
-"""Of each sequence; there are eight, and six of seven steps are hypercalls: more than 100,000 in all."""
+DEFAULT_STEPS = 10_000
+"""Of each sequence; there are eight, and six of seven steps are hypercalls: some 70,000 in all."""
 MAX_PAGES = 64
 DOMAINS, TRANSLATED, NARROW = 4, 2, 3
 RO, RW = 5, 7

@@ -18,5 +18,5 @@ def machine() -> Iterator[Machine]:
 def nothing_is_left(machine: Machine) -> Iterator[None]:
     yield
     for name in machine.domains().keys() - {"Domain-0"}:
-        machine.xenctl("destroy", name)
+        machine.destroy(name)
     wait_until(machine.census_is_clean, what="a clean census")
