@@ -28,8 +28,12 @@ def parsed(text: str) -> ast.Module:
 
 
 def definitions(node: ast.AST) -> Iterator[Definition]:
-    """All classes and functions below `node`."""
-    return (child for child in ast.walk(node) if isinstance(child, Definition))
+    """All classes and functions below `node`, which only statements can hold: most of a tree is expressions."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, Definition):
+            yield child
+        if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            yield from definitions(child)
 
 
 def lines(node: Definition) -> int:

@@ -173,7 +173,7 @@ def test_a_crash_is_exit_code_5_with_what_the_hypervisor_says(guests: Path) -> N
 
 @pytest.mark.parametrize("name", ["Endless", "Busy"])
 def test_a_guest_that_takes_too_long_is_exit_code_4(guests: Path, name: str) -> None:
-    done = run(guests, name, "--timeout", "8")
+    done = run(guests, name, "--timeout", "4")
     assert done.end(30) == 4
     assert done.stderr == "xenctl: the guest did not end in time\n"
     assert done.stdout in ("here\n", "here\r\n", "")
