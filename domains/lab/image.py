@@ -4,6 +4,7 @@ bare   the kernel as it is: kernel.c, fault.c, programs.S and bare.c
 xen    the same, with xen.c and front.c in the place of bare.c
 long   another, of a few instructions, in long mode: long.S
 probe  another, that tries instructions in each ring: probe.c, probes.S
+xen64  the same for Xen, of 64 bits: xen64.c, xen64.S
 
 The images lie in the cache folder ($XDG_CACHE_HOME/xenoscope/lab, ~/.cache by default), under a name made of their sources, so
 that changed sources are built anew.
@@ -33,6 +34,7 @@ PORTS: Final = {
     "xen": ("-DXEN", *COMMON, "xen.c", "front.c"),
     "long": ("long.S",),
     "probe": ("probe.c", "probes.S"),
+    "xen64": ("-m64", "-mno-red-zone", "xen64.c", "xen64.S"),
 }
 """What each is built of: options and sources."""
 FLAGS: Final = (
@@ -64,11 +66,12 @@ class LabError(Exception):
 
 @dataclass(frozen=True)
 class Image:
-    """`data`: the bytes from BASE on, with .bss; `symbols`: address by name."""
+    """`data`: the bytes from BASE on, with .bss; `symbols`: address by name; `bits`: 32, or 64 of a kernel for a 64-bit guest."""
 
     data: bytes
     entry: int
     symbols: dict[str, int]
+    bits: int = 32
 
     def at(self, name: str) -> int:
         """The address of a symbol. LabError: there is none."""
@@ -158,4 +161,4 @@ def _load(file: Path) -> Image:
             for s in table.iter_symbols()
             if s.name and s["st_info"]["type"] != "STT_FILE"
         }
-        return Image(bytes(data), elf["e_entry"], symbols)
+        return Image(bytes(data), elf["e_entry"], symbols, elf.elfclass)

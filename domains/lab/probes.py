@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import product
+from itertools import pairwise, product
 from typing import Final
 
 from domains.lab.image import Image, kernel_image
@@ -24,12 +24,13 @@ BACK: Final = 0x30
 NUMBER: Final = "number_"
 PROBE: Final = "probe_"
 OVER: Final = "over"
+WAYS_BACK: Final = ("software interrupt", "system call")
 
 
 @dataclass
 class Outcome:
     """One probe in one ring. `vector`: by which it came back; `value`, `second`: EAX and EDX there; `entries`: into the monitor,
-    by cause.
+    by cause; `switches`: how often another page table was put in force. Its way back is not counted.
     """
 
     vector: int
@@ -37,6 +38,7 @@ class Outcome:
     value: int
     second: int
     entries: Counter[str] = field(default_factory=Counter)
+    switches: int = 0
 
     @property
     def trapped(self) -> bool:
@@ -54,39 +56,45 @@ def probe_image() -> Image:
     return kernel_image("probe")
 
 
-def names() -> list[str]:
-    """The probes, in the order in which they are tried."""
-    symbols = probe_image().symbols
-    found = [(at, name.removeprefix(NUMBER)) for name, at in symbols.items() if name.startswith(NUMBER)]
+def names(image: Image) -> list[str]:
+    """Its probes, in the order in which they are tried."""
+    found = [(at, name.removeprefix(NUMBER)) for name, at in image.symbols.items() if name.startswith(NUMBER)]
     return [name for _, name in sorted(found)]
 
 
 def try_probes(system: System, rings: Sequence[int]) -> Trials:
     """Try all of them in these rings, as the guest knows them, on a system that was made for it; it is closed."""
-    image = probe_image()
+    image = system.image
     observer = Observer(system.monitor, image.at("enter_ring"), image.at("trials_end"))
     system.observe(observer)
     system.run([f"try_in_ring_{ring}" for ring in rings])
     trials: Trials = {}
-    for ring, (number, name) in product(rings, enumerate(names())):
+    for ring, (number, name) in product(rings, enumerate(names(image))):
         at = image.at("outcomes") + (ring * MOST + number) * OUTCOME.size
         trials[name, ring] = Outcome(*OUTCOME.unpack(system.read(at, OUTCOME.size)))
-    for outcome, entries in zip(trials.values(), entries_of(observer.part.steps), strict=True):
-        if outcome.vector == BACK:
-            entries["software interrupt"] -= 1  # the probe's last instruction
-        outcome.entries = +entries
+    for outcome, steps in zip(trials.values(), trials_of(observer.part.steps), strict=True):
+        counted = without_way_back(steps) if outcome.vector == BACK else steps
+        outcome.entries = Counter(step.text for step in counted if step.ring < 0)
+        tables = [step.cr3 for step in counted if step.ring >= 0]
+        outcome.switches = sum(one != other for one, other in pairwise(tables))
     system.close()
     return trials
 
 
-def entries_of(steps: Sequence[Step]) -> Iterator[Counter[str]]:
-    """The entries from a probe's first instruction to where it is over, for each probe in turn."""
-    found: Counter[str] | None = None
+def trials_of(steps: Sequence[Step]) -> Iterator[list[Step]]:
+    """The steps of each probe, from its first instruction to where it is over."""
+    found: list[Step] = []
     for step in steps:
-        if found is None:
-            found = Counter() if step.at.startswith(PROBE) else None
-        elif step.at == OVER:
+        if found and step.at == OVER:
             yield found
-            found = None
-        elif step.ring < 0:
-            found[step.text] += 1
+            found = []
+        elif found or step.at.startswith(PROBE):
+            found.append(step)
+
+
+def without_way_back(steps: list[Step]) -> list[Step]:
+    """Up to the entry by which the probe told that it has come to its end, if that is one."""
+    for at in reversed(range(len(steps))):
+        if steps[at].ring < 0 and steps[at].text in WAYS_BACK:
+            return steps[:at]
+    return steps

@@ -84,7 +84,8 @@ class Describer:
     def __init__(self, image: Image) -> None:
         self._image = image
         self._disassembler: Any = capstone_binding.Cs(
-            capstone_binding.CS_ARCH_X86, capstone_binding.CS_MODE_32
+            capstone_binding.CS_ARCH_X86,
+            capstone_binding.CS_MODE_32 if image.bits == 32 else capstone_binding.CS_MODE_64,
         )
         self._disassembler.syntax = capstone_binding.CS_OPT_SYNTAX_ATT
         self._known: dict[int, tuple[str, str]] = {}

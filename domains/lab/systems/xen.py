@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from domains.cpu.x86.pv.engine import X86Cpu
-from domains.cpu.x86.pv.kinds import PV32
+from domains.cpu.x86.pv.kinds import PV32, PV64
 from domains.lab.image import BASE, Image, LabError, kernel_image
 from domains.lab.in_process import XenInProcess, build_pv
 from domains.lab.systems.dom0 import FRONT_ENDS, Dom0
@@ -39,17 +39,18 @@ class Xen:
         self.xen = XenInProcess()
         self.devices = Dom0(self.xen)
         self.domain = create_domain(self.xen.hv, self.xen.hv.free_domid(), max_pages=GUEST_PAGES)
-        switch_compat(self.xen.hv, self.domain)
+        if self.image.bits == 32:
+            switch_compat(self.xen.hv, self.domain)
         self.gate = InProcessGate(self.xen, self.domain)
         self.gate.mailbox.declare_atomic()  # the core and the guest are one thread
-        self.cpu = X86Cpu(self.gate, PV32)  # type: ignore[arg-type]
+        self.cpu = X86Cpu(self.gate, PV32 if self.image.bits == 32 else PV64)  # type: ignore[arg-type]
         self.v = self.cpu.vcpu
         self.p2m: np.ndarray
 
     def observe(self, observer: Observer) -> None:
         """See System."""
         self.v.exits = attach(observer, self.cpu.library, self.v.cpu, self.image, self.cpu.emulation)
-        observer.cr3 = lambda: self.v.mode.cr3()
+        observer.cr3 = self._cr3
         observer.named = self._named
         dom0 = self.devices
         dom0.woken = lambda: observer.beside("Dom0", "is woken")
@@ -80,6 +81,10 @@ class Xen:
         self.devices.close()
         self.xen.close()
 
+    def _cr3(self) -> int:
+        """The guest's table in force. A 64-bit guest has one for each half, the CPU's own; a 32-bit one's is below Xen's L4."""
+        return self.v.mode.cr3() if self.image.bits == 32 else self.v.paging.root << PAGE_SHIFT
+
     def _named(self, cause: str) -> str:
         if cause != "hypercall":
             return cause
@@ -103,7 +108,7 @@ class Xen:
     def _build(self, data: bytes) -> None:
         """The domain's memory at its first instruction, as Dom0's toolstack makes it."""
         kernel = Segment(VAddr(BASE), data, -(-len(data) // PAGE_SIZE) * PAGE_SIZE)
-        image = PvImage([kernel], VAddr(0), VAddr(self.image.entry), address_size=32)
+        image = PvImage([kernel], VAddr(0), VAddr(self.image.entry), address_size=self.image.bits)
         store = self.devices.open_store(self.domain.domid, self._front_ends)
         layout, self.p2m = build_pv(self.xen, self.domain, image, GUEST_PAGES, store)
         self._check(layout)

@@ -18,7 +18,7 @@ from domains.lab.experiments.sensitive_instructions import (
     try_all,
     verdict,
 )
-from domains.lab.probes import names
+from domains.lab.probes import names, probe_image
 
 
 @cache
@@ -27,7 +27,7 @@ def runs() -> Runs:
 
 
 def test_every_probe_of_the_list_is_there() -> None:
-    assert names()[: len(PROBES)] == list(PROBES)
+    assert names(probe_image())[: len(PROBES)] == list(PROBES)
 
 
 @pytest.mark.parametrize(("kind", "often"), [(TRAPS, 7), (LIES, 11), (LEAKS, 6), (SAME, 6)])
