@@ -15,6 +15,7 @@ NAMES: Final = (
     "tlb",
     "rings",
     "syscall",
+    "traps",
     "page-types",
     "batching",
     "translation",

@@ -61,6 +61,30 @@ from one_tick
 to one_tick
     end
 
+program undefined                       /* an instruction that there is not, and on in the program's handler */
+    mov $undefined_to, %ebx
+    call_kernel 13
+from undefined
+    ud2
+to undefined
+    xor %ebx, %ebx
+    end
+
+.macro gate_program dpl                  /* a system call by another gate, INT 0x90 and its DPL, if it may; else on in the handler */
+program gate_\dpl
+    mov $gate_\dpl\()_to, %ebx
+    call_kernel 13
+    xor %eax, %eax
+from gate_\dpl
+    int $0x90 + \dpl
+to gate_\dpl
+    xor %ebx, %ebx
+    end
+.endm
+gate_program 0
+gate_program 1
+gate_program 3
+
 program work                            /* something of all; two processes run it */
     call_kernel 11                      /* what the CPU tells of interrupts */
     and $7, %eax
