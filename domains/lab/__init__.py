@@ -9,8 +9,8 @@
 Read in this order:
     1. the kernel         kernel/kernel.h, kernel.c, fault.c, bare.c, xen.c, front.c, programs.S; image
     2. what runs it       board, systems/system, scatter, unported, ring0, esx, host_process, world_switch, workstation; walks;
-                          in_process, systems/gate, python_domain, back_ends, dom0, xen
-    3. what is seen       trace, compare, cpu_log, table_walk, page_sequence, played_guest, costs, report
+                          in_process, systems/gate, python_domain, back_ends, dom0, xen, driver_domain
+    3. what is seen       trace, compare, cpu_log, table_walk, page_sequence, played_guest, neighbours, costs, report
     4. an experiment      experiments/page_fault, catalogue
 
 Counts are exact: nothing but the guest moves time, so each run is the same.

@@ -24,6 +24,7 @@ NAMES: Final = (
     "isolation",
     "lmbench",
     "adams-agesen",
+    "hosted",
     "port",
 )
 """In the order in which they are best read."""

@@ -57,6 +57,7 @@ class PlayedProcesses:
     def __init__(self) -> None:
         self.answers: dict[Vcpu, tuple[int, list[EffectRecord]]] = {}
         self.ended: list[Domain] = []
+        self.machine_ended = False
 
     def fork(self, domain: Domain) -> None:
         """The domain's process is there at once."""
@@ -83,7 +84,8 @@ class PlayedProcesses:
         """Nobody saves a domain here."""
 
     def end_machine(self) -> None:
-        """The machine ends with its user."""
+        """Dom0 has ended: nobody runs any more."""
+        self.machine_ended = True
 
     def gone(self, domain: Domain) -> None:
         """Nothing of it is left."""

@@ -10,6 +10,7 @@ enum { NIC_DATA = 0x310, NIC_ADDRESS = 0x312, NIC_RING = 0x318, NIC_STATUS = 0, 
 static PAGE entry kernel_upper[ENTRIES], kernel_table[2][ENTRIES];
 static u64 gdt[8] __attribute__((aligned(8))), idt[256];
 static u32 tss[26];
+#define BROKEN_SECTOR 14u
 #define NIC_SLOTS 4u
 static volatile struct { u32 page, length, owned; } nic_ring[NIC_SLOTS] __attribute__((aligned(64)));
 static u32 nic_next, nic_taken; /* slots given to the card, and taken back */
@@ -81,8 +82,11 @@ void end_of_interrupt(u32 vector)
     out8(PIC, 0x20);
 }
 
+/* `BROKEN_SECTOR`: the driver has a fault, for an experiment. */
 void disk(u32 write, u32 sector, u32 page)
 {
+    if (sector == BROKEN_SECTOR)
+        *(volatile u32 *)-PAGE_SIZE = 0;
     out32(DISK_SECTOR, sector);
     out32(DISK_PAGE, page);
     out32(DISK_COMMAND, write);

@@ -8,7 +8,7 @@
 #include "xen.h"
 
 enum { SETUP_TABLE = 2, PERMIT_ACCESS = 1, READ_ONLY = 4, IN_USE = 0x18 };
-enum { SEND = 4, ALLOC_UNBOUND = 6 };
+enum { CLOSE = 3, SEND = 4, ALLOC_UNBOUND = 6 };
 enum { READ = 0, WRITE_BLOCK = 1, OKAY = 0 };
 enum { BLOCK_FRONT, NETWORK_FRONT, FRONTS };
 #define SECTORS 8u     /* in a page */
@@ -34,6 +34,7 @@ static PAGE struct { struct indices indices; union { struct block_request reques
 static PAGE struct { struct indices indices; union { struct packet_request request; struct packet_response response; } slot[NETWORK_SLOTS]; } network_ring;
 
 struct front { u32 reference, port; u32 back_end; } front_ends[FRONTS];
+static u32 store_port;
 static struct { volatile struct indices *ring; u32 produced, taken, first_reference; } fronts[FRONTS] = {
     { &block_ring.indices, 0, 0, FIRST_REFERENCE + FRONTS },
     { &network_ring.indices, 0, 0, FIRST_REFERENCE + FRONTS + BLOCK_SLOTS },
@@ -112,16 +113,6 @@ static void take_answers(u32 which)
     } while (fronts[which].taken != ring->rsp_prod);
 }
 
-u32 device_event(u32 port)
-{
-    for (u32 which = 0; which < FRONTS; which++)
-        if (port == front_ends[which].port) {
-            take_answers(which);
-            return 1;
-        }
-    return 0;
-}
-
 static void connect(u32 which)
 {
     struct front *f = &front_ends[which];
@@ -134,7 +125,68 @@ static void connect(u32 which)
     open_port(f->port);
 }
 
-void start_devices(u32 store_port)
+/* The requests that were not answered, in the ring that begins anew, for another back end. */
+static void ask_again(void)
+{
+    static struct { struct block_request request; struct grant page; } waiting[BLOCK_SLOTS];
+    u32 count = 0;
+    for (; fronts[BLOCK_FRONT].taken != fronts[BLOCK_FRONT].produced; fronts[BLOCK_FRONT].taken++, count++) {
+        waiting[count].request = block_ring.slot[fronts[BLOCK_FRONT].taken % BLOCK_SLOTS].request;
+        waiting[count].page = grants[waiting[count].request.segment[0].reference];
+        end_access(waiting[count].request.segment[0].reference);
+    }
+    for (u32 slot = 0; slot < count; slot++) {
+        struct block_request *r = &block_ring.slot[slot].request;
+        *r = waiting[slot].request;
+        r->id = slot;
+        r->segment[0].reference = fronts[BLOCK_FRONT].first_reference + slot;
+        waiting[slot].page.domid = front_ends[BLOCK_FRONT].back_end;
+        grants[r->segment[0].reference] = waiting[slot].page;
+    }
+    fronts[BLOCK_FRONT].produced = count;
+}
+
+/* Packets that were not sent are lost, as on any wire. */
+static void give_up(void)
+{
+    for (; fronts[NETWORK_FRONT].taken != fronts[NETWORK_FRONT].produced; fronts[NETWORK_FRONT].taken++) {
+        end_access(fronts[NETWORK_FRONT].first_reference + fronts[NETWORK_FRONT].taken % NETWORK_SLOTS);
+        interrupt(NETWORK);
+    }
+    fronts[NETWORK_FRONT].produced = 0;
+}
+
+/* The back end is another one, whose domain is in `front_ends`; the one of before is gone. */
+static void reconnect(void)
+{
+    for (u32 which = 0; which < FRONTS; which++) {
+        volatile struct indices *ring = fronts[which].ring;
+        take_answers(which);
+        if (which == BLOCK_FRONT)
+            ask_again();
+        else
+            give_up();
+        fronts[which].taken = 0;
+        end_access(front_ends[which].reference);
+        need(call5(EVENT_CHANNEL_OP, CLOSE, (u32)&front_ends[which].port, 0, 0, 0), CLOSE);
+        ring->rsp_prod = 0;
+        ring->req_prod = fronts[which].produced;
+        connect(which);
+    }
+    notify(store_port);
+}
+
+u32 device_event(u32 port)
+{
+    if (port == store_port)
+        reconnect();
+    for (u32 which = 0; which < FRONTS; which++)
+        if (port == front_ends[which].port)
+            take_answers(which);
+    return port == store_port || port == front_ends[BLOCK_FRONT].port || port == front_ends[NETWORK_FRONT].port;
+}
+
+void start_devices(u32 store)
 {
     u32 frame;
     struct { u16 domid; u32 frames; short status; u32 *list; } table = { DOMID_SELF, 1, 0, &frame };
@@ -143,5 +195,7 @@ void start_devices(u32 store_port)
     map_kernel((u32)grants, (entry)frame * PAGE_SIZE | PRESENT | WRITE);
     for (u32 which = 0; which < FRONTS; which++)
         connect(which);
+    store_port = store;
+    open_port(store_port);
     notify(store_port);
 }

@@ -312,6 +312,28 @@ from write_block
 to write_block
     end
 
+.macro write_and_compare sector         /* a block, read again into another page */
+    movl $0x1234, AREA
+    mov $AREA, %ecx
+    mov $\sector, %ebx
+    call_kernel 8
+    mov $AREA + 0x2000, %ecx
+    call_kernel 9
+    mov AREA + 0x2000, %ebx
+.endm
+
+program broken_driver                   /* of the kernel's own: BROKEN_SECTOR (bare.c) */
+from broken_driver
+    write_and_compare 14
+to broken_driver
+    end
+
+program broken_device                   /* of whoever has the device */
+from broken_device
+    write_and_compare 13
+to broken_device
+    end
+
 program six_packets                     /* one after the other; a tick later all are sent */
     movl $0x1234, AREA
     mov $AREA, %ecx

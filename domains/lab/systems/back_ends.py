@@ -7,14 +7,15 @@ The disk is a file without a name, the wire a list. A domain that is privileged 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from domains.kernel.kernel import Kernel
+from domains.lab.systems.system import Fault
 from drivers.block.copied_pages import CopiedPages
 from drivers.block.granted_pages import GrantedPages
 from drivers.block.image import Image
-from drivers.block.protocol import RECORDS
+from drivers.block.protocol import RECORDS, SECTORS_PER_PAGE
 from drivers.block.requests import Pages, RequestServer
 from drivers.front_rings import reach
 from drivers.mapped_grants import MappedGrants
@@ -40,9 +41,12 @@ class FrontEnd(NamedTuple):
 
 
 class Disk:
-    """A file of BLOCKS pages. What is in it stays when a back end ends."""
+    """A file of BLOCKS pages. What is in it stays when a back end ends. `broken`: the sector at which a driver has a fault, once;
+    -1: none.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, broken: int = -1) -> None:
+        self.broken = broken
         self._fd = os.memfd_create("disk", os.MFD_CLOEXEC)
         os.ftruncate(self._fd, BLOCKS * PAGE_SIZE)
 
@@ -52,13 +56,28 @@ class Disk:
 
     def image(self) -> Image:
         """Opened anew. OSError: somebody has it open."""
-        return Image(f"/proc/self/fd/{self._fd}", "w")
+        return FaultyImage(self, f"/proc/self/fd/{self._fd}")
 
     @property
     def sectors(self) -> dict[int, bytes]:
         """The pages that are not empty, by number."""
         blocks = ((number, os.pread(self._fd, PAGE_SIZE, number * PAGE_SIZE)) for number in range(BLOCKS))
         return {number: data for number, data in blocks if any(data)}
+
+
+class FaultyImage(Image):
+    """A disk as its driver has it open: a driver with a fault at `Disk.broken`."""
+
+    def __init__(self, disk: Disk, path: str) -> None:
+        super().__init__(path, "w")
+        self._disk = disk
+
+    def write(self, sector: int, pages: Sequence[memoryview], size: int) -> None:
+        """See Image. Fault: the driver has run into its own."""
+        if sector == self._disk.broken * SECTORS_PER_PAGE:
+            self._disk.broken = -1
+            raise Fault("the driver of the disk has run into a fault of its own")
+        super().write(sector, pages, size)
 
 
 class BackEnds:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -24,12 +25,14 @@ DOM0: Final = DomId(0)
 DOM0_FRAMES: Final = 1280
 FRONT_ENDS: Final = struct.Struct("<6I")
 """Of the disk, then of the network card: ring reference, port, domain of the back end (kernel/front.c)."""
+Connect = Callable[[FrontEnd, FrontEnd], None]
+"""Connects the back ends of a disk and of a network card."""
 
 
 class Dom0(PythonDomain):
-    """`disk` and `packets`: what the guest's devices have done."""
+    """`disk` and `packets`: what the guest's devices have done. `broken`: see Disk."""
 
-    def __init__(self, xen: XenInProcess) -> None:
+    def __init__(self, xen: XenInProcess, *, broken: int = -1) -> None:
         config = MachineConfig(
             "laboratory",
             Path("/"),
@@ -38,8 +41,9 @@ class Dom0(PythonDomain):
             dom0_kernel=make_image(f"{__name__}:Dom0"),
         )
         super().__init__(xen, build_dom0(xen.hv, config))
-        self.disk = Disk()
+        self.disk = Disk(broken)
         self.packets: list[bytes] = []
+        self.store_port = Port(0)
         self.back_ends: BackEnds | None = None
         self.moved: Told = lambda _what, _size: None
 
@@ -54,19 +58,27 @@ class Dom0(PythonDomain):
             self.back_ends.close()
         self.disk.close()
 
-    def open_store(self, guest: DomId, front_ends: Callable[[], bytes]) -> Port:
-        """The guest's port to what would be xenstore. After its event the front ends are read, and connected."""
+    def open_store(
+        self, guest: DomId, front_ends: Callable[[], bytes], connect: Connect | None = None
+    ) -> Port:
+        """The guest's port to what would be xenstore. After its event the front ends are read, and connected: by `connect`, or
+        here.
+        """
         remote = XenCtrl(self.kernel).alloc_unbound(guest, DOM0)
-        port = self.kernel.events.bind_interdomain(guest, remote)
+        self.store_port = self.kernel.events.bind_interdomain(guest, remote)
 
-        def connect() -> None:
+        def filled_in() -> None:
             a, b, _, c, d, _ = FRONT_ENDS.unpack(front_ends())
-            if not a:  # a channel begins with an event
-                return
-            self.back_ends = BackEnds(
-                self.kernel, guest, self.disk, self.packets, lambda what, size: self.moved(what, size)
-            )
-            self.back_ends.connect(FrontEnd(a, b), FrontEnd(c, d))
+            if a:  # a channel begins with an event
+                (connect or partial(self._connect, guest))(FrontEnd(a, b), FrontEnd(c, d))
 
-        self.kernel.events.bind(port, connect)
+        self.kernel.events.bind(self.store_port, filled_in)
         return remote
+
+    def _connect(self, guest: DomId, block: FrontEnd, network: FrontEnd) -> None:
+        self.back_ends = BackEnds(self.kernel, guest, self.disk, self.packets, self.tell)
+        self.back_ends.connect(block, network)
+
+    def tell(self, what: str, size: int) -> None:
+        """What a back end has moved."""
+        self.moved(what, size)

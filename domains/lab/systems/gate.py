@@ -40,6 +40,8 @@ class InProcessGate:
         """Result and effects; the vCPU may have slept meanwhile, and others have run. Ended: its domain has shut down."""
         answer = self.answer(vcpu, nr, args)
         self._xen.let_others_run()
+        if self._xen.processes.machine_ended:
+            raise Crashed("the machine has ended with Dom0")
         return answer
 
     def answer(self, vcpu: int, nr: int, args: tuple[int, ...]) -> Answer:
@@ -47,6 +49,8 @@ class InProcessGate:
         answer = self.ask(vcpu, nr, args)
         if answer is None:
             answer = self._xen.sleep(self._domain.vcpus[vcpu])
+        if self._xen.processes.machine_ended:
+            raise Crashed("the machine has ended with Dom0")
         if answer is None:
             raise Crashed("the kernel waits for what never comes")
         return answer[0], self.without_extents(answer[1])

@@ -14,6 +14,7 @@ from domains.kernel.image import make_image
 from domains.kernel.kernel import Kernel
 from domains.lab.in_process import XenInProcess, build_pv
 from domains.lab.systems.gate import Answer, InProcessGate, call_name
+from domains.lab.systems.system import Fault
 from hypervisor.builder.pv_image import PvImage, Segment
 from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.lifecycle import create_domain
@@ -73,9 +74,16 @@ class PythonDomain:
         xen.others.append(self.turn)
 
     def turn(self) -> bool:
-        """Run it until it blocks, if an event has woken it; whether one had."""
-        if self.domain.life is not Life.ALIVE:
+        """Run it until it blocks, if an event has woken it; whether one had. A fault of its code ends it as crashed."""
+        if self.domain.life is not Life.ALIVE or self.domain.is_shut_down:
             return False
+        try:
+            return self._turn()
+        except Fault as fault:
+            self.xen.hv.crash(self.domain, str(fault))
+            return True
+
+    def _turn(self) -> bool:
         if not self.gate.asleep:  # it has not blocked yet
             self.block()
         answer = self.xen.processes.answers.pop(self.domain.vcpus[0], None)
@@ -87,6 +95,11 @@ class PythonDomain:
         self.cpu.deliver_events()
         self.block()
         return True
+
+    def have(self, done: Callable[[], None]) -> None:
+        """Have its kernel do something at its next turn, as xenstore would."""
+        self.kernel.call_soon(done)
+        self.xen.hv.run.vcpu_unblock(self.domain.vcpus[0])
 
     def block(self) -> None:
         """What is ready is run; then it sleeps."""

@@ -38,6 +38,10 @@ def checked(result: int) -> int:
     return result
 
 
+class Fault(Crashed):
+    """The code of a driver has gone wrong, for an experiment."""
+
+
 class Effects(Protocol):
     """What a machine's devices have done."""
 

@@ -13,7 +13,7 @@ from domains.cpu.x86.pv.engine import X86Cpu
 from domains.cpu.x86.pv.kinds import PV32, PV64
 from domains.lab.image import BASE, Image, LabError, kernel_image
 from domains.lab.in_process import XenInProcess, build_pv
-from domains.lab.systems.dom0 import FRONT_ENDS, Dom0
+from domains.lab.systems.dom0 import FRONT_ENDS, Connect, Dom0
 from domains.lab.systems.gate import InProcessGate, call_name
 from domains.lab.systems.scatter import GUEST_PAGES
 from domains.lab.systems.system import Ended, checked, loadable
@@ -34,10 +34,12 @@ class Xen:
     name = "xen"
     monitor = "Xen"
 
-    def __init__(self, image: Image | None = None) -> None:
+    def __init__(self, image: Image | None = None, *, broken: int = -1) -> None:
         self.image = image or kernel_image("xen")
         self.xen = XenInProcess()
-        self.devices = Dom0(self.xen)
+        self.devices = Dom0(self.xen, broken=broken)
+        self.connect: Connect | None = None
+        """Who connects the guest's devices, if it is not Dom0."""
         self.domain = create_domain(self.xen.hv, self.xen.hv.free_domid(), max_pages=GUEST_PAGES)
         if self.image.bits == 32:
             switch_compat(self.xen.hv, self.domain)
@@ -109,7 +111,7 @@ class Xen:
         """The domain's memory at its first instruction, as Dom0's toolstack makes it."""
         kernel = Segment(VAddr(BASE), data, -(-len(data) // PAGE_SIZE) * PAGE_SIZE)
         image = PvImage([kernel], VAddr(0), VAddr(self.image.entry), address_size=self.image.bits)
-        store = self.devices.open_store(self.domain.domid, self._front_ends)
+        store = self.devices.open_store(self.domain.domid, self._front_ends, self.connect)
         layout, self.p2m = build_pv(self.xen, self.domain, image, GUEST_PAGES, store)
         self._check(layout)
 
