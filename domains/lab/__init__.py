@@ -3,7 +3,7 @@
     kernel/          the kernel under test, in C: kernel.c, fault.c, programs.S for all; below them bare.c, or xen.c and front.c
     systems/         what runs it, and counts: native, nested, vtx, esx, workstation, xen; Dom0 and its back ends
     experiments/     one file each: a claim, what is run, what must be seen
-    output/          a report as text
+    output/          a report on the terminal, as data, as a picture, as a page
     exercises/       two files with a hole, and checks
 
 Read in this order:
@@ -12,6 +12,7 @@ Read in this order:
                           in_process, systems/gate, python_domain, back_ends, dom0, xen, driver_domain
     3. what is seen       trace, compare, cpu_log, table_walk, page_sequence, played_guest, neighbours, costs, report
     4. an experiment      experiments/page_fault, catalogue
+    5. what is shown      output/data, terminal, playback, stepper, picture, page, pages/; wanted, command, parallel, command_all
 
 Counts are exact: nothing but the guest moves time, so each run is the same.
 """

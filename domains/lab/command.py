@@ -77,7 +77,7 @@ def check(wanted: Wanted) -> None:
     if wanted.picture is not None or wanted.html is not None:
         missing = [name for name in LIBRARIES if find_spec(name) is None]
         if missing:
-            what = " and ".join(missing)
-            raise LabError(f"pictures and pages need {what}: install the extra, pip install 'xenoscope[lab]'")
+            what, words = " and ".join(missing), " ".join(missing)
+            raise LabError(f"pictures and pages need {what}: pip install {words}, or scripts/setup-venv lab")
     if wanted.step:
         check_terminal()

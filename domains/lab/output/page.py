@@ -84,7 +84,7 @@ def figures_of(report: Report) -> Sequence[Figure]:
 
 def inline(report: Report) -> Markup:
     """The charts as an element of a page, whose ink is the page's."""
-    svg = draw(report.charts, "svg").decode()
+    svg = draw(report.charts, "svg", paper="none").decode()
     return Markup(svg[svg.index("<svg") :].replace(INK, "currentColor"))
 
 

@@ -69,8 +69,8 @@ class Bar(NamedTuple):
     figure: Figure
 
 
-def draw(charts: Sequence[Chart], format: str) -> bytes:
-    """All charts, one below the other; `format`: svg or png. LabError: there is none."""
+def draw(charts: Sequence[Chart], format: str, *, paper: str = "white") -> bytes:
+    """All charts, one below the other, on such paper; `format`: svg or png. LabError: there is none."""
     if not charts:
         raise LabError("this experiment has no chart to draw")
     total = sum(height_in_inches(chart) for chart in charts)
@@ -93,7 +93,7 @@ def draw(charts: Sequence[Chart], format: str) -> bytes:
             format=format,
             dpi=DOTS_PER_INCH,
             metadata=metadata,
-            facecolor="none" if format == "svg" else "white",
+            facecolor=paper,
         )
     return out.getvalue()
 

@@ -142,7 +142,9 @@ def test_without_the_libraries_it_says_what_to_install(
 ) -> None:
     monkeypatch.setattr("domains.lab.command.LIBRARIES", ("matplotlib", "no_such_library"))
     assert xenctl(["lab", "page-fault", "--html", str(tmp_path / "pages")]) == 2
-    assert "need no_such_library: install the extra, pip install 'xenoscope[lab]'" in capsys.readouterr().err
+    assert (
+        "need no_such_library: pip install no_such_library, or scripts/setup-venv" in capsys.readouterr().err
+    )
     assert not (tmp_path / "pages").exists()
 
 
@@ -155,6 +157,12 @@ def test_each_experiment_has_a_sheet_that_is_shown(capsys: pytest.CaptureFixture
     for name in NAMES:
         assert xenctl(["lab", name, "--explain"]) == 0
         assert name in capsys.readouterr().out
+
+
+def test_the_index_of_the_sheets_has_every_experiment_with_its_claim() -> None:
+    index = (sheet.SHEETS / "README.md").read_text()
+    rows = [f"| [{name}]({name}.md) | {experiment(name).claim} |" for name in NAMES]
+    assert [row for row in rows if row not in index] == []
 
 
 def test_a_sheet_that_is_not_there_is_missed_by_its_path(

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from domains.lab.catalogue import experiment
+from domains.lab.costs import load_costs
 from domains.lab.image import LabError
 from domains.lab.output.picture import colours_of, draw, legend, look, scale
 from domains.lab.report import Chart, Figure, Kind
@@ -71,6 +73,12 @@ def test_a_logarithmic_axis_begins_below_the_smallest_figure() -> None:
 def test_without_a_chart_there_is_no_picture() -> None:
     with pytest.raises(LabError, match="no chart"):
         draw([], "svg")
+
+
+def test_the_picture_in_the_docs_has_the_figures_of_today() -> None:
+    """If not: xenctl lab page-fault --picture docs/lab/page-fault.svg."""
+    charts = experiment("page-fault").run(load_costs()).charts
+    assert texts((REPOSITORY / "docs" / "lab" / "page-fault.svg").read_bytes()) == texts(draw(charts, "svg"))
 
 
 def test_the_command_draws_both_kinds_of_files(tmp_path: Path) -> None:
