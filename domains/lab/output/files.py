@@ -21,11 +21,9 @@ def check_folder(folder: Path) -> None:
 
 
 def check_file(file: Path) -> None:
-    """Before anything is run: this file can be written into a folder that exists. LabError."""
+    """Before anything is run: this file can be written. LabError."""
     if file.is_dir():
         raise LabError(f"{file} is a folder")
-    if not file.parent.exists():
-        raise LabError(f"there is no folder {file.parent}")
     check_folder(file.parent)
 
 

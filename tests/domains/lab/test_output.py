@@ -110,7 +110,7 @@ def test_json_is_one_object_of_a_real_run(capsys: pytest.CaptureFixture[str]) ->
         (["page-fault", "--explain", "--html", "pages"], "does not go with --explain"),
         (["page-fault", "--step"], "--step needs a terminal"),
         (["page-fault", "--picture", "x.pdf"], "ends in .svg or .png"),
-        (["page-fault", "--picture", "none/x.svg"], "there is no folder none"),
+        (["page-fault", "--picture", "file/x.svg"], "file is not a folder"),
         (["page-fault", "--picture", "folder.svg"], "folder.svg is a folder"),
         (["page-fault", "--html", "file"], "file is not a folder"),
         (["page-fault", "--html", "file/below"], "file is not a folder"),
