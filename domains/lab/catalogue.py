@@ -19,6 +19,7 @@ NAMES: Final = (
     "page-types",
     "batching",
     "translation",
+    "double-paging",
     "io-path",
     "events",
     "isolation",

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from domains.lab.image import Image
 from domains.lab.systems.esx import Ring1
 from domains.lab.systems.ring0 import Ring0
-from domains.lab.systems.system import System
+from domains.lab.systems.system import POOL, POOL_PAGES, System
 from domains.lab.systems.workstation import Workstation
 from domains.lab.systems.xen import Xen
 from domains.lab.trace import Entry, Observer, Part
@@ -25,8 +25,6 @@ SYSTEMS: Final[dict[str, tuple[str, Callable[..., System]]]] = {
     "xen": ("Xen", Xen),
 }
 """By name: a title for tables, and how one is made, of another image than the usual if one is given."""
-POOL, POOL_PAGES = 0x200000, 512
-"""What the kernel hands out (kernel.h)."""
 COUNTERS: Final = ("ticks", "disk_done", "packets_sent")
 
 

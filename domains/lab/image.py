@@ -26,7 +26,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 SOURCES: Final = Path(__file__).parent / "kernel"
-COMMON: Final = ("kernel.c", "fault.c", "programs.S")
+COMMON: Final = ("kernel.c", "fault.c", "pager.c", "programs.S")
 BASE: Final = 0x100000
 """Where the kernel lies, in its own memory and in its own addresses."""
 PORTS: Final = {

@@ -4,7 +4,7 @@
 struct table_register { u16 limit; u32 base; } __attribute__((packed));
 
 /* Ports of this machine's devices. */
-enum { PIC = 0x20, DISK_SECTOR = 0x1f0, DISK_PAGE = 0x1f4, DISK_COMMAND = 0x1f8 };
+enum { PIC = 0x20, DISK_SECTOR = 0x1f0, DISK_PAGE = 0x1f4, DISK_COMMAND = 0x1f8, BALLOON = 0x1fc };
 enum { NIC_DATA = 0x310, NIC_ADDRESS = 0x312, NIC_RING = 0x318, NIC_STATUS = 0, NIC_DEMAND = 8, NIC_ACKNOWLEDGE = 2 };
 
 static PAGE entry kernel_upper[ENTRIES], kernel_table[2][ENTRIES];
@@ -111,6 +111,8 @@ void send_packet(u32 page, u32 length)
     in16(NIC_DATA);
     out16(NIC_DATA, NIC_DEMAND);
 }
+
+void give_back(u32 page) { out32(BALLOON, page); }
 
 u32 look(void)
 {

@@ -5,6 +5,7 @@ struct process processes[PROCESSES];
 u32 current, ticks, disk_done, packets_sent;
 u32 boot_argument; /* ESI at the start */
 u32 first_program[PROCESSES]; /* entry of each process that is there at the start; filled in by who loads the kernel */
+u32 pool_pages = (POOL_END - POOL) / PAGE_SIZE; /* fewer on a smaller machine; set by who loads the kernel */
 u32 faults, copies;
 static u32 alive, sum;
 static u32 free_pages[(POOL_END - POOL) / PAGE_SIZE], nr_free;
@@ -16,7 +17,7 @@ u8 *users_of(u32 page) { return &users[(page - POOL) / PAGE_SIZE]; }
 u32 new_page(void)
 {
     if (nr_free == 0)
-        finish(0xbad00000);
+        make_room();
     u32 page = free_pages[--nr_free];
     *users_of(page) = 1;
     return page;
@@ -232,7 +233,7 @@ static u32 marks(void)
     return accessed << 16 | dirty;
 }
 
-static void wait_until(volatile u32 *counter, u32 value)
+void wait_until(volatile u32 *counter, u32 value)
 {
     while (*counter != value)
         wait_for_interrupt();
@@ -275,6 +276,8 @@ static void system_call(struct frame *f)
     case 16: mark_entry(f->ecx); break;
     case 17: f->eax = disk_status(); break;
     case 20: mark_entries(f->ecx, f->edx); break;
+    case 21: start_pager(); break;
+    case 22: inflate_balloon(f->ecx); break;
     default: f->eax = -1;
     }
 }
@@ -291,7 +294,7 @@ void interrupt(u32 vector)
 void trap(struct frame *f)
 {
     switch (f->vector) {
-    case PAGE_FAULT: handle_page_fault(f); break;
+    case PAGE_FAULT: on_page_fault(f); break;
     case SYSTEM_CALL: system_call(f); break;
     case TIMER: case DISK: case NETWORK: interrupt(f->vector); break;
     default: skip_or_end(f, 0xbad30000 | f->vector << 16);
@@ -305,7 +308,7 @@ static void enter_user(struct frame *f)
 
 void run_kernel(void)
 {
-    for (u32 page = POOL_END - PAGE_SIZE; page >= POOL; page -= PAGE_SIZE)
+    for (u32 page = POOL + (pool_pages - 1) * PAGE_SIZE; page >= POOL; page -= PAGE_SIZE)
         free_pages[nr_free++] = page;
     machine_start();
     for (u32 n = 0; n < PROCESSES && first_program[n]; n++) {

@@ -60,6 +60,11 @@ entry *entry_at(u32 va);                                      /* of the process 
 u32 is_user(u32 va);
 void skip_or_end(struct frame *f, u32 why);                   /* a process did what it may not: its handler, or the end */
 void handle_page_fault(struct frame *f);
+extern void (*on_page_fault)(struct frame *f);                /* that, or the pager's */
+void start_pager(void);
+void make_room(void);
+void inflate_balloon(u32 pages);
+void wait_until(volatile u32 *counter, u32 value);
 void copy_page(u32 to, u32 from);
 void clear_page(u32 page);
 void run_kernel(void);
@@ -88,5 +93,6 @@ void end_of_interrupt(u32 vector);
 void disk(u32 write, u32 sector, u32 page);                   /* begins a transfer of one page */
 u32 disk_status(void);                                          /* of the disk, if there are ports */
 void send_packet(u32 page, u32 length);
+void give_back(u32 page);                                     /* to whoever is below */
 u32 look(void);                                               /* a bit for each thing that the CPU tells as it should */
 void finish(u32 result) __attribute__((noreturn));

@@ -401,6 +401,56 @@ touch_pages:
     jnz 1b
     ret
 
+.set PAGES_TOUCHED, 96
+.macro too_much name, balloon           /* more pages than there is memory, touched at random */
+program \name
+    call_kernel 21
+    mov $\balloon, %ecx
+    call_kernel 22
+    mov $PAGES_TOUCHED, %ecx
+    mov $AREA, %esi
+1:  incl (%esi)
+    add $4096, %esi
+    dec %ecx
+    jnz 1b
+    mov $400, %edi
+    mov $12345, %eax
+from \name
+1:  imul $1103515245, %eax
+    add $12345, %eax
+    mov %eax, %esi
+    shr $16, %esi
+    imul $PAGES_TOUCHED, %esi
+    shr $16, %esi
+    shl $12, %esi
+    incl AREA(%esi)
+    dec %edi
+    jnz 1b
+to \name
+    mov $PAGES_TOUCHED, %ecx            /* nothing may be lost */
+    mov $AREA, %esi
+    xor %ebx, %ebx
+1:  add (%esi), %ebx
+    add $4096, %esi
+    dec %ecx
+    jnz 1b
+    sub $400 + PAGES_TOUCHED, %ebx
+    jz 2f
+    movl $0, 0
+2:  end
+.endm
+program balloon                         /* 32 pages are given back */
+    mov $32, %ecx
+    mov $22, %eax
+from balloon
+    int $0x80
+to balloon
+    xor %ebx, %ebx
+    end
+
+too_much paging, 0
+too_much paging_ballooned, 32
+
 .balign 4096
 .globl programs_end
 programs_end:

@@ -6,7 +6,7 @@
 #include "xen.h"
 
 enum { UNPIN_TABLE = 4, PIN_L3_TABLE = 2, NEW_BASEPTR = 5, TLB_FLUSH_LOCAL = 6 };
-enum { ENABLE = 0, WRITABLE_PAGETABLES = 2 };
+enum { DECREASE_RESERVATION = 1, ENABLE = 0, WRITABLE_PAGETABLES = 2 };
 enum { BLOCK = 1, SHUTDOWN = 2, POWEROFF = 0, CRASH = 3, BIND_VIRQ = 1, VIRQ_TIMER = 0, INVLPG = 2,
        SET_PERIODIC_TIMER = 6 };
 static const u64 tick_ns = 10000000;
@@ -160,6 +160,16 @@ void wait_for_interrupt(void)
 void end_of_interrupt(u32 vector) { packets_sent += vector == NETWORK; }
 void open_port(u32 port) { shared->mask[port / 32] &= ~(1u << port % 32); }
 u32 disk_status(void) { return 0; } /* there are no ports */
+
+void give_back(u32 page)
+{
+    u32 mfn = mfn_of(page);
+    struct { u32 frames, count, order, address_bits; u16 domain; } back = { (u32)&mfn, 1, 0, 0, DOMID_SELF };
+    change(kernel_entry(page), 0);
+    end_changes();
+    flush_all();
+    need(call5(MEMORY_OP, DECREASE_RESERVATION, (u32)&back, 0, 0, 0), MEMORY_OP);
+}
 
 /* What cli, sti and popf would do is done on a word of memory; of descriptor tables and rings the kernel asks nothing. */
 u32 look(void)

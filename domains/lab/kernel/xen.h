@@ -1,5 +1,5 @@
 /* What the files of the port to Xen have in common. Source: Xen's public headers. */
-enum { SET_TRAP_TABLE = 0, MMU_UPDATE = 1, STACK_SWITCH = 3, SET_CALLBACKS = 4, UPDATE_VA_MAPPING = 14, XEN_VERSION = 17, VM_ASSIST = 21,
+enum { SET_TRAP_TABLE = 0, MMU_UPDATE = 1, STACK_SWITCH = 3, SET_CALLBACKS = 4, MEMORY_OP = 12, UPDATE_VA_MAPPING = 14, XEN_VERSION = 17, VM_ASSIST = 21,
        GRANT_TABLE_OP = 20, IRET = 23, VCPU_OP = 24, MMUEXT_OP = 26, SCHED_OP = 29, EVENT_CHANNEL_OP = 32 };
 #define DOMID_SELF 0x7ff0u
 

@@ -10,6 +10,8 @@ from domains.lab.trace import Entry, Observer
 from hypervisor.public.types import PAGE_SIZE
 
 PROCESSES = 8
+POOL, POOL_PAGES = 0x200000, 512
+"""What the kernel hands out (kernel.h)."""
 
 
 class Ended(Exception):
