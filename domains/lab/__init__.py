@@ -7,10 +7,12 @@
     exercises/       two files with a hole, and checks
 
 Read in this order:
-    1. the kernel         kernel/kernel.h, kernel.c, fault.c, pager.c, bare.c, xen.c, front.c, programs.S; image
-    2. what runs it       board, systems/system, scatter, unported, ring0, esx, host_process, world_switch, workstation; walks;
-                          in_process, systems/gate, python_domain, back_ends, dom0, xen, driver_domain; paged
-    3. what is seen       trace, compare, cpu_log, table_walk, page_sequence, played_guest, neighbours, costs, report
+    1. the kernel         kernel/kernel.h, kernel.c, fault.c, pager.c, bare.c, xen.c, front.c, programs.S; image. Kernels that try
+                          instructions: probe.c, probes.S; xen64.c, xen64.S
+    2. what runs it       board, systems/system, scatter, unported, ports, ring0, esx, host_process, world_switch, workstation;
+                          walks; in_process, systems/gate, python_domain, back_ends, dom0, xen, driver_domain; paged
+    3. what is seen       trace, compare, by_cause, probes, cpu_log, table_walk, page_sequence, played_guest, neighbours, costs,
+                          report
     4. an experiment      experiments/page_fault, catalogue
     5. what is shown      output/data, terminal, playback, stepper, picture, page, pages/; wanted, command, parallel, command_all
 

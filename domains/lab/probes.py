@@ -30,7 +30,7 @@ WAYS_BACK: Final = ("software interrupt", "system call")
 @dataclass
 class Outcome:
     """One probe in one ring. `vector`: by which it came back; `value`, `second`: EAX and EDX there; `entries`: into the monitor,
-    by cause; `switches`: how often another page table was put in force. Its way back is not counted.
+    by cause; `switches`: how often another page table was put in force; its way back is not counted. `steps`: all of it.
     """
 
     vector: int
@@ -39,6 +39,7 @@ class Outcome:
     second: int
     entries: Counter[str] = field(default_factory=Counter)
     switches: int = 0
+    steps: list[Step] = field(default_factory=list)
 
     @property
     def trapped(self) -> bool:
@@ -73,6 +74,7 @@ def try_probes(system: System, rings: Sequence[int]) -> Trials:
         at = image.at("outcomes") + (ring * MOST + number) * OUTCOME.size
         trials[name, ring] = Outcome(*OUTCOME.unpack(system.read(at, OUTCOME.size)))
     for outcome, steps in zip(trials.values(), trials_of(observer.part.steps), strict=True):
+        outcome.steps = steps
         counted = without_way_back(steps) if outcome.vector == BACK else steps
         outcome.entries = Counter(step.text for step in counted if step.ring < 0)
         tables = [step.cr3 for step in counted if step.ring >= 0]

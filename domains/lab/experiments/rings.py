@@ -9,7 +9,7 @@ from domains.lab.compare import Measured, measure
 from domains.lab.costs import Costs
 from domains.lab.image import Image, kernel_image
 from domains.lab.probes import Outcome, Trials, probe_image, try_probes
-from domains.lab.report import Cell, Chart, Claim, Experiment, Figure, Report, Table
+from domains.lab.report import Cell, Chart, Claim, Experiment, Figure, Report, Table, Trace
 from domains.lab.systems.ring0 import Ring0
 from domains.lab.systems.xen import Xen
 
@@ -71,6 +71,10 @@ def run(_costs: Costs) -> Report:
         stacks(native),
         matrix("x86-64 on Xen, both in ring 3", halves, TOUCHED_IN_64, {"kernel": KERNEL, "user": USER}),
         calls(halves, call),
+    ]
+    report.traces += [
+        Trace("A system call on Xen, 32 bits", call.part.steps),
+        Trace("A system call on Xen, 64 bits", halves["system_call", USER].steps),
     ]
     allowed = [Figure(sum(not native[name, ring].trapped for name in TOUCHED)) for ring in RINGS]
     report.charts.append(

@@ -8,9 +8,10 @@ from domains.cpu.x86.registers import EXC_NAMES
 from domains.cpu.x86.ring1.sensitive import SENSITIVE
 from domains.lab.costs import Costs
 from domains.lab.probes import Outcome, Trials, probe_image, try_probes
-from domains.lab.report import Cell, Chart, Claim, Experiment, Figure, Report, Table
+from domains.lab.report import Cell, Chart, Claim, Experiment, Figure, Report, Table, Trace
 from domains.lab.systems.esx import Ring1
 from domains.lab.systems.ring0 import Ring0
+from domains.lab.trace import Step
 
 RINGS: Final = (0, 1, 3)
 HARDWARE: Final = ("nested", "vtx")
@@ -91,6 +92,10 @@ def run(_costs: Costs) -> Report:
     report.tables += [by_ring(runs), by_system(runs), counts(runs)]
     kinds = (TRAPS, LIES, LEAKS, SAME)
     series = [(f"ring {ring}", [Figure(count(runs, kind, ring)) for kind in kinds]) for ring in RINGS[1:]]
+    report.traces += [
+        Trace("In ring 1 of the bare CPU", steps_of(runs["native"], 1)),
+        Trace("On ESX, in what the kernel takes for ring 0", steps_of(runs["esx"], 0)),
+    ]
     report.charts.append(Chart("What becomes of them", "instructions", kinds, series))
     return report
 
@@ -105,6 +110,11 @@ def try_all() -> Runs:
         "esx": try_probes(Ring1(image), (0,)),
         "left": try_probes(Ring1(image, untranslated=LEFT), (0,)),
     }
+
+
+def steps_of(trials: Trials, ring: int) -> list[Step]:
+    """All that was done in this ring, one instruction of the list after the other."""
+    return [step for name in PROBES for step in trials[name, ring].steps]
 
 
 def verdict(runs: Runs, name: str, ring: int) -> str:

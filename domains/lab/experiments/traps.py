@@ -11,7 +11,7 @@ from domains.cpu.x86.registers import RSP, U32
 from domains.lab.compare import SYSTEMS
 from domains.lab.costs import Costs
 from domains.lab.image import kernel_image
-from domains.lab.report import Cell, Claim, Experiment, Report, Table
+from domains.lab.report import Cell, Chart, Claim, Experiment, Figure, Report, Table, Trace
 from domains.lab.systems.system import Crashed
 from domains.lab.systems.xen import Xen
 from domains.lab.trace import Observer, Part
@@ -92,7 +92,8 @@ def run(_costs: Costs) -> Report:
     """See EXPERIMENT."""
     registered = {one: found for bits in TRAP_INFO for one, found in register_all(bits).items()}
     ends = {one: end_of(one) for one in BAD}
-    levels = by_level()
+    calls = call_gates()
+    levels = by_level(calls)
     frames = by_program({system: frames_of(system) for system in CHECKED})
     report = Report(notes=list(NOTES), claims=claims(registered, ends, levels, frames))
     report.tables += [
@@ -113,6 +114,13 @@ def run(_costs: Costs) -> Report:
         ),
         *(as_table(program, by_system) for program, by_system in frames.items()),
     ]
+    series = [
+        (title, [Figure(int(found == text)) for found in levels.values()])
+        for title, text in (("the handler is called", "INT n"), ("the kernel gets #GP", "#GP"))
+    ]
+    groups = [f"DPL {dpl}" for dpl in levels]
+    report.charts.append(Chart("A program's INT n, by the registered DPL", "times", groups, series))
+    report.traces.append(Trace("INT n by three gates, on Xen", calls.steps))
     return report
 
 
@@ -192,13 +200,17 @@ def end_of(bad: Bad) -> str:
     return "nothing"
 
 
-def by_level() -> dict[int, str]:
-    """What comes of a program's INT n, by the DPL that was registered."""
+def call_gates() -> Part:
+    """Programs call gates that were registered with each DPL."""
     entries = [(GATES + dpl, dpl, RING_1_CODE, HANDLER) for dpl in LEVELS]
-    steps = run_with([f"gate_{dpl}" for dpl in LEVELS], *entries).steps
+    return run_with([f"gate_{dpl}" for dpl in LEVELS], *entries)
+
+
+def by_level(calls: Part) -> dict[int, str]:
+    """What came of each, by the DPL that was registered."""
+    following = list(pairwise(calls.steps))
     return {
-        dpl: next(after.text for step, after in pairwise(steps) if step.at == f"gate_{dpl}_from")
-        for dpl in LEVELS
+        dpl: next(after.text for step, after in following if step.at == f"gate_{dpl}_from") for dpl in LEVELS
     }
 
 

@@ -17,6 +17,7 @@ from domains.lab.experiments.traps import (
     Frame,
     by_level,
     by_program,
+    call_gates,
     claims,
     end_of,
     frames_of,
@@ -55,7 +56,7 @@ def test_a_bad_one_ends_its_own_domain(bad: Bad) -> None:
 
 
 def test_only_dpl_3_may_be_called_by_a_program() -> None:
-    assert by_level() == LEVELS
+    assert by_level(call_gates()) == LEVELS
 
 
 @pytest.mark.parametrize("program", FRAMES)
