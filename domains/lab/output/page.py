@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from domains.lab.catalogue import experiment as experiment_of
 from domains.lab.costs import Costs
-from domains.lab.output.picture import INK, draw
+from domains.lab.output.picture import INK, PALETTE, draw
 from domains.lab.report import Claim, Experiment, Figure, Kind, Report, Trace
 from domains.lab.trace import Step
 
@@ -83,8 +83,10 @@ def figures_of(report: Report) -> Sequence[Figure]:
 
 
 def inline(report: Report) -> Markup:
-    """The charts as an element of a page, whose ink is the page's."""
+    """The charts as an element of a page, whose ink and colours are the page's, light or dark."""
     svg = draw(report.charts, "svg", paper="none").decode()
+    for number, colour in enumerate(PALETTE):
+        svg = svg.replace(colour, f"var(--series-{number})")
     return Markup(svg[svg.index("<svg") :].replace(INK, "currentColor"))
 
 

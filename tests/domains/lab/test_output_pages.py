@@ -193,6 +193,9 @@ def test_light_and_dark_are_the_reader_s(real: Chromium) -> None:
     light = real.evaluate("getComputedStyle(document.body).backgroundColor")
     real.resize(*DESK, dark=True)
     assert real.evaluate("getComputedStyle(document.body).backgroundColor") != light
+    assert "var(--series-0)" in real.evaluate("document.querySelector('figure').innerHTML")
+    bar = "getComputedStyle(document.querySelector('figure [style*=series-0]')).fill"
+    assert real.evaluate(bar) == "rgb(74, 163, 192)"
     ink = "getComputedStyle(document.querySelector('figure svg text')).fill"
     assert real.evaluate(ink) == real.evaluate("getComputedStyle(document.body).color")
 
