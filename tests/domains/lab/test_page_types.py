@@ -75,7 +75,8 @@ def test_a_core_that_grants_every_type_is_noticed(monkeypatch: pytest.MonkeyPatc
     def grant(types: PageTypes, mfn: int, _pgt: int, _portion: object = None) -> None:
         types.frames.tcount[mfn] += 1
 
-    guest = PlayedGuest(XenInProcess())
+    xen = XenInProcess()
+    guest = PlayedGuest(xen)
     monkeypatch.setattr(PageTypes, "get_type", grant)
     table, writable = USES[0], USES[-1]
     mfn = guest.spare()
@@ -83,6 +84,7 @@ def test_a_core_that_grants_every_type_is_noticed(monkeypatch: pytest.MonkeyPatc
     assert results == [0, 0]
     assert guest.uses(mfn) == Uses("none", 2, 3)
     monkeypatch.undo()
+    xen.memory.close()
     unpinned = switch(pins=False)
     failing = {
         claim.text for claim in claims([], {}, {"pinned": unpinned, "unpinned": unpinned}) if not claim.holds
