@@ -108,6 +108,8 @@ class XenInProcess:
         self.dispatcher = Dispatcher(self.hv)
         self.others: list[Callable[[], bool]] = []
         """Domains beside the one that runs: each does what it has to do, and says whether there was anything."""
+        self.one_cpu = False
+        """Whether the others run only while the one that runs sleeps."""
 
     def let_others_run(self) -> None:
         """As if they had a CPU of their own, which is faster: until none of them has anything to do."""

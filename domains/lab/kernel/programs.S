@@ -451,6 +451,20 @@ to balloon
 too_much paging, 0
 too_much paging_ballooned, 32
 
+program packets_and_wait                /* the same six, and the wait for a tick; one tick is waited for before */
+    movl $0x1234, AREA
+    call_kernel 4
+    mov $AREA, %ecx
+    mov $64, %edx
+    mov $6, %esi
+from packets_and_wait
+1:  call_kernel 10
+    dec %esi
+    jnz 1b
+    call_kernel 4
+to packets_and_wait
+    end
+
 .balign 4096
 .globl programs_end
 programs_end:

@@ -39,7 +39,8 @@ class InProcessGate:
     def hypercall(self, vcpu: int, nr: int, *args: int) -> Answer:
         """Result and effects; the vCPU may have slept meanwhile, and others have run. Ended: its domain has shut down."""
         answer = self.answer(vcpu, nr, args)
-        self._xen.let_others_run()
+        if not self._xen.one_cpu:
+            self._xen.let_others_run()
         if self._xen.processes.machine_ended:
             raise Crashed("the machine has ended with Dom0")
         return answer

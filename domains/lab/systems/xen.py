@@ -99,6 +99,7 @@ class Xen:
         """Load the kernel; its vCPU is at its first instruction."""
         self._build(loadable(self.image, programs))
         self.cpu.boot(self.gate.start(0))
+        self.xen.let_others_run()  # Dom0 waits from now on
 
     def top_table(self) -> int:
         """The frame of the L3 table that the vCPU starts on."""

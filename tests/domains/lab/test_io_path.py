@@ -8,6 +8,7 @@ from domains.lab.compare import Measured, measure
 from domains.lab.experiments import io_path
 from domains.lab.experiments.io_path import (
     BLOCK,
+    beside,
     calls_of_dom0,
     claims_of_stages,
     copies,
@@ -75,6 +76,14 @@ def test_a_block_by_the_world_switch() -> None:
 def test_stages(policy: Policy, expected: tuple[int, tuple[int, int]]) -> None:
     measured, accesses = staged(policy)
     assert (switches(measured), accesses) == expected
+
+
+def test_requests_that_wait_in_the_ring() -> None:
+    at_once, waiting = beside(one_cpu=False), beside(one_cpu=True)
+    assert (domain_switches(at_once), notifications(at_once), calls_of_dom0(at_once)) == (12, (6, 6), 18)
+    assert (domain_switches(waiting), notifications(waiting), calls_of_dom0(waiting)) == (2, (1, 1), 3)
+    assert copies(at_once) == copies(waiting) == (6, 384)
+    assert at_once.memory == waiting.memory
 
 
 def test_where_no_packet_waits(monkeypatch: pytest.MonkeyPatch) -> None:
