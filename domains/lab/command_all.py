@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
 from typing import NamedTuple
 
 from rich.console import Console
@@ -40,6 +41,7 @@ def run_all(console: Console, wanted: Wanted) -> Outcome:
     """
     load_costs(wanted.costs or DEFAULT_FILE, wanted.cpu or DEFAULT_MACHINE)
     check(wanted)
+    load_once()
     found: Found = {}
     told = 0
     for number, result in each_in_a_process([partial(find, name, wanted) for name in NAMES]):
@@ -56,6 +58,11 @@ def run_all(console: Console, wanted: Wanted) -> Outcome:
         write_file(wanted.html / "index.html", index(rows))
     holds = all(isinstance(one, Finding) and one.holds for one in found.values())
     return Outcome(holds, {"holds": holds, "experiments": [data_of(name, found[name]) for name in NAMES]})
+
+
+def load_once() -> None:
+    """The engines, for all processes that are forked from this one."""
+    import_module("domains.lab.compare")
 
 
 def find(name: str, wanted: Wanted) -> Finding:
