@@ -22,6 +22,7 @@ NAMES: Final = (
     "double-paging",
     "io-path",
     "events",
+    "dom0",
     "isolation",
     "lmbench",
     "adams-agesen",
