@@ -6,27 +6,19 @@ effects are there to be looked at. `Builder` gives a domain page tables as a too
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from hypervisor.builder.pv_contents import StartOfDay, contents, vcpu_context
+from domains.lab.in_process import PlayedProcesses, XenInProcess, build_pv
 from hypervisor.builder.pv_image import PvImage, Segment
-from hypervisor.builder.pv_layout import Plan, plan
-from hypervisor.domain.context import install_context
-from hypervisor.domain.domain import Domain, Life, Vcpu
-from hypervisor.domain.hypervisor import Hypervisor
-from hypervisor.domain.lifecycle import begin_destroy, create_domain, process_gone
-from hypervisor.domain.timer_actions import fire
-from hypervisor.hypercalls.dispatch import Dispatcher
+from hypervisor.builder.pv_layout import Plan
+from hypervisor.domain.domain import Domain, Vcpu
+from hypervisor.domain.lifecycle import create_domain
 from hypervisor.machine.clock import Clock, HostClock
-from hypervisor.machine.memory import MachineMemory, create_memfd
-from hypervisor.mm.budget import Budget
-from hypervisor.mm.layout import XEN_FRAMES
-from hypervisor.public.types import PAGE_SHIFT, DomId, MAddr, Mfn, VAddr
+from hypervisor.public.types import DomId, VAddr
 from hypervisor.wire.mailbox import Engine
 
 VIRT_BASE = VAddr(0xFFFF_FFFF_8000_0000)
@@ -34,54 +26,22 @@ BLOCKED = object()
 """What `hypercall` returns when the vCPU went to sleep or its domain ended."""
 
 
-class NoProcesses:
-    """hypervisor.domain's Processes: nothing runs; interruptions and replies are counted."""
+class NoProcesses(PlayedProcesses):
+    """Nothing runs; interruptions and replies are counted."""
 
     def __init__(self) -> None:
-        self.hv: Hypervisor | None = None
+        super().__init__()
         self.interrupted: list[Vcpu] = []
         self.results: dict[Vcpu, int] = {}
         self.effects: dict[Vcpu, list[list[object]]] = {}
 
-    def fork(self, domain: Domain) -> None:
-        domain.pid = -1
-
-    def share_memfd(self, domid: DomId, memfd: int) -> None: ...
-
-    def kill(self, domain: Domain) -> None:
-        assert self.hv is not None
-        domain.pid = 0
-
     def interrupt(self, vcpu: Vcpu) -> None:
         self.interrupted.append(vcpu)
 
-    def freeze(self, domain: Domain, *, frozen: bool) -> None: ...
-
     def reply(self, vcpu: Vcpu) -> None:
-        self.results[vcpu] = vcpu.run.result
-        self.effects[vcpu] = list(vcpu.effects)
-        vcpu.effects.clear()
-
-    def ask_to_save(self, vcpu: Vcpu) -> None: ...
-
-    def end_machine(self) -> None: ...
-
-    def gone(self, domain: Domain) -> None: ...
-
-
-class StoppedClock:
-    """A machine's clock that shows what the test says: `time` in ns of system time."""
-
-    boot_ns = 0
-
-    def __init__(self, time: int) -> None:
-        self.time = time
-
-    def now(self) -> int:
-        return self.time
-
-    def wall(self) -> int:
-        return self.time
+        super().reply(vcpu)
+        self.results[vcpu], effects = self.answers[vcpu]
+        self.effects[vcpu] = list(effects)
 
 
 @dataclass
@@ -99,28 +59,13 @@ class Built:
         return self.domain.vcpus[0]
 
 
-@dataclass
-class InProcess:
-    """`memory_frames`: quota of the machine. There are CPUs for all, so that no hypercall waits for a slice."""
+class InProcess(XenInProcess):
+    """There are CPUs for all, unless told otherwise, so that no hypercall waits for a slice."""
 
-    memory_frames: int = 1 << 16
-    nr_cpus: int = 16
-    processes: NoProcesses = field(default_factory=NoProcesses)
-    clock: Clock = field(default_factory=HostClock)
+    processes: NoProcesses
 
-    def __post_init__(self) -> None:
-        self.xen_fd = create_memfd("xen", XEN_FRAMES)
-        self.memory = MachineMemory()
-        self.memory.map(self.xen_fd, 0, XEN_FRAMES, 0)
-        self.hv = Hypervisor(
-            self.memory,
-            self.processes,
-            memory_frames=self.memory_frames,
-            nr_cpus=self.nr_cpus,
-            clock=self.clock,
-        )
-        self.processes.hv = self.hv
-        self.dispatcher = Dispatcher(self.hv)
+    def __init__(self, *, nr_cpus: int = 16, clock: Clock | None = None) -> None:
+        super().__init__(NoProcesses(), memory_frames=1 << 16, nr_cpus=nr_cpus, clock=clock or HostClock())
 
     def build(self, *, pages: int = 1024, privileged: bool = False, max_pages: int = 4096) -> Built:
         """A running domain of `pages` pages with the usual start-of-day memory."""
@@ -130,17 +75,7 @@ class InProcess:
         if privileged:
             hv.virqs.default = domain.events
         image = PvImage(segments=[Segment(VIRT_BASE, b"test", 4)], virt_base=VIRT_BASE, entry=VIRT_BASE)
-        layout = plan(image, pages)
-        p2m = np.array([hv.mmu.allocator.alloc_page(domain.mem) for _ in range(pages)], dtype=np.uint64)
-        for pfn, mfn in enumerate(p2m.tolist()):
-            hv.mmu.m2p.set(Mfn(mfn), pfn)
-        day = StartOfDay(shared_info=MAddr(domain.shared_info << PAGE_SHIFT))
-        for content in contents(layout, p2m, day):
-            for i, page in enumerate(content.data.reshape(-1, 4096)):
-                self.memory.write(int(p2m[content.pfn + i]) << PAGE_SHIFT, page.tobytes())
-        install_context(hv, domain.vcpus[0], vcpu_context(layout, p2m), Budget(1 << 30))
-        hv.run.domain_unpause(domain)
-        domain.tool_pauses = 0
+        layout, p2m = build_pv(self, domain, image, pages)
         return Built(domain, layout, p2m, VAddr(layout.vaddr(layout.boot_stack) + 4096))
 
     def build_hvm(self, *, pages: int = 64, max_pages: int = 256) -> Domain:
@@ -155,37 +90,13 @@ class InProcess:
 
     def hypercall(self, vcpu: Vcpu, nr: int, *args: int) -> int | object:
         """Perform it to its end. Returns the result, or BLOCKED."""
-        self.hv.run.request(vcpu, vcpu.run.seq + 1, nr)
         self.processes.results.pop(vcpu, None)
-        a, b, c, d, e = (*(arg & (1 << 64) - 1 for arg in args), *(0,) * (5 - len(args)))
-        self.dispatcher.hypercall(vcpu, nr, (a, b, c, d, e), vcpu.domain.mailbox.counter(vcpu.vcpu_id))
-        while self.hv.run.continuations:
-            self.dispatcher.go_on()
-            self.step()
+        self.perform(vcpu, nr, *(arg & (1 << 64) - 1 for arg in args))
         return self.processes.results.pop(vcpu, BLOCKED)
 
-    def step(self) -> None:
-        """One turn of the background: the deaths in progress."""
-        for _ in range(len(self.hv.work)):
-            work = self.hv.work.popleft()
-            if not work.step():
-                self.hv.work.append(work)
-        for timer in self.hv.timers.due(self.hv.now()):
-            fire(self.hv, timer)
-
-    def destroy(self, domain: Domain) -> None:
-        """Take a domain apart completely, whatever it takes."""
-        begin_destroy(self.hv, domain)
-        while self.hv.work:
-            self.step()
-        process_gone(self.hv, domain)
-
     def close(self) -> None:
-        """Take all domains apart, and close Xen's memfd: of some thousand left open, select(2) in another test knew no way."""
-        for domain in list(self.hv.domains.values()):
-            if domain.life is Life.ALIVE:
-                self.destroy(domain)
-        os.close(self.xen_fd)
+        """Take all domains apart. The machine's memory stays: a test may still hold a view of it."""
+        self.end_domains()
 
 
 @contextmanager

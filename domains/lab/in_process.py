@@ -21,6 +21,7 @@ from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.lifecycle import begin_destroy, process_gone
 from hypervisor.domain.timer_actions import fire
 from hypervisor.hypercalls.dispatch import Dispatcher
+from hypervisor.machine.clock import Clock
 from hypervisor.machine.memory import MachineMemory, create_memfd
 from hypervisor.mm.budget import Budget
 from hypervisor.mm.layout import XEN_FRAMES
@@ -39,8 +40,8 @@ class StandingClock:
 
     boot_ns = 0
 
-    def __init__(self) -> None:
-        self.time = 0
+    def __init__(self, time: int = 0) -> None:
+        self.time = time
 
     def now(self) -> int:
         """System time, ns."""
@@ -95,15 +96,23 @@ class PlayedProcesses:
 class XenInProcess:
     """One machine's hypervisor."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        processes: PlayedProcesses | None = None,
+        *,
+        memory_frames: int = MEMORY_FRAMES,
+        nr_cpus: int = NR_CPUS,
+        clock: Clock | None = None,
+    ) -> None:
+        """`memory_frames`: the machine's quota. `clock`: one that stands still, unless another is given."""
         self.memory = MachineMemory()
         fd = create_memfd("xen", XEN_FRAMES)
         self.memory.map(fd, 0, XEN_FRAMES, 0)
         os.close(fd)
-        self.processes = PlayedProcesses()
-        self.clock = StandingClock()
+        self.processes = processes or PlayedProcesses()
+        self.clock = clock or StandingClock()
         self.hv = Hypervisor(
-            self.memory, self.processes, memory_frames=MEMORY_FRAMES, nr_cpus=NR_CPUS, clock=self.clock
+            self.memory, self.processes, memory_frames=memory_frames, nr_cpus=nr_cpus, clock=self.clock
         )
         self.dispatcher = Dispatcher(self.hv)
         self.others: list[Callable[[], bool]] = []
@@ -116,8 +125,8 @@ class XenInProcess:
         while any(other() for other in self.others):
             pass
 
-    def hypercall(self, vcpu: Vcpu, nr: int, *args: int) -> tuple[int, list[EffectRecord]] | None:
-        """Perform it to its end: result and effects. None: the vCPU sleeps, or its domain has ended."""
+    def perform(self, vcpu: Vcpu, nr: int, *args: int) -> tuple[int, list[EffectRecord]] | None:
+        """Perform a hypercall to its end: result and effects. None: the vCPU sleeps, or its domain has ended."""
         self.hv.run.request(vcpu, vcpu.run.seq + 1, nr)
         self.processes.answers.pop(vcpu, None)
         a, b, c, d, e = (*args, *(0,) * (5 - len(args)))
@@ -139,6 +148,7 @@ class XenInProcess:
 
     def sleep(self, vcpu: Vcpu) -> tuple[int, list[EffectRecord]] | None:
         """The vCPU has blocked: time goes on from timer to timer until it is woken. None: nothing will wake it."""
+        assert isinstance(self.clock, StandingClock)
         self.let_others_run()
         while vcpu not in self.processes.answers:
             deadline = self.hv.timers.next_deadline()
@@ -156,11 +166,15 @@ class XenInProcess:
             self.background()
         process_gone(self.hv, domain)
 
-    def close(self) -> None:
-        """End all domains, and the machine: nothing may be left of them."""
+    def end_domains(self) -> None:
+        """Take all domains apart: nothing may be left of them."""
         for domain in list(self.hv.domains.values()):
             if domain.life is Life.ALIVE:
                 self.destroy(domain)
+
+    def close(self) -> None:
+        """End all domains, and the machine; nobody may hold a view of its memory."""
+        self.end_domains()
         self.memory.close()
 
 

@@ -39,7 +39,7 @@ class PlayedGuest:
 
     def call(self, number: Hypercall, *args: int) -> int:
         """A hypercall's result."""
-        answer = self.xen.hypercall(self.vcpu, int(number), *(arg & U64 for arg in args))
+        answer = self.xen.perform(self.vcpu, int(number), *(arg & U64 for arg in args))
         assert answer is not None
         return answer[0]
 

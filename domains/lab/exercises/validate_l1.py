@@ -85,7 +85,7 @@ class Bench:
     def update(self, page: int, entry: int) -> int:
         """Have Xen make the entry by which the kernel sees this page: 0, or -errno."""
         words = (page << PAGE_SHIFT, entry & 0xFFFFFFFF, entry >> 32, 0)
-        answer = self.system.xen.hypercall(self.vcpu, Hypercall.update_va_mapping, *words)
+        answer = self.system.xen.perform(self.vcpu, Hypercall.update_va_mapping, *words)
         if answer is None:
             raise LabError("the guest of the exercise has ended")
         return answer[0]

@@ -58,7 +58,7 @@ class InProcessGate:
 
     def ask(self, vcpu: int, nr: int, args: tuple[int, ...]) -> Answer | None:
         """The same, and None for a vCPU that sleeps."""
-        answer = self._xen.hypercall(self._domain.vcpus[vcpu], nr, *(arg & U64 for arg in args))
+        answer = self._xen.perform(self._domain.vcpus[vcpu], nr, *(arg & U64 for arg in args))
         if self._domain.life is not Life.ALIVE or self._domain.is_shut_down:
             raise Ended
         return answer

@@ -79,7 +79,7 @@ class LocalGate:
                 raise ShutDown(target.domain.shutdown_code)
             for other in self.meanwhile:
                 other()
-            self.machine.step()
+            self.machine.background()
             result = self.machine.processes.results.pop(target, BLOCKED)
             if time.monotonic() > deadline:
                 raise TimeoutError(f"nobody wakes the guest from {Hypercall(nr).name}")

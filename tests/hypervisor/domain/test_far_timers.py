@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from domains.lab.in_process import StandingClock
 from hypervisor.domain.lifecycle import process_gone
 from hypervisor.hypercalls.sched_op import HUGE_TIMEOUT_NS, MAX_SET_TIMER_NS
 from hypervisor.public.errno import Errno
@@ -31,7 +32,7 @@ from hypervisor.public.vcpu import (
 )
 from hypervisor.public.xen import Hypercall
 from hypervisor.sched.timers import TimerKind
-from tests.inprocess import BLOCKED, Built, InProcess, StoppedClock
+from tests.inprocess import BLOCKED, Built, InProcess
 from tests.machines import Machine
 
 EXTREMES = [0, 1, 1 << 31, 1 << 32, (1 << 50) - 1, 1 << 50, (1 << 50) + 1, 1 << 62]
@@ -82,7 +83,7 @@ class Guest:
 
 @pytest.fixture
 def guest() -> Iterator[Guest]:
-    clock = StoppedClock(NOW)
+    clock = StandingClock(NOW)
     machine = InProcess(clock=clock)
     try:
         yield Guest(machine)
@@ -125,11 +126,11 @@ def test_a_far_watchdog_waits(guest: Guest, seconds: int) -> None:
 
 
 def test_a_periodic_timer_ticks_until_it_is_stopped(guest: Guest) -> None:
-    assert isinstance(guest.machine.hv.clock, StoppedClock)
+    assert isinstance(guest.machine.hv.clock, StandingClock)
     assert guest.periodic(1_000_000) == 0
     for tick in range(1, 4):
         guest.machine.hv.clock.time = NOW + tick * 1_000_000
-        guest.machine.step()
+        guest.machine.background()
         assert guest.deadline(PERIODIC) == NOW + (tick + 1) * 1_000_000
     stop = vcpu_set_periodic_timer()
     assert guest.call(Hypercall.vcpu_op, VCPUOP_stop_periodic_timer, stop, vcpu_op=True) == 0
@@ -144,9 +145,9 @@ def test_a_watchdog_shuts_its_domain_down_and_does_not_outlive_it(guest: Guest) 
     assert len(guest.timers) == 0
     other = Guest(guest.machine)
     assert other.watchdog(0, 1) == 1
-    assert isinstance(guest.machine.hv.clock, StoppedClock)
+    assert isinstance(guest.machine.hv.clock, StandingClock)
     guest.machine.hv.clock.time = NOW + 10**9
-    guest.machine.step()
+    guest.machine.background()
     assert other.built.domain.is_shut_down
 
 
@@ -155,9 +156,9 @@ def test_a_watchdog_says_nothing_of_a_domain_that_has_shut_down(guest: Guest) ->
     assert guest.watchdog(0, 1) == 1
     hv = guest.machine.hv
     hv.shutdown(guest.built.domain, int(SHUTDOWN_poweroff))
-    assert isinstance(hv.clock, StoppedClock)
+    assert isinstance(hv.clock, StandingClock)
     hv.clock.time = NOW + 10**9
-    guest.machine.step()
+    guest.machine.background()
     assert guest.built.domain.shutdown_code == SHUTDOWN_poweroff
     assert b"watchdog" not in hv.log.read()
 
@@ -167,7 +168,7 @@ def test_a_domain_whose_process_dies_takes_its_timers_along(guest: Guest) -> Non
     process_gone(guest.machine.hv, guest.built.domain)
     assert guest.deadline(SINGLESHOT) is None
     while guest.machine.hv.work:
-        guest.machine.step()
+        guest.machine.background()
 
 
 FAR = """

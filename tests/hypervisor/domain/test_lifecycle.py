@@ -44,7 +44,7 @@ def test_a_domain_that_does_not_fit_leaves_no_frame_and_no_entry(machine: InProc
         except XenError as refusal:
             refusals.add(refusal.errno)
             while hv.work:
-                machine.step()
+                machine.background()
         assert hv.mmu.allocator.used_frames == before
         assert list(hv.memories) == known
         assert list(hv.domains) == known

@@ -14,6 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from domains.lab.in_process import StandingClock
 from hypervisor.domain.domain import Vcpu
 from hypervisor.domain.lifecycle import create_domain
 from hypervisor.domain.run_control import vcpu_runnable
@@ -23,7 +24,7 @@ from hypervisor.public.vcpu import RunState
 from hypervisor.sched.slices import OVERRUN_NS
 from hypervisor.sched.timers import TimerKind
 from hypervisor.wire.messages import ProtocolError
-from tests.inprocess import InProcess, StoppedClock, hypervisor_in_process
+from tests.inprocess import InProcess, hypervisor_in_process
 
 NR_DOMAINS = 4
 NR_CPUS = 2
@@ -48,7 +49,7 @@ class RunControlMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clock = StoppedClock(0)
+        self.clock = StandingClock(0)
         self.machine = InProcess(nr_cpus=NR_CPUS, clock=self.clock)
         self.hv = self.machine.hv
         self.run = self.hv.run
@@ -162,7 +163,7 @@ class RunControlMachine(RuleBasedStateMachine):
             due = self.hv.timers.deadline(TimerKind.POLL, player.vcpu.domain.domid, 0)
             if due is not None and due <= self.clock.time:
                 player.due = 0
-        self.machine.step()
+        self.machine.background()
         self.run.slices.expire(self.clock.time)
 
     @rule(i=who)
@@ -241,7 +242,7 @@ def state_of(vcpu: Vcpu) -> Run:
 
 def test_a_paused_guest_that_will_not_stop_stays_frozen_though_others_wait() -> None:
     """It was once queued for the next slice when its time was over, and then went on although it was paused."""
-    clock = StoppedClock(0)
+    clock = StandingClock(0)
     machine = InProcess(nr_cpus=1, clock=clock)
     try:
         hog, other = machine.build(), machine.build()

@@ -109,7 +109,7 @@ def test_a_granter_that_makes_one_hypercall_after_another_is_held_at_its_next(
     assert house.dom0.map(house.dom1, 8, va).status == GNTST_eagain
     assert yields(house) is BLOCKED
     assert house.dom0.map(house.dom1, 8, va).status == GNTST_okay
-    house.machine.step()
+    house.machine.background()
     assert answers[granter.vcpu] == 0, "it is held although nobody waits for it any more"
     assert yields(house) == 0
 
@@ -121,7 +121,7 @@ def test_a_granter_is_not_held_for_long_when_nobody_asks_again(
     assert yields(house) is BLOCKED
 
     def goes_on() -> bool:
-        house.machine.step()
+        house.machine.background()
         return granter.vcpu in house.machine.processes.results
 
     wait_until(goes_on, 10, "the end of the hold")
@@ -164,7 +164,7 @@ def test_a_mappers_death_waits_for_the_granter_and_then_ends(
     machine, domain = house.machine, house.dom0.built.domain
     begin_destroy(machine.hv, domain)
     for _ in range(20):
-        machine.step()
+        machine.background()
     assert house.dom1.entry(8).flags == USED
     assert granter.mailbox.stop(0)
     granter.stop()
