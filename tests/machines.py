@@ -109,8 +109,8 @@ class Machine:
         return about
 
     def domains(self) -> dict[str, dict[str, Any]]:
-        """What `xenctl list` tells, by name."""
-        return {d["name"]: d for d in self.ask(List())}
+        """What `xenctl list` tells, by name. A domain that is being taken apart has none any more, and is not there."""
+        return {d["name"]: d for d in self.ask(List()) if d["name"] is not None}
 
     def is_gone(self, name: str) -> bool:
         """Whether no domain of this name is listed."""
@@ -134,6 +134,12 @@ class Machine:
     def destroy(self, name: str) -> None:
         """End a domain. ControlError if there is none of that name."""
         self.ask(Destroy(name))
+
+    def end_domains(self) -> None:
+        """End all domains but Dom0; one that ends by itself meanwhile is none to complain of."""
+        for name in self.domains().keys() - {"Domain-0"}:
+            with suppress(ControlError):
+                self.destroy(name)
 
     def census_is_clean(self) -> bool:
         """Nothing is left of any domain but Dom0: no frame, no process, no name."""

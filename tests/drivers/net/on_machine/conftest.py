@@ -17,6 +17,5 @@ def machine() -> Iterator[Machine]:
 @pytest.fixture(autouse=True)
 def nothing_is_left(machine: Machine) -> Iterator[None]:
     yield
-    for name in machine.domains().keys() - {"Domain-0"}:
-        machine.destroy(name)
+    machine.end_domains()
     wait_until(machine.census_is_clean, what="a clean census")
