@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
@@ -95,10 +96,20 @@ def kernel_image(port: str) -> Image:
     content = b"".join(file.read_bytes() for file in (*sorted(SOURCES.glob("*.h")), *parts))
     digest = hashlib.sha256(content + repr(FLAGS).encode()).hexdigest()[:16]
     file = cache_folder() / f"kernel-{port}-{digest}"
-    if not file.exists():
+    try:
+        if file.exists():
+            return _load(file)
+    except ELFError:
+        pass  # what is there is no kernel: it is built anew
+    try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent) as folder:
             os.replace(_run_gcc(port, parts, Path(folder) / "kernel"), file)
+    except OSError as error:
+        raise LabError(
+            f"kernels are kept in {file.parent}, and that cannot be written ({error.strerror}): "
+            "set XDG_CACHE_HOME to a folder that can"
+        ) from None
     return _load(file)
 
 

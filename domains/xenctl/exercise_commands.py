@@ -26,14 +26,14 @@ def exercise(
     # Here, and not above: the laboratory brings the x86 engine with it, which no other command needs.
     from rich.console import Console
 
-    from domains.lab.exercises.command import begin_exercise, check_solution, list_exercises
+    from domains.lab.exercises.command import begin_exercise, check_solution, known, list_exercises
     from domains.lab.image import LabError
 
     console = Console()
     try:
-        if not name:
+        if not name and begin is None:
             list_exercises(console)
-        elif (begin is None) == (file is None):
+        elif known(name) and (begin is None) == (file is None):
             raise ControlError(
                 Exit.USAGE, "give the file of a solution, or --begin and where to write the template"
             )

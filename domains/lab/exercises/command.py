@@ -17,6 +17,11 @@ def list_exercises(console: Console) -> None:
         console.print(Text(f"{name:<16}{exercise(name).task}"))
 
 
+def known(name: str) -> bool:
+    """True. LabError: there is no such exercise."""
+    return exercise(name) is not None
+
+
 def begin_exercise(console: Console, name: str, file: Path) -> None:
     """Write the template. LabError."""
     chosen = exercise(name)

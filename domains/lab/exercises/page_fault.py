@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from domains.lab.compare import SYSTEMS
 from domains.lab.exercises.exercise import Check, Exercise
 from domains.lab.image import Image, changed_image, kernel_image
-from domains.lab.systems.system import Crashed
+from domains.lab.systems.system import POOL_PAGES, Crashed
 from domains.lab.trace import Observer
 
 ENOUGH: Final = 200_000
@@ -78,12 +78,17 @@ def check(file: Path) -> Iterator[Check]:
             yield Check(what)
 
 
+WORDS: Final = ("sum", "copies", "nr_free")
+
+
 class End(NamedTuple):
     """What a run left: the processes' sums, and the kernel's counters."""
 
     sum: int
     copies: int
     nr_free: int
+    users: bytes
+    """Of each page, how many entries name it."""
 
 
 def run(name: str, image: Image, program: str) -> End:
@@ -94,7 +99,10 @@ def run(name: str, image: Image, program: str) -> End:
     observer.limit = ENOUGH
     try:
         system.run([program])
-        return End(*(int.from_bytes(system.read(image.at(word), 4), "little") for word in End._fields))
+        total, copies, free = (int.from_bytes(system.read(image.at(word), 4), "little") for word in WORDS)
+        return End(
+            total, copies, free, bytes(system.read(image.at("users") + n, 1)[0] for n in range(POOL_PAGES))
+        )
     finally:
         system.close()
 
@@ -115,9 +123,11 @@ def outcome(name: str, image: Image, program: str) -> str:
     if got.sum:
         return f"the program was told something else ({got.sum:#x})"
     if got.copies != wanted.copies:
-        return f"{got.copies} pages were copied, and {wanted.copies} had to be"
+        return f"`copies` is {got.copies} at the end, and should be {wanted.copies}"
     if got.nr_free != wanted.nr_free:
         return f"{got.nr_free} pages are free at the end, and should be {wanted.nr_free}"
+    if got.users != wanted.users:
+        return "*users_of(page) is wrong for a page at the end: it was copied, and the old one not given up"
     return ""
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import runpy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from domains.lab.exercises.exercise import Check, Exercise
+from domains.lab.exercises.student import Frame, answers_of
 from domains.lab.image import LabError
 from domains.lab.systems.xen import Xen
 from hypervisor.domain.lifecycle import create_domain
@@ -34,15 +33,6 @@ TYPES: Final = {
     PGT.writable_page: "writable",
 }
 GDT_ENTRIES: Final = 512
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What the student is told of one frame."""
-
-    owner: str
-    type: str
-    type_uses: int
 
 
 class Case(NamedTuple):
@@ -159,37 +149,14 @@ class Bench:
 
 
 def check(file: Path) -> Iterator[Check]:
-    """Compare the answers in `file` with Xen's. LabError: it is no Python, or has no validate_l1e."""
-    answer = load(file)
+    """Compare the answers in `file` with Xen's. LabError: it is no Python, has no validate_l1e, or does not come to an end."""
     with closing(Bench()) as bench:
-        frames = bench.frames()
-        for case in bench.cases():
+        cases = bench.cases()
+        answers = answers_of(file, [case.entry for case in cases], bench.frames())
+        for case, got in zip(cases, answers, strict=True):
             wanted = bench.by_xen(case.entry)
-            got = answer(case.entry, frames)
             what = f"{case.what} ({case.entry:#x})"
             yield Check(what, "" if got == wanted else f"Xen: {wanted}; you: {got}. Hint: {case.hint}")
-
-
-def load(file: Path) -> Callable[[int, dict[int, Frame]], str]:
-    """The student's function, with its refusals and its own failures as answers. LabError."""
-    try:
-        names = runpy.run_path(str(file))
-    except Exception as error:  # noqa: BLE001 - whatever a student's file may do
-        raise LabError(f"{file}: {type(error).__name__}: {error}") from None
-    function: Any = names.get("validate_l1e")
-    refused: Any = names.get("Refused")
-    if not callable(function) or not (isinstance(refused, type) and issubclass(refused, Exception)):
-        raise LabError(f"{file}: it must have a function validate_l1e and an exception Refused")
-
-    def answer(entry: int, frames: dict[int, Frame]) -> str:
-        try:
-            return str(function(entry, frames))
-        except refused:
-            return "refused"
-        except Exception as error:  # noqa: BLE001
-            return f"{type(error).__name__}: {error}"
-
-    return answer
 
 
 EXERCISE: Final = Exercise(

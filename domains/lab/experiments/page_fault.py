@@ -36,7 +36,7 @@ def run(_costs: Costs) -> Report:
     ):
         exits = by_name[name].part.exits
         rows = [(what, (cause, Figure(exits[cause]))) for cause, what in steps]
-        report.tables.append(Table(title, ("the monitor calls it", "exits"), rows))
+        report.tables.append(Table(title, ("its name here", "exits"), rows))
     report.charts.append(
         Chart(
             "Exits of one page fault",
@@ -73,7 +73,10 @@ def claims(runs: dict[str, Measured]) -> list[Claim]:
         Claim("Xen is entered twice or fewer", runs["xen"].part.nr_exits <= 2),
         Claim("ESX is entered five times or more", runs["esx"].part.nr_exits >= 5),
         Claim("under nested tables there is no exit", runs["nested"].part.nr_exits == 0),
-        Claim("ESX's exits come in the order of the list above", list(dict.fromkeys(order)) == wanted),
+        Claim(
+            "ESX's exits come in the order in which its steps are listed",
+            list(dict.fromkeys(order)) == wanted,
+        ),
         Claim(
             "the kernel is left with the same memory everywhere",
             len({one.memory for one in runs.values()}) == 1,

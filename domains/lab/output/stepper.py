@@ -79,7 +79,8 @@ def view(playback: Playback) -> RenderableType:
     """What is on the screen."""
     step, steps = playback.step, playback.trace.steps
     ring = f"ring {step.ring}" if step.ring >= 0 else "an exit" if step.is_exit else "no exit"
-    who = Text.assemble((f" {step.who} ", f"reverse {colour(step)}"), f"  {ring}, CR3 {step.cr3:#x}")
+    cr3 = f", CR3 {step.cr3:#x}" if step.cr3 else ""
+    who = Text.assemble((f" {step.who} ", f"reverse {colour(step)}"), f"  {ring}{cr3}")
     return Group(
         systems(playback),
         Text(f"step {playback.place + 1} of {len(steps)}"),

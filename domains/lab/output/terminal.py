@@ -59,6 +59,8 @@ def as_cell(cell: Figure | str) -> RenderableType:
     """A cell's text; where a number is from is told by its colour, and by a letter for who sees none."""
     if isinstance(cell, str):
         return Text(cell)
+    if cell.value is None:
+        return Text(str(cell))
     return Text(f"{cell}{MARKS[cell.kind]}", style=STYLES[cell.kind])
 
 
@@ -105,6 +107,14 @@ def steps_of(trace: Trace) -> RichTable:
     for number, step in enumerate(trace.steps, 1):
         ring = str(step.ring) if step.ring >= 0 else ""
         changes = "\n".join(map(str, step.changes))
-        cells = (str(number), step.who, ring, step.at, step.text, f"{step.cr3:#x}", changes)
+        cells = (
+            str(number),
+            step.who,
+            ring,
+            step.at,
+            step.text,
+            f"{step.cr3:#x}" if step.cr3 else "",
+            changes,
+        )
         shown.add_row(*map(Text, cells))
     return shown

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from domains.lab.exercises import student
 from domains.lab.exercises.exercise import begin, exercise
 from domains.lab.image import SOURCES, LabError
 
@@ -46,6 +47,7 @@ def test_a_solution_passes_and_the_template_does_not(name: str, solution: str, t
     [
         ("clear_page(page);", "", "such a page is empty, on bare hardware"),
         ("copy_page(copy, page);", "", "after a fork"),
+        ("free_page(page);", "", "users_of(page) is wrong"),
         ("*users_of(page) > 1", "1", "the last of those"),
         ("old & COPY_ON_WRITE", "1", "read-only for good"),
         ("set_entry(va, entry_of(page, PRESENT | WRITE | USER), 0);", "", "does not come to an end"),
@@ -75,6 +77,26 @@ def test_mistakes_of_a_validation(right: str, wrong: str, complaint: str, tmp_pa
     file = tmp_path / "validate.py"
     file.write_text(VALIDATE.replace(right, wrong))
     assert any(complaint in line for line in missing("validate-l1", file))
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ("while True: pass", "does not come to an end"),
+        ("import sys; sys.exit(0)", "exit status 0"),
+        ("import os; os._exit(3)", "exit status 3"),
+        ("import os; os.kill(os.getpid(), 11)", "SIGSEGV"),
+        ("raise KeyboardInterrupt", "ended by itself"),
+    ],
+)
+def test_a_function_that_does_not_return(
+    body: str, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(student, "SECONDS", 3)
+    file = tmp_path / "validate.py"
+    file.write_text(f"class Refused(Exception): ...\ndef validate_l1e(entry, frames):\n    {body}\n")
+    with pytest.raises(LabError, match=complaint):
+        missing("validate-l1", file)
 
 
 def test_what_cannot_be_tried(tmp_path: Path) -> None:

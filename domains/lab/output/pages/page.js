@@ -103,7 +103,7 @@
     by("what").textContent = step[TEXT];
     by("ring").textContent = isOutside(step) ? "–" : step[RING];
     by("at").textContent = step[AT] || "–";
-    by("cr3").textContent = "0x" + step[CR3].toString(16);
+    by("cr3").textContent = step[CR3] ? "0x" + step[CR3].toString(16) : "–";
     by("lanes").replaceChildren(...lanesOf(trace).map((who) =>
       element("div", who, `lane ${kindOfLane(trace, who)}${who === step[WHO] ? " here" : ""}`)));
     by("position").max = trace.steps.length - 1;
