@@ -8,6 +8,7 @@ Virtual addresses of the bench's guest (64-bit PV, all of it in one L1 table, re
 The window in L4 slot 260 holds a GDT page of the guest (null descriptors) and Xen's flat selectors.
 """
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -44,15 +45,30 @@ class GuestCrashed(Exception):
     """The engine ended the guest; the text is the report."""
 
 
+def new_memory(frames: int) -> MachineMemory:
+    """A machine of so many frames. Its memfd is closed: of a thousand left open, select(2) in another test knew no way."""
+    memory, fd = MachineMemory(frames), create_memfd("bench", frames)
+    memory.map(fd, 0, frames, 0)
+    os.close(fd)
+    return memory
+
+
+def new_mailbox() -> Mailbox:
+    """An empty one, likewise."""
+    fd = create_memfd("mailbox", MAILBOX_FRAMES)
+    mailbox = Mailbox(fd)
+    os.close(fd)
+    return mailbox
+
+
 class BenchGate:
     """Answers hypercalls from `answers` (number → function of the arguments), -ENOSYS for the rest, and records them."""
 
     domid = 1
 
     def __init__(self) -> None:
-        self.memory = MachineMemory(NR_FRAMES)
-        self.memory.map(create_memfd("bench", NR_FRAMES), 0, NR_FRAMES, 0)
-        self.mailbox = Mailbox(create_memfd("mailbox", MAILBOX_FRAMES))
+        self.memory = new_memory(NR_FRAMES)
+        self.mailbox = new_mailbox()
         self.calls: list[tuple[int, ...]] = []
         self.answers: dict[int, Callable[..., int | tuple[int, list[EffectRecord]]]] = {}
         self.pte_writes: list[tuple[int, int, int, int | None]] = []

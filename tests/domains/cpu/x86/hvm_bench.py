@@ -15,14 +15,14 @@ from typing import Any, NoReturn
 
 from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.hvm.engine import HvmCpu
-from hypervisor.machine.memory import MachineMemory, create_memfd
+from hypervisor.machine.memory import MachineMemory
 from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, PAGE_USER
 from hypervisor.public.arch_x86.hvm.save import hvm_hw_cpu
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
 from hypervisor.public.xen import Hypercall, shared_info
 from hypervisor.wire.mailbox import Engine
 from hypervisor.wire.messages import CALLBACK_HVM_VECTOR, Effect, EffectRecord
-from tests.domains.cpu.x86.bench import BenchGate, Done
+from tests.domains.cpu.x86.bench import BenchGate, Done, new_memory
 
 MACHINE, GUEST = 2048, 512
 TABLES, IDT, DATA, STACK_TOP, CODE, HOLE, READ_ONLY = (
@@ -194,8 +194,7 @@ def mfn_of(gfn: int) -> int:
 
 def machine_with_p2m() -> MachineMemory:
     """The machine's memory, and in it the P2M."""
-    memory = MachineMemory(MACHINE)
-    memory.map(create_memfd("bench", MACHINE), 0, MACHINE, 0)
+    memory = new_memory(MACHINE)
     for table, entry in ((P2M_L4, P2M_L3), (P2M_L3, P2M_L2), (P2M_L2, P2M_L1)):
         memory.page(table)[0] = entry << PAGE_SHIFT | RIGHTS
     for gfn in range(GUEST):

@@ -13,12 +13,11 @@ from domains.cpu.x86.hvm.context import load_context
 from domains.cpu.x86.hvm.engine import HvmCpu
 from domains.cpu.x86.hvm.kinds import NATIVE
 from domains.cpu.x86.registers import CS, DS, EFLAGS_IF, ES, RSP, SS
-from hypervisor.machine.memory import MachineMemory, create_memfd
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
 from hypervisor.public.xen import Hypercall
 from hypervisor.wire.mailbox import Engine
 from hypervisor.wire.messages import Effect
-from tests.domains.cpu.x86.bench import Done
+from tests.domains.cpu.x86.bench import Done, new_memory
 from tests.domains.cpu.x86.hvm_bench import (
     GUEST,
     HOLE,
@@ -46,8 +45,7 @@ class Ring0Bench:
         self.gate.mailbox.set_shadow_frames(POOL)
         self.gate.memory = self.memory = machine_with_p2m()
         if kind == "native":
-            self.gate.memory = self.memory = MachineMemory(MACHINE)
-            self.memory.map(create_memfd("bench", MACHINE), 0, MACHINE, 0)
+            self.gate.memory = self.memory = new_memory(MACHINE)
         self.gate.answers[Hypercall.sched_op] = self._block
         self.gate.answers[Hypercall.vcpu_op] = self._down
         self.cpu = HvmCpu(self.gate, kind=NATIVE if kind == "native" else None)  # type: ignore[arg-type]

@@ -6,10 +6,8 @@ from domains.cpu.clock import TscClock
 from domains.cpu.x86.pv.context import load_context, save_context
 from domains.cpu.x86.pv.pit import COUNT, MODE, SPEAKER, Pit
 from domains.cpu.x86.registers import RBX
-from hypervisor.machine.memory import create_memfd
 from hypervisor.public.arch_x86.xen import VGCF_i387_valid, vcpu_guest_context
-from hypervisor.wire.mailbox import MAILBOX_FRAMES, Mailbox
-from tests.domains.cpu.x86.bench import DATA, Bench
+from tests.domains.cpu.x86.bench import DATA, Bench, new_mailbox
 
 BUSY = """
 start: movl $0x9fa0, DATA; ldmxcsr DATA
@@ -74,7 +72,7 @@ def test_the_timer_goes_on_where_it_was() -> None:
 
 
 def test_a_domains_tsc_is_ahead_of_the_host_by_its_offset(bench: Bench) -> None:
-    mailbox = Mailbox(create_memfd("mailbox", MAILBOX_FRAMES))
+    mailbox = new_mailbox()
     mailbox.set_epoch(1_000)
     plain = TscClock(mailbox)
     mailbox.set_tsc_offset(-(1 << 40))
