@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-QUICK = ("test_costs.py", "test_page_fault.py", "test_page_types.py", "test_translation.py")
-"""Those that `scripts/test --fast` takes: the file of costs, and one experiment of each kind of system."""
+QUICK = ("test_costs.py", "test_page_fault.py")
+"""Those that `scripts/test --fast` takes: the file of costs, and one experiment."""
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 
