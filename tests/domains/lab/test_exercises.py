@@ -92,7 +92,8 @@ def test_mistakes_of_a_validation(right: str, wrong: str, complaint: str, tmp_pa
 def test_a_function_that_does_not_return(
     body: str, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(student, "SECONDS", 3)
+    if body.startswith("while"):  # the others end by themselves, on a busy host late
+        monkeypatch.setattr(student, "SECONDS", 3)
     file = tmp_path / "validate.py"
     file.write_text(f"class Refused(Exception): ...\ndef validate_l1e(entry, frames):\n    {body}\n")
     with pytest.raises(LabError, match=complaint):
