@@ -1,5 +1,6 @@
 /* The probes of probe.c: each does one thing in the ring in which it is tried, and tells what it saw in EAX, by INT 0x30. What the CPU
-   refuses ends it, and is written down instead. The number of a probe is the value of the symbol number_NAME. */
+   refuses ends it, and is written down instead. */
+#include "probe.h"
 .set OWN_CODE, 0x08                     /* of the ring in which is tried */
 .set OWN_DATA, 0x10
 .set RING_0_CODE, 0x18
@@ -7,16 +8,6 @@
 .set RING_1_DATA, 0x40
 .set RING_3_DATA, 0x48
 .set IF, 0x200
-.set number, 0
-.macro probe name
-.pushsection .rodata
-    .long probe_\name
-.popsection
-.globl probe_\name, number_\name
-.set number_\name, number
-.set number, number + 1
-probe_\name:
-.endm
 .macro done
     int $0x30
 .endm

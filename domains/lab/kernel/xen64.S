@@ -1,19 +1,10 @@
 /* The probes of xen64.c, and how they are tried in the kernel's half and in the user's. A probe goes on at what R15 says; EAX and EDX are
-   what it saw. The number of a probe is the value of the symbol number_NAME. */
+   what it saw. */
+#include "probe.h"
 .set SELECTOR_OF_RING_0, 0xe008         /* Xen's own code, in every guest's GDT */
 .set M2P, 0xffff800000000000
 .set XEN, 0xffff82d080000000            /* where Xen's code is */
 .set IRET, 23
-.set number, 0
-.macro probe name
-.pushsection .rodata
-    .quad probe_\name
-.popsection
-.globl probe_\name, number_\name
-.set number_\name, number
-.set number, number + 1
-probe_\name:
-.endm
 .macro done
     jmp *%r15
 .endm
