@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.hvm.engine import HvmCpu
+from domains.lab.systems.ring0 import initial_registers as registers_at
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, PAGE_USER
 from hypervisor.public.arch_x86.hvm.save import hvm_hw_cpu
@@ -34,10 +35,9 @@ P2M_L4, P2M_L3, P2M_L2, P2M_L1, SHARED = 1, 2, 3, 4, 5
 RIGHTS = PAGE_PRESENT | PAGE_RW | PAGE_USER
 DONE = 63
 VECTOR = 0xF3
+TSS32 = 0x08B
 BOOT = {"msr": 2, "write cr4": 1, "vmmcall": 1, "hypercall": 1}
 """Exits of every run in long mode: CR4 is written, EFER read and written, and the run ends."""
-CODE32, DATA32 = 0xC9B, 0xC93
-TSS32 = 0x08B
 
 PROLOGUE = f"""
     .set DATA, {DATA}; .set STACK_TOP, {STACK_TOP}; .set HOLE, {HOLE}; .set READ_ONLY, {READ_ONLY}; .set APIC, {APIC}
@@ -213,14 +213,7 @@ def sched_op(command: int, *_: int) -> int:
 
 def initial_registers() -> hvm_hw_cpu:
     """As libxenguest's vcpu_hvm sets them: 32-bit protected mode, flat, without paging."""
-    context = hvm_hw_cpu(
-        cr0=0x11, rip=CODE, rflags=2, dr6=0xFFFF0FF0, dr7=0x400, tr_limit=0x67, tr_arbytes=TSS32
-    )
-    context.cs_arbytes, context.cs_limit = CODE32, 0xFFFFFFFF
-    for name in ("ds", "es", "ss"):
-        setattr(context, f"{name}_arbytes", DATA32)
-        setattr(context, f"{name}_limit", 0xFFFFFFFF)
-    return context
+    return registers_at(CODE)
 
 
 _assembled: dict[str, tuple[bytes, dict[str, int]]] = {}
