@@ -94,7 +94,7 @@ def kernel_image(port: str) -> Image:
     """The kernel for one of PORTS. LabError: there is no compiler, or it refused."""
     parts = sources(port)
     content = b"".join(file.read_bytes() for file in (*sorted(SOURCES.glob("*.h")), *parts))
-    digest = hashlib.sha256(content + repr(FLAGS).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(content + repr((FLAGS, PORTS[port])).encode()).hexdigest()[:16]
     file = cache_folder() / f"kernel-{port}-{digest}"
     try:
         if file.exists():
