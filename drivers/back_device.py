@@ -9,8 +9,7 @@
 Source: Xen public/io/xenbus.h and the diagrams in public/io/blkif.h. Invariants: what was opened stays so
 from InitWait to Closed; what was attached is let go before the front is told Closed; when the device's own
 nodes vanish, all of it is. A front's faults (a broken ring, nodes that make no sense) end its own connection,
-and raise nowhere. A front whose domain Xen finds running, so that its grants cannot be used, costs itself time and nobody
-else: its device is put aside and tried again later (retry.py).
+and raise nowhere.
 
 Turns are handlers. Steps between states are tasks, for they ask the store; only one of a device is under way at a time
 (back_ends.py), and turns go on meanwhile. What a step holds of the front's it takes and lets go of without a pause in between.
@@ -19,10 +18,8 @@ Turns are handlers. Steps between states are tasks, for they ask the store; only
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
-from domains.kernel.grants import GranterRuns
 from domains.kernel.kernel import Kernel
 from domains.kernel.tasks import Task
-from drivers.retry import Retry, Turn
 from drivers.ring import RingBroken
 from drivers.xenbus import XenbusEnd
 from hypervisor.public.errno import XenError
@@ -62,7 +59,6 @@ class BackDevice:
         self._dirty = dirty
         self._failed = False
         self._broken = ""
-        self._retry = Retry(kernel, self._try_again)
 
     # --- what a kind of device does --------------------------------------------------------------
 
@@ -74,7 +70,7 @@ class BackDevice:
 
     def attach(self) -> Task[Nodes]:
         """Task: attach to the front's rings; the properties to publish. Raises XenError or FrontError, holding
-        nothing; GranterRuns: it is to be tried again. It reads the store first, and does not pause once it holds something.
+        nothing. It reads the store first, and does not pause once it holds something.
         """
         raise NotImplementedError
 
@@ -86,9 +82,9 @@ class BackDevice:
         """Close what `open` opened; harmless if it is not open."""
         raise NotImplementedError
 
-    def turn(self, crowd: int) -> Turn:
+    def turn(self, crowd: int) -> bool:
         """One bounded turn of the attached rings, the shorter the more devices want one (`crowd`, this one
-        included). Raises RingBroken.
+        included); whether there is more to do, of which the front will not tell. Raises RingBroken.
         """
         raise NotImplementedError
 
@@ -97,28 +93,17 @@ class BackDevice:
     @property
     def can_serve(self) -> bool:
         """Whether a turn can be taken now."""
-        return self.attached and not self._broken and not self._retry.pending
+        return self.attached and not self._broken
 
     def serve(self, crowd: int = 1) -> None:
         """One turn; if there is more to do, another is asked for."""
         if self.can_serve:
-            self.end_turn(self.attempt(lambda: self.turn(crowd), Turn.DONE))
+            self.end_turn(self.attempt(lambda: self.turn(crowd), False))
 
-    def end_turn(self, turn: Turn) -> None:
-        """Ask for another turn if there is more to do: soon, or later if the front's domain is not at rest."""
-        if turn is Turn.PUT_OFF:
-            self._retry.arrange()
-            return
-        self._retry.progress()
-        if turn is Turn.MORE:
+    def end_turn(self, more: bool) -> None:
+        """Ask for another turn if there is more to do."""
+        if more:
             self.ready()
-
-    def _try_again(self) -> None:
-        """The device was put aside, in a turn or when it was to be attached."""
-        if self.attached:
-            self.ready()
-        else:
-            self._dirty()
 
     def attempt(self, step: Callable[[], T], otherwise: T) -> T:
         """A step of a turn, unless the ring was found broken in one before; a broken ring ends the connection."""
@@ -178,14 +163,10 @@ class BackDevice:
             return
         try:
             nodes = yield from self.attach()
-        except GranterRuns:
-            self._retry.arrange()
-            return
         except (XenError, FrontError) as error:
             yield from self._give_up(str(error))
             return
         self.attached = True
-        self._retry.progress()
         yield from self.end.switch(XenbusStateConnected, nodes)
         self.ready()  # requests may have come before the channel was bound
 

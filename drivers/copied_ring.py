@@ -14,9 +14,6 @@ entry is seen no earlier than the index that covers it, and an answer is there b
 grant's flags between two of them is the full barrier that `ring.py` asks for. What was taken is read from `seen` alone: the
 front cannot alter it any more. No pin outlives a copy, so nothing of the front's is held when this domain dies.
 
-While the front's domain runs, Xen cannot copy: the copies that a call needs are put off, and the ring is not `settled`. Until
-`settle` has performed them, `push` shows nothing and nothing new is seen; whoever serves the ring comes back later, and
-pushes then even if there is nothing new: it is `push` that says whether the front wants an event.
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from domains.kernel.grants import CopyRows, refusal
+from domains.kernel.grants import CopyRows, GrantError
 from domains.kernel.kernel import Kernel
 from drivers.ring import (
     HEADER_SIZE,
@@ -41,7 +38,6 @@ from drivers.ring import (
 from hypervisor.public.grant_table import (
     GNTCOPY_dest_gref,
     GNTCOPY_source_gref,
-    GNTST_eagain,
     GNTST_okay,
     GrantStatus,
     gnttab_copy,
@@ -67,7 +63,7 @@ class CopiedBackRing(BackRing):
     def __init__(
         self, kernel: Kernel, domid: DomId, ref: GrantRef, request: type[Struct], response: type[Struct]
     ) -> None:
-        """Raises GrantError if the page cannot be used (GranterRuns: now), and XenError where there is no memory."""
+        """Raises GrantError if the page cannot be used, and XenError where there is no memory."""
         self._kernel = kernel
         self._pages = [kernel.memory.alloc_page() for _ in range(2)]
         seen, mine = (kernel.cpu.view(page.va, PAGE_SIZE, True) for page in self._pages)
@@ -77,63 +73,31 @@ class CopiedBackRing(BackRing):
         self._my_index = mine[:HEADER_SIZE].cast("I")
         self._asked = False  # final_check was called since the last push
         self._answered = False  # and what it would do now, push has done
-        self._put_off: CopyRows | None = None
-        self._shown_from: int | None = None  # of a push whose copies are not known to be done
-        self._bell = False  # the front wants to hear of a push before this one
         self._rows = templates(domid, ref, *(page.mfn for page in self._pages))
-        status = kernel.grants.try_copy_in_order(self._to_copy(self._new_requests())).status
+        status = kernel.grants.copy_in_order(self._to_copy(self._new_requests())).status
         if status != GNTST_okay:
             self.release()
-            raise refusal(status, f"copy of grant {ref} of d{domid}")
-
-    @property
-    def settled(self) -> bool:
-        """No copy is put off, every answer is shown, and the front has its event. A push that could not show all of them
-        leaves that to the next one, and so does one whose copies somebody else performs.
-        """
-        return self._put_off is None and self._pushed == self._prod and not self._bell
-
-    def settle(self) -> bool:
-        """Perform the copies that were put off, from the first that was; whether none is left. Raises RingBroken."""
-        rows = self._put_off
-        if rows is None:
-            return True
-        done, status = self._kernel.grants.try_copy_in_order(rows)
-        if status == GNTST_eagain:
-            self._put_off = rows[done:]
-            return False
-        self._put_off = None
-        if status != GNTST_okay:
-            raise RingBroken(f"its page cannot be copied: {GrantStatus(status).name}")
-        if self._shown_from is not None:
-            old, self._shown_from = self._shown_from, None
-            new = self._pushed
-            self._bell |= (new - self._index[RSP_EVENT]) & INDEX_MASK < (new - old) & INDEX_MASK
-        return True
+            raise GrantError(status, f"copy of grant {ref} of d{domid}")
 
     def push(self) -> bool:
-        """Show the front all answers put so far; whether it wants to hear of them, or of those of a push that was put off.
+        """Show the front all answers put so far; whether it wants to hear of them. Raises RingBroken.
 
         Whoever asked after the last push whether more had come will ask again: the answer is fetched along with it.
         """
-        if self.settle() and self._pushed != self._prod:
-            self._show(self._pushed, self._prod)
-        bell, self._bell = self._bell, False
-        return bell
-
-    def _show(self, old: int, new: int) -> None:
+        old, new = self._pushed, self._prod
+        if old == new:
+            return False
         self._my_index[RSP_PROD] = self._pushed = new
-        self._shown_from = old
         ask = self._asked and not self._unconsumed()
-        self._asked = False
+        self._asked, self._answered = False, ask
         last = self._wake_at(1) if ask else ()
-        done = self._copy(*self._responses(old, new), out(RSP_PROD), Piece(RSP_EVENT * WORD, WORD), *last)
-        self._answered = ask and done
+        self._copy(*self._responses(old, new), out(RSP_PROD), Piece(RSP_EVENT * WORD, WORD), *last)
+        return (new - self._index[RSP_EVENT]) & INDEX_MASK < (new - old) & INDEX_MASK
 
     def final_check(self, wanted: int = 1) -> bool:
-        """As of any ring; False while something is put off."""
+        """As of any ring."""
         answered, self._answered, self._asked = self._answered, False, wanted == 1
-        if self._unconsumed() < wanted and not (answered and wanted == 1) and self.settle():
+        if self._unconsumed() < wanted and not (answered and wanted == 1):
             self._copy(*self._wake_at(wanted))
         return self._unconsumed() >= wanted
 
@@ -146,7 +110,7 @@ class CopiedBackRing(BackRing):
     def waiting(self) -> int:
         """How many requests are known to wait; looks for new ones if none are. Raises RingBroken."""
         self._answered = False
-        if not self._unconsumed() and self.settle():
+        if not self._unconsumed():
             self._copy(*self._new_requests())
         return self._unconsumed()
 
@@ -173,10 +137,11 @@ class CopiedBackRing(BackRing):
         if count > until_wrap:
             yield Piece(HEADER_SIZE, (count - until_wrap) * self.entry_size, out=True)
 
-    def _copy(self, *pieces: Piece) -> bool:
-        """Copy in this order, now or when it is possible; whether it is done. RingBroken: the front took its page back."""
-        self._put_off = self._to_copy(pieces)
-        return self.settle()
+    def _copy(self, *pieces: Piece) -> None:
+        """Copy in this order. RingBroken: the front took its page back."""
+        status = self._kernel.grants.copy_in_order(self._to_copy(pieces)).status
+        if status != GNTST_okay:
+            raise RingBroken(f"its page cannot be copied: {GrantStatus(status).name}")
 
     def _to_copy(self, pieces: Iterable[Piece]) -> CopyRows:
         offsets, sizes, ways = zip(*pieces, strict=True)

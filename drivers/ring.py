@@ -166,15 +166,6 @@ class BackRing(SharedRing):
     _prod_word, _peer_event_word, _peer_prod_word, _event_word = RSP_PROD, RSP_EVENT, REQ_PROD, REQ_EVENT
 
     @property
-    def settled(self) -> bool:
-        """Whether nothing that this end wants of the page is put off; of a page that is mapped nothing ever is."""
-        return True
-
-    def settle(self) -> bool:
-        """Do what was put off; whether that was all. Raises RingBroken."""
-        return True
-
-    @property
     def unanswered(self) -> int:
         """Requests taken and not answered yet."""
         return (self._cons - self._prod) & INDEX_MASK

@@ -24,7 +24,7 @@ from hypervisor.public.types import DomId
 from hypervisor.wire import descriptors
 from hypervisor.wire.descriptors import Note
 from hypervisor.wire.endpoint import CoreEndpoint
-from hypervisor.wire.messages import M2P_MEMFD, Effect, pack
+from hypervisor.wire.messages import Effect, pack
 
 RESERVED_DESCRIPTORS: Final = 64
 DESCRIPTORS_PER_DOMAIN: Final = 6
@@ -49,9 +49,14 @@ class Links:
     hv: Hypervisor
 
     def __init__(
-        self, folder: Path, supervisor: socket.socket, supervisor_pidfd: int, xen_fd: int, epoll: select.epoll
+        self,
+        folder: Path,
+        supervisor: socket.socket,
+        supervisor_pidfd: int,
+        shared: dict[int, int],
+        epoll: select.epoll,
     ) -> None:
-        """`supervisor`: the pair with it; `xen_fd`: the memfd of Xen's own frames."""
+        """`supervisor`: the pair with it; `shared`: the memfds that every process gets, by their ids."""
         self.endpoint = CoreEndpoint()
         self.by_domid: dict[int, Link] = {}
         self.by_fd: dict[int, Link] = {}
@@ -59,7 +64,7 @@ class Links:
         self._folder = folder
         self._supervisor = supervisor
         self._supervisor_pidfd = supervisor_pidfd
-        self._xen_fd = xen_fd
+        self._shared = shared
         self._epoll = epoll
         self._monitor_fd = self.endpoint.monitor_fd
         for fd in (supervisor_pidfd, self.endpoint.fd, self._monitor_fd, supervisor.fileno()):
@@ -84,7 +89,8 @@ class Links:
         link = Link(domain, ours, path)
         self.by_domid[domain.domid] = link
         self._watch(ours.fileno(), link)
-        descriptors.send(ours, [Note.MEMFD, M2P_MEMFD], (self._xen_fd,))
+        for memfd_id, fd in self._shared.items():
+            descriptors.send(ours, [Note.MEMFD, memfd_id], (fd,))
         descriptors.send(ours, [Note.MEMFD, domain.domid], (domain.memfd,))
         if domain.privileged:
             for other in self.hv.domains.values():
@@ -127,14 +133,14 @@ class Links:
     def reply(self, vcpu: Vcpu) -> None:
         """Send a vCPU's answer and its effects."""
         run, domid = vcpu.run, vcpu.domain.domid
-        data = pack([vcpu.vcpu_id, run.seq, run.result, vcpu.effects.take()])
+        data = pack([vcpu.vcpu_id, run.seq, run.result, vcpu.take_effects()])
         link = self.by_domid.get(domid)
         if link is not None and not link.killed and not self.endpoint.send(domid, data):
             self.broke_the_protocol(link, "its reply cannot be delivered")
 
     def ask_to_save(self, vcpu: Vcpu) -> None:
         """Have the process send a vCPU's registers."""
-        effects = [*vcpu.effects.take(), [Effect.SAVE_CONTEXT]]
+        effects = [*vcpu.take_effects(), [Effect.SAVE_CONTEXT]]
         self.endpoint.send(vcpu.domain.domid, pack([vcpu.vcpu_id, vcpu.run.seq, 0, effects]))
 
     def end_machine(self) -> None:

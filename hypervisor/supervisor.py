@@ -55,13 +55,18 @@ class Service:
 @dataclass(frozen=True)
 class Entries:
     """What forked processes run. `core(config, pair to the supervisor, pidfd of the supervisor)`;
-    `domain(domid, endpoint path, pair to the core, mailbox)`. `prepare(domid, mailbox)` is called in the supervisor before it
-    forks a domain's process: what it loads, that process and all later ones share."""
+    `domain(domid, endpoint path, pair to the core, mailbox)`.
+
+    The others are called in the supervisor, and what they load, all processes share that are forked later: `warm()` while the
+    core begins, `ahead()` while Dom0 does, and `prepare(domid, mailbox)` before each domain's process is forked.
+    """
 
     core: Callable[[MachineConfig, socket.socket, int], None]
     domain: Callable[[int, str, socket.socket, int], None]
     services: tuple[Service, ...] = ()
     prepare: Callable[[int, int], None] = lambda _domid, _mailbox: None
+    warm: Callable[[], None] = lambda: None
+    ahead: Callable[[], None] = lambda: None
 
 
 class Supervisor:
@@ -81,7 +86,6 @@ class Supervisor:
         """Run the machine to its end. The folder exists; it is removed."""
         become("xeno-supervisor", dies_with_parent=False)
         raise_limits()
-        gc.collect()
         gc.freeze()
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
@@ -91,6 +95,7 @@ class Supervisor:
         try:
             self.core_pid = self._fork_core(core_end)
             core_end.close()
+            self.entries.warm()
             for service in self.entries.services:
                 self._fork_service(service)
             self._loop(wake_read)
@@ -142,6 +147,8 @@ class Supervisor:
         elif received.note[0] == Note.FORK:
             _, domid, path = received.note
             self._fork_domain(domid, path, received.fds)
+            if domid == 0:
+                self.entries.ahead()
 
     def _fork_domain(self, domid: int, path: str, fds: list[int]) -> None:
         pair_fd, mailbox_fd = fds

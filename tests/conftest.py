@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections.abc import Iterator
 
@@ -36,12 +37,31 @@ def clean_machine(machine: Machine) -> Iterator[Machine]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--steps", type=int, default=None, help="steps of each random test (default: bounded)")
+    parser.addoption(
+        "--seed", type=int, default=None, help="what random tests draw from (default: drawn anew)"
+    )
+    parser.addoption(
+        "--peer", action="store_true", help="boot Debian's Xen in QEMU, too, which is downloaded"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """One seed for all that tests draw. Workers get it with the options of the process that starts them."""
+    config.option.seed_is_given = getattr(config.option, "seed_is_given", config.option.seed is not None)
+    if config.option.seed is None:
+        config.option.seed = random.SystemRandom().getrandbits(32)
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(config.option.seed)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what takes long by what it uses, so that `scripts/test --fast` can leave it out. The longest tests, those
-    with a time-out of their own, come first: no worker is to begin one when the others are done.
+    with a time-out of their own, come first: no worker is to begin one when the others are done. What boots real Xen is
+    there only with --peer.
     """
+    if items and not items[0].config.option.peer:
+        items[:] = [item for item in items if not item.get_closest_marker("peer")]
     for item in items:
         module = getattr(item, "module", None)
         if getattr(module, "Machine", None) is Machine or getattr(module, "XENCTL", None) is XENCTL:
@@ -49,7 +69,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         drawn = is_hypothesis_test(getattr(item, "obj", None)) or item.nodeid.endswith("::runTest")
         if drawn or "steps" in getattr(item, "fixturenames", ()) or "random" in item.nodeid:
             item.add_marker("random")
+    if items and items[0].config.option.seed_is_given:
+        items[:] = with_seed(items, items[0].config.option.seed)
     items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
+def with_seed(items: list[pytest.Item], seed: int) -> list[pytest.Item]:
+    """The tests that are made once for each of some seeds are made for this one."""
+    kept: dict[object, pytest.Item] = {}
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec is None or "seed" not in callspec.params:
+            kept[item] = item
+            continue
+        callspec.params["seed"] = seed
+        kept.setdefault((item.nodeid.partition("[")[0], str(callspec.params)), item)
+    return list(kept.values())
+
+
+@pytest.fixture(autouse=True)
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """What a test draws from; Python's own `random` begins with the same numbers. `--seed` draws the same again."""
+    seed = f"{request.config.option.seed} {request.node.nodeid}"
+    random.seed(seed)
+    return random.Random(seed)
 
 
 @pytest.fixture
@@ -64,6 +107,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """In CI a skipped test is a failed one: what it needs must be installed there (.ci/run)."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.failed:
+        callspec = getattr(item, "callspec", None)
+        seed = (
+            item.config.option.seed
+            if callspec is None
+            else callspec.params.get("seed", item.config.option.seed)
+        )
+        report.sections.append(("Seed", f"--seed {seed} draws the same again"))
     if report.skipped and os.environ.get("XENOSCOPE_NO_SKIPS") and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"

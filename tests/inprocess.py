@@ -16,7 +16,7 @@ from domains.lab.in_process import PlayedProcesses, XenInProcess, build_pv
 from hypervisor.builder.pv_image import PvImage, Segment
 from hypervisor.builder.pv_layout import Plan
 from hypervisor.domain.domain import Domain, Vcpu
-from hypervisor.domain.lifecycle import create_domain
+from hypervisor.domain.lifecycle import Limits, create_domain
 from hypervisor.machine.clock import Clock, HostClock
 from hypervisor.public.types import DomId, VAddr
 from hypervisor.wire.mailbox import Engine
@@ -67,11 +67,14 @@ class InProcess(XenInProcess):
     def __init__(self, *, nr_cpus: int = 16, clock: Clock | None = None) -> None:
         super().__init__(NoProcesses(), memory_frames=1 << 16, nr_cpus=nr_cpus, clock=clock or HostClock())
 
-    def build(self, *, pages: int = 1024, privileged: bool = False, max_pages: int = 4096) -> Built:
-        """A running domain of `pages` pages with the usual start-of-day memory."""
+    def build(
+        self, *, pages: int = 1024, privileged: bool = False, max_pages: int = 4096, nr_vcpus: int = 1
+    ) -> Built:
+        """A running domain of `pages` pages with the usual start-of-day memory; vCPU 0 is up."""
         hv = self.hv
         domid = DomId(0) if privileged else hv.free_domid()
-        domain = create_domain(hv, domid, privileged=privileged, max_pages=max_pages)
+        limits = Limits(nr_vcpus=nr_vcpus)
+        domain = create_domain(hv, domid, privileged=privileged, max_pages=max_pages, limits=limits)
         if privileged:
             hv.virqs.default = domain.events
         image = PvImage(segments=[Segment(VIRT_BASE, b"test", 4)], virt_base=VIRT_BASE, entry=VIRT_BASE)

@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from domains.control.address import MachineAddress
+from domains.control.arguments import Arguments
 from domains.control.client import ControlClient
-from domains.control.operations import Arguments, Destroy, Info, List
+from domains.control.operations import Destroy, Info, List
 from domains.control.protocol import ControlError
 from domains.control.records import encode
 from domains.xenctl.folder import folder_of, supervisor_pid
 from domains.xenctl.machine import stop_machine
+from tests.warm_xenctl import warm_xenctl
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-XENCTL = [sys.executable, "-m", "domains.xenctl.main"]
+XENCTL = [sys.executable, "-m", "domains.xenctl"]
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 20.0, what: str = "the condition") -> Any:
@@ -80,15 +82,18 @@ class Machine:
         self,
         *words: str | Path,
         timeout: float = 60,
-        stdin: str | None = None,
+        stdin: str = "",
         under: Sequence[str] = (),
     ) -> subprocess.CompletedProcess[str]:
+        texts = [str(word) for word in words]
+        if not under:
+            return warm_xenctl().run(texts, self.environment, stdin, timeout)
         return subprocess.run(
-            [*under, *XENCTL, *map(str, words)],
+            [*under, *XENCTL, *texts],
             capture_output=True,
             text=True,
             timeout=timeout,
-            input=stdin if stdin is not None else "",
+            input=stdin,
             env=self.environment,
             check=False,
         )
@@ -111,6 +116,14 @@ class Machine:
     def domains(self) -> dict[str, dict[str, Any]]:
         """What `xenctl list` tells, by name. A domain that is being taken apart has none any more, and is not there."""
         return {d["name"]: d for d in self.ask(List()) if d["name"] is not None}
+
+    def domain(self, name: str) -> dict[str, Any]:
+        """What `xenctl list` tells of one domain. If it is not there, the test fails with what Xen's console has of it."""
+        found = self.domains().get(name)
+        assert found is not None, (
+            f"no domain {name}; xenctl dmesg ends:\n{self.xenctl('dmesg').stdout[-3000:]}"
+        )
+        return found
 
     def is_gone(self, name: str) -> bool:
         """Whether no domain of this name is listed."""

@@ -67,7 +67,7 @@ def recount(mmu: Mmu, held: Iterable[tuple[int, bool]] = (), *, honest: bool = T
     count_flags(mmu, count)
     tables = find_tables(mmu)
     count_tables(mmu, np.array(tables, np.int64), count, honest=honest)
-    count_vcpus(mmu, count)
+    count_vcpus(mmu, count, honest=honest)
     count_p2ms(mmu, count, honest=honest)
     for mfn, writable in held:
         count.ref(mfn)
@@ -274,12 +274,14 @@ def check_bits(
     none(checked & ~in_l1 & everywhere, "P1 (global)")
 
 
-def count_vcpus(mmu: Mmu, count: Count) -> None:
-    """CR3s, descriptor tables and parked drops of all vCPUs."""
+def count_vcpus(mmu: Mmu, count: Count, *, honest: bool) -> None:
+    """CR3s, descriptor tables and parked drops of all vCPUs. What a 32-bit guest's CPU runs on lies in its domain's memory: it is
+    its process's to spoil.
+    """
     for v in (v for d in mmu.domains.values() for v in d.vcpus):
         top = L3 if v.domain.rules.address_size == 32 else L4
         uses = [(base, top) for base in (v.cr3, v.user_cr3) if base is not None]
-        if v.compat_l4 is not None:
+        if v.compat_l4 is not None and honest:
             shown = (int(mmu.contents.memory.frames[v.compat_l4, 0]) & FRAME_BITS) >> 12
             assert shown == (v.cr3 or 0), f"d{v.domain.domid}'s CPU runs on {shown:#x}, not on {v.cr3}"
         uses += [(mfn, SEG_DESC) for mfn in (*v.gdt_frames, *v.ldt_frames.values())]

@@ -12,7 +12,7 @@ import numpy as np
 
 from hypervisor.grants.grant_table import GrantTable
 from hypervisor.grants.maptrack import Mapping
-from hypervisor.mm.frame_table import PGC
+from hypervisor.machine.frame_types import PGC
 from hypervisor.public.grant_table import (
     GNTMAP_device_map,
     GNTMAP_host_map,

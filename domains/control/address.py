@@ -5,11 +5,11 @@ another host would be a second constructor, and no caller would change.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from domains.control.protocol import ControlError, Exit
+from domains.control.records import Record
 
 ENDPOINT: Final = "xenctl"
 """The socket's name in the machine's folder."""
@@ -18,11 +18,15 @@ MAX_UNIX_PATH: Final = 107
 """Bytes of a unix socket's path; Linux, unix(7)."""
 
 
-@dataclass(frozen=True, slots=True)
-class MachineAddress:
-    """The toolstack's address as ZeroMQ writes it. Made by one of the constructors below."""
+class MachineAddress(Record):
+    """The toolstack's address: the path of its unix socket. Made by one of the constructors below."""
 
-    endpoint: str
+    path: str
+
+    @property
+    def endpoint(self) -> str:
+        """As ZeroMQ writes it."""
+        return f"ipc://{self.path}"
 
     @classmethod
     def in_folder(cls, folder: Path) -> MachineAddress:
@@ -33,4 +37,4 @@ class MachineAddress:
                 Exit.FAILURE,
                 f"the machine's folder {folder} has too long a path; set XDG_RUNTIME_DIR to a short one",
             )
-        return cls(f"ipc://{path}")
+        return cls(path)

@@ -1,27 +1,32 @@
-"""xenctl's end of the control protocol: a DEALER. The operations are in `operations.py`.
+"""xenctl's end of the control protocol. The operations are in `operations.py`.
 
-A monitor beside the socket tells when the connection is lost: whoever waits for an answer then gets MachineEnded,
-however the machine ended.
+To Dom0's ROUTER it is a DEALER, but it speaks ZMTP itself over a plain socket (hypervisor/wire/zmtp.py): a command asks one
+question mostly, and to load libzmq and to start its threads took longer than everything else about it. When the connection is
+lost, whoever waits for an answer gets MachineEnded, however the machine ended.
 """
 
 from __future__ import annotations
 
 import select
+import socket
 import time
+from collections import deque
 from typing import Any, Final, TypeVar
 
 import msgpack
-import zmq
 
 from domains.control.address import MachineAddress
-from domains.control.operations import Arguments, answers_of, name_of
+from domains.control.arguments import Arguments
+from domains.control.operations import answers_of, name_of
 from domains.control.protocol import MAX_MESSAGE, ControlError, Exit, MachineEnded
 from domains.control.records import Malformed, decode, encode
+from hypervisor.wire.messages import ProtocolError
+from hypervisor.wire.zmtp import Incoming, frame, handshake
 
 R = TypeVar("R")
 
-RECONNECT: Final = 5
-"""Milliseconds between two attempts to reach a Dom0 that does not listen yet."""
+CHUNK: Final = 1 << 16
+"""Bytes read at a time."""
 MAX_POLL: Final = 1e6
 """Seconds beyond which a time-out is none."""
 
@@ -44,36 +49,46 @@ class Reply:
                 return decode(piece if self.more else last, message.get("result"), "the result")
             code, error = Exit(message["code"]), str(message["error"])
         except (Malformed, KeyError, ValueError) as problem:
-            raise ControlError(
-                Exit.FAILURE, f"Dom0 answers in another form than expected: {problem}"
-            ) from None
+            raise misunderstood(problem) from None
         raise ControlError(code, error)
+
+
+def misunderstood(problem: Exception) -> ControlError:
+    """The error of an answer that is not of this protocol."""
+    return ControlError(Exit.FAILURE, f"Dom0 answers in another form than expected: {problem}")
 
 
 class ControlClient:
     """xenctl's end of a connection. Requests may be asked one by one with `call`, or side by side with `post`."""
 
     def __init__(self, address: MachineAddress, timeout: float = 30.0) -> None:
-        """`timeout`: seconds that Dom0 may take to answer a call."""
+        """Connects. `timeout`: seconds that Dom0 may take to answer. Raises ControlError, and OSError where nobody listens."""
         self._timeout = timeout
         self._next_id = 1
         self._asked: dict[int, type[Arguments[Any]]] = {}
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.linger = 0
-        self._socket.maxmsgsize = MAX_MESSAGE
-        self._socket.reconnect_ivl = RECONNECT
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        self._socket.connect(address.endpoint)
-        self._epoll = select.epoll()
-        for socket in (self._socket, self._monitor):
-            self._epoll.register(int(socket.getsockopt(zmq.FD)), select.EPOLLIN)
+        self._incoming = Incoming(MAX_MESSAGE)
+        self._messages: deque[bytes] = deque()
+        self._lost = False
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+        try:
+            self._socket.connect(address.path)
+            self._shake_hands()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _shake_hands(self) -> None:
+        self._send(handshake(b"DEALER"))
+        while not self._incoming.ready and not self._lost:
+            if not self._poll.poll(self._timeout * 1000):
+                raise ControlError(Exit.TIMED_OUT, f"Dom0 did not answer within {self._timeout:g} s")
+            self._read()
 
     def close(self) -> None:
         """End the connection; what was asked and not answered yet is forgotten."""
-        self._epoll.close()
-        self._socket.disable_monitor()
-        self._context.destroy(linger=0)
+        self._socket.close()
 
     def __enter__(self) -> ControlClient:
         return self
@@ -84,7 +99,7 @@ class ControlClient:
     @property
     def fd(self) -> int:
         """Readable when a reply may have arrived, or the machine has ended: call `receive(0)` until it gives None."""
-        return self._epoll.fileno()
+        return self._socket.fileno()
 
     def call(self, arguments: Arguments[R], *, timeout: float | None = None) -> R:
         """Ask and wait for the one answer, at most `timeout` seconds (infinite is allowed). Raises ControlError."""
@@ -101,37 +116,62 @@ class ControlClient:
                 return result
 
     def post(self, arguments: Arguments[Any]) -> int:
-        """Send a request without waiting; returns its id, which the replies bear."""
+        """Send a request without waiting; returns its id, which the replies bear. ControlError: a number beyond 64 bits."""
         request, self._next_id = self._next_id, self._next_id + 1
+        try:
+            message = msgpack.packb({"op": name_of(type(arguments)), "id": request, **encode(arguments)})
+        except OverflowError:
+            raise ControlError(Exit.USAGE, "a number is too large: it must have 64 bits at most") from None
         self._asked[request] = type(arguments)
-        message = {"op": name_of(type(arguments)), "id": request, **encode(arguments)}
-        self._socket.send(msgpack.packb(message))
+        self._send(frame(message))
         return request
 
     def receive(self, timeout: float | None) -> Reply | None:
         """The next reply; None after `timeout` seconds (None: wait for ever). Raises MachineEnded."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            lost = self._connection_lost()  # asked first: what came before the loss is still to be read
-            while (message := self._take()) is not None:
-                if (reply := self._reply(message)) is not None:
+            while self._messages:
+                if (reply := self._reply(self._messages.popleft())) is not None:
                     return reply
-            if lost:
+            if self._lost:
                 raise MachineEnded
+            if self._read():
+                continue
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return None
-            poller = zmq.Poller()
-            for socket in (self._socket, self._monitor):
-                poller.register(socket, zmq.POLLIN)
-            poller.poll(None if left is None or left > MAX_POLL else int(left * 1000) + 1)
+            self._poll.poll(None if left is None or left > MAX_POLL else int(left * 1000) + 1)
 
-    def _take(self) -> bytes | None:
-        """A message that is there."""
+    def _send(self, data: bytes) -> None:
+        """What cannot be sent because the machine has ended is told by `receive`, after what came before."""
+        self._socket.settimeout(self._timeout)
         try:
-            return self._socket.recv(zmq.NOBLOCK)
-        except zmq.Again:
-            return None
+            self._socket.sendall(data)
+        except TimeoutError:
+            self._lost = True  # a part of a message is on its way
+            raise ControlError(Exit.TIMED_OUT, f"Dom0 did not read within {self._timeout:g} s") from None
+        except OSError:
+            return
+        finally:
+            self._socket.setblocking(False)
+
+    def _read(self) -> bool:
+        """Take in a chunk of what is there; whether anything was, the connection's end too. Raises ControlError for what no Dom0
+        says.
+        """
+        try:
+            chunk = self._socket.recv(CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            chunk = b""
+        self._lost = not chunk
+        try:
+            self._messages += self._incoming.feed(chunk)
+        except ProtocolError as problem:
+            self._lost = True
+            raise misunderstood(problem) from None
+        return True
 
     def _reply(self, data: bytes) -> Reply | None:
         """The reply in a message; None if nobody waits for it."""
@@ -142,7 +182,3 @@ class ControlClient:
         if not message.get("more"):
             del self._asked[message["id"]]
         return Reply(kind, message)
-
-    def _connection_lost(self) -> bool:
-        """Whether the toolstack's end is gone. The event stays with the monitor, so every later call says so too."""
-        return bool(int(self._monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN)

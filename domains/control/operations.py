@@ -6,44 +6,38 @@ any number of P, then by an R. The asking program has `client.py`; `domains/dom0
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Final, Generic, TypeVar, get_args
+from typing import Annotated, Any, Final, get_args
 from uuid import UUID
 
+from domains.control.arguments import ANY_NUMBER, Arguments, Count, DomIdNumber, Duration, Stream
 from domains.control.description import DomainConfig, DomainText, InterfaceText
-from domains.control.records import Length, Range
-
-R = TypeVar("R")
-P = TypeVar("P")
+from domains.control.device_operations import DEVICE_OPERATIONS
+from domains.control.domain_operations import DOMAIN_OPERATIONS
+from domains.control.exit_code import LARGEST
+from domains.control.memory_operations import MEMORY_OPERATIONS
+from domains.control.records import Length, Range, Record
+from domains.control.sched_operations import SCHED_OPERATIONS
 
 MAX_KEYS: Final = 64
 """Debug keys pressed at once."""
 LONGEST_WAIT: Final = 10 * 365 * 86400
 """Seconds of the longest time-out."""
+MAX_TOGETHER: Final = 1024
+"""Domains in one request."""
 MAX_INPUT: Final = 1 << 16
 """Bytes of a console's input in one request."""
-ANY_NUMBER: Final = Range(0, (1 << 64) - 1)
 
-Count = Annotated[int, ANY_NUMBER]
-DomIdNumber = Annotated[int, Range(0, 0x7FFF)]
 Timeout = Annotated[float, Range(0, LONGEST_WAIT)]
 """Seconds; 0: as long as it takes."""
+ExitCode = Annotated[int, Range(0, LARGEST)]
+"""What a guest has told that it ends with (exit_code.py)."""
 RequestId = Annotated[int, Range(0, (1 << 63) - 1)]
-
-
-class Arguments(Generic[R]):
-    """The arguments of an operation whose result is an R."""
-
-
-class Stream(Arguments[R], Generic[P, R]):
-    """The arguments of an operation that is answered by any number of P, and in the end by an R."""
 
 
 # --- results -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Created:
+class Created(Record):
     """A domain that was made; `warnings`: in what it differs from its description, a line each."""
 
     domid: DomIdNumber
@@ -51,30 +45,27 @@ class Created:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(Record):
     """How a domain has ended: `poweroff`, `reboot`, `crash` …; None if it was destroyed, or not waited for."""
 
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The end of a console's stream: why its domain has ended."""
+class Ended(Record):
+    """The end of a console's stream: why its domain has ended, and the code it ended with if it has told one."""
 
     ended: str
+    exit_code: ExitCode | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Captured:
+class Captured(Record):
     """The end of a capture: the packets in it, and those that were left out because they came too fast."""
 
     packets: Count
     dropped: Count
 
 
-@dataclass(frozen=True, slots=True)
-class Uplink:
+class Uplink(Record):
     """A bridge's connection with the host: the host's interface, its address or "", and the process in whose
     network namespace it is, or None for the host's own.
     """
@@ -85,39 +76,44 @@ class Uplink:
     namespace_pid: Annotated[int, ANY_NUMBER] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Counter:
+class Counter(Record):
     """One of the hypervisor's counters."""
 
     name: str
     value: Count
 
 
-@dataclass(frozen=True, slots=True)
-class MachineInfo:
-    """A machine: its name and paths, memory in frames of 4 KiB, CPUs, the number of its domains; what the hypervisor
-    has counted; what held the core longest at a time, and for how many ms of CPU time; the same of Dom0's loop.
+class MachineInfo(Record):
+    """A machine: its name and paths, its scheduler, its CPUs and how many of them are in no pool, memory in frames of 4 KiB, the
+    number of its domains; what the hypervisor has counted; what held the core longest at a time, and for how many ms of CPU
+    time; the same of Dom0's loop; the seed of a machine that repeats itself, how long it has run in its own time, and the hash
+    of its run.
     """
 
     machine: str
     folder: str
     xenstored_path: str
+    xen_scheduler: str
     nr_cpus: Count
+    free_cpus: Count
     total_frames: Count
     free_frames: Count
     domains: Count
     uplinks: tuple[Uplink, ...]
     counters: tuple[Counter, ...]
-    core_longest_busy_ms: Annotated[float, Range(0, float("inf"))]
+    core_longest_busy_ms: Duration
     core_longest_busy_with: str
-    dom0_longest_busy_ms: Annotated[float, Range(0, float("inf"))]
+    dom0_longest_busy_ms: Duration
     dom0_longest_busy_with: str
+    seed: Count | None = None
+    system_time_ns: Count | None = None
+    run_hash: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A domain as `list` shows it. Memory in KiB, CPU time in seconds; `state`: xl's six letters; `pid`: the host's
-    process behind it; `config`: how it was made, if this toolstack made it.
+class Listed(Record):
+    """A domain as `list` shows it. Memory in KiB, CPU time in seconds; `state`: xl's six letters; `cpupool`: the name of its
+    CPU pool; `pid`: the host's process behind it; `uptime`: seconds since it was made, of Dom0 since the machine began;
+    `config`: how it was made, if this toolstack made it.
     """
 
     domid: DomIdNumber
@@ -128,13 +124,14 @@ class Listed:
     memory_kib: Count
     max_memory_kib: Count
     vcpus: Count
-    cpu_time: Annotated[float, Range(0, float("inf"))]
+    cpupool: str
+    cpu_time: Duration
     pid: Count | None
+    uptime: Duration | None
     config: DomainConfig | None
 
 
-@dataclass(frozen=True, slots=True)
-class StoreNode:
+class StoreNode(Record):
     """A node of xenstore; `permissions` as xenstore-ls writes them: `n0`, `r5` …"""
 
     path: str
@@ -145,36 +142,30 @@ class StoreNode:
 # --- the machine -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class Info(Arguments[MachineInfo]):
     """Tell about the machine."""
 
 
-@dataclass(frozen=True, slots=True)
 class Stop(Arguments[None]):
     """End the machine, with every domain; answered just before."""
 
 
-@dataclass(frozen=True, slots=True)
 class Dmesg(Arguments[bytes]):
     """Read the hypervisor's log, and empty it with `clear`."""
 
     clear: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class FollowLog(Stream[bytes, None]):
     """The hypervisor's log from now on, as it is written. It never ends."""
 
 
-@dataclass(frozen=True, slots=True)
 class DebugKeys(Arguments[None]):
     """Have the hypervisor report on itself in its log, once for each key."""
 
     keys: Annotated[str, Length(MAX_KEYS)]
 
 
-@dataclass(frozen=True, slots=True)
 class XenstoreLs(Arguments[tuple[StoreNode, ...]]):
     """A node and all below it, depth first, children by name."""
 
@@ -184,7 +175,6 @@ class XenstoreLs(Arguments[tuple[StoreNode, ...]]):
 # --- domains -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class Create(Arguments[Created]):
     """Make a domain; with `paused` it does not run yet. Answered when its devices are there."""
 
@@ -192,7 +182,6 @@ class Create(Arguments[Created]):
     paused: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class CreateWatched(Stream[Created | bytes, Ended]):
     """As Create, and go on with the domain's console from its first byte."""
 
@@ -200,35 +189,40 @@ class CreateWatched(Stream[Created | bytes, Ended]):
     paused: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class Destroy(Arguments[None]):
     """End a domain at once; answered when its id is free."""
 
     domain: DomainText
 
 
-@dataclass(frozen=True, slots=True)
 class List(Arguments[tuple[Listed, ...]]):
-    """All domains in the order of their ids, or one."""
+    """All domains in the order of their ids, or one; `brief`: without how they were made, of which a list takes no notice."""
 
     domain: DomainText | None = None
+    brief: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class Pause(Arguments[None]):
     """Let a domain run no further."""
 
     domain: DomainText
 
 
-@dataclass(frozen=True, slots=True)
 class Unpause(Arguments[None]):
     """Let a paused domain go on."""
 
     domain: DomainText
 
 
-@dataclass(frozen=True, slots=True)
+class RunTogether(Arguments[bool]):
+    """Let these paused domains go on together; answered True when all have ended, False after so many seconds of the machine's
+    time, when those that have not are paused.
+    """
+
+    domains: Annotated[tuple[DomainText, ...], Length(MAX_TOGETHER)]
+    seconds: Timeout = 0.0
+
+
 class Shutdown(Arguments[Reason]):
     """Ask a domain to power off; with `wait` answered when it has ended, or after `timeout`."""
 
@@ -237,7 +231,6 @@ class Shutdown(Arguments[Reason]):
     timeout: Timeout = 0.0
 
 
-@dataclass(frozen=True, slots=True)
 class Reboot(Arguments[Reason]):
     """Ask a domain to reboot; `wait`, `timeout` as in Shutdown."""
 
@@ -246,7 +239,6 @@ class Reboot(Arguments[Reason]):
     timeout: Timeout = 0.0
 
 
-@dataclass(frozen=True, slots=True)
 class Wait(Arguments[Reason]):
     """Wait until a domain has ended. With `reboots` a reboot that it comes back from is no end."""
 
@@ -254,14 +246,12 @@ class Wait(Arguments[Reason]):
     reboots: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class Domid(Arguments[DomIdNumber]):
     """The id of a domain."""
 
     domain: DomainText
 
 
-@dataclass(frozen=True, slots=True)
 class Domname(Arguments[str | None]):
     """The name of a domain."""
 
@@ -271,7 +261,6 @@ class Domname(Arguments[str | None]):
 # --- streams -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class Console(Stream[bytes, Ended]):
     """A domain's console from the oldest byte kept on. With `reboots` it goes on with the domain that follows after
     a reboot.
@@ -281,21 +270,18 @@ class Console(Stream[bytes, Ended]):
     reboots: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class ConsoleInput(Arguments[None]):
     """Type into the console that this client has followed last. Never answered."""
 
     data: Annotated[bytes, Length(MAX_INPUT)]
 
 
-@dataclass(frozen=True, slots=True)
 class ConsoleDetach(Arguments[None]):
     """Follow no longer what `request` began, or anything. Never answered."""
 
     request: RequestId | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class NetworkCapture(Stream[bytes, Captured]):
     """What passes interface `vif` of a domain, or a bridge of Dom0, as pcap."""
 
@@ -321,6 +307,7 @@ OPERATIONS: Final[dict[str, type[Arguments[Any]]]] = {
     "list": List,
     "pause": Pause,
     "unpause": Unpause,
+    "run-together": RunTogether,
     "shutdown": Shutdown,
     "reboot": Reboot,
     "wait": Wait,
@@ -330,6 +317,10 @@ OPERATIONS: Final[dict[str, type[Arguments[Any]]]] = {
     "console-input": ConsoleInput,
     "console-detach": ConsoleDetach,
     "network-capture": NetworkCapture,
+    **DOMAIN_OPERATIONS,
+    **DEVICE_OPERATIONS,
+    **MEMORY_OPERATIONS,
+    **SCHED_OPERATIONS,
 }
 """Every operation by its name."""
 

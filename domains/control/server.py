@@ -14,10 +14,12 @@ import msgpack
 import zmq
 
 from domains.control.address import MachineAddress
-from domains.control.operations import OPERATIONS, Arguments
+from domains.control.arguments import Arguments
+from domains.control.operations import OPERATIONS
 from domains.control.protocol import MAX_MESSAGE, Exit
 from domains.control.records import Malformed, decode, encode
 
+PATIENCE_MS: Final = 10_000
 MAX_ID: Final = (1 << 63) - 1
 """The largest number of a request."""
 
@@ -63,14 +65,16 @@ class Request:
 
 
 class ControlServer:
-    """The toolstack's end, driven by Dom0's loop: never waits."""
+    """The toolstack's end, driven by Dom0's loop: never waits, unless it is `patient` (docs/determinism.md)."""
 
-    def __init__(self, address: MachineAddress, sent: Callable[[], None]) -> None:
+    def __init__(self, address: MachineAddress, sent: Callable[[], None], *, patient: bool = False) -> None:
         """Binds the address; a folder in it must be its owner's alone (mode 0700).
 
-        `sent` is called after each message sent: its descriptor may have been reset, so `receive` is due
-        again.
+        `sent` is called after each message sent, or tried to send: the descriptor may have been reset, so `receive` is due
+        again. `patient`: a client that does not read is waited for, and after PATIENCE_MS has gone; nobody gets Congested.
         """
+        self._flags = 0 if patient else int(zmq.NOBLOCK)
+        self._gone: set[bytes] = set()
         self._sent = sent
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
@@ -78,6 +82,7 @@ class ControlServer:
         self._socket.maxmsgsize = MAX_MESSAGE
         self._socket.router_mandatory = True
         self._socket.sndhwm = 64
+        self._socket.sndtimeo = PATIENCE_MS
         self._socket.bind(address.endpoint)
 
     def close(self) -> None:
@@ -89,11 +94,15 @@ class ControlServer:
         """Edge-triggered readable: call `receive` until it yields nothing, also after every send."""
         return int(self._socket.getsockopt(zmq.FD))
 
+    def has_come(self) -> bool:
+        """Whether a request is there."""
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
     def receive(self) -> Iterator[Request]:
         """The requests that are there; one that is not as its operation declares it is refused, and what has no
         number to refuse it by is dropped.
         """
-        while int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        while self.has_come():
             peer, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
             message = unpacked(frames)
             if message is None:
@@ -115,15 +124,21 @@ class ControlServer:
                 "error": f"the result has {len(message)} bytes; ask for less",
             }
             message = msgpack.packb({"id": reply["id"], "ok": False, **refusal})
+        if peer in self._gone:
+            raise Disconnected
         try:
-            self._socket.send_multipart([peer, message], zmq.NOBLOCK)
-            self._sent()
+            self._socket.send_multipart([peer, message], self._flags)
         except zmq.Again:
-            raise Congested from None
+            if self._flags:
+                raise Congested from None
+            self._gone.add(peer)
+            raise Disconnected from None
         except zmq.ZMQError as error:
             if error.errno == zmq.EHOSTUNREACH:
                 raise Disconnected from None
             raise
+        finally:
+            self._sent()
 
 
 def unpacked(frames: list[bytes]) -> dict[Any, Any] | None:

@@ -15,12 +15,13 @@ def device_number(vdev: str) -> int | None:
     """The virtual device number of a name such as xvda1, d0p1, hda, sda3 or a plain number; None if it is
     none.
 
-    Disks 0-15 with partitions 0-15 of xvd have major 202's numbers, others the extended ones.
+    A number is written as C writes it (0xca10, 51728, 0145020). Disks 0-15 with partitions 0-15 of xvd have major 202's
+    numbers, others the extended ones.
     """
     if match := re.fullmatch(r"d([0-9]+)p([0-9]+)", vdev):
         return xvd_number(int(match.group(1)), int(match.group(2)))
-    if re.fullmatch(r"0x[0-9a-fA-F]+|[0-9]+", vdev):
-        number = int(vdev, 0)
+    if re.fullmatch(r"0x[0-9a-fA-F]+|[1-9][0-9]*|0[0-7]*", vdev, re.ASCII | re.IGNORECASE):
+        number = int(vdev, 8 if vdev.isdecimal() and vdev.startswith("0") else 0)
         return number if number < 1 << 31 else None
     match = re.fullmatch(r"(xvd|hd|sd)([a-z]{1,4})([1-9][0-9]{0,2})?", vdev)
     if match is None:

@@ -5,12 +5,21 @@ RDTSC never reaches the host's own counter. vcpu_time_info, which turns the TSC 
 """
 
 import time
-from typing import Final
+from typing import Protocol
 
 from hypervisor.public.types import U64
 from hypervisor.wire.mailbox import Mailbox
 
-TSC_KHZ: Final = 1_000_000
+
+class GuestClock(Protocol):
+    """A domain's time-stamp counter, in ns."""
+
+    def tsc(self) -> int:
+        """The counter now, modulo 2^64."""
+
+    @property
+    def tsc_at_start(self) -> int:
+        """The counter when system time was 0."""
 
 
 class TscClock:

@@ -44,6 +44,7 @@ class Syscall(IntEnum):
     mremap = 25
     madvise = 28
     nanosleep = 35
+    setitimer = 38
     getpid = 39
     sendto = 44
     recvfrom = 45

@@ -113,7 +113,7 @@ def vm_assist(cpu: VcpuState, bits: int) -> None:
     cpu.vm_assist = bits
 
 
-def evtchn_unmask(cpu: VcpuState, port: int) -> None:
+def evtchn_unmask(cpu: VcpuState, port: int, _vcpu: int) -> None:
     """Clears the port's mask bit, and delivers what is pending."""
     cpu.events.unmask(port)
 
@@ -123,8 +123,10 @@ def evtchn_clear(cpu: VcpuState, port: int) -> None:
     cpu.events.clear(port)
 
 
-def vcpu_info_moved(cpu: VcpuState, mfn: int, offset: int) -> None:
-    """The vCPU's vcpu_info lies elsewhere now."""
+def vcpu_info_moved(cpu: VcpuState, vcpu: int, mfn: int, offset: int) -> None:
+    """A vCPU's vcpu_info lies elsewhere now. Only one of this guest's vCPUs runs; another's events come nowhere."""
+    if vcpu != cpu.vcpu:
+        return
     cpu.events.move(cpu.memory.view((mfn << PAGE_SHIFT) + offset, vcpu_info.sizeof))
 
 
@@ -174,7 +176,6 @@ EFFECTS: Final[dict[int, Callable[..., None]]] = {
     Effect.VM_ASSIST: vm_assist,
     Effect.EVTCHN_UNMASK: evtchn_unmask,
     Effect.EVTCHN_CLEAR: evtchn_clear,
-    Effect.EVTCHN_VCPU: nothing,
     Effect.VCPU_INFO: vcpu_info_moved,
     Effect.LOCAL: local,
     Effect.CONTEXT: context,

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from hypervisor.machine.clock import time_info
 from hypervisor.public.abi import NATIVE, Abi
 from hypervisor.public.xen import shared_info, vcpu_info, vcpu_time_info
 
@@ -49,6 +50,7 @@ class EventWords:
         self._pending_at = page.offsetof("evtchn_pending") // word
         self._mask_at = page.offsetof("evtchn_mask") // word
         self._sel_at = abi.layout(vcpu_info).offsetof("evtchn_pending_sel") // word
+        self._cr2_at = abi.layout(vcpu_info).offsetof("arch.cr2") // word
 
     def _in_words(self, view: memoryview) -> memoryview[int]:
         return view.cast("Q") if self._abi.word == 8 else view.cast("I")
@@ -75,9 +77,8 @@ class EventWords:
 
     def set_clock(self, tsc_at_start: int) -> None:
         """System time is the TSC, which counts nanoseconds, since it read `tsc_at_start`: written once, it stays true."""
-        clock = vcpu_time_info(version=2, tsc_timestamp=tsc_at_start, tsc_to_system_mul=1 << 31, tsc_shift=1)
         at = vcpu_info.offsetof("time")
-        self._info[at : at + vcpu_time_info.sizeof] = clock.pack()
+        self._info[at : at + vcpu_time_info.sizeof] = time_info(tsc_at_start).pack()
 
     def set_pending(self, port: int) -> None:
         """An event came for `port`; one that the layout has no room for is lost, as on Xen."""
@@ -126,4 +127,4 @@ class EventWords:
 
     def set_cr2(self, va: int) -> None:
         """Tell the guest which address faulted, in vcpu_info.arch.cr2."""
-        self._info_words[self._abi.layout(vcpu_info).offsetof("arch.cr2") // self._abi.word] = va
+        self._info_words[self._cr2_at] = va

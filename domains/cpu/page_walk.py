@@ -53,7 +53,7 @@ ENTRY_WORDS: Final[dict[int, Literal["I", "Q"]]] = {4: "I", 8: "Q"}
 
 class PageWalk:
     """Walks page tables of one format by machine address; sets A on every entry used and D on the leaf of a write, as
-    the CPU does.
+    the CPU does, and stores only what is missing, for Xen's tables are read-only here.
 
     A leaf's RW is the AND over all levels; NX the OR. A leaf above L1 maps many pages: Xen's own table of frames is
     mapped so, and no guest may have one (P1).
@@ -63,6 +63,7 @@ class PageWalk:
         self.paging = paging
         self._entries = memory.octets.cast(ENTRY_WORDS[paging.entry_size])
         self._levels = tuple(zip(paging.shifts, paging.masks, strict=True))
+        self._upper, self._last = self._levels[:-1], self._levels[-1]
         self._table_shift = paging.table_shift
         self._superpage_shift = paging.superpage_shift
         self._superpage_mask = (1 << paging.superpage_shift - 12) - 1
@@ -73,27 +74,51 @@ class PageWalk:
         self, root: int, va: int, *, write: bool = False, fetch: bool = False
     ) -> Translation | WalkFault:
         """The translation of canonical `va` under the top table in frame `root`. No bit is set when the walk faults."""
+        mfn, entry = self.walk(root, va, (PFEC_WRITE if write else 0) | (PFEC_FETCH if fetch else 0))
+        return WalkFault(entry) if mfn < 0 else Translation(mfn, entry)
+
+    def walk(self, root: int, va: int, access: int) -> tuple[int, int]:
+        """The same for an access of PFEC_WRITE and PFEC_FETCH: (frame, leaf entry), or (-1, error code)."""
         entries, table_shift, superpage = self._entries, self._table_shift, self._superpage_shift
-        wanted = (PFEC_WRITE if write else 0) | (PFEC_FETCH if fetch else 0)
-        rights, forbidden = PAGE_RW | PAGE_USER, 0
-        table, slots = root, []
+        rights, either = PAGE_RW | PAGE_USER, 0
+        unmarked: tuple[int, ...] = ()
+        slot, table = 0, root
         for shift, mask in self._levels:
             slot = table << table_shift | va >> shift & mask
             entry = entries[slot]
             if not entry & PAGE_PRESENT:
-                return WalkFault(wanted)
-            if entry & PAGE_PSE and shift > superpage:
-                return WalkFault(wanted | PFEC_PRESENT | PFEC_RESERVED)
+                return -1, access
+            if not entry & PAGE_ACCESSED:
+                unmarked = (*unmarked, slot)
             rights &= entry
-            forbidden |= entry & PAGE_NX
-            slots.append(slot)
+            either |= entry
             table = (entry & PTE_MFN_MASK) >> 12
-            if entry & PAGE_PSE and shift == superpage:
+            if entry & PAGE_PSE and shift >= superpage:
+                if shift > superpage:
+                    return -1, access | PFEC_PRESENT | PFEC_RESERVED
                 table += va >> 12 & self._superpage_mask
                 break
-        if self.required & ~rights or (write and not rights & PAGE_RW) or (fetch and forbidden):
-            return WalkFault(wanted | PFEC_PRESENT)
-        return Translation(table, self._mark(slots, write=write) & ~PAGE_RW | rights & PAGE_RW)
+        if self.required & ~rights or (access & PFEC_WRITE and not rights & PAGE_RW):
+            return -1, access | PFEC_PRESENT
+        if access & PFEC_FETCH and either & PAGE_NX:
+            return -1, access | PFEC_PRESENT
+        for unseen in unmarked:
+            entries[unseen] |= PAGE_ACCESSED
+        leaf = entries[slot]
+        if access & PFEC_WRITE and not leaf & PAGE_DIRTY:
+            entries[slot] = leaf = leaf | PAGE_DIRTY
+        return table, leaf & ~PAGE_RW | rights & PAGE_RW
+
+    def last_entry(self, root: int, va: int) -> int:
+        """The machine address of the entry for `va` in a table of the last level, whatever it says; -1: there is no table."""
+        entries, table_shift, table = self._entries, self._table_shift, root
+        for shift, mask in self._upper:
+            entry = entries[table << table_shift | va >> shift & mask]
+            if not entry & PAGE_PRESENT or entry & PAGE_PSE:
+                return -1
+            table = (entry & PTE_MFN_MASK) >> 12
+        shift, mask = self._last
+        return (table << table_shift | va >> shift & mask) * self.paging.entry_size
 
     def levels(self, root: int, va: int) -> list[tuple[int, int]]:
         """The walk of `va` for a report: (level, entry) from the top down to the last one that is present."""
@@ -105,17 +130,3 @@ class PageWalk:
                 break
             table = (entry & PTE_MFN_MASK) >> 12
         return steps
-
-    def _mark(self, slots: list[int], *, write: bool) -> int:
-        """Set A everywhere, D on the leaf of a write; stores only what is missing, for Xen's tables are
-        read-only here.
-        """
-        entries = self._entries
-        for slot in slots[:-1]:
-            if not entries[slot] & PAGE_ACCESSED:
-                entries[slot] |= PAGE_ACCESSED
-        leaf = slots[-1]
-        marked = entries[leaf] | PAGE_ACCESSED | (PAGE_DIRTY if write else 0)
-        if marked != entries[leaf]:
-            entries[leaf] = marked
-        return marked

@@ -30,7 +30,6 @@ from domains.cpu.local_calls import LOCAL_CALLS
 from domains.cpu.page_walk import Translation
 from domains.cpu.python_memory import PAGE_OFFSET, PythonMemory
 from domains.cpu.traps import TI_GET_IF, TrapFrame
-from hypervisor.machine.atomic import find_atomics
 from hypervisor.machine.paging import PFEC_FETCH
 from hypervisor.public.arch_x86.xen import vcpu_guest_context
 from hypervisor.public.callback import CALLBACKTYPE_event, CALLBACKTYPE_syscall
@@ -157,6 +156,23 @@ class PythonCpu(PythonMemory):
         self.deliver_events()
         return result
 
+    def hypercall_under(self, table: int, nr: int, *args: int) -> int:
+        """The same under another pinned L4, where the addresses in the arguments are looked up; the own one is in force again
+        when this returns. No upcall comes in between.
+        """
+        own, gate = self.cr3 or 0, self.gate
+        self._in_xen = True
+        try:
+            self.apply(gate.new_baseptr(self.vcpu, table)[1])
+            result, effects = gate.hypercall(self.vcpu, nr, *args)
+            self.apply(effects)
+            self.apply(gate.new_baseptr(self.vcpu, own)[1])
+        finally:
+            self._in_xen = False
+        self._give_slice_back()
+        self.deliver_events()
+        return result
+
     def _block(self) -> int:
         """SCHEDOP_block: unmasks events; returns at once if one is pending. No upcall can come between the
         two.
@@ -216,7 +232,7 @@ class PythonCpu(PythonMemory):
         while self.gate.should_stop(self.vcpu):
             self._in_xen = True
             try:
-                self.apply(self.gate.stopped(self.vcpu))
+                self.apply(self.gate.stopped(self.vcpu)[1])
             finally:
                 self._in_xen = False
 
@@ -246,10 +262,7 @@ class PythonCpu(PythonMemory):
         self.events = EventWords(self.memory.view(shared, PAGE_SIZE), self.vcpu)
         self._clock = TscClock(self.gate.mailbox)
         self.events.set_clock(self._clock.tsc_at_start)
-        self._atomics = find_atomics()
-        if self._atomics is not None:
-            self.gate.mailbox.declare_atomic()
-        self.gate.save_context = self.saved_context
+        self.gate.save_context = lambda _vcpu: self.saved_context()
         self.started = True
         signal.signal(signal.SIGUSR1, self.interrupt)
 

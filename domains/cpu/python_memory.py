@@ -6,6 +6,7 @@ load, store, view ──► TLB ──miss──► page walk ──► the page
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from typing import Final, NoReturn
 
@@ -13,7 +14,7 @@ from domains.cpu.effects import VcpuState
 from domains.cpu.gate import Gate
 from domains.cpu.page_walk import PageWalk, Translation
 from domains.cpu.traps import Vector
-from hypervisor.machine.atomic import Atomics
+from hypervisor.machine.atomic import find_atomics
 from hypervisor.machine.paging import PFEC_USER, is_canonical
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
 
@@ -34,7 +35,7 @@ class PythonMemory(VcpuState):
         self._walk = PageWalk(gate.memory)
         self._in_xen = False
         """Xen's code runs: a signal is left to the way out."""
-        self._atomics: Atomics | None = None
+        self._atomics = find_atomics()
 
     def bounce(self, vector: int, error_code: int) -> None:
         """Deliver a trap to the guest kernel's handler; returns when the handler does."""
@@ -96,21 +97,9 @@ class PythonMemory(VcpuState):
     def compare_exchange_32(self, va: int, expected: int, new: int) -> int:
         """`lock cmpxchg` on the 4-byte word at `va` (aligned): what was there; `new` is stored if that is
         `expected`.
-
-        Where the host offers no such instruction, interrupts are held off instead: the core then stops a vCPU
-        before it touches a word that both write.
         """
-        word = self.view(va, 4, write=True).cast("I")
-        found = self.translate(va, write=True)
-        if self._atomics is not None and found is not None:
-            address = self.memory.base + (found.mfn << PAGE_SHIFT) + (va & PAGE_OFFSET)
-            return self._atomics.compare_exchange_32(address, expected, new)
-        held, self._in_xen = self._in_xen, True
-        seen = word[0]
-        if seen == expected:
-            word[0] = new
-        self._in_xen = held
-        return seen
+        word = ctypes.c_uint32.from_buffer(self.view(va, 4, write=True))
+        return self._atomics.compare_exchange_32(ctypes.addressof(word), expected, new)
 
     def translate(self, va: int, write: bool = False) -> Translation | None:
         """What the page tables say of `va` now, past the TLB and without a fault; None if the access would

@@ -3,6 +3,7 @@
     store ── its socket, Dom0's own client, guests' rings
       └─ consoles
           └─ toolstack ── the control endpoint
+              ├─ privcmd ── hypercalls of the user's programs, such as xl
               └─ block and net back ends ── uplinks to the host's network
 
 One kernel, one loop: sockets are physical interrupts in it, rings are event channels.
@@ -17,15 +18,21 @@ from random import Random, SystemRandom
 from typing import Final
 
 from domains.control.address import MachineAddress
+from domains.dom0.privcmd.calls import Calls
+from domains.dom0.privcmd.server import PrivcmdServer
 from domains.dom0.store_access import GuestRings, LocalWire
 from domains.dom0.store_turns import StoreTurns
 from domains.dom0.toolstack.captures import Captures
+from domains.dom0.toolstack.core_dump.dump import dump_folder
+from domains.dom0.toolstack.cpupools import FIRST_POOL
 from domains.dom0.toolstack.domains import DOM0_NAME
+from domains.dom0.toolstack.for_xl import ForXl
 from domains.dom0.toolstack.info import MachineIdentity
 from domains.dom0.toolstack.lifecycle import Lifecycle
 from domains.dom0.toolstack.parts import Parts
 from domains.dom0.toolstack.service import Service
 from domains.dom0.toolstack.store_tree import write_all
+from domains.dom0.toolstack.traffic import Devices
 from domains.dom0.toolstack.xenctrl import XenCtrl
 from domains.dom0.toolstack.xlcfg.uplink import parse_uplink
 from domains.dom0.uplinks import Uplinks
@@ -40,6 +47,7 @@ from hypervisor.machine.busiest import Busiest
 from hypervisor.public.xen import VIRQ_DOM_EXC
 
 STORE_SOCKET: Final = "xenstored"
+PRIVCMD_SOCKET: Final = "privcmd"
 BACKENDS: Final = "/local/domain/0/backend"
 
 
@@ -55,7 +63,8 @@ class Dom0(Guest):
         settings = dict(options)
         self._folder = Path(settings["folder"])
         self._machine = settings["machine"]
-        self._chance = Random(int(settings["seed"])) if "seed" in settings else SystemRandom()
+        self._seed = int(settings["seed"]) if "seed" in settings else None
+        self._chance = SystemRandom() if self._seed is None else Random(self._seed)
         self._unpacker = socket.socket(fileno=int(settings["unpacker"]))
         self._uplink_specs = [parse_uplink(text) for name, text in options if name == "uplink"]
 
@@ -73,31 +82,39 @@ class Dom0(Guest):
         except TapError as error:
             print(error, file=sys.__stderr__, flush=True)  # the last words of a machine that does not start
             return
-        service = self._start_toolstack(nets, uplinks)
+        for_xl, service = self._start_toolstack(blocks, nets, uplinks)
+        calls = Calls(kernel, for_xl)
+        for_xl.ending(calls.ends)
+        privcmd = PrivcmdServer(calls, kernel, str(self._folder / PRIVCMD_SOCKET))
         blocks.start()
         nets.start()
         service.listen(MachineAddress.in_folder(self._folder))
         self._serve()
         service.close()
+        privcmd.close()
         uplinks.close()
         store_socket.close()
 
     def _write_own_nodes(self) -> None:
         xenbus = self.kernel.xenbus
         write_all(xenbus, "/local/domain/0", {"name": DOM0_NAME, "domid": 0})
+        xenbus.write("/local/pool/0/name", FIRST_POOL)
         for path in (BACKENDS, "/vm", "/libxl", "/tool"):
             xenbus.mkdir(path)
 
-    def _start_toolstack(self, nets: NetBack, uplinks: Uplinks) -> Service:
+    def _start_toolstack(self, blocks: BlockBack, nets: NetBack, uplinks: Uplinks) -> tuple[ForXl, Service]:
         kernel = self.kernel
-        parts = Parts.made(kernel, self._xenstored, self._chance, self._unpacker)
+        dumps = dump_folder(self._machine)
+        parts = Parts.made(kernel, self._xenstored, self._chance, self._unpacker, dumps)
         lifecycle = Lifecycle(parts, print)
         kernel.events.bind_virq(VIRQ_DOM_EXC, lifecycle.domain_exception)
         kernel.xenbus.watch(BACKENDS, parts.domains.device_changed)
         machine = MachineIdentity(
-            self._machine, self._folder, self._folder / STORE_SOCKET, uplinks.describe()
+            self._machine, self._folder, self._folder / STORE_SOCKET, uplinks.describe(), self._seed
         )
-        return Service(parts, lifecycle, Captures(kernel, nets), machine, self._stop)
+        captures, devices = Captures(kernel, nets), Devices(blocks, nets)
+        service = Service(parts, lifecycle, captures, devices, machine, self._stop)
+        return ForXl(parts, lifecycle), service
 
     def _stop(self) -> None:
         self._stopping = True

@@ -8,7 +8,7 @@ compare-and-exchange on the entry's first word. Source: Xen public/grant_table.h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -24,7 +24,6 @@ from hypervisor.public.grant_table import (
     GNTCOPY_source_gref,
     GNTMAP_host_map,
     GNTMAP_readonly,
-    GNTST_eagain,
     GNTST_okay,
     GNTTABOP_map_grant_ref,
     GNTTABOP_query_size,
@@ -68,22 +67,6 @@ class GrantError(XenError):
         self.status = GrantStatus(status)
 
 
-class GranterRuns(GrantError):
-    """Xen cannot do it while the granter's vCPUs run (GNTST_eagain): it has asked them to stop; try again later.
-
-    `owed`: a mapping that was made in part and could not be taken back; it is to be unmapped.
-    """
-
-    def __init__(self, what: str, owed: GrantMapping | None = None) -> None:
-        super().__init__(GNTST_eagain, what)
-        self.owed = owed
-
-
-def refusal(status: int, what: str) -> GrantError:
-    """The exception for one status."""
-    return GranterRuns(what) if status == GNTST_eagain else GrantError(status, what)
-
-
 class GrantMapping(NamedTuple):
     """Granted frames of another domain, side by side at `va`."""
 
@@ -115,30 +98,17 @@ class InOrder(NamedTuple):
 
 
 class Grants:
-    """The grant table and the grants mapped from others.
+    """The grant table and the grants mapped from others."""
 
-    Xen cannot use a grant while its granter's vCPUs run, unless these exchange flags atomically too. The methods whose names
-    begin with `try_` then do nothing and say so, for a kernel that serves others and must not wait for one of them. `map`,
-    `unmap` and `copy` repeat it as often as `tries()` gives a turn, for straight-line code.
-    """
-
-    def __init__(
-        self,
-        cpu: PythonCpu,
-        hypercalls: Hypercalls,
-        memory: PageAllocator,
-        tries: Callable[[], Iterator[None]],
-    ) -> None:
+    def __init__(self, cpu: PythonCpu, hypercalls: Hypercalls, memory: PageAllocator) -> None:
         self._cpu = cpu
         self._hypercalls = hypercalls
         self._memory = memory
-        self._tries = tries
         self._va: VAddr | None = None
         self._frames = 0
         self._max_frames = 0
         self._next = int(GNTTAB_NR_RESERVED_ENTRIES)
         self._free: list[GrantRef] = []
-        self._unfinished: dict[VAddr, list[gnttab_map_grant_ref]] = {}
 
     # --- granting --------------------------------------------------------------------------------
 
@@ -224,10 +194,6 @@ class Grants:
 
     def map(self, domid: DomId, refs: Sequence[GrantRef], writable: bool = True) -> GrantMapping:
         """Map frames that `domid` granted, all or none. Raises GrantError (an XenError) with the first status."""
-        return self._patiently(lambda: map_or_take_back(self, domid, refs, writable))
-
-    def try_map(self, domid: DomId, refs: Sequence[GrantRef], writable: bool = True) -> GrantMapping:
-        """The same without waiting: raises GranterRuns, too, whose `owed` the caller unmaps."""
         va = self._memory.area.alloc(len(refs))
         for first in range(va, va + len(refs) * PAGE_SIZE, PAGE_SIZE):
             self._memory.tables.ensure_l1(VAddr(first))
@@ -239,84 +205,47 @@ class Grants:
         self._perform(GNTTABOP_map_grant_ref, ops)
         failed = [op for op in ops if op.status != GNTST_okay]
         if failed:
-            what = f"map of grant {failed[0].ref} of d{domid}"
-            made = [op for op in ops if op.status == GNTST_okay]
-            if left := self._unmap(made):
-                self._unfinished[va] = left
-                raise GranterRuns(what, GrantMapping(va, tuple(op.handle for op in made)))
+            self._unmap([op for op in ops if op.status == GNTST_okay])
             self._memory.area.free(va)
-            raise refusal(failed[0].status, what)
+            raise GrantError(failed[0].status, f"map of grant {failed[0].ref} of d{domid}")
         return GrantMapping(va, tuple(op.handle for op in ops))
 
     def unmap(self, mapping: GrantMapping) -> None:
         """Let them go; GrantError if Xen refuses a handle, whose address stays taken."""
-        self._patiently(lambda: self.try_unmap(mapping))
-
-    def try_unmap(self, mapping: GrantMapping) -> None:
-        """The same without waiting: raises GranterRuns, too, and what is still mapped then goes with a later call for the
-        same mapping.
-        """
-        ops = self._unfinished.pop(mapping.va, None) or [
-            gnttab_map_grant_ref(host_addr=mapping.va + i * PAGE_SIZE, handle=handle)
-            for i, handle in enumerate(mapping.handles)
-        ]
-        if left := self._unmap(ops):
-            self._unfinished[mapping.va] = left
-            raise GranterRuns(f"unmap of {len(left)} pages")
+        self._unmap(
+            [
+                gnttab_map_grant_ref(host_addr=mapping.va + i * PAGE_SIZE, handle=handle)
+                for i, handle in enumerate(mapping.handles)
+            ]
+        )
         self._memory.area.free(mapping.va)
 
-    def _unmap(self, mapped: Sequence[gnttab_map_grant_ref]) -> list[gnttab_map_grant_ref]:
-        """Those that Xen could not unmap yet."""
+    def _unmap(self, mapped: Sequence[gnttab_map_grant_ref]) -> None:
         ops = [gnttab_unmap_grant_ref(host_addr=op.host_addr, handle=op.handle) for op in mapped]
         self._perform(GNTTABOP_unmap_grant_ref, ops)
         for op in ops:
-            if op.status not in (GNTST_okay, GNTST_eagain):
+            if op.status != GNTST_okay:
                 raise GrantError(op.status, f"unmap of handle {op.handle}")
-        return [one for one, op in zip(mapped, ops, strict=True) if op.status == GNTST_eagain]
 
     def _perform(self, cmd: int, ops: Sequence[gnttab_map_grant_ref | gnttab_unmap_grant_ref]) -> None:
         for first in range(0, len(ops), BATCH):
             self._hypercalls.hypercall_grant_table_op(cmd, ops[first : first + BATCH])
 
-    def _patiently(self, step: Callable[[], T]) -> T:
-        """Repeat a step while the granter runs; GranterRuns if it never comes to rest."""
-        for _ in self._tries():
-            try:
-                return step()
-            except GranterRuns as error:
-                late = error
-        raise late
-
     def copy(self, ops: Sequence[GrantCopy]) -> None:
         """Copy without mapping. Raises GrantError for the first that Xen refuses; the others are done all the same."""
         for op, status in zip(ops, self.copy_rows(rows_of(ops)), strict=True):
             if status != GNTST_okay:
-                raise refusal(status, f"copy of {op.length} bytes, {op.source} to {op.dest}")
+                raise GrantError(status, f"copy of {op.length} bytes, {op.source} to {op.dest}")
 
     def copy_rows(self, rows: CopyRows) -> list[int]:
         """The GNTST_… status of each row of an array of gnttab_copy.dtype, for code that copies much."""
-        statuses = np.full(len(rows), GNTST_eagain, np.int16)
-        again = np.arange(len(rows))
-        for _ in self._tries():
-            statuses[again] = self.try_copy_rows(rows[again])
-            again = np.flatnonzero(statuses == GNTST_eagain)
-            if not len(again):
-                break
-        return [int(status) for status in statuses]
-
-    def try_copy_rows(self, rows: CopyRows) -> list[int]:
-        """The same without waiting: GNTST_eagain for what cannot be copied yet."""
         statuses: list[int] = []
         for first in range(0, len(rows), BATCH):
             statuses += self._hypercalls.hypercall_grant_copy(rows[first : first + BATCH])["status"].tolist()
         return statuses
 
-    def try_copy_in_order(self, rows: CopyRows) -> InOrder:
-        """Copies that count only after those before them, at most BATCH; without waiting.
-
-        Xen performs them in one dispatch, so the granter does not come to a stop between two of them. What was put off,
-        and all behind it, is to be repeated (rows from `done` on).
-        """
+    def copy_in_order(self, rows: CopyRows) -> InOrder:
+        """Copies that count only after those before them, at most BATCH: Xen performs them in this order."""
         statuses = self._hypercalls.hypercall_grant_copy(rows)["status"]
         failed = np.flatnonzero(statuses != GNTST_okay)
         if not len(failed):
@@ -355,16 +284,6 @@ class Grants:
             self._hypercalls.hypercall_update_va_mapping(page.va, page.mfn << PAGE_SHIFT | READ_WRITE)
             raise GrantError(op.status, f"transfer of frame {page.mfn:#x} to d{domid}")
         self._memory.set_phys_to_machine(page.pfn, None)
-
-
-def map_or_take_back(grants: Grants, domid: DomId, refs: Sequence[GrantRef], writable: bool) -> GrantMapping:
-    """`Grants.try_map` for straight-line code: what it owes is unmapped before it raises."""
-    try:
-        return grants.try_map(domid, refs, writable)
-    except GranterRuns as late:
-        if late.owed is not None:
-            grants.unmap(late.owed)
-        raise
 
 
 def rows_of(ops: Sequence[GrantCopy]) -> np.ndarray[Any, np.dtype[np.void]]:

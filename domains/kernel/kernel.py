@@ -7,8 +7,8 @@ an answer is a task (tasks.py). Upcalls come at any time and do no more than mak
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable
+from random import Random, SystemRandom  # `secrets` would load OpenSSL into every guest
 from typing import Final, NoReturn
 
 from domains.cpu.python_cpu import PythonCpu
@@ -28,17 +28,11 @@ from domains.kernel.xenbus import Xenbus
 from domains.kernel.xs_ring import Wire, XenstoreRing
 from hypervisor.public.arch_x86.xen import trap_info
 from hypervisor.public.arch_x86.xen_x86_64 import FLAT_KERNEL_CS64
-from hypervisor.public.sched import SCHEDOP_poll, SCHEDOP_yield, SHUTDOWN_poweroff, sched_poll
+from hypervisor.public.sched import SHUTDOWN_poweroff
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, Mfn, Pfn, Port, VAddr
 from hypervisor.public.xen import SIF_INITDOMAIN, SIF_PRIVILEGED
 
 ARGUMENT_PAGES: Final = 8
-PATIENCE_NS: Final = 5_000_000_000
-"""How long straight-line code repeats what Xen cannot do while another domain runs (GNTST_eagain). Code that serves others does
-not wait for one of them (drivers/retry.py)."""
-REST_NS: Final = 500_000
-YIELDS: Final = 5
-"""How often it is tried at once, before there is a rest after each time."""
 
 
 class PageFault(Exception):
@@ -74,6 +68,9 @@ class Kernel(Waiting):
     def __init__(self, cpu: PythonCpu) -> None:
         self.cpu = cpu
         self.end = int(SHUTDOWN_poweroff)
+        sheet = cpu.gate.mailbox.timesheet
+        self.chance = Random(sheet.seed) if sheet.repeats else SystemRandom()
+        """What is drawn at random; on a machine that repeats itself it follows from the machine's seed."""
         day = start_of_day(cpu)
         self.start_info = day.info
         self.privileged = bool(day.info.flags & SIF_PRIVILEGED)
@@ -84,7 +81,7 @@ class Kernel(Waiting):
         shared_info = SharedInfo(cpu, self.memory.map_own(Mfn(day.info.shared_info >> PAGE_SHIFT)))
         loop = Loop()
         super().__init__(loop, hypercalls, shared_info, EventPorts(hypercalls, shared_info, loop))
-        self.grants = Grants(cpu, hypercalls, self.memory, self._tries)
+        self.grants = Grants(cpu, hypercalls, self.memory)
         self._page_fault: PageFaultHandler | None = None
         self._xenbus: Xenbus | None = None
         self._domid = DomId(0) if day.info.flags & SIF_INITDOMAIN else None
@@ -106,6 +103,11 @@ class Kernel(Waiting):
         )
         self.hypercalls.hypercall_set_callbacks(address_of(self.events.upcall), VAddr(0), VAddr(0))
         self.shared_info.unmask_upcalls()
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the machine repeats itself, on virtual time."""
+        return self.cpu.gate.meter is not None
 
     @property
     def cmdline(self) -> str:
@@ -152,19 +154,6 @@ class Kernel(Waiting):
         """There is input, which is read when somebody asks for it, or room for output."""
         self.console.push()
 
-    def _tries(self) -> Iterator[None]:
-        """Once, and again for as long as another domain may need to come to a standstill; in between the CPU is others'."""
-        yield
-        until = self.now() + PATIENCE_NS
-        for attempt in count():
-            if attempt < YIELDS:
-                self.hypercalls.hypercall_sched_op(SCHEDOP_yield)
-            else:
-                self.hypercalls.hypercall_sched_op(SCHEDOP_poll, sched_poll(timeout=self.now() + REST_NS))
-            yield
-            if self.now() >= until:
-                return
-
     # --- Dom0's host descriptors -----------------------------------------------------------------
 
     @property
@@ -174,9 +163,9 @@ class Kernel(Waiting):
             self._host_fds = HostFds(self.cpu.gate, self.events, self.loop)
         return self._host_fds
 
-    def add_reader(self, fd: int, callback: Callback) -> None:
-        """Dom0: run `callback` while host descriptor `fd` is readable, by a physical interrupt."""
-        self.host_fds.add_reader(fd, callback)
+    def add_reader(self, fd: int, callback: Callback, has_come: Callable[[], bool] | None = None) -> None:
+        """Dom0: run `callback` while host descriptor `fd` is readable and `has_come()`, by a physical interrupt."""
+        self.host_fds.add_reader(fd, callback, has_come)
 
     def remove_reader(self, fd: int) -> None:
         """Stop watching `fd` for reading; before it is closed."""

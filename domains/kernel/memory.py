@@ -44,14 +44,14 @@ class PageAllocator:
     def __init__(self, cpu: PythonCpu, hypercalls: Hypercalls, day: StartOfDay, next_free: Pfn) -> None:
         self._cpu = cpu
         self._hypercalls = hypercalls
-        self._base = day.virt_base
+        self.base = day.virt_base
         self._p2m = day.info.mfn_list
-        self.nr_pages = int(day.info.nr_pages)
+        self.nr_pages = self.nr_p2m = int(day.info.nr_pages)
         self._next = int(next_free)
         self._freed: dict[int, None] = {}  # their numbers; the one given back last is used first
         self._growing = False
         self.area = MapArea()
-        l4 = self.phys_to_machine(Pfn((day.info.pt_base - self._base) >> PAGE_SHIFT))
+        l4 = self.phys_to_machine(Pfn((day.info.pt_base - self.base) >> PAGE_SHIFT))
         self.tables = PageTables(cpu, hypercalls, l4, self.machine_to_virt, self._new_table)
         self._mapped_end = self._find_mapped_end()
 
@@ -70,10 +70,14 @@ class PageAllocator:
 
     def free_page(self, page: Page) -> None:
         """Give a page back; nobody else may still have it mapped or granted. Raises ValueError for one that is free."""
-        if page.pfn in self._freed or page.pfn >= self._next:
+        if page.pfn in self._freed or self._next <= page.pfn < self.nr_pages:
             raise ValueError(f"page {page.pfn:#x} is free already")
         self._cpu.store(page.va, bytes(PAGE_SIZE))
         self._freed[page.pfn] = None
+
+    def add_page(self, pfn: Pfn) -> None:
+        """A zeroed page has come: it is mapped and in the P2M list, and free from now on."""
+        self._freed[pfn] = None
 
     @property
     def free_pages(self) -> int:
@@ -82,13 +86,13 @@ class PageAllocator:
 
     def page_at(self, va: VAddr) -> Page:
         """The page of the kernel's linear map that holds `va`; ValueError for an address outside it."""
-        pfn = (va - self._base) >> PAGE_SHIFT
+        pfn = (va - self.base) >> PAGE_SHIFT
         if not 0 <= pfn < self._mapped_end:
             raise ValueError(f"{va:#x} is not in the linear map")
         return self._page(pfn)
 
     def _page(self, pfn: int) -> Page:
-        return Page(VAddr(self._base + (pfn << PAGE_SHIFT)), Pfn(pfn), self.phys_to_machine(Pfn(pfn)))
+        return Page(VAddr(self.base + (pfn << PAGE_SHIFT)), Pfn(pfn), self.phys_to_machine(Pfn(pfn)))
 
     # --- numbers of frames -----------------------------------------------------------------------
 
@@ -101,9 +105,18 @@ class PageAllocator:
         entry = INVALID_P2M_ENTRY if mfn is None else mfn
         self._cpu.store(self._p2m + pfn * 8, entry.to_bytes(8, "little"))
 
+    def lengthen_p2m(self, pages: int) -> None:
+        """Have a P2M list for so many pages, those beyond the old one's without frames. XenError(ENOMEM)."""
+        old = self._cpu.load(self._p2m, self.nr_p2m * 8)
+        entries = old + INVALID_P2M_ENTRY.to_bytes(8, "little") * (pages - self.nr_p2m)
+        mfns = [self.alloc_page().mfn for _ in range(-(-len(entries) // PAGE_SIZE))]
+        self._p2m = self.map_frames(DOMID_SELF, mfns)
+        self._cpu.store(self._p2m, entries)
+        self.nr_p2m = pages
+
     def machine_to_virt(self, mfn: Mfn) -> VAddr:
         """Where the linear map shows one of this domain's own frames."""
-        return VAddr(self._base + (machine_to_phys(self._cpu, mfn) << PAGE_SHIFT))
+        return VAddr(self.base + (machine_to_phys(self._cpu, mfn) << PAGE_SHIFT))
 
     # --- the linear map --------------------------------------------------------------------------
 
@@ -113,7 +126,7 @@ class PageAllocator:
         """
         pfn = self._next
         while pfn < self.nr_pages:
-            va = VAddr(self._base + (pfn << PAGE_SHIFT))
+            va = VAddr(self.base + (pfn << PAGE_SHIFT))
             l1 = self.tables.l1(va)
             if l1 is None:
                 break
@@ -130,7 +143,7 @@ class PageAllocator:
         start = self._mapped_end
         if start >= self.nr_pages:
             return
-        va = VAddr(self._base + (start << PAGE_SHIFT))
+        va = VAddr(self.base + (start << PAGE_SHIFT))
         slot = (va % L1_SPAN) >> PAGE_SHIFT
         count = min(TABLE_ENTRIES - slot, self.nr_pages - start)
         mfns = np.frombuffer(self._cpu.load(self._p2m + start * 8, count * 8), "<u8")

@@ -5,12 +5,17 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn, TextIO, cast
 
+from domains.control.exit_code import EXIT_CODE_NODE
+from domains.cpu.counting_cpu import CountingCpu
 from domains.cpu.gate import Gate
 from domains.cpu.python_cpu import PythonCpu
-from domains.kernel.image import image_spec, load_class
+from domains.kernel.guest_class import load_class
+from domains.kernel.image import image_spec
 from domains.kernel.kernel import GuestEnded, Kernel
+from hypervisor.public.errno import XenError
 from hypervisor.public.sched import SHUTDOWN_crash
 from hypervisor.public.types import PAGE_SIZE
 from hypervisor.wire.messages import EffectRecord
@@ -20,7 +25,7 @@ def run(gate: Gate, effects: Sequence[EffectRecord]) -> NoReturn:
     """Boot the kernel of the image at the initial rip and run its guest's `main`; the domain shuts down when
     that ends.
     """
-    cpu = PythonCpu(gate)
+    cpu = PythonCpu(gate) if gate.meter is None else CountingCpu(gate, gate.meter)
     cpu.boot(effects)
     spec = image_spec(cpu.load(cpu.rip & -PAGE_SIZE, PAGE_SIZE))
     if spec is None:
@@ -41,6 +46,7 @@ def run_guest(kernel: Kernel, spec: str) -> int:
     except GuestEnded:
         raise
     except SystemExit as exit_:
+        tell_code(kernel, exit_.code)
         what = exit_.code if isinstance(exit_.code, str) else f"the guest ended with code {exit_.code or 0}"
         kernel.console.write(f"{what}\n")
         return int(SHUTDOWN_crash) if exit_.code else kernel.end
@@ -48,3 +54,12 @@ def run_guest(kernel: Kernel, spec: str) -> int:
         kernel.console.write(traceback.format_exc())
         return int(SHUTDOWN_crash)
     return kernel.end
+
+
+def tell_code(kernel: Kernel, code: object) -> None:
+    """Leave sys.exit()'s code, as a process leaves it, in the domain's part of the store: `xenctl run` and the pytest plugin read
+    it there. What the store refuses is not worth another end than the one that the guest has chosen.
+    """
+    if isinstance(code, int) and not kernel.in_handler:
+        with suppress(XenError):
+            kernel.xenbus.write(EXIT_CODE_NODE, str(code & 0xFF))

@@ -21,6 +21,7 @@ _CR2: Final = vcpu_info.offsetof("arch.cr2") // 8
 _TIME: Final = vcpu_info.offsetof("time")
 _VERSION: Final = (_TIME + vcpu_time_info.offsetof("version")) // 4
 _NR_WORDS: Final = 64
+NANOSECONDS: Final = 1_000_000_000
 
 
 class SharedInfo:
@@ -86,6 +87,11 @@ class SharedInfo:
     def fault_address(self) -> VAddr:
         """CR2: the address of the last page fault."""
         return VAddr(self._words[_CR2])
+
+    def wall_clock_at_start(self) -> int:
+        """The wall-clock time when system time was 0: nanoseconds since 1970-01-01 UTC."""
+        page = shared_info.unpack(self._octets)
+        return (page.wc_sec_hi << 32 | page.wc_sec) * NANOSECONDS + page.wc_nsec
 
     def system_time(self) -> int:
         """Nanoseconds since the machine started, from vcpu_time_info and the time-stamp counter."""

@@ -1,4 +1,5 @@
-"""control/shutdown: how the toolstack asks a domain to end (`xenctl shutdown`, `xenctl reboot`).
+"""control/shutdown: how the toolstack asks a domain to end (`xenctl shutdown`, `xenctl reboot`). Until then the domain heeds
+memory/target, too (balloon.py).
 
 Source: Xen docs/misc/xenstore-paths.pandoc, ~/control/shutdown: the toolstack writes "poweroff" or "reboot"; emptying the node
 says that it was seen.
@@ -6,6 +7,7 @@ says that it was seen.
 
 from __future__ import annotations
 
+from domains.kernel.balloon import Balloon
 from domains.kernel.kernel import Kernel
 from domains.kernel.tasks import Task
 from hypervisor.public.errno import Errno, XenError
@@ -22,6 +24,7 @@ def await_shutdown(kernel: Kernel) -> str:
     do_reboot); the guest need do nothing.
     """
     asked: list[str] = []
+    Balloon(kernel).start()
 
     def changed(path: str) -> Task[None]:
         try:

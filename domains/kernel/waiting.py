@@ -113,10 +113,12 @@ class Waiting:
             self.hypercalls.hypercall_xen_version(XENVER_version)
 
     def _sleep(self, deadline: int | None) -> None:
-        """Block until an event comes or system time `deadline`; at once if a handler has become ready.
+        """Block until an event comes or system time `deadline`; at once if a handler has become ready, or a host descriptor is.
 
         Upcalls are masked between the last look and the hypercall, which unmasks them: none is lost.
         """
+        if self._host_fds is not None and self._host_fds.look():
+            return
         if deadline is not None and deadline != self._armed:
             if self._timer_port is None:
                 self._timer_port = self.events.bind_virq(VIRQ_TIMER, self._timer_fired)
@@ -180,6 +182,10 @@ class Waiting:
     def now(self) -> int:
         """System time in nanoseconds since the machine started (Xen public/xen.h, vcpu_time_info)."""
         return self.shared_info.system_time()
+
+    def wall_clock(self) -> int:
+        """Nanoseconds since 1970-01-01 UTC."""
+        return self.shared_info.wall_clock_at_start() + self.now()
 
     def call_soon(self, callback: Callback) -> None:
         """Run `callback` from the loop, after what is ready now."""

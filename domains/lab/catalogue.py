@@ -24,6 +24,8 @@ NAMES: Final = (
     "events",
     "dom0",
     "isolation",
+    "scheduling",
+    "scale",
     "lmbench",
     "adams-agesen",
     "hosted",

@@ -79,7 +79,7 @@ class PlayedProcesses:
 
     def reply(self, vcpu: Vcpu) -> None:
         """The answer to the vCPU's request, and its effects."""
-        self.answers[vcpu] = vcpu.run.result, vcpu.effects.take()
+        self.answers[vcpu] = vcpu.run.result, vcpu.take_effects()
 
     def ask_to_save(self, vcpu: Vcpu) -> None:
         """Nobody saves a domain here."""

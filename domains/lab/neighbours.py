@@ -33,6 +33,7 @@ from hypervisor.public.memory import XENMEM_populate_physmap, xen_memory_reserva
 from hypervisor.public.types import PAGE_SIZE, DomId
 from hypervisor.public.vcpu import RunState
 from hypervisor.public.xen import DOMID_SELF, Hypercall
+from hypervisor.sched.params import CreditParams
 from hypervisor.sched.scheduler import Scheduler, SchedUnit
 from hypervisor.sched.slices import Slices
 
@@ -87,8 +88,10 @@ class OneCpu:
 def shares(scheduler: Scheduler, weights: Sequence[int]) -> list[int]:
     """What each of those who always compute has of a second, in ns."""
     cpu = OneCpu(scheduler)
-    units = [SchedUnit(number, 0, weight) for number, weight in enumerate(weights, 1)]
-    for unit in units:
+    units = [SchedUnit(number, 0) for number in range(1, len(weights) + 1)]
+    for unit, weight in zip(units, weights, strict=True):
+        cpu.slices.add(unit, 0)
+        scheduler.adjust(unit.domid, CreditParams(weight), 0)
         cpu.wake(unit)
     cpu.until(SECOND)
     return [unit.runstate.times(SECOND)[RunState.RUNSTATE_running] for unit in units]

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 from domains.lab.in_process import XenInProcess, build_pv
 from hypervisor.builder.pv_image import PvImage, Segment
 from hypervisor.domain.lifecycle import create_domain
+from hypervisor.machine.frame_types import PGT
 from hypervisor.machine.paging import PV64, pte_mfn
-from hypervisor.mm.frame_table import PGT
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, VAddr
 from hypervisor.public.xen import DOMID_SELF, Hypercall, mmuext_op
 

@@ -1,6 +1,6 @@
 """A domain's console in this terminal, or in a pipe.
 
-From a terminal: keys go to the domain one by one, Ctrl-] leaves. From a pipe or a file: the input goes to
+From a terminal: keys go to the domain one by one, Ctrl-] or another escape leaves. From a pipe or a file: the input goes to
 the domain as it comes, and its end ends the input alone. Output comes from the oldest byte that Dom0 keeps,
 until the domain ends.
 """
@@ -26,13 +26,13 @@ CHUNK: Final = 4096
 IFLAG, OFLAG, CFLAG, LFLAG, _ISPEED, _OSPEED, CC = range(7)
 
 
-def follow(client: ControlClient, request: int) -> None:
-    """Show the stream that answers `request`, pass on the input. Raises ControlError if the domain
-    crashed.
+def follow(client: ControlClient, request: int, escape: bytes = ESCAPE) -> None:
+    """Show the stream that answers `request`, pass on the input until a terminal sends `escape`. Raises ControlError if the
+    domain crashed.
     """
     reader = sys.stdin.fileno() if sys.stdin is not None and not sys.stdin.closed else None
     with raw_terminal(reader):
-        ended = exchange(client, request, reader)
+        ended = exchange(client, request, reader, escape)
     if ended is None:
         client.post(ConsoleDetach())
         return
@@ -41,7 +41,7 @@ def follow(client: ControlClient, request: int) -> None:
         raise ControlError(Exit.CRASHED, "the domain crashed; 'xenctl dmesg' says why")
 
 
-def exchange(client: ControlClient, request: int, reader: int | None) -> str | None:
+def exchange(client: ControlClient, request: int, reader: int | None, escape: bytes) -> str | None:
     """Move bytes both ways; why the domain ended, or None if the user left. Raises ControlError."""
     poll = select.poll()
     poll.register(client.fd, select.POLLIN)
@@ -59,10 +59,10 @@ def exchange(client: ControlClient, request: int, reader: int | None) -> str | N
                 poll.unregister(reader)
                 reader = None
                 continue
-            before, escape, _ = data.partition(ESCAPE) if os.isatty(reader) else (data, b"", b"")
+            before, leaves, _ = data.partition(escape) if os.isatty(reader) else (data, b"", b"")
             if before:
                 client.post(ConsoleInput(before))
-            if escape:
+            if leaves:
                 return None
 
 

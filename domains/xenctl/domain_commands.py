@@ -1,73 +1,136 @@
-"""Commands on domains: create, destroy, list, pause, unpause, shutdown, reboot, domid, domname."""
+"""Commands on domains: create, destroy, pause, unpause, domid, domname."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
-import typer
-
-from domains.control.description import DomainConfig
+from domains.control.arguments import Arguments
+from domains.control.client import ControlClient
+from domains.control.description import Action, DomainConfig
 from domains.control.operations import (
-    Arguments,
     Create,
+    Created,
     CreateWatched,
     Destroy,
     Domid,
     Domname,
-    List,
     Pause,
-    Reboot,
-    Shutdown,
     Unpause,
+    Wait,
     name_of,
 )
 from domains.control.protocol import ControlError, Exit
 from domains.control.records import encode
 from domains.xenctl import machine
-from domains.xenctl.options import DEFAULT, Domain, Json, Machine
-from domains.xenctl.output import print_json, print_table, print_warning, printable
+from domains.xenctl.folder import folder_of, is_running
+from domains.xenctl.options import DEFAULT, Argument, Domain, Json, Machine, Option
+from domains.xenctl.output import print_error, print_json, print_warning, printable
 
-Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait until the domain has ended.")]
-Timeout = Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait; 0: for ever.")]
+File = Annotated[Path | None, Argument(help="Description of the domain, as xl.cfg(5).", metavar="FILE")]
+Overrides = Annotated[
+    list[str] | None, Argument(help="KEY=VALUE in place of the file's.", metavar="[KEY=VALUE]...")
+]
+ACTIONS: Final = ("on_poweroff", "on_reboot", "on_crash", "on_watchdog", "on_soft_reset")
+"""What a description says about a domain's end."""
+Dryrun = Annotated[bool, Option("--dryrun", "-n", help="Make nothing; print what would be made, as JSON.")]
+Foreground = Annotated[bool, Option("--foreground", "-F", help="Stay until the domain has ended.")]
 R = TypeVar("R")
 CREATE_TIMEOUT: Final = 120.0
 """Seconds in which a domain must be made."""
-WISHES: Final = {Shutdown: "poweroff", Reboot: "reboot"}
-"""How a domain ends that does as it was asked."""
 
 
 def create(
-    file: Annotated[Path, typer.Argument(help="Description of the domain, as xl.cfg(5).", metavar="FILE")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="KEY=VALUE in place of the file's.", metavar="[KEY=VALUE]...")
+    file: File = None,
+    overrides: Overrides = None,
+    defconfig: Annotated[
+        Path | None, Option("--defconfig", "-f", help="The description, in place of FILE.", metavar="FILE")
     ] = None,
-    console: Annotated[bool, typer.Option("--console", "-c", help="Follow the domain's console.")] = False,
-    paused: Annotated[bool, typer.Option("--paused", "-p", help="Leave the domain paused.")] = False,
+    console: Annotated[bool, Option("--console", "-c", help="Follow the domain's console.")] = False,
+    paused: Annotated[bool, Option("--paused", "-p", help="Leave the domain paused.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Say nothing if it is made.")] = False,
+    dryrun: Dryrun = False,
+    foreground: Foreground = False,
+    unattended: Annotated[
+        bool, Option("--unattended", "-e", help="Leave it as it ends, whatever its description says.")
+    ] = False,
+    vncviewer: Annotated[
+        bool, Option("--vncviewer", "-V", "--vncviewer-autopass", "-A", help="As xl's; there is no display.")
+    ] = False,
     name: Machine = DEFAULT,
     json: Json = False,
 ) -> None:
     """Make a domain; starts the machine if it does not run."""
-    from domains.xenctl.attach import follow
-
-    config = described(file, overrides or [])
-    machine.ensure_started(name)
+    config = described(file, overrides or [], defconfig)
+    if unattended:
+        config = config.replaced(**dict.fromkeys(ACTIONS, Action.PRESERVE))
+    if vncviewer:
+        print_warning(
+            "there is no display to view: a domain here has no device model; --console shows its console"
+        )
+    if dryrun:
+        print_json(encode(config))
+        return
+    ensure_started(name)
     with machine.connect(name) as client:
         if console:
+            from domains.xenctl.attach import follow
+
             follow(client, client.post(CreateWatched(config, paused)))
-            return
-        made = client.call(Create(config, paused), timeout=CREATE_TIMEOUT)
+        else:
+            made = client.call(Create(config, paused or foreground), timeout=CREATE_TIMEOUT)
+            tell_of(made, quiet=quiet, json=json)
+        if foreground and not unattended:
+            stay(client, config.name, unpause=not console and not paused)
+
+
+def tell_of(made: Created, *, quiet: bool, json: bool) -> None:
+    """That a domain was made, and with what warnings."""
     for warning in made.warnings:
         print_warning(warning)
     if json:
         print_json(encode(made))
-    else:
-        print(f"domain {made.domid} ({printable(made.name)}) created")
+    elif not quiet:
+        print(f"domain {made.domid} ({printable(made.name)}) created", flush=True)
 
 
-def described(file: Path, overrides: list[str]) -> DomainConfig:
-    """What a file describes. Raises ControlError with the place of what is wrong."""
+def stay(client: ControlClient, domain: str, *, unpause: bool) -> None:
+    """Wait for a domain's end, over its reboots. Raises ControlError if it crashed."""
+    waiting = client.post(Wait(domain, reboots=True))
+    if unpause:  # only now, for it might have ended before anybody waits
+        client.post(Unpause(domain))
+    while (reply := client.receive(None)) is None or reply.id != waiting:
+        if reply is not None:
+            reply.result()
+    try:
+        reason = reply.result().reason
+    except ControlError as error:
+        if error.code is Exit.NO_SUCH_DOMAIN:  # it is over already
+            return
+        raise
+    print_error(f"the domain ended: {reason or 'destroyed'}")
+    if reason == "crash":
+        raise ControlError(Exit.CRASHED, f"domain '{domain}' crashed; 'xenctl dmesg' says why")
+
+
+def ensure_started(name: str) -> None:
+    """Start the machine with default settings unless it runs, or is being started."""
+    if not is_running(folder_of(name)):
+        from domains.xenctl.launch import Hardware, start_machine
+
+        start_machine(name, Hardware())
+
+
+def described(file: Path | None, overrides: list[str], defconfig: Path | None = None) -> DomainConfig:
+    """What a file describes; with `defconfig` `file` is one of the overrides, if anything. Raises ControlError with the place of
+    what is wrong.
+    """
+    if defconfig is not None:
+        file, overrides = defconfig, [*([str(file)] if file is not None else []), *overrides]
+    if file is None:
+        raise ControlError(
+            Exit.USAGE, "name a FILE, or /dev/null and each KEY=VALUE; see 'xenctl create --help'"
+        )
     from domains.dom0.toolstack.xlcfg.load import load
     from domains.dom0.toolstack.xlcfg.syntax import COMMAND_LINE, ConfigError
 
@@ -103,61 +166,6 @@ def act(name: str, wanted: Destroy | Pause | Unpause, *, json: bool) -> None:
         print_json({"domain": wanted.domain, "done": name_of(type(wanted))})
 
 
-def shutdown(
-    domain: Domain, wait: Wait = False, timeout: Timeout = 0.0, name: Machine = DEFAULT, json: Json = False
-) -> None:
-    """Ask a domain to power off."""
-    ask(name, Shutdown(domain, wait, timeout), json=json)
-
-
-def reboot(
-    domain: Domain, wait: Wait = False, timeout: Timeout = 0.0, name: Machine = DEFAULT, json: Json = False
-) -> None:
-    """Ask a domain to reboot."""
-    ask(name, Reboot(domain, wait, timeout), json=json)
-
-
-def ask(name: str, wanted: Shutdown | Reboot, *, json: bool) -> None:
-    """A request that the domain may take its time for, or not heed at all."""
-    with machine.connect(name) as client:
-        reason = client.call(wanted, timeout=math.inf).reason
-    if json:
-        print_json({"domain": wanted.domain, "reason": reason})
-    if reason == "crash":
-        raise ControlError(Exit.CRASHED, f"domain '{wanted.domain}' crashed; 'xenctl dmesg' says why")
-    if wanted.wait and reason != WISHES[type(wanted)]:
-        how = f"ended otherwise ({reason})" if reason is not None else "was destroyed"
-        raise ControlError(Exit.FAILURE, f"domain '{wanted.domain}' {how}")
-
-
-def list_(
-    domain: Annotated[str, typer.Argument(help="Only this domain.", metavar="[DOMAIN]")] = "",
-    long: Annotated[bool, typer.Option("--long", "-l", help="Show how each domain was made.")] = False,
-    name: Machine = DEFAULT,
-    json: Json = False,
-) -> None:
-    """List the domains."""
-    with machine.connect(name) as client:
-        domains = client.call(List(domain or None))
-    if json or long:
-        print_json(encode(domains))
-        return
-    header = ("Name", "ID", "Mem", "VCPUs", "State", "Time(s)", "PID")
-    rows = [
-        (
-            printable(about.name or "(null)"),
-            about.domid,
-            about.memory_kib // 1024,
-            about.vcpus,
-            about.state,
-            f"{about.cpu_time:.1f}",
-            about.pid or "-",
-        )
-        for about in domains
-    ]
-    print_table(header, rows, frozenset(header) - {"Name", "State"})
-
-
 def domid(domain: Domain, name: Machine = DEFAULT, json: Json = False) -> None:
     """Print the id of a domain."""
     show(name, Domid(domain), json=json)
@@ -176,10 +184,3 @@ def show(name: str, wanted: Arguments[R], *, json: bool) -> None:
         print_json({name_of(type(wanted)): value})
     else:
         print(printable(str(value)))
-
-
-def register(app: typer.Typer) -> None:
-    """Add this file's commands."""
-    for command in (create, destroy, pause, unpause, shutdown, reboot, domid, domname):
-        app.command()(command)
-    app.command("list")(list_)

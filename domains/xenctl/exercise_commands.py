@@ -5,31 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from domains.control.protocol import ControlError, Exit
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to xenctl's."""
-    app.command("exercise")(exercise)
+from domains.xenctl.options import Argument, Option
 
 
 def exercise(
-    name: Annotated[str, typer.Argument(help="An exercise; without it, they are listed.")] = "",
-    file: Annotated[Path | None, typer.Argument(help="The solution to check.")] = None,
+    name: Annotated[str, Argument(help="An exercise; without it, they are listed.")] = "",
+    file: Annotated[Path | None, Argument(help="The solution to check.")] = None,
     begin: Annotated[
-        Path | None, typer.Option("--begin", help="Write the template, with its hole, to this file.")
+        Path | None, Option("--begin", help="Write the template, with its hole, to this file.")
     ] = None,
-) -> None:
+) -> Exit:
     """Begin one of the laboratory's exercises, or check a solution: what it does not do yet is told."""
     # Here, and not above: the laboratory brings the x86 engine with it, which no other command needs.
-    from rich.console import Console
-
     from domains.lab.exercises.command import begin_exercise, check_solution, known, list_exercises
     from domains.lab.image import LabError
+    from domains.xenctl.rich_output import StandardConsole
 
-    console = Console()
+    console = StandardConsole()
     try:
         if not name and begin is None:
             list_exercises(console)
@@ -40,6 +33,7 @@ def exercise(
         elif begin is not None:
             begin_exercise(console, name, begin)
         elif file is not None and not check_solution(console, name, file):
-            raise typer.Exit(Exit.FAILURE)
+            return Exit.FAILURE
     except LabError as error:
         raise ControlError(Exit.USAGE, str(error)) from None
+    return Exit.OK

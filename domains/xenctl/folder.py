@@ -4,6 +4,7 @@
         lock        held by the supervisor for as long as it lives; its text is the supervisor's pid
         xenctl      the toolstack's endpoint
         xenstored   the store's socket
+        privcmd     hypercalls of xl and its like; `xl` is the folder of their files
         log         what the machine's processes print when something goes wrong
 
 The lock, not the folder, says that a machine runs: a folder may be left over, a lock cannot be.
@@ -13,33 +14,28 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from domains.control.address import ENDPOINT
 from domains.control.protocol import ControlError, Exit
+from domains.xenctl.place import LOCK as LOCK
+from domains.xenctl.place import can_be_name, lives, place_of, same_file
 
-LOCK: Final = "lock"
 LOG: Final = "log"
 LONGEST_FOLDER: Final = 107 - len("/xenstored")
 """Bytes of a folder's path such that its sockets' paths fit sockaddr_un."""
-NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 
 
 def folder_of(name: str) -> Path:
     """The folder of a machine, which may not exist. Raises ControlError for a name that cannot be one."""
-    if not NAME.fullmatch(name):
+    if not can_be_name(name):
         raise ControlError(
             Exit.USAGE, f"'{name}' cannot be a machine's name: use up to 32 letters and digits"
         )
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime and os.access(runtime, os.W_OK | os.X_OK):
-        return Path(runtime) / "xenoscope" / name
-    return Path(f"/tmp/xenoscope-{os.getuid()}") / name
+    return Path(place_of(name))
 
 
 def make_folder(folder: Path) -> None:
@@ -87,30 +83,14 @@ def take_lock(folder: Path) -> int | None:
         except BlockingIOError:
             os.close(fd)
             return None
-        if same_file(fd, folder / LOCK):
+        if same_file(fd, str(folder / LOCK)):
             return fd
         os.close(fd)
 
 
 def is_running(folder: Path) -> bool:
     """Whether a machine lives in `folder`, or is being started there."""
-    try:
-        fd = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return same_file(fd, folder / LOCK)
-    else:
-        return False
-    finally:
-        os.close(fd)
-
-
-def listens(folder: Path) -> bool:
-    """Whether the toolstack of the machine in `folder` can be asked."""
-    return (folder / ENDPOINT).exists()
+    return lives(str(folder))
 
 
 def supervisor_pid(folder: Path) -> int | None:
@@ -120,11 +100,3 @@ def supervisor_pid(folder: Path) -> int | None:
     except OSError:
         return None
     return int(text) if text.strip().isdecimal() and is_running(folder) else None
-
-
-def same_file(fd: int, path: Path) -> bool:
-    """Whether `path` still names the open file."""
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except OSError:
-        return False

@@ -5,64 +5,62 @@ from __future__ import annotations
 import re
 import select
 import time
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from domains.control.client import ControlClient
 from domains.control.description import DomainConfig
 from domains.control.operations import Created, CreateWatched, Dmesg, Ended, FollowLog
 from domains.control.protocol import ControlError, Exit, MachineEnded
-from domains.xenctl.output import print_warning, write_bytes
+from domains.xenctl.hearing import Search, Transcript
+from domains.xenctl.launch import Hardware
+from domains.xenctl.output import print_error, print_warning, write_bytes
 from domains.xenctl.private_machine import PrivateMachine
 
 CRASHES: Final = ("crash", "watchdog")
 REFUSED: Final = "refused"
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """`text` on the console ends the run well; nothing: a power-off does. `restart`: a reboot ends nothing.
-    `deadline`, on the monotonic clock: whatever has not ended by then has failed.
+class Wanted(NamedTuple):
+    """`text` on the console ends the run well; without one a power-off does. What is in `exit_on` ends it well too, what is in
+    `fail_on` as failed, whichever comes first. `restart`: a reboot ends nothing. `deadline`, on the monotonic clock: whatever
+    has not ended by then has failed.
     """
 
     text: bytes = b""
     restart: bool = False
     deadline: float | None = None
+    exit_on: tuple[bytes, ...] = ()
+    fail_on: tuple[bytes, ...] = ()
 
-
-class Search:
-    """Looks for a text in what comes in pieces; an empty text is never found."""
-
-    def __init__(self, text: bytes) -> None:
-        self._text = text
-        self._tail = b""
-
-    def finds(self, data: bytes) -> bool:
-        """Whether the text is complete with `data`."""
-        seen = self._tail + data
-        self._tail = seen[max(len(seen) - len(self._text) + 1, 0) :]
-        return bool(self._text) and self._text in seen
+    @property
+    def texts(self) -> tuple[bytes, ...]:
+        """All that is looked for; a failure first."""
+        return (*self.fail_on, self.text, *self.exit_on)
 
 
 class GuestRun:
-    """Runs a guest once. Afterwards `ended` says how, and `log` what the hypervisor said of a crash."""
+    """Runs a guest once. Afterwards `ended` says how, `exit_code` the code that it told, `console` what it printed, and `log`
+    what the hypervisor said of a crash.
+    """
 
-    def __init__(self, config: DomainConfig, wanted: Wanted, *, collect: bool) -> None:
-        """`collect`: keep the console in `console` and show nothing."""
+    def __init__(self, config: DomainConfig, wanted: Wanted, *, show: bool) -> None:
+        """`show`: put the console on standard output, too."""
         self.ended: str | None = None
+        self.exit_code: int | None = None
         self.log: list[str] = []
-        self.console = bytearray()
+        self.console = Transcript()
         self._config = config
         self._wanted = wanted
         self._deadline = wanted.deadline
-        self._collect = collect
-        self._on_console, self._in_log = Search(wanted.text), Search(wanted.text)
+        self._shows = show
+        self._found = b""
+        self._on_console, self._in_log = Search(*wanted.texts), Search(*wanted.texts)
         self._log_line, self._log_request = b"", 0
         self._domid = 0
 
     def run(self, memory: int) -> None:
         """Run it on a machine of `memory` MiB; returns if it ended well. Raises ControlError."""
-        self._machine = PrivateMachine("run", memory, self._deadline)
+        self._machine = PrivateMachine("run", Hardware(memory, guest=self._config), self._deadline)
         with self._machine as client:
             self._log_request = client.post(FollowLog())
             self.ended = self._life(client)
@@ -78,7 +76,8 @@ class GuestRun:
             "ended": self.ended or REFUSED,
             "code": int(error.code) if error else int(Exit.OK),
             "error": error.message if error else None,
-            "console": self.console.decode("utf-8", "replace"),
+            "exit_code": self.exit_code,
+            "console": self.console.text(),
             "log": self.log,
         }
 
@@ -111,9 +110,18 @@ class GuestRun:
                 print_warning(warning)
             return None
         if isinstance(result, Ended):
+            self.exit_code = result.exit_code
             return result.ended
         self._show(result)
-        return "expected" if self._on_console.finds(result) else None
+        return self._found_by(self._on_console, result)
+
+    def _found_by(self, search: Search, data: bytes) -> str | None:
+        """How the run has ended, if `data` completes a text that is looked for."""
+        found = search.finds(data)
+        if found is None:
+            return None
+        self._found = found
+        return "failed" if found in self._wanted.fail_on else "expected"
 
     def _hear_xen(self, log: bytes) -> str | None:
         """What is new in the hypervisor's log. The guest's lines in it are shown with their mark, and they count."""
@@ -122,29 +130,42 @@ class GuestRun:
         for line in lines:
             if line.startswith(mark):
                 self._show(line + b"\n")
-                if self._in_log.finds(line.removeprefix(mark) + b"\n"):
-                    return "expected"
+                if (ended := self._found_by(self._in_log, line.removeprefix(mark) + b"\n")) is not None:
+                    return ended
         return None
 
     def _show(self, data: bytes) -> None:
-        if self._collect:
-            self.console += data
-        else:
+        self.console += data
+        if self._shows:
             write_bytes(data)
 
     def _judge(self) -> None:
         """Raises ControlError unless the run ended well."""
-        text = self._wanted.text.decode()
-        if self.ended == "expected" or (self.ended == "poweroff" and not text):
+        text, code = self._wanted.text.decode(errors="replace"), self.exit_code
+        if self.ended == "expected" or (self.ended == "poweroff" and not text and not code):
             return
+        if self.ended == "failed":
+            raise ControlError(Exit.FAILURE, f"the guest printed '{self._found.decode(errors='replace')}'")
         if self.ended == "timeout":
             what = f"did not print '{text}'" if text else "did not end"
             raise ControlError(Exit.TIMED_OUT, f"the guest {what} in time")
+        told = f", with code {code}" if code else ""
         if self.ended in CRASHES:
-            raise ControlError(Exit.CRASHED, f"the guest crashed ({self.ended})")
+            raise ControlError(Exit.CRASHED, f"the guest crashed ({self.ended}){told}")
         missing = f" without printing '{text}'" if text else ""
         hint = "; --restart lets it" if self.ended == "reboot" else ""
-        raise ControlError(Exit.FAILURE, f"the guest ended{missing}: {self.ended}{hint}")
+        raise ControlError(Exit.FAILURE, f"the guest ended{missing}: {self.ended}{told}{hint}")
+
+
+def own_code(code: int | None, error: ControlError | None) -> int:
+    """The command's exit code, where a guest has told `code` of its own; None: it has told none, or it is not to count. A code of
+    0 hides no error: then this raises `error`.
+    """
+    if error is not None and not code:
+        raise error
+    if error is not None:
+        print_error(error.message)
+    return code or Exit.OK
 
 
 def crash_lines(log: bytes, domid: int) -> list[str]:

@@ -5,47 +5,37 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final
 
-import typer
-
 from domains.control.protocol import ControlError, Exit
 from domains.lab.wanted import Wanted
-from domains.xenctl.options import Json
+from domains.xenctl.options import Argument, Json, Option
 from domains.xenctl.output import print_json
 
 ALL: Final = "all"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to xenctl's."""
-    app.command("lab")(lab)
-
-
 def lab(
     name: Annotated[
-        str, typer.Argument(help="An experiment, or all; without it, they are listed.", metavar="[NAME|all]")
+        str, Argument(help="An experiment, or all; without it, they are listed.", metavar="[NAME|all]")
     ] = "",
-    step: Annotated[bool, typer.Option("--step", help="Go through its traces step by step.")] = False,
-    trace: Annotated[bool, typer.Option("--trace", help="Print each step of each run, too.")] = False,
+    step: Annotated[bool, Option("--step", help="Go through its traces step by step.")] = False,
+    trace: Annotated[bool, Option("--trace", help="Print each step of each run, too.")] = False,
     json: Json = False,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Print the experiment's sheet; run nothing.")
-    ] = False,
+    explain: Annotated[bool, Option("--explain", help="Print the experiment's sheet; run nothing.")] = False,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="DIR", help="Write a page into this folder.")
+        Path | None, Option("--html", metavar="DIR", help="Write a page into this folder.")
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option("--picture", metavar="FILE", help="Draw its charts; .svg or .png.")
+        Path | None, Option("--picture", metavar="FILE", help="Draw its charts; .svg or .png.")
     ] = None,
     costs: Annotated[
-        Path | None, typer.Option("--costs", metavar="FILE", help="What things cost, as in costs.toml.")
+        Path | None, Option("--costs", metavar="FILE", help="What things cost, as in costs.toml.")
     ] = None,
-    cpu: Annotated[str, typer.Option("--cpu", help="A machine of that file.")] = "",
-) -> None:
+    cpu: Annotated[str, Option("--cpu", help="A machine of that file.")] = "",
+) -> Exit:
     """Run one of the laboratory's experiments: what systems do with the same kernel, counted."""
     wanted = Wanted(step, trace, json, html, picture, costs, cpu)
     refuse_contradictions(name, wanted, explain=explain)
-    if not perform(name, wanted, explain=explain):
-        raise typer.Exit(Exit.FAILURE)
+    return Exit.OK if perform(name, wanted, explain=explain) else Exit.FAILURE
 
 
 def perform(name: str, wanted: Wanted, *, explain: bool) -> bool:
@@ -61,11 +51,10 @@ def perform(name: str, wanted: Wanted, *, explain: bool) -> bool:
 
 def show(name: str, wanted: Wanted, *, explain: bool) -> bool:
     """The same. LabError."""
-    from rich.console import Console
-
     from domains.lab.command import explain_experiment, list_experiments, run_experiment
+    from domains.xenctl.rich_output import StandardConsole
 
-    console = Console()
+    console = StandardConsole()
     if not name:
         listed = list_experiments(console, json=wanted.json)
         if wanted.json:

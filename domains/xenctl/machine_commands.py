@@ -5,34 +5,48 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-import typer
-
 from domains.control.operations import DebugKeys, Dmesg, Info, Uplink
 from domains.control.protocol import ControlError, Exit
 from domains.control.records import encode
-from domains.xenctl import machine
+from domains.xenctl import launch, machine
 from domains.xenctl.folder import folder_of, supervisor_pid
-from domains.xenctl.options import DEFAULT, Json, Machine
+from domains.xenctl.options import DEFAULT, Argument, Json, Machine, Option
 from domains.xenctl.output import print_json, print_lines, printable
+from domains.xenctl.seeded import Seed, cpus_with, repeatable
+from domains.xenctl.usage import checked
 
 
 def start(
     name: Machine = DEFAULT,
     memory: Annotated[
-        int, typer.Option(min=machine.MIN_MEMORY, max=64 * 1024, help="Memory of the machine in MiB.")
-    ] = machine.DEFAULT_MEMORY,
-    cpus: Annotated[int, typer.Option(min=1, max=64, help="Emulated CPUs.")] = machine.DEFAULT_CPUS,
+        int, Option(min=launch.MIN_MEMORY, max=64 * 1024, help="Memory of the machine in MiB.")
+    ] = launch.DEFAULT_MEMORY,
+    cpus: Annotated[
+        int | None,
+        Option(min=1, max=64, help=f"Emulated CPUs; {launch.DEFAULT_CPUS}, and with --seed 1."),
+    ] = None,
+    sched: Annotated[
+        str, Option(metavar="NAME", help="Their scheduler, as on Xen's command line.")
+    ] = launch.DEFAULT_SCHEDULER,
+    slice_ms: Annotated[
+        float | None, Option(min=0.1, max=1000, help="Length of its slices, if it has one to set.")
+    ] = None,
     uplink: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="BRIDGE[=ADDRESS/PREFIX][,ifname=NAME]",
             help="Connect a bridge with the host, whose end gets the address. Repeatable.",
         ),
     ] = None,
+    seed: Seed = None,
     json: Json = False,
 ) -> None:
     """Start a machine in the background; returns when its Dom0 answers."""
-    if not machine.start_machine(name, memory, cpus, checked_uplinks(uplink or [])):
+    repeatable(seed)
+    slice_ns = None if slice_ms is None else round(slice_ms * 1e6)
+    uplinks = checked_uplinks(uplink or [])
+    hardware = launch.Hardware(memory, cpus_with(seed, cpus), uplinks, sched, slice_ns, seed)
+    if not launch.start_machine(name, hardware):
         raise ControlError(Exit.FAILURE, f"machine '{name}' is running already; 'xenctl stop' ends it")
     if json:
         info(name, json=True)
@@ -50,10 +64,7 @@ def checked_uplinks(texts: Sequence[str]) -> list[str]:
         return []
     from domains.dom0.toolstack.xlcfg.uplink import parse_uplink
 
-    try:
-        return [str(parse_uplink(text)) for text in texts]
-    except ValueError as error:
-        raise ControlError(Exit.USAGE, str(error)) from None
+    return checked(lambda: [str(parse_uplink(text)) for text in texts])
 
 
 def uplink_text(uplink: Uplink) -> str:
@@ -85,6 +96,8 @@ def info(name: Machine = DEFAULT, json: Json = False) -> None:
         return
     del about["uplinks"], about["counters"]
     for key, value in about.items():
+        if value is None:
+            continue
         print(f"{key:<22}: {value}")
     for one in info.uplinks:
         print(f"{'uplink':<22}: {uplink_text(one)}")
@@ -94,7 +107,7 @@ def info(name: Machine = DEFAULT, json: Json = False) -> None:
 
 def dmesg(
     name: Machine = DEFAULT,
-    clear: Annotated[bool, typer.Option("--clear", "-c", help="Empty the log afterwards.")] = False,
+    clear: Annotated[bool, Option("--clear", "-c", help="Empty the log afterwards.")] = False,
     json: Json = False,
 ) -> None:
     """Print the hypervisor's log."""
@@ -107,7 +120,7 @@ def dmesg(
 
 
 def debug_keys(
-    keys: Annotated[str, typer.Argument(help="One or more; h: tell which there are.", metavar="KEYS")],
+    keys: Annotated[str, Argument(help="One or more; h: tell which there are.", metavar="KEYS")],
     name: Machine = DEFAULT,
     json: Json = False,
 ) -> None:
@@ -116,10 +129,3 @@ def debug_keys(
         client.call(DebugKeys(keys))
     if json:
         print_json({"keys": keys, "done": "debug-keys"})
-
-
-def register(app: typer.Typer) -> None:
-    """Adds these commands to xenctl."""
-    for command in (start, stop, info, dmesg):
-        app.command()(command)
-    app.command("debug-keys")(debug_keys)

@@ -1,4 +1,4 @@
-"""xenctl: the command line of a machine. One file per group of commands; this one puts them together.
+"""xenctl: the command line of a machine. What each command does is in a file per group of commands; `commands.py` lists them.
 
 Exit codes: domains.control.protocol.Exit. Whatever goes wrong ends here, as one line on standard error for each
 mistake; a reader of standard output that goes away ends the command as SIGPIPE ends others.
@@ -9,100 +9,77 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import traceback
-from typing import Annotated, NoReturn, cast
-
-import typer
+from contextlib import suppress
+from typing import Final, NoReturn
 
 from domains.control.protocol import ControlError, Exit
-from domains.xenctl import (
-    console_commands,
-    domain_commands,
-    exercise_commands,
-    lab_commands,
-    machine_commands,
-    network_commands,
-    run_command,
-    store_commands,
-    topology_commands,
-)
-from domains.xenctl.advice import about_usage
-from domains.xenctl.output import print_error
+from domains.xenctl.commands import COMMANDS, function_of
+from domains.xenctl.output import CannotWrite, on_standard_output, print_error
+from domains.xenctl.reading import read
 
-UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
-"""What the parser of arguments raises; typer does not export it, and where it lies depends on the version."""
-
-app = typer.Typer(
-    name="xenctl",
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-for group in (
-    run_command,
-    machine_commands,
-    domain_commands,
-    console_commands,
-    network_commands,
-    store_commands,
-    topology_commands,
-    lab_commands,
-    exercise_commands,
-):
-    group.register(app)
-
-
-@app.callback()
-def before_command(
-    machine: Annotated[
-        str, typer.Option("--machine", help="As --machine of every command that has it.")
-    ] = "",
-) -> None:
-    """Run Xen machines out of ordinary processes."""
-    if machine:
-        os.environ["XENCTL_MACHINE"] = machine
+INTERRUPTED: Final = 128 + signal.SIGINT
+"""The exit code after a Ctrl-C, as shells have it."""
 
 
 def main() -> NoReturn:
-    """The program's entry."""
-    open_standard_streams()
+    """One run of the program, whose modules are loaded."""
     try:
+        open_standard_streams()
         code = run(sys.argv[1:])
         sys.stdout.flush()
     except BrokenPipeError:
         die_of_sigpipe()
     except OSError as error:
         code = cannot_write(error)
-    sys.exit(int(code))
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    end(code)
+
+
+def end(code: int) -> NoReturn:
+    """Leave without Python's taking apart of each module, which is a quarter of a short command's time: by now all is closed that
+    has an effect.
+    """
+    with suppress(OSError):
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """One command; its exit code. Without arguments the help, as other commands of many commands do. Raises
     BrokenPipeError.
     """
-    command = typer.main.get_command(app)
     try:
-        with command.make_context("xenctl", arguments or ["--help"]) as context:
-            return int(command.invoke(context) or Exit.OK)
+        return perform(arguments or ["--help"])
     except ControlError as error:
         for line in error.message.splitlines():
             print_error(line)
         return error.code
-    except UsageError as error:
-        print_error(about_usage(error, typer.main.get_command(app)))
-        return Exit.USAGE
-    except typer.Exit as error:
-        return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        return 130
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except BrokenPipeError:
         raise
+    except CannotWrite as error:
+        return cannot_write(error)
     except OSError as error:
         where = f"{error.filename}: " if error.filename is not None else ""
         print_error(f"{where}{error.strerror or error}")
         return Exit.FAILURE
     except Exception as error:  # noqa: BLE001 - the outermost frame of the command
         return own_mistake(error)
+
+
+def perform(arguments: list[str]) -> int:
+    """Read the command line and do what it says; the exit code. Raises what that raises."""
+    if arguments[0] in COMMANDS:
+        function = function_of(arguments[0])
+        given = read(function, arguments[1:])
+        if given is not None:
+            code = function(**given)
+            return code if isinstance(code, int) else Exit.OK
+    from domains.xenctl.explaining import explain
+
+    return explain(arguments)
 
 
 def open_standard_streams() -> None:
@@ -120,6 +97,7 @@ def open_standard_streams() -> None:
             os.open(os.devnull, flags)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(fd, "r" if fd == 0 else "w", closefd=False))
+    sys.stdout = on_standard_output(sys.stdout)
 
 
 def die_of_sigpipe() -> NoReturn:
@@ -140,11 +118,9 @@ def cannot_write(error: OSError) -> int:
 def own_mistake(error: Exception) -> int:
     """What no user can have caused: one line, and all of it where XENCTL_TRACEBACK is set."""
     if os.environ.get("XENCTL_TRACEBACK"):
-        traceback.print_exception(error)
+        from traceback import print_exception
+
+        print_exception(error)
     what = f"{type(error).__name__}: {error}"
     print_error(f"a mistake of xenctl's own, which XENCTL_TRACEBACK=1 shows where it is: {what}")
     return Exit.FAILURE
-
-
-if __name__ == "__main__":
-    main()

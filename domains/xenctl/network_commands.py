@@ -8,20 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
-import typer
-
 from domains.control.operations import NetworkCapture
 from domains.control.protocol import ControlError, Exit
 from domains.xenctl import machine
-from domains.xenctl.options import DEFAULT, Machine
+from domains.xenctl.options import DEFAULT, Argument, Machine, Option
 from domains.xenctl.output import print_error
 
 
 def network_capture(
-    domain: Annotated[str, typer.Argument(help="Name or id of a domain.", metavar="[DOMAIN]")] = "",
-    vif: Annotated[int, typer.Argument(help="Which of its interfaces.", min=0)] = 0,
-    bridge: Annotated[str, typer.Option(help="All of this bridge of Dom0 instead, such as xenbr0.")] = "",
-    write: Annotated[str, typer.Option("-w", "--write", help="File to write; -: standard output.")] = "-",
+    domain: Annotated[str, Argument(help="Name or id of a domain.", metavar="[DOMAIN]")] = "",
+    vif: Annotated[int, Argument(help="Which of its interfaces.", min=0)] = 0,
+    bridge: Annotated[str, Option(help="All of this bridge of Dom0 instead, such as xenbr0.")] = "",
+    write: Annotated[str, Option("-w", "--write", help="File to write; -: standard output.")] = "-",
     name: Machine = DEFAULT,
 ) -> None:
     """Write what passes a domain's interface, or a bridge, as pcap, until the domain ends or Ctrl-C."""
@@ -57,8 +55,3 @@ def opened(path: str) -> Iterator[BinaryIO]:
         raise
     except OSError as error:
         raise ControlError(Exit.FAILURE, f"cannot write {path}: {error.strerror}") from None
-
-
-def register(app: typer.Typer) -> None:
-    """Adds this command to xenctl."""
-    app.command("network-capture")(network_capture)

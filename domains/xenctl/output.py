@@ -2,37 +2,76 @@
 
 from __future__ import annotations
 
-import json
+import io
 import os
 import select
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO
 
 from domains.control.protocol import ControlError, Exit
+from domains.xenctl.tables import printable as printable
+from domains.xenctl.tables import table
+
+
+class CannotWrite(OSError):
+    """Standard output takes no more. An OSError with the host's number and words, for that is what whoever prints expects."""
+
+
+class StandardOutput(io.FileIO):
+    """Descriptor 1. It waits for a reader that is slow, also where somebody made it non-blocking, and its errors are told from
+    those of other files: BrokenPipeError if the reader is gone, else CannotWrite.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1, "w", closefd=False)
+
+    def write(self, data: Any) -> int:
+        """As many of these octets as there is room for, at least one."""
+        while True:
+            try:
+                written: int | None = super().write(data)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise CannotWrite(error.errno, error.strerror) from None
+            if written is not None:
+                return written
+            await_room(self.fileno())
+
+
+def on_standard_output(text: TextIO) -> TextIO:
+    """What takes the place of `text`, Python's own writer of standard output, and writes as that does."""
+    assert isinstance(text, io.TextIOWrapper)
+    return io.TextIOWrapper(
+        io.BufferedWriter(StandardOutput()),
+        encoding=text.encoding,
+        errors=text.errors,
+        line_buffering=text.line_buffering,
+        write_through=text.write_through,
+    )
+
+
+def await_room(fd: int) -> None:
+    """Wait until a non-blocking descriptor may be written again."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    poll.poll()
 
 
 def print_json(value: Any) -> None:
     """One JSON document, indented; bytes as text."""
+    import json
+
     text = json.dumps(value, indent=2, ensure_ascii=False, default=as_text)
     print("".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in text))
-
-
-def printable(text: str) -> str:
-    """A text from elsewhere, safe to print: what a terminal would act upon is written as \\xNN or \\uNNNN."""
-    return "".join(letter if letter.isprintable() else escaped(letter) for letter in text)
 
 
 def print_lines(text: str) -> None:
     """Lines from elsewhere on standard output, each safe to print."""
     for line in text.split("\n")[: -1 if text.endswith("\n") else None] if text else ():
         print(printable(line.rstrip("\r")))
-
-
-def escaped(letter: str) -> str:
-    """A character by its number, as Python writes it."""
-    return letter.encode("unicode_escape").decode() if letter != "\ufffd" else letter
 
 
 def as_text(value: Any) -> str:
@@ -47,9 +86,7 @@ def write_bytes(data: bytes) -> None:
         try:
             rest = rest[os.write(fd, rest) :]
         except BlockingIOError:
-            poll = select.poll()
-            poll.register(fd, select.POLLOUT)
-            poll.poll()
+            await_room(fd)
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -69,9 +106,5 @@ def print_warning(message: str) -> None:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]], right: frozenset[str]) -> None:
-    """Columns as wide as their widest cell; those named in `right` flush right."""
-    cells = [list(header), *([printable(str(cell)) for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    for row in cells:
-        columns = zip(row, widths, header, strict=True)
-        print("  ".join(c.rjust(w) if h in right else c.ljust(w) for c, w, h in columns).rstrip())
+    """Columns as wide as their widest cell; those named in `right` flush right (tables.py)."""
+    sys.stdout.write(table(header, rows, frozenset(header) - right))

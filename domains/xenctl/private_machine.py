@@ -6,28 +6,26 @@ the command is killed, Linux sends the supervisor SIGTERM (PR_SET_PDEATHSIG), wh
 
 from __future__ import annotations
 
-import ctypes
 import os
-import select
 import shutil
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, NoReturn
 
-from domains.control.address import MachineAddress
 from domains.control.client import ControlClient
-from domains.control.protocol import ControlError, Exit
-from domains.xenctl import machine
-from domains.xenctl.folder import folder_of, listens
+from domains.control.protocol import ControlError, Exit, MachineEnded
+from domains.xenctl.folder import folder_of
+from domains.xenctl.launch import Hardware, last_words, launch, within
+from domains.xenctl.machine import START_TIMEOUT, STOP_TIMEOUT, reach
 
 PR_SET_PDEATHSIG: Final = 1
 
 
 class PrivateMachine:
-    """`with PrivateMachine(memory, cpus) as client:` starts it, and at the end nothing of it is left.
+    """`with PrivateMachine(prefix, hardware) as client:` starts it, and at the end nothing of it is left.
 
     `ended` becomes readable when the machine has died of itself; `why` then tells the reason.
     """
@@ -35,19 +33,15 @@ class PrivateMachine:
     def __init__(
         self,
         prefix: str,
-        memory: int,
+        hardware: Hardware,
         deadline: float | None = None,
-        cpus: int = machine.DEFAULT_CPUS,
-        uplinks: Sequence[str] = (),
     ) -> None:
-        """`prefix` begins its name; `memory` in MiB; by `deadline` on the monotonic clock it must be up."""
+        """`prefix` begins its name; by `deadline` on the monotonic clock it must be up."""
         self.name = f"{prefix}-{os.getpid()}-{os.urandom(3).hex()}"
         self.folder = folder_of(self.name)
         self.ended = -1
-        self._memory = memory
+        self._hardware = hardware
         self._deadline = deadline
-        self._cpus = cpus
-        self._uplinks = uplinks
         self._supervisor = 0
         self._log = -1
         self._client: ControlClient | None = None
@@ -57,11 +51,11 @@ class PrivateMachine:
         if self._supervisor:
             return
         try:
-            log = machine.launch(self.name, self._memory, self._cpus, self._uplinks, self._fork)
-            if log is None:
+            born = launch(self.name, self._hardware, self._fork)
+            if born is None:
                 raise ControlError(Exit.FAILURE, f"machine '{self.name}' is running already")
-            self._log = log
-            self._await_endpoint()
+            self._log, self.ended = born
+            self._client = self._reach()
         except BaseException:
             self.end()
             raise
@@ -69,7 +63,7 @@ class PrivateMachine:
     def __enter__(self) -> ControlClient:
         """A client of the machine, which is started. Raises ControlError."""
         self.start()
-        self._client = ControlClient(MachineAddress.in_folder(self.folder))
+        assert self._client is not None
         return self._client
 
     def __exit__(self, *exc: object) -> None:
@@ -77,18 +71,12 @@ class PrivateMachine:
 
     def has_died(self) -> bool:
         """Whether the machine has ended of itself."""
-        return self._ends_within(0)
-
-    def _ends_within(self, seconds: float) -> bool:
-        """By poll(2): the caller may be a program with so many files open that select(2) refuses the number."""
-        poll = select.poll()
-        poll.register(self.ended, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
+        return within(0, self.ended)
 
     def why(self) -> str:
         """The last that the machine's processes said before they died, once all of them have."""
-        self._ends_within(machine.STOP_TIMEOUT)
-        return machine.last_words(self._log)
+        within(STOP_TIMEOUT, self.ended)
+        return last_words(self._log)
 
     def end(self) -> None:
         """End the machine with everything in it; returns when nothing of it is left. Idempotent."""
@@ -97,7 +85,7 @@ class PrivateMachine:
             self._client = None
         if self._supervisor:
             os.kill(self._supervisor, signal.SIGTERM)
-            if not self._ends_within(machine.STOP_TIMEOUT):
+            if not within(STOP_TIMEOUT, self.ended):
                 os.kill(self._supervisor, signal.SIGKILL)  # its core then ends the machine
             os.waitpid(self._supervisor, 0)
             self._supervisor = 0
@@ -107,7 +95,7 @@ class PrivateMachine:
                 os.close(fd)
         self.ended = self._log = -1
 
-    def _fork(self, body: Callable[[], None]) -> None:
+    def _fork(self, body: Callable[[], None]) -> int:
         """What ends the supervisor is held back until it can heed it: Python forgets signals that come to a
         process while it is being forked.
         """
@@ -121,11 +109,14 @@ class PrivateMachine:
             self.ended = os.pidfd_open(pid)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return self.ended
 
     def _attached(self, body: Callable[[], None], parent: int, mask: set[int | signal.Signals]) -> NoReturn:
         """The supervisor's process, which does not outlive `parent`."""
         status = 1
         try:
+            import ctypes
+
             os.setsid()
             signal.signal(signal.SIGTERM, lambda *_: self._abort())
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
@@ -146,12 +137,14 @@ class PrivateMachine:
         shutil.rmtree(self.folder, ignore_errors=True)
         os._exit(1)
 
-    def _await_endpoint(self) -> None:
-        limit = machine.START_TIMEOUT
+    def _reach(self) -> ControlClient:
+        limit = START_TIMEOUT
         if self._deadline is not None:
             limit = min(limit, self._deadline - time.monotonic())
-        in_time = machine.wait_for(lambda: listens(self.folder) or self.has_died(), limit)
-        if self.has_died():
-            raise ControlError(Exit.FAILURE, f"the machine did not start: {self.why()}")
-        if not in_time:
+        try:
+            client = reach(self.folder, lambda: not self.has_died(), limit)
+        except MachineEnded:
+            raise ControlError(Exit.FAILURE, f"the machine did not start: {self.why()}") from None
+        if client is None:
             raise ControlError(Exit.TIMED_OUT, f"the machine did not start within {max(limit, 0):.1f} s")
+        return client

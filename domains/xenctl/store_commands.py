@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from domains.control.operations import XenstoreLs
 from domains.control.records import encode
 from domains.xenctl import machine
-from domains.xenctl.options import DEFAULT, Json, Machine
+from domains.xenctl.options import DEFAULT, Argument, Json, Machine, Option
 from domains.xenctl.output import print_json
 
 
 def xenstore_ls(
-    path: Annotated[str, typer.Argument(help="Where to begin.")] = "/",
-    full: Annotated[bool, typer.Option("-f", help="Print whole paths.")] = False,
-    permissions: Annotated[bool, typer.Option("-p", help="Print permissions.")] = False,
+    path: Annotated[str, Argument(help="Where to begin.")] = "/",
+    full: Annotated[bool, Option("-f", help="Print whole paths.")] = False,
+    permissions: Annotated[bool, Option("-p", help="Print permissions.")] = False,
     name: Machine = DEFAULT,
     json: Json = False,
 ) -> None:
@@ -39,8 +37,3 @@ def printable(value: bytes) -> str:
     r"""Text with what cannot be printed as \xNN, \n, \\ and \"."""
     escapes = {9: r"\t", 10: r"\n", 13: r"\r", 34: r"\"", 92: r"\\"}
     return "".join(escapes.get(b) or (chr(b) if 32 <= b < 127 else f"\\x{b:02x}") for b in value)
-
-
-def register(app: typer.Typer) -> None:
-    """Adds this command to xenctl."""
-    app.command("xenstore-ls")(xenstore_ls)

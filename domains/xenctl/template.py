@@ -1,21 +1,28 @@
-"""What a machine's supervisor runs, imported in its process alone: the parts put together, warm for every
-fork.
+"""What a machine's supervisor runs, imported in its process alone: the parts put together, warm for every fork.
+
+To load all that takes longer than all that Dom0 does to come up, so nobody waits for what another process can load beside it:
+
+    supervisor   what all share ──┬── what Dom0 and guests share ──┬── what the first guest needs
+    core                          └── its own ── builds Dom0       │
+    Dom0                                                           └── comes up
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
-from collections.abc import Sequence
-from pathlib import Path
+import socket
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Final
 
-from domains.cpu.process import load_engine, run_domain
-from domains.dom0.toolstack.builder.unpacker import serve
+from domains.control.description import PYTHON_PREFIX, DomainConfig, GuestType
+from domains.cpu.process import ENGINES, load_engine, run_domain
 from domains.kernel.image import make_image
-from hypervisor.core import run_core
 from hypervisor.machine.config import MachineConfig
 from hypervisor.supervisor import Entries, Service, Supervisor
 from hypervisor.wire import descriptors
+from hypervisor.wire.mailbox import Engine
 
 DOM0: Final = "domains.dom0.dom0:Dom0"
 WARM: Final = ("domains.kernel.run", "domains.dom0.dom0")
@@ -29,23 +36,67 @@ def prepare(domid: int, mailbox: int) -> None:
     load_engine(mailbox, FRONT_ENDS if domid else ())
 
 
-def run_machine(
-    name: str, folder: Path, memory_frames: int, cpus: int, uplinks: Sequence[str], lock: int
-) -> None:
-    """Run a machine to its end; its folder is removed. `lock` holds the folder's lock."""
-    for module in WARM:
-        importlib.import_module(module)
+def load(modules: Iterable[str]) -> None:
+    """Load modules for all whom this process forks from now on. They are no garbage, which it takes time to find out."""
+    gc.disable()
+    try:
+        for module in modules:
+            importlib.import_module(module)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def load_for(guest: DomainConfig | None) -> None:
+    """Load what that domain's process will need. What cannot be loaded is for that process to find."""
+    with suppress(ImportError):
+        load(modules_of(guest))
+
+
+def modules_of(guest: DomainConfig | None) -> Sequence[str]:
+    """What the process of such a domain will need, as far as its description tells; what it needs besides is loaded then."""
+    if guest is None:
+        return ()
+    if guest.kernel.startswith(PYTHON_PREFIX):
+        return FRONT_ENDS
+    return (ENGINES[Engine.X86_64 if guest.type is GuestType.PV else Engine.X86_64_NESTED],)
+
+
+def run_core(config: MachineConfig, supervisor: socket.socket, supervisor_pidfd: int) -> None:
+    """The core process's body. It loads its part of the hypervisor itself, for no other process has use for that."""
+    name, function = (
+        ("hypervisor.core", "run_core")
+        if config.seed is None
+        else ("hypervisor.repeating.core", "run_repeating_core")
+    )
+    load([name])
+    getattr(importlib.import_module(name), function)(config, supervisor, supervisor_pidfd)
+
+
+def unpack(pair: socket.socket) -> None:
+    """The unpacker's body."""
+    from domains.dom0.toolstack.builder.unpacker import serve
+
+    serve(pair)
+
+
+def run_machine(config: MachineConfig, uplinks: Sequence[str], guest: DomainConfig | None = None) -> None:
+    """Run a machine to its end; its folder is removed. Dom0's part of `config` is filled in here. With a seed it repeats.
+
+    `guest`: the domain that it is started for.
+    """
     dom0_end, unpacker_end = descriptors.pair()
-    config = MachineConfig(
-        name=name,
-        folder=folder,
-        memory_frames=memory_frames,
-        nr_cpus=cpus,
+    config = config._replace(
         dom0_kernel=make_image(DOM0),
         dom0_options=(f"unpacker={dom0_end.fileno()}", *(f"uplink={uplink}" for uplink in uplinks)),
         dom0_fds=(dom0_end.fileno(),),
-        lock_fd=lock,
     )
-    services = (Service("xeno-unpacker", unpacker_end, serve),)
-    entries = Entries(core=run_core, domain=run_domain, services=services, prepare=prepare)
+    entries = Entries(
+        core=run_core,
+        domain=run_domain,
+        services=(Service("xeno-unpacker", unpacker_end, unpack),),
+        prepare=prepare,
+        warm=lambda: load(WARM),
+        ahead=lambda: load_for(guest),
+    )
     Supervisor(config, entries).run()

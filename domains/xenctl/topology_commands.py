@@ -6,13 +6,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from domains.control.protocol import Exit
-from domains.xenctl.options import DEFAULT, Json, Machine
+from domains.xenctl.options import DEFAULT, Argument, Json, Machine, Option
 from domains.xenctl.output import print_error, print_json, print_lines, print_table, printable
 
-File = Annotated[Path, typer.Argument(help="The topology, as YAML.", metavar="FILE")]
+File = Annotated[Path, Argument(help="The topology, as YAML.", metavar="FILE")]
 
 
 class GraphFormat(StrEnum):
@@ -25,7 +23,7 @@ class GraphFormat(StrEnum):
 def up(
     file: File,
     only: Annotated[
-        list[str] | None, typer.Option(help="Only this domain and what it comes after; repeatable.")
+        list[str] | None, Option(help="Only this domain and what it comes after; repeatable.")
     ] = None,
     name: Machine = DEFAULT,
     json: Json = False,
@@ -56,7 +54,7 @@ def down(file: File, name: Machine = DEFAULT, json: Json = False) -> None:
         print_json({"topology": project.name, "down": True})
 
 
-def validate(file: File, json: Json = False) -> None:
+def validate(file: File, json: Json = False) -> Exit:
     """Tell everything that is wrong with a topology, with its line and column."""
     from domains.xenctl.topology.check import TopologyError, load
 
@@ -70,20 +68,19 @@ def validate(file: File, json: Json = False) -> None:
     if lines:
         for line in lines:
             print_error(line)
-        raise typer.Exit(Exit.FAILURE)
+        return Exit.FAILURE
     if not json:
         print(
             printable(
                 f"{file}: topology {project.name} of {len(project.plan().domains)} domains has no mistakes"
             )
         )
+    return Exit.OK
 
 
 def graph(
     file: File,
-    format: Annotated[
-        GraphFormat, typer.Option("--format", "-f", help="Of the picture.")
-    ] = GraphFormat.mermaid,
+    format: Annotated[GraphFormat, Option("--format", "-f", help="Of the picture.")] = GraphFormat.mermaid,
 ) -> None:
     """Draw a topology."""
     from domains.xenctl.topology import graph as pictures
@@ -112,9 +109,3 @@ def ps(file: File, name: Machine = DEFAULT, json: Json = False) -> None:
 def blank(value: int | None) -> str:
     """The number, or `-` where there is none."""
     return "-" if value is None else str(value)
-
-
-def register(app: typer.Typer) -> None:
-    """Adds these commands to xenctl."""
-    for command in (up, down, validate, graph, ps):
-        app.command()(command)

@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from domains.kernel.grants import BATCH, refusal
+from domains.kernel.grants import BATCH, GrantError
 from domains.kernel.kernel import Kernel
 from domains.kernel.memory import Page
 from hypervisor.public.grant_table import (
@@ -32,9 +32,7 @@ WHOLE: Final = (0, PAGE_SIZE)
 
 
 class CopiedPages:
-    """Pages of the front in domain `domid`. Raises XenError when Xen refuses a reference, or has no memory, and
-    GranterRuns while that domain runs.
-    """
+    """Pages of the front in domain `domid`. Raises XenError when Xen refuses a reference, or has no memory."""
 
     persistent = False
 
@@ -86,6 +84,6 @@ class CopiedPages:
         rows[theirs]["offset"] = rows[own]["offset"] = first
         rows["len"], rows["flags"] = end - first, flag
         for at in range(0, len(rows), BATCH):
-            status = self._kernel.grants.try_copy_in_order(rows[at : at + BATCH]).status
+            status = self._kernel.grants.copy_in_order(rows[at : at + BATCH]).status
             if status != GNTST_okay:
-                raise refusal(status, f"copy of pages of d{self._domid}")
+                raise GrantError(status, f"copy of pages of d{self._domid}")

@@ -6,22 +6,31 @@ of the first front is done and durable (XSA-302's idea).
 """
 
 import contextlib
-from typing import NamedTuple
+import errno
+import select
+from typing import Final, NamedTuple
 
-from domains.kernel.tasks import Task
+from domains.kernel.tasks import Signal, Task
 from drivers.back_device import BackDevice, FrontError, Nodes
+from drivers.block.aside import Aside
 from drivers.block.copied_pages import CopiedPages
 from drivers.block.granted_pages import GrantedPages
 from drivers.block.image import Image
+from drivers.block.nbd import NbdImage
 from drivers.block.protocol import MAX_SEGMENTS, RECORDS, SECTOR_SIZE, Node, Records
+from drivers.block.qemu_nbd import QEMU_FORMATS, QemuNbd
 from drivers.block.requests import Counters, Pages, RequestServer
 from drivers.front_rings import FrontRings, reach
 from drivers.mapped_grants import MappedGrants
-from drivers.retry import Turn
 from hypervisor.public.errno import XenError
 from hypervisor.public.io.blkif import VDISK_READONLY
 from hypervisor.public.io.protocols import XEN_IO_PROTO_ABI_X86_64
 from hypervisor.public.types import U32, Port
+
+START_SECONDS: Final = 8.0
+"""What a qemu-nbd may take to open its image."""
+AGAIN: Final = 20
+AGAIN_SECONDS: Final = 0.1
 
 
 class BlockAttachment(NamedTuple):
@@ -31,12 +40,13 @@ class BlockAttachment(NamedTuple):
     rings: FrontRings
     pages: Pages
     server: RequestServer
+    aside: Aside | None
 
 
 class BlockDevice(BackDevice):
     """A disk image for one front."""
 
-    _image: Image | None = None
+    _image: Image | NbdImage | None = None
     _attachment: BlockAttachment | None = None
 
     @property
@@ -44,28 +54,54 @@ class BlockDevice(BackDevice):
         """What was done for the front that is attached."""
         return self._attachment.server.counters if self._attachment else None
 
-    def turn(self, crowd: int) -> Turn:
+    def turn(self, crowd: int) -> bool:
         """Serves some of the front's requests; `crowd`: how many devices want a turn."""
-        return self._attachment.server.serve(crowd) if self._attachment else Turn.DONE
+        return self._attachment.server.serve(crowd) if self._attachment else False
 
     def open(self) -> Task[Nodes]:
         """`params` names the file, with or without a format in front; `mode` is "r" or "w", "!" without
-        lock.
+        lock. An image of another format than raw is served by a program, which is waited for.
         """
         params = (yield from self.end.read(Node.PARAMS)) or ""
         mode = (yield from self.end.read(Node.MODE)) or "r"
         may_discard = (yield from self.end.read(Node.DISCARD_ENABLE)) != "0"
-        path = params if params.startswith("/") else params.partition(":")[2]
-        self._image = Image(path, mode)
+        format, path = ("", params) if params.startswith("/") else params.partition(":")[::2]
+        image = yield from self._opened(path, format, mode)
+        self._image = image
         return {
             Node.PERSISTENT: int(
                 self.kernel.privileged
             ),  # where pages are copied nothing is won by keeping them
             Node.INDIRECT: MAX_SEGMENTS,
             Node.FLUSH: 1,
-            Node.BARRIER: 1,
-            Node.DISCARD: int(may_discard and self._image.writable),
+            Node.BARRIER: int(not image.waits),
+            Node.DISCARD: int(may_discard and image.discards),
         }
+
+    def _opened(self, path: str, format: str, mode: str) -> Task[Image | NbdImage]:
+        """The image. A qemu-nbd that ends still, of a domain that has just gone, is waited for. Raises OSError."""
+        if format not in QEMU_FORMATS:
+            return Image(path, mode)
+        if not self.kernel.privileged:
+            raise OSError(errno.EOPNOTSUPP, f"{format} is served by Dom0 alone; leave backend= out", path)
+        for _ in range(AGAIN):
+            try:
+                return (yield from self._served(QemuNbd(path, format, mode)))
+            except BlockingIOError:
+                yield from self.kernel.until(lambda: False, timeout=AGAIN_SECONDS)
+        return (yield from self._served(QemuNbd(path, format, mode)))
+
+    def _served(self, server: QemuNbd) -> Task[NbdImage]:
+        """What a qemu-nbd serves, once it speaks. Raises OSError."""
+        kernel, spoken = self.kernel, Signal()
+        if kernel.repeats:  # no time of the machine's passes meanwhile
+            select.select([server.connection], [], [], START_SECONDS)
+        kernel.add_reader(server.connection.fileno(), spoken.send)
+        try:
+            yield from kernel.until(server.has_spoken, spoken, timeout=START_SECONDS)
+        finally:
+            kernel.remove_reader(server.connection.fileno())
+        return server.image()
 
     def attach(self) -> Task[Nodes]:
         """Reaches the ring and binds the event channel that the front names. FrontError: they are not usable."""
@@ -78,7 +114,9 @@ class BlockDevice(BackDevice):
             raise FrontError(f"no ring: ring-ref {ref}, event-channel {remote_port}, protocol {abi}")
         return self._reach(self._image, ref, Port(remote_port), RECORDS[abi], persistent)
 
-    def _reach(self, image: Image, ref: int, remote_port: Port, records: Records, persistent: bool) -> Nodes:
+    def _reach(
+        self, image: Image | NbdImage, ref: int, remote_port: Port, records: Records, persistent: bool
+    ) -> Nodes:
         """The front's ring, pages and event channel are held from here on; XenError, and none is."""
         kernel, domid = self.kernel, self.end.peer_domid
         rings = reach(kernel, domid, [ref], [(records.request, records.response)])
@@ -88,10 +126,14 @@ class BlockDevice(BackDevice):
             rings.release()
             raise
         pages: Pages = CopiedPages(kernel, domid)
+        aside = None
         if kernel.privileged:
             pages = GrantedPages(MappedGrants(kernel), kernel.cpu, domid, persistent)
-        server = RequestServer(rings.rings[0], image, pages, lambda: kernel.events.notify(port), records)
-        self._attachment = BlockAttachment(port, rings, pages, server)
+            aside = None if kernel.repeats else Aside(kernel)
+        server = RequestServer(
+            rings.rings[0], image, pages, lambda: kernel.events.notify(port), records, aside
+        )
+        self._attachment = BlockAttachment(port, rings, pages, server, aside)
         kernel.events.bind(port, self.ready)
         return {
             Node.SECTORS: image.sectors,
@@ -105,6 +147,8 @@ class BlockDevice(BackDevice):
         if attachment is None:
             return
         self.kernel.events.close(attachment.port)
+        if attachment.aside is not None:
+            attachment.aside.close()
         attachment.pages.close()
         attachment.rings.release()
         if self._image is not None:

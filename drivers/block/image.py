@@ -31,10 +31,13 @@ VectorCall = Callable[[int, Sequence[memoryview], int], int]
 class Image:
     """One open image. Every method that touches the file raises OSError when the host refuses."""
 
+    waits: Final = False
+    """Whether everything but a read of what is in memory takes long; then it is done by the device's thread."""
+
     def __init__(self, path: str, mode: str) -> None:
         """Open `path`; `mode` as in xl's disk line: "r" or "w", with "!" to share it against the lock."""
         self.path = path
-        self.writable = mode.startswith("w")
+        self.writable = self.discards = mode.startswith("w")
         access = os.O_RDWR if self.writable else os.O_RDONLY
         self._fd = os.open(path, access | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not hold up its opener
         try:
@@ -44,12 +47,30 @@ class Image:
             if not mode.endswith("!"):
                 fcntl.flock(self._fd, (fcntl.LOCK_EX if self.writable else fcntl.LOCK_SH) | fcntl.LOCK_NB)
             self._regular = stat.S_ISREG(kind)
-            self.sectors = os.lseek(self._fd, 0, os.SEEK_END) // SECTOR_SIZE
+            self._no_wait = os.RWF_NOWAIT
+            size = os.lseek(self._fd, 0, os.SEEK_END)
+            self.sectors = size // SECTOR_SIZE
+            if not self.sectors:
+                raise OSError(errno.EINVAL, f"has {size} bytes, less than a sector of {SECTOR_SIZE}")
         except OSError as error:
             os.close(self._fd)
             in_use = isinstance(error, BlockingIOError)
             why = "in use by another device or machine" if in_use else error.strerror
             raise OSError(error.errno, why, path) from error
+
+    def read_at_once(self, sector: int, pages: Sequence[memoryview], size: int) -> bool:
+        """Do as `read` does, unless that would wait for the disk: then False, and some of `pages` may be filled. A file
+        system that cannot tell waits.
+        """
+        try:
+            return os.preadv(self._fd, pages, sector * SECTOR_SIZE, self._no_wait) == size
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP or not self._no_wait:
+                raise
+            self._no_wait = 0
+            return self.read_at_once(sector, pages, size)
 
     def read(self, sector: int, pages: Sequence[memoryview], size: int) -> None:
         """Fill `pages`, `size` bytes in all, from `sector` on."""

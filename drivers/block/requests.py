@@ -5,8 +5,10 @@ disk, write permission. A bad request gets BLKIF_RSP_ERROR, an unknown operation
 neither touches the image; a bad ring index raises RingBroken. Data moves between the file and the front's
 frames in one system call per request.
 
-A page that Xen cannot map yet, because the front's domain runs, makes its request and all behind it wait for
-the next turn; the domain may be as late as its own CPU is, and must not see an error for it.
+A flush, and a read of what the host does not have in memory, wait for the host's disk: they are put aside (aside.py), and
+answered when they are done. The others overtake them, which blkif permits: a flush is about the writes that were answered
+before it. On an image that another program serves (nbd.py) writes and discards are put aside too, in one row with flushes. A
+barrier overtakes nothing that writes, for writes are performed in their turn, and so is it.
 
 A request's list of segments, as bytes, names the same views again as long as the grants are kept; `_plans`
 remembers them, so that a megabyte of 256 pages costs no work per page.
@@ -14,12 +16,14 @@ remembers them, so that a megabyte of 256 pages costs no work per page.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from domains.kernel.grants import GranterRuns
+from drivers.block.aside import Aside, Work
 from drivers.block.image import Image
+from drivers.block.nbd import NbdImage
 from drivers.block.protocol import (
     DIRECT_SEGMENTS,
     MAX_SEGMENTS,
@@ -29,7 +33,6 @@ from drivers.block.protocol import (
     SEGMENTS_PER_PAGE,
     Records,
 )
-from drivers.retry import Turn
 from drivers.ring import BackRing
 from hypervisor.public.errno import XenError
 from hypervisor.public.io.blkif import (
@@ -64,13 +67,14 @@ class BadRequest(Exception):
 
 
 class Plan(NamedTuple):
-    """Where the data of one list of segments lies: views in order, their size in sectors, and their bounds in their
-    pages.
+    """Where the data of one list of segments lies: views in order, their size in sectors, their bounds in their pages, and
+    whether the views outlive the request.
     """
 
     views: list[memoryview]
     sectors: int
     bounds: list[tuple[int, int]]
+    kept: bool
 
 
 class Pages(Protocol):
@@ -106,67 +110,58 @@ class Counters:
 
 
 class RequestServer:
-    """One ring, one image, one front's pages. `notify` sends the event of new answers."""
+    """One ring, one image, one front's pages. `notify` sends the event of new answers. Without `aside` the disk is waited for."""
 
     def __init__(
         self,
         ring: BackRing,
-        image: Image,
+        image: Image | NbdImage,
         pages: Pages,
         notify: Callable[[], None],
         records: Records = RECORDS_64,
+        aside: Aside | None = None,
     ) -> None:
         self._ring = ring
         self._records = records
         self._image = image
         self._pages = pages
         self._notify = notify
+        self._aside = aside
+        self._later: Work | None = None
+        """What is left to do of the request that is being performed, and is put aside."""
         self._plans: dict[bytes, Plan] = {}
         self._moved = 0  # sectors, in this turn
-        self._put_off = b""  # taken and not performed yet
-        self._done = 0  # requests answered
         self._answer = np.zeros(1, records.response.dtype)
         self.counters = Counters()
 
-    def serve(self, crowd: int = 1) -> Turn:
-        """One turn, bounded and shared with `crowd`. Raises RingBroken."""
-        if not self._ring.settle():
-            return Turn.PUT_OFF
-        before = self._done
-        left = self._perform(crowd)
+    def serve(self, crowd: int = 1) -> bool:
+        """One turn, bounded and shared with `crowd`; whether there is more to do. Raises RingBroken."""
+        self._perform(crowd)
         self._show()
-        if left:
-            return Turn.MORE if self._done != before else Turn.PUT_OFF
-        more = self._ring.final_check()
-        return Turn.MORE if more or not self._ring.settled else Turn.DONE
+        return self._ring.final_check()
 
-    def _perform(self, crowd: int) -> bool:
-        """Perform requests up to the bounds of a turn; True if one had to be put off."""
+    def _perform(self, crowd: int) -> None:
+        """Perform requests up to the bounds of a turn."""
         self._moved = shown = 0
         left = max(TURN_REQUESTS // crowd, 1)
         while left > 0 and self._moved * SECTOR_SIZE < TURN_BYTES // crowd:
-            entries = self._put_off or self._ring.take(min(left, GROUP))
-            self._put_off = b""
+            entries = self._ring.take(min(left, GROUP))
             if not entries:
                 break
             requests = self._ring.records(entries, self._records.request)
             left -= len(requests)
             for at, request in enumerate(requests):
-                entry = entries[at * self._ring.entry_size :]
-                if not self._execute(request, entry):
-                    self._put_off = entry
-                    return True
+                self._execute(request, entries[at * self._ring.entry_size :])
                 if (self._moved - shown) * SECTOR_SIZE >= ANSWER_BYTES:
                     shown = self._moved
                     self._show()
-        return False
 
     def _show(self) -> None:
         if self._ring.push():
             self._notify()
 
-    def _execute(self, request: np.void, entry: bytes) -> bool:
-        """Perform one request and put its answer; `entry` begins with the request's bytes. False: not yet."""
+    def _execute(self, request: np.void, entry: bytes) -> None:
+        """Perform one request and put its answer; `entry` begins with the request's bytes."""
         operation = int(request["operation"])
         try:
             perform = OPERATIONS.get(operation)
@@ -174,19 +169,27 @@ class RequestServer:
                 raise BadRequest(BLKIF_RSP_EOPNOTSUPP, f"unknown operation {operation}")
             operation = perform(self, request, entry)
             status = int(BLKIF_RSP_OKAY)
+            later, self._later = self._later, None
+            if later is not None and self._aside is not None:
+                self._aside.submit(later, partial(self._finish, int(request["id"]), operation))
+                return
         except BadRequest as bad:
             status = bad.status
-        except GranterRuns:
-            return False
         except (OSError, XenError):  # the host refused the file, or Xen a grant
             status = int(BLKIF_RSP_ERROR)
         finally:
             self._pages.let_go()
-        self._done += 1
+        self._put_answer(int(request["id"]), operation, status)
+
+    def _finish(self, id: int, operation: int, error: OSError | None) -> None:
+        """A request that was put aside is done."""
+        self._put_answer(id, operation, int(BLKIF_RSP_OKAY if error is None else BLKIF_RSP_ERROR))
+        self._show()
+
+    def _put_answer(self, id: int, operation: int, status: int) -> None:
         self.counters.errors += status != BLKIF_RSP_OKAY
-        self._answer[0] = (request["id"], operation, status)
+        self._answer[0] = (id, operation, status)
         self._ring.put([self._answer.tobytes()])
-        return True
 
     def _read(self, request: np.void, entry: bytes) -> int:
         self._transfer(int(request["sector_number"]), direct_segments(request), write=False)
@@ -210,8 +213,11 @@ class RequestServer:
         return int(indirect.indirect_op)
 
     def _barrier(self, request: np.void, entry: bytes) -> int:
-        """All writes before are durable before it, and it is before all after."""
-        self._flush(request, entry)
+        """All writes before are durable before it, and it is before all after. It is not offered where writes are put aside."""
+        if self._image.waits:
+            raise BadRequest(BLKIF_RSP_EOPNOTSUPP, "no barriers on this image")
+        self.counters.f_req += 1
+        self._image.flush()
         if request["nr_segments"]:
             self._write(request, entry)
             self._image.flush()
@@ -219,7 +225,10 @@ class RequestServer:
 
     def _flush(self, request: np.void, entry: bytes) -> int:
         self.counters.f_req += 1
-        self._image.flush()
+        if self._aside is None:
+            self._image.flush()
+        else:
+            self._later = self._image.flush
         return int(BLKIF_OP_FLUSH_DISKCACHE)
 
     def _discard(self, request: np.void, entry: bytes) -> int:
@@ -228,7 +237,7 @@ class RequestServer:
         self._check(discard.sector_number, discard.nr_sectors, write=True)
         self.counters.ds_req += 1
         if discard.nr_sectors:
-            self._image.discard(discard.sector_number, discard.nr_sectors)
+            self._do(partial(self._image.discard, discard.sector_number, discard.nr_sectors))
         return int(BLKIF_OP_DISCARD)
 
     def _transfer(self, sector: int, segments: bytes, write: bool) -> None:
@@ -239,13 +248,28 @@ class RequestServer:
         counters = self.counters
         if write:
             counters.wr_req += 1
-            self._image.write(sector, plan.views, plan.sectors * SECTOR_SIZE)
+            self._do(partial(self._image.write, sector, plan.views, plan.sectors * SECTOR_SIZE), plan.kept)
             counters.wr_sect += plan.sectors
         else:
             counters.rd_req += 1
-            self._image.read(sector, plan.views, plan.sectors * SECTOR_SIZE)
-            self._pages.filled(plan.bounds)
+            self._fill(sector, plan)
             counters.rd_sect += plan.sectors
+
+    def _do(self, work: Work, there: bool = True) -> None:
+        """Perform `work`; aside, if the image makes wait and the pages are there until then."""
+        if self._image.waits and self._aside is not None and there:
+            self._later = work
+        else:
+            work()
+
+    def _fill(self, sector: int, plan: Plan) -> None:
+        """Read into the pages; aside, if that would wait for the disk and they are there until then."""
+        size = plan.sectors * SECTOR_SIZE
+        if self._aside is None or not plan.kept:
+            self._image.read(sector, plan.views, size)
+        elif not self._image.read_at_once(sector, plan.views, size):
+            self._later = partial(self._image.read, sector, plan.views, size)
+        self._pages.filled(plan.bounds)
 
     def _check(self, sector: int, count: int, write: bool) -> None:
         if write and not self._image.writable:
@@ -265,8 +289,8 @@ class RequestServer:
         bounds = list(zip((first * SECTOR_SIZE).tolist(), ((last + 1) * SECTOR_SIZE).tolist(), strict=True))
         if sectors != len(views) * SECTORS_PER_PAGE:
             views = [view[start:end] for view, (start, end) in zip(views, bounds, strict=True)]
-        plan = Plan(views, sectors, bounds)
-        if self._pages.all_kept(refs):
+        plan = Plan(views, sectors, bounds, self._pages.all_kept(refs))
+        if plan.kept:
             if len(self._plans) >= PLANS:
                 self._plans.clear()
             self._plans[segments] = plan

@@ -10,7 +10,7 @@ A switch comes to be with the first interface that names its bridge. Interfaces 
 
 What a round costs beside its packets is the same for one interface as for all of them, and of its slots, of which there
 is a fixed number, each interface gets an equal share. So whoever sends waits for the rest of one round and for its own,
-whatever its neighbours send.
+whatever its neighbours send. While just two have used the network of late, nobody waits: their rounds are longer.
 """
 
 from collections.abc import Callable
@@ -23,12 +23,15 @@ from drivers.back_ends import BackEnds
 from drivers.net.copier import Copier, Filling, Part
 from drivers.net.device import NetDevice
 from drivers.net.switch import Switch
-from drivers.retry import Turn
 from drivers.xenbus import XenbusEnd
 
 ROUND: Final = 8
 """Slots taken in a round, slots filled in one, and interfaces that take part. A flood fills every round: with 16 its neighbours'
 ping takes twice as long, with 8 a third more, and a third fewer small packets pass (`scripts/bench net`)."""
+LONG_ROUND: Final = 64
+"""The same while no more than two interfaces took part in the last LATELY rounds."""
+LATELY: Final = 32
+"""Rounds, so that whoever pings every now and then keeps them short, and who comes anew waits for a long one once."""
 
 
 class NetBack(BackEnds[NetDevice]):
@@ -37,6 +40,10 @@ class NetBack(BackEnds[NetDevice]):
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel, "vif", self._make_device)
         self._copier: Copier | None = None
+        self._rounds = 0
+        self._lately: dict[
+            str, int
+        ] = {}  # of an interface, by its path: the last round in which it took part
         self.switches: dict[str, Switch] = {}
         """By the name of the bridge."""
 
@@ -49,15 +56,28 @@ class NetBack(BackEnds[NetDevice]):
     def serve(self, crowd: int) -> None:
         """A round of the interfaces that have waited longest, and of those that get what they send."""
         devices = [device for device in self.take_ready(ROUND) if device.can_serve]
-        self._send(devices, max(ROUND // max(crowd, 1), 1))
-        receivers = self.take_ready(ROUND - len(devices))
+        slots = self._slots(devices)
+        self._send(devices, max(slots // max(crowd, 1), 1))
+        senders = len(devices)
+        receivers = self.take_ready(ROUND - senders)
         devices += [device for device in receivers if device.can_serve and device not in devices]
-        self._give(devices, max(ROUND // max(len(devices), 1), 1))
-        ports = [device.port for device in devices if device.bell and device.port is not None]
+        slots = min(slots, self._slots(devices))
+        self._give(devices, max(slots // max(len(devices), 1), 1))
+        self._rounds += 1
+        told = devices[senders:] + devices[:senders]  # who only gets something may sleep, who sends is awake
+        ports = [device.port for device in told if device.bell and device.port is not None]
         self._kernel.events.notify_all(ports)
         for device in devices:
             device.bell = False
-            device.end_turn(device.attempt(device.end_round, Turn.DONE))
+            device.end_turn(device.attempt(device.end_round, False))
+
+    def _slots(self, devices: list[NetDevice]) -> int:
+        """How many slots this round has, in which these take part."""
+        self._lately.update((device.end.path, self._rounds) for device in devices)
+        if len(self._lately) > 2:
+            first = self._rounds - LATELY
+            self._lately = {path: last for path, last in self._lately.items() if last > first}
+        return LONG_ROUND if len(self._lately) <= 2 else ROUND
 
     def _send(self, devices: list[NetDevice], most: int) -> None:
         """What these fronts send goes to the switch, of each so many slots."""

@@ -1,12 +1,10 @@
 """Copies packets between guests' granted pages and this domain, many at once, by grant copy.
 
 Owns a few pages of this domain that everything passes through. Xen checks each reference, offset and length
-(G13), so a front's lie is one failed part. What Xen cannot copy yet, because the front's guest has not come to a
-standstill, is put off: its owner comes again with it, and nobody else waits.
+(G13), so a front's lie is one failed part.
 """
 
 from collections.abc import Sequence
-from enum import Enum, auto
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -15,7 +13,6 @@ from domains.kernel.kernel import Kernel
 from hypervisor.public.grant_table import (
     GNTCOPY_dest_gref,
     GNTCOPY_source_gref,
-    GNTST_eagain,
     GNTST_okay,
     gnttab_copy,
 )
@@ -42,18 +39,6 @@ class Filling(NamedTuple):
     data: memoryview
 
 
-class Outcome(Enum):
-    """What became of a copy."""
-
-    DONE = auto()
-    REFUSED = auto()
-    PUT_OFF = auto()
-
-
-OUTCOMES: Final = {int(GNTST_okay): Outcome.DONE, int(GNTST_eagain): Outcome.PUT_OFF}
-"""Every other status is a refusal."""
-
-
 class Copier:
     """One for all devices of a net back, and for parts of several of them at once. Copies are finished when its
     methods return.
@@ -72,9 +57,9 @@ class Copier:
             rows[mine]["domid"] = DOMID_SELF
             rows["flags"] = flags
 
-    def fetch(self, parts: Sequence[Part]) -> list[bytes | Outcome]:
-        """The bytes of each part, or why there are none."""
-        found: list[bytes | Outcome] = []
+    def fetch(self, parts: Sequence[Part]) -> list[bytes | None]:
+        """The bytes of each part; None: Xen refused it."""
+        found: list[bytes | None] = []
         for at in range(0, len(parts), PAGES):
             domids, refs, offsets, sizes = zip(*parts[at : at + PAGES], strict=True)
             rows = self._fetching[: len(refs)]
@@ -82,14 +67,14 @@ class Copier:
             theirs["domid"], theirs["u"]["ref"], theirs["offset"] = domids, refs, offsets
             rows["len"] = sizes
             found += [
-                bytes(view[:size]) if outcome is Outcome.DONE else outcome
-                for view, size, outcome in zip(self._views, sizes, self._copy(rows), strict=False)
+                bytes(view[:size]) if done else None
+                for view, size, done in zip(self._views, sizes, self._copy(rows), strict=False)
             ]
         return found
 
-    def deliver(self, fillings: Sequence[Filling]) -> list[Outcome]:
-        """Fill each page."""
-        done: list[Outcome] = []
+    def deliver(self, fillings: Sequence[Filling]) -> list[bool]:
+        """Fill each page; whether Xen did not refuse it."""
+        done: list[bool] = []
         for at in range(0, len(fillings), PAGES):
             domids, refs, pieces = zip(*fillings[at : at + PAGES], strict=True)
             for view, data in zip(self._views, pieces, strict=False):
@@ -101,6 +86,5 @@ class Copier:
             done += self._copy(rows)
         return done
 
-    def _copy(self, rows: np.ndarray[tuple[int], np.dtype[np.void]]) -> list[Outcome]:
-        statuses = self._kernel.grants.try_copy_rows(rows)
-        return [OUTCOMES.get(status, Outcome.REFUSED) for status in statuses]
+    def _copy(self, rows: np.ndarray[tuple[int], np.dtype[np.void]]) -> list[bool]:
+        return [status == GNTST_okay for status in self._kernel.grants.copy_rows(rows)]

@@ -12,13 +12,12 @@ from domains.kernel.kernel import Kernel
 from domains.kernel.tasks import Task
 from drivers.back_device import BackDevice, FrontError, Nodes
 from drivers.front_rings import FrontRings, reach
-from drivers.net.copier import Filling, Outcome, Part
+from drivers.net.copier import Filling, Part
 from drivers.net.credit import Credit
 from drivers.net.protocol import Node, Packet
 from drivers.net.rx_server import RxServer
 from drivers.net.switch import Observer, Switch
 from drivers.net.tx_server import Limit, TxServer
-from drivers.retry import Turn
 from drivers.xenbus import XenbusEnd, number
 from hypervisor.public.errno import XenError
 from hypervisor.public.io.netif import (
@@ -68,6 +67,9 @@ class NetDevice(BackDevice):
         self.observers: list[Observer] = []
         self.bell = False
         """The front is to hear of answers."""
+        self.sent_bytes = 0
+        self.received_bytes = 0
+        """Bytes of the packets that the front has sent, and of those that came for it, since the interface is there."""
 
     # --- the steps of a round (back.py), each of which may find a ring broken ---------------------
 
@@ -80,31 +82,32 @@ class NetDevice(BackDevice):
         """What is to be copied of what the front sends, of so many slots."""
         return self._attachment.tx.take(most) if self._attachment else []
 
-    def sent(self, pieces: list[bytes | Outcome]) -> None:
+    def sent(self, pieces: list[bytes | None]) -> None:
         """The bytes of what was taken: answer it, and hand the packets on."""
         if self._attachment is None:
             return
         packets, bell = self._attachment.tx.finish(pieces)
         self.bell |= bell
         for packet in packets:
+            self.sent_bytes += len(packet.data)
             self._accept(packet)
 
     def match(self, most: int) -> list[Filling]:
         """What is to be copied of so many slots that the front is to get."""
         return self._attachment.rx.match(most) if self._attachment else []
 
-    def given(self, done: list[Outcome]) -> None:
+    def given(self, done: list[bool]) -> None:
         """What of that was copied: answer it."""
         if self._attachment is not None:
             self.bell |= self._attachment.rx.finish(done)
 
-    def end_round(self) -> Turn:
-        """What came of the round, in either direction."""
+    def end_round(self) -> bool:
+        """Whether there is more to do, in either direction."""
         attachment = self._attachment
         if attachment is None:
-            return Turn.DONE
-        ends = (attachment.rx.end_round(), attachment.tx.end_round())
-        return next((turn for turn in (Turn.MORE, Turn.PUT_OFF) if turn in ends), Turn.DONE)
+            return False
+        more = attachment.rx.end_round()
+        return attachment.tx.end_round() or more
 
     # --- states ----------------------------------------------------------------------------------
 
@@ -205,5 +208,6 @@ class NetDevice(BackDevice):
         for observer in self.observers:
             observer.saw(packet)
         if self._attachment is not None:
+            self.received_bytes += len(packet.data)
             self._attachment.rx.queue(source, packet)
             self.ready()

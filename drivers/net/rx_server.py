@@ -14,11 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from drivers.net import checksum
-from drivers.net.copier import Filling, Outcome
+from drivers.net.copier import Filling
 from drivers.net.fair_queue import FairQueue
 from drivers.net.protocol import MAX_PACKET, Packet, gso_extra
 from drivers.net.segmentation import split
-from drivers.retry import Turn
 from drivers.ring import BackRing
 from hypervisor.public.io.netif import (
     NETIF_RSP_ERROR,
@@ -58,7 +57,6 @@ class RxServer:
         self._gso = gso and sg and csum
         self._queue = FairQueue()
         self._matched: list[Page] = []
-        self._progress = False  # something was answered in this round
         self._answer = np.zeros(1, netif_rx_response.dtype)
         self.dropped = 0
 
@@ -75,37 +73,20 @@ class RxServer:
 
     def match(self, most: int) -> list[Filling]:
         """What is to be copied where, of a packet that can go now, and more in at most so many slots. Raises RingBroken."""
-        self._progress = False
-        if not self._ring.settle():
-            return []
-        if not self._matched and self._queue:
-            self._matched = self._parts(*self._match(most))
+        self._matched = self._parts(*self._match(most)) if self._queue else []
         return [Filling(self._domid, page.ref, page.data) for page in self._matched]
 
-    def finish(self, done: Sequence[Outcome]) -> bool:
-        """Answer what was matched, as far as it is `done`, but no part of a packet of which another part was put off;
-        whether the front wants to hear of it.
-        """
-        count = done.index(Outcome.PUT_OFF) if Outcome.PUT_OFF in done else len(done)
-        while count and self._matched[count - 1].flags & MORE_DATA:
-            count -= 1
-        pages, self._matched = self._matched[:count], self._matched[count:]
-        for (id, _, flags, data, extra), outcome in zip(pages, done, strict=False):
-            self._answer[0] = (id, 0, flags, len(data) if outcome is Outcome.DONE else NETIF_RSP_ERROR)
+    def finish(self, done: Sequence[bool]) -> bool:
+        """Answer what was matched; whether the front wants to hear of it. Raises RingBroken."""
+        pages, self._matched = self._matched, []
+        for (id, _, flags, data, extra), copied in zip(pages, done, strict=True):
+            self._answer[0] = (id, 0, flags, len(data) if copied else NETIF_RSP_ERROR)
             self._ring.put([self._answer.tobytes(), extra] if extra else [self._answer.tobytes()])
-        self._progress |= bool(pages)
         return self._ring.push()
 
-    def end_round(self) -> Turn:
-        """What came of `match` and `finish`; after DONE the front will say when the next packet can go, if there is one.
-        Raises RingBroken.
-        """
-        ring = self._ring
-        waits = bool(self._matched) or not ring.settled
-        more = not waits and bool(self._queue) and ring.final_check(self._queue.first().slots)
-        if more or (self._progress and (waits or not ring.settled)):
-            return Turn.MORE
-        return Turn.PUT_OFF if waits or not ring.settled else Turn.DONE
+    def end_round(self) -> bool:
+        """Whether a packet can go now; if not, the front will say when one can, if there is one. Raises RingBroken."""
+        return bool(self._queue) and self._ring.final_check(self._queue.first().slots)
 
     def _match(self, most: int) -> tuple[list[Packet], bytes]:
         """The packets that can go now, and the posted pages that they fill."""

@@ -8,8 +8,7 @@ A packet lies in a chain of slots (Xen public/io/netif.h):
 
 Everything a front says is checked: sizes, page bounds, the number of slots, what stands in an extra info. A
 bad packet gets NETIF_RSP_ERROR on each of its slots and goes nowhere; every slot is answered once, in order.
-Packets for which the interface's rate leaves no credit are held, and so are those that cannot be copied yet; nothing is
-taken behind them.
+Packets for which the interface's rate leaves no credit are held; nothing is taken behind them.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -18,11 +17,10 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from drivers.net.copier import Outcome, Part
+from drivers.net.copier import Part
 from drivers.net.credit import Credit
 from drivers.net.protocol import MAX_PACKET, MAX_SLOTS, MIN_PACKET, Packet
 from drivers.net.segmentation import can_split
-from drivers.retry import Turn
 from drivers.ring import BackRing
 from hypervisor.public.io.netif import (
     NETIF_RSP_ERROR,
@@ -103,8 +101,6 @@ class TxServer:
         self._domid = domid
         self._limit = limit
         self._held: list[Chain] = []
-        self._put_off = False  # what is held is to be tried again
-        self._progress = False  # something was answered in this round
         self._taken: list[Chain] = []
         self._chain: Chain | None = None
         self._in_extras = False
@@ -112,33 +108,23 @@ class TxServer:
 
     def take(self, most: int) -> list[Part]:
         """What is to be copied of the packets that end with at most so many new slots. Raises RingBroken."""
-        self._progress = False
-        if not self._ring.settle():
-            return []
         chains = self._held or self._take(most)
         self._taken, self._held = self._within_limit(chains)
         return [part for chain in self._taken if not chain.bad for part in chain.parts]
 
-    def finish(self, pieces: Iterable[bytes | Outcome]) -> tuple[list[Packet], bool]:
-        """Answer the requests that `pieces` has the bytes for; a piece that was put off, and all behind it, wait.
-
-        The good packets, and whether the front wants an event.
+    def finish(self, pieces: Iterable[bytes | None]) -> tuple[list[Packet], bool]:
+        """Answer what was taken, of which these are the parts' bytes; the good packets, and whether the front wants an event.
+        Raises RingBroken.
         """
         taken, self._taken = self._taken, []
-        packets, count = self._join(taken, iter(pieces))
-        chains, later = taken[:count], taken[count:]
-        self._held, self._put_off = later + self._held, bool(later)
-        self._progress |= bool(chains)
-        for chain in chains:
+        packets = self._join(taken, iter(pieces))
+        for chain in taken:
             self._respond(chain)
         return packets, self._ring.push()
 
-    def end_round(self) -> Turn:
-        """What came of `take` and `finish`; after DONE the front will say when there is more. Raises RingBroken."""
-        more = self._ring.settled and not self._put_off and not self._held and self._ring.final_check()
-        if more or (self._progress and (self._put_off or not self._ring.settled)):
-            return Turn.MORE
-        return Turn.PUT_OFF if self._put_off or not self._ring.settled else Turn.DONE
+    def end_round(self) -> bool:
+        """Whether there is more to take; if not, the front will say when there is. Raises RingBroken."""
+        return not self._held and self._ring.final_check()
 
     def _take(self, most: int) -> list[Chain]:
         """The packets that end with at most so many new slots."""
@@ -188,24 +174,20 @@ class TxServer:
         chains.append(chain)
         self._chain = Chain(bad=True, more=chain.more) if goes_on else None  # the rest is no packet either
 
-    def _join(self, chains: list[Chain], pieces: Iterator[bytes | Outcome]) -> tuple[list[Packet], int]:
-        """The good packets of the chains before the first that was put off, and how many chains these are. Those of
-        which Xen refused a part turn bad.
-        """
+    def _join(self, chains: list[Chain], pieces: Iterator[bytes | None]) -> list[Packet]:
+        """The good packets. Those of which Xen refused a part turn bad."""
         packets: list[Packet] = []
-        for count, chain in enumerate(chains):
+        for chain in chains:
             if chain.bad:
                 continue
             data = [next(pieces) for _ in chain.parts]
-            if Outcome.PUT_OFF in data:
-                return packets, count
-            whole = b"".join(piece for piece in data if isinstance(piece, bytes))
+            whole = b"".join(piece for piece in data if piece is not None)
             if len(whole) != chain.size or (chain.gso_size and not can_split(whole, chain.gso_size)):
                 chain.bad = True
                 continue
             blank, valid = bool(chain.flags & CSUM_BLANK), bool(chain.flags & DATA_VALIDATED)
             packets.append(Packet(whole, blank or chain.gso_size > 0, valid, chain.gso_size))
-        return packets, len(chains)
+        return packets
 
     def _respond(self, chain: Chain) -> None:
         status = NETIF_RSP_ERROR if chain.bad else NETIF_RSP_OKAY

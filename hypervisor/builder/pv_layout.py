@@ -152,7 +152,7 @@ class Room:
         self.next += pages
         if self.next > self._nr_pages:
             raise LayoutError(
-                f"the kernel and its ramdisk need more than its {self._nr_pages // PAGES_PER_MIB} MiB"
+                f"the kernel and its ramdisk need more than its {self._nr_pages // PAGES_PER_MIB} MiB; give it more"
             )
         return area
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from hypervisor.domain.domain import Domain, Kind, Vcpu
@@ -21,6 +21,7 @@ from hypervisor.wire.messages import Effect
 
 X86_EFLAGS_IF: Final = 1 << 9
 X86_EFLAGS_VM: Final = 1 << 17
+DR_MAX: Final = (1 << 32) - 1
 
 
 PvContext = vcpu_guest_context | compat_vcpu_guest_context
@@ -46,6 +47,7 @@ def check_context_64(raw: bytes) -> vcpu_guest_context:
     if not all(is_canonical(address) for address in (*loaded, *bases)):
         raise XenError(Errno.EINVAL, "D4: an address of the context is not canonical")
     _check_tables(context, addr_ok)
+    _check_debug_registers(context.debugreg)
     for name in ("cs", "ss"):
         setattr(regs, name, getattr(regs, name) | 3)
     regs.rflags = regs.rflags & ~X86_EFLAGS_VM | X86_EFLAGS_IF | 2
@@ -76,6 +78,14 @@ def _check_tables(context: PvContext, may_use: Callable[[int], bool]) -> None:
         raise XenError(Errno.EINVAL, "X6: LDT outside the guest's range")
     if context.gdt_ents > FIRST_RESERVED_GDT_ENTRY:
         raise XenError(Errno.EINVAL, "D1: GDT reaches into Xen's entries")
+
+
+def _check_debug_registers(values: Sequence[int]) -> None:
+    """Of a 64-bit guest; what else Xen refuses of DR7, such as I/O breakpoints, is as after a reset then."""
+    if not all(addr_ok(address) for address in values[:4]):
+        raise XenError(Errno.EINVAL, "D4: a breakpoint outside the guest's range")
+    if max(values[6:]) > DR_MAX:
+        raise XenError(Errno.EINVAL, "D4: DR6 and DR7 have 32 bits")
 
 
 CHECKS: Final[dict[Kind, Callable[[bytes], PvContext]]] = {
@@ -111,7 +121,8 @@ def install_context(hv: Hypervisor, vcpu: Vcpu, context: PvContext, budget: Budg
         vcpu.domain.vm_assist = context.vm_assist
     vcpu.context = context.pack()
     vcpu.initialised = True
-    vcpu.up = bool(context.flags & VGCF_online) and vcpu.vcpu_id == 0
+    runs = vcpu.vcpu_id == 0 or vcpu.domain.mailbox.engine.runs_all_vcpus
+    vcpu.up = bool(context.flags & VGCF_online) and runs
     vcpu.effects.set_context(vcpu.context, vcpu.mem.compat_l4)
     vcpu.effects.append([Effect.VM_ASSIST, vcpu.domain.vm_assist])
 

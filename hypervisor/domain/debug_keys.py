@@ -15,12 +15,13 @@ from typing import Final
 
 import numpy as np
 
-from hypervisor.domain.domain import NO_FRAME, Domain
+from hypervisor.domain.domain import NO_FRAME, Domain, Life
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.events.channel import ECS, Channel
-from hypervisor.mm.frame_table import PGT, XEN
+from hypervisor.machine.frame_types import PGT, XEN
 from hypervisor.public.types import PAGE_SHIFT, GrantRef
 from hypervisor.public.xen import DOMID_FIRST_RESERVED, Hypercall, shared_info
+from hypervisor.sched.scheduler import Scheduler
 
 Report = Iterator[str]
 
@@ -180,6 +181,39 @@ def perfc_printall(hv: Hypervisor) -> Report:
     yield f"  {sum(hv.counters.hypercalls)} hypercalls"
 
 
+# --- 'r' -------------------------------------------------------------------------------------------
+
+
+def dump_runq(hv: Hypervisor) -> Report:
+    """Every CPU pool: its scheduler, who has its CPUs, and its domains with their parameters and affinities."""
+    slices = hv.run.slices
+    pools = slices.pools
+    yield f"  {pools.nr_cpus} CPUs, free ones: {pools.free_cpus():#x}"
+    for pool_id in sorted(pools.by_id):
+        if (pool := pools.by_id.get(pool_id)) is None:
+            continue
+        yield f"Cpupool {pool_id}: {pool.scheduler.name}, CPUs {pool.cpus:#x}, {pool.scheduler.global_params()}"
+        for cpu, unit in enumerate(slices.cpus):
+            if pool.cpus >> cpu & 1:
+                yield f"    CPU{cpu}: " + ("idle" if unit is None else f"d{unit.domid}v{unit.vcpu_id}")
+        for domain in domains_now(hv):
+            if pools.of_domain(domain.domid) is pool and domain.life is Life.ALIVE:
+                yield from dump_units(hv, domain, pool.scheduler)
+    yield f"  {len(pools.by_id)} CPU pools"
+
+
+def dump_units(hv: Hypervisor, domain: Domain, scheduler: Scheduler) -> Report:
+    """One domain's parameters, where its vCPUs may and should run, and what the scheduler knows of each."""
+    every = (1 << hv.nr_cpus) - 1
+    yield f"    d{domain.domid}: {scheduler.params(domain.domid)}"
+    for vcpu in domain.vcpus:
+        unit = vcpu.unit
+        yield (
+            f"      VCPU{vcpu.vcpu_id}: {unit.runstate.state.name} hard={unit.hard & every:#x} "
+            f"soft={unit.soft & every:#x} {scheduler.describe(unit, hv.now())}"
+        )
+
+
 KEYS: Final[dict[str, tuple[str, Callable[[Hypervisor], Report]]]] = {
     "e": ("dump evtchn info", dump_evtchn_info),
     "g": ("print grant table usage", gnttab_usage),
@@ -187,6 +221,7 @@ KEYS: Final[dict[str, tuple[str, Callable[[Hypervisor], Report]]]] = {
     "m": ("memory info", pagealloc_info),
     "p": ("print performance counters", perfc_printall),
     "q": ("dump domain info", dump_domains),
+    "r": ("dump run queues", dump_runq),
 }
 
 

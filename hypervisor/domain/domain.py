@@ -22,6 +22,7 @@ from hypervisor.public.abi import COMPAT, NATIVE, Abi
 from hypervisor.public.types import DomId, Mfn
 from hypervisor.sched.scheduler import SchedUnit
 from hypervisor.wire.mailbox import Engine, Mailbox
+from hypervisor.wire.messages import EffectRecord
 
 DEATH_STEPS: Final = 4
 NO_FRAME: Final = Mfn(0)
@@ -69,6 +70,10 @@ class Domain:
     vm_assist: int = 0
     abi: Abi = NATIVE
     """How a PV guest lays out the arguments of hypercalls, and shared_info; of an HVM guest see `Vcpu.abi`, `shared_abi`."""
+    tsc_mode: int = 0
+    """TSC_MODE_…, as its toolstack set it; the TSC is the same in all."""
+    tsc_incarnation: int = 0
+    """How often that was done, as the toolstack counts."""
     watchdogs: set[int] = field(default_factory=set)
     """The watchdogs that are in use, from 1; their deadlines are timers."""
     ssidref: int = 0
@@ -78,6 +83,8 @@ class Domain:
     console: GuestConsole = field(default_factory=GuestConsole)
     permissions: set[tuple[str, int, int]] = field(default_factory=set)
     """("iomem", first, count), ("irq", …), ("ioport", …) that the control domain granted."""
+    effects: Effects = field(default_factory=Effects)
+    """What its process has yet to do before any of its vCPUs goes on: what concerns all of them."""
     events: EventChannels = field(init=False)
     grants: GrantTable = field(init=False)
     hvm_params: dict[int, int] = field(default_factory=dict)
@@ -144,6 +151,11 @@ class Vcpu:
     """ns between two VIRQ_TIMERs of VCPUOP_set_periodic_timer; 0: none."""
     upcall_vector: int = 0
     """The vector that an HVM guest chose for this vCPU's events (HVMOP_set_evtchn_upcall_vector); 0: the domain's."""
+
+    def take_effects(self) -> list[EffectRecord]:
+        """All that the process has to do before this vCPU goes on; then there is nothing more."""
+        shared = self.domain.effects
+        return shared.take() + self.effects.take() if len(shared) else self.effects.take()
 
     @property
     def abi(self) -> Abi:

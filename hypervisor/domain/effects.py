@@ -3,8 +3,8 @@
 Effects wait until their vCPU is answered, which for a vCPU that nobody starts is never. So an effect that makes an earlier one
 needless takes its place, and many small ones become one large one:
 
-    LOAD_CR3, LOAD_USER_CR3, GDT, LDT, VM_ASSIST, VCPU_INFO      the last counts
-    CALLBACK (by type), EVTCHN_… (by port)                       the last counts
+    LOAD_CR3, LOAD_USER_CR3, GDT, LDT, VM_ASSIST, NMI            the last counts
+    CALLBACK (by type), EVTCHN_… (by port), VCPU_INFO (by vCPU)  the last counts
     TRAP_TABLE                                                   entries merge by vector; a cleared table drops what was before
     INVLPG       a page counts once; more than INVLPG_LIMIT, or a FLUSH_TLB, and it is one FLUSH_TLB
     FLUSH_CODE   a frame counts once; more than FLUSH_CODE_LIMIT, and it is the frames' whole extents
@@ -30,7 +30,7 @@ FLUSH_CODE_LIMIT: Final = 64
 """Frames whose code is forgotten one by one."""
 
 _EACH: Final = frozenset((Effect.MAP_EXTENT, Effect.UNMAP_EXTENT, Effect.CLOSE_MEMFD))
-_BY_FIELD: Final = frozenset((Effect.CALLBACK, Effect.EVTCHN_UNMASK, Effect.EVTCHN_CLEAR, Effect.EVTCHN_VCPU))
+_BY_FIELD: Final = frozenset((Effect.CALLBACK, Effect.EVTCHN_UNMASK, Effect.EVTCHN_CLEAR, Effect.VCPU_INFO))
 # Plain ints: looking a name up in an enum takes longer than all the rest.
 _INVLPG, _FLUSH_TLB, _LOCAL = int(Effect.INVLPG), int(Effect.FLUSH_TLB), int(Effect.LOCAL)
 _FLUSH_CODE, _TRAP_TABLE = int(Effect.FLUSH_CODE), int(Effect.TRAP_TABLE)
@@ -171,8 +171,13 @@ def _extent(mfn: int) -> int:
 class EffectPort:
     """hypervisor.mm's `CpuPort`: what memory management tells a CPU becomes effects, in order."""
 
-    def __init__(self, effects: Effects) -> None:
+    def __init__(self, effects: Effects, shared: Effects, *, translates: bool = True) -> None:
+        """`effects`: the vCPU's own; `shared`: those of its domain's process as a whole, whose translated code is one, if it
+        `translates` any.
+        """
         self._effects = effects
+        self._shared = shared
+        self._translates = translates
 
     def _add(self, *record: Any) -> None:
         self._effects.append(list(record))
@@ -203,4 +208,5 @@ class EffectPort:
 
     def flush_code(self, mfn: Mfn) -> None:
         """Forget the code translated from a frame."""
-        self._add(Effect.FLUSH_CODE, mfn, 1)
+        if self._translates:
+            self._shared.append([Effect.FLUSH_CODE, mfn, 1])

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from hypervisor.domain.domain import Domain, Life, Vcpu, Work
 from hypervisor.domain.log import Log
 from hypervisor.domain.run_control import RunControl, RunPort
 from hypervisor.domain.runstate_area import runstate_info
-from hypervisor.domain.standstill import Standstill
+from hypervisor.domain.saving import ContextSaving
 from hypervisor.events.virq import GlobalVirqs
 from hypervisor.machine.atomic import find_atomics
 from hypervisor.machine.busiest import Busiest
 from hypervisor.machine.clock import Clock, HostClock
 from hypervisor.machine.counters import Counters
+from hypervisor.machine.frame_types import FrameTypes
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.machine.trace import Trace
 from hypervisor.mm.domain_memory import DomainMemory
@@ -30,7 +32,8 @@ from hypervisor.public.trace import XENOSCOPE_TRC_EVTCHN_RAISE
 from hypervisor.public.types import DomId, Mfn, Port
 from hypervisor.public.vcpu import vcpu_runstate_info
 from hypervisor.public.xen import DOMID_FIRST_RESERVED, VIRQ_DOM_EXC
-from hypervisor.sched.credit2 import Credit2
+from hypervisor.sched.policies import DEFAULT_SCHEDULER, make_scheduler
+from hypervisor.sched.scheduler import Scheduler
 from hypervisor.sched.timers import Timers
 from hypervisor.wire.messages import Effect, EffectRecord
 
@@ -60,6 +63,11 @@ class Processes(RunPort, Protocol):
 class Hypervisor:
     """`now()` is system time: ns since the machine started."""
 
+    seed: int | None = None
+    """What the domains' random choices follow from, on a machine that repeats itself."""
+    run_hash: Callable[[], str] | None = None
+    """What a machine that repeats itself has done so far, as one number (hypervisor/repeating)."""
+
     def __init__(
         self,
         memory: MachineMemory,
@@ -67,8 +75,11 @@ class Hypervisor:
         *,
         memory_frames: int,
         nr_cpus: int,
+        scheduler: Scheduler | None = None,
         clock: Clock | None = None,
+        frame_types: FrameTypes | None = None,
     ) -> None:
+        """`frame_types`: the columns that processes read; None: nobody does. `clock`: None is the host's."""
         self.clock = clock or HostClock()
         self.memory = memory
         self.processes = processes
@@ -80,25 +91,22 @@ class Hypervisor:
         self.log = Log(self.counters)
         self.domains: dict[DomId, Domain] = {}
         self.memories: dict[DomId, DomainMemory] = {}
-        self.frames = FrameTable()
+        self.frames = FrameTable(frame_types)
         self.mmu = self._memory_management()
         self.atomics = find_atomics()
         self.virqs = GlobalVirqs()
         self.timers = Timers()
-        self.standstill = Standstill(
-            self.atomics, self.timers, self.now, lambda vcpu: self.run.ask_to_stop(vcpu)
-        )
         self.run = RunControl(
             nr_cpus,
-            Credit2(),
+            scheduler or make_scheduler(DEFAULT_SCHEDULER),
             processes,
             self.timers,
             self.now,
             self.counters,
             self.trace,
-            keeps=self.standstill.keeps,
             resuming=self.write_runstate,
         )
+        self.saving = ContextSaving(self.run, processes, self.now)
         self._extents: dict[DomId, list[EffectRecord]] = {}
         self.work: deque[Work] = deque()
         """What goes on between messages, a bounded step a turn."""
@@ -153,8 +161,8 @@ class Hypervisor:
         record: list[Any] = [Effect.MAP_EXTENT, d.domid, mfn, nr_frames, offset]
         self._extents.setdefault(d.domid, []).append(record)
         for domain in self.domains.values():
-            if (domain.mem is d or domain.privileged) and domain.vcpus:
-                domain.vcpus[0].effects.append(list(record))
+            if domain.mem is d or domain.privileged:
+                domain.effects.append(list(record))
 
     def first_effects(self, domain: Domain) -> list[EffectRecord]:
         """What the process of a new domain maps before anything else: what its domain got while it was made."""
@@ -164,10 +172,9 @@ class Hypervisor:
         """A domain's memory is going: the control domain's process lets go of it."""
         records = self._extents.pop(domid, [])
         for domain in self.domains.values():
-            if domain.privileged and domain.domid != domid and domain.vcpus:
-                effects = domain.vcpus[0].effects
-                effects.extend([Effect.UNMAP_EXTENT, mfn, nr] for _, _, mfn, nr, _ in records)
-                effects.append([Effect.CLOSE_MEMFD, domid])
+            if domain.privileged and domain.domid != domid:
+                domain.effects.extend([Effect.UNMAP_EXTENT, mfn, nr] for _, _, mfn, nr, _ in records)
+                domain.effects.append([Effect.CLOSE_MEMFD, domid])
 
     # --- running ---------------------------------------------------------------------------------
 
@@ -201,8 +208,7 @@ class Hypervisor:
             domain.shutdown_code = code
         if domain.domid == HARDWARE_DOMID:
             self.processes.end_machine()
-        for vcpu in domain.vcpus:
-            self.run.vcpu_sleep(vcpu)
+        self.run.domain_sleep(domain)
         self.virqs.send(VIRQ_DOM_EXC)
 
     def bug(self, domain: Domain | None, what: str) -> None:

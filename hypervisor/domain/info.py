@@ -53,6 +53,7 @@ def domain_info(hv: Hypervisor, domain: Domain) -> xen_domctl_getdomaininfo:
         max_vcpu_id=max(len(domain.vcpus) - 1, 0),
         ssidref=domain.ssidref,
         handle=domain.handle,
+        cpupool=hv.run.pool_control.pools.of_domain(domain.domid).pool_id,
         gpaddr_bits=36,
         pad2=max(domain.pid, 0).to_bytes(7, "little"),
     )

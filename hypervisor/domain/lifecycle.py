@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from functools import partial
+from random import Random
 from typing import Final
 
 from hypervisor.domain.domain import DEATH_STEPS, NO_FRAME, Domain, Kind, Life, Vcpu, Work
@@ -78,7 +79,7 @@ def create_domain(
         os.close(memfd)
         os.close(mailbox_fd)
         raise
-    mailbox = _mailbox(mailbox_fd, engine, hv.clock.boot_ns, limits.nr_vcpus)
+    mailbox = _mailbox(hv, domid, mailbox_fd, engine, limits.nr_vcpus)
     domain = Domain(domid, handle, mem, mailbox, memfd, mailbox_fd, privileged=privileged)
     if mem.p2m is not None:
         domain.kind = Kind.HVM
@@ -120,12 +121,14 @@ def _create_memory(
     )
 
 
-def _mailbox(fd: int, engine: Engine, epoch_ns: int, nr_vcpus: int) -> Mailbox:
+def _mailbox(hv: Hypervisor, domid: DomId, fd: int, engine: Engine, nr_vcpus: int) -> Mailbox:
     """The new domain's mailbox, with what the core says in it once."""
     mailbox = Mailbox(fd)
     mailbox.set_engine(engine)
-    mailbox.set_epoch(epoch_ns)
+    mailbox.set_epoch(hv.clock.boot_ns)
     mailbox.set_vcpus(nr_vcpus)
+    if hv.seed is not None:
+        mailbox.timesheet.set_seed(Random(f"{hv.seed} d{domid}").getrandbits(64))
     return mailbox
 
 
@@ -158,7 +161,6 @@ def _grant_table(hv: Hypervisor, domain: Domain, limits: Limits) -> GrantTable:
         hv.mmu,
         limits.grants,
         domains=lambda other: hv.domain(other).grants,
-        granter_stopped=lambda other: hv.standstill.reached(hv.domain(other)),
         atomics=hv.atomics,
     )
     table.grow(INITIAL_NR_GRANT_FRAMES)
@@ -166,17 +168,17 @@ def _grant_table(hv: Hypervisor, domain: Domain, limits: Limits) -> GrantTable:
 
 
 def _add_vcpus(hv: Hypervisor, domain: Domain, count: int) -> None:
+    translates = domain.mailbox.engine is not Engine.PYTHON
     for vcpu_id in range(count):
-        unit = SchedUnit(domain.domid, vcpu_id)
+        unit = SchedUnit(domain.domid, vcpu_id, domain.handle)
         unit.runstate.state_entry_time = hv.now()
         vcpu = Vcpu(vcpu_id, domain, domain.mem.vcpus[vcpu_id], unit)
-        vcpu.mem.cpu = EffectPort(vcpu.effects)
+        vcpu.mem.cpu = EffectPort(vcpu.effects, domain.effects, translates=translates)
         vcpu.mem.guest_paging = partial(domain.mailbox.guest_paging, vcpu_id)
         domain.vcpus.append(vcpu)
         hv.run.add(vcpu)
-    first = domain.vcpus[0].effects
-    first.append([Effect.MAP_EXTENT, M2P_MEMFD, 0, XEN_FRAMES, 0])
-    first.extend(hv.first_effects(domain))
+    domain.effects.append([Effect.MAP_EXTENT, M2P_MEMFD, 0, XEN_FRAMES, 0])
+    domain.effects.extend(hv.first_effects(domain))
 
 
 def _add_shared_info(hv: Hypervisor, domain: Domain) -> None:
@@ -184,8 +186,9 @@ def _add_shared_info(hv: Hypervisor, domain: Domain) -> None:
     domain.shared_info = hv.mmu.allocator.alloc_xen_page(domain.mem, writable=True)
     write_shared_info(hv, domain)
     if domain.mem.p2m is not None:  # no start info names these to the process of a translated domain
-        first = domain.vcpus[0].effects
-        first.extend([[Effect.P2M, domain.mem.p2m.top], [Effect.VCPU_INFO, domain.shared_info, 0]])
+        domain.effects.extend(
+            [[Effect.P2M, domain.mem.p2m.top], [Effect.VCPU_INFO, 0, domain.shared_info, 0]]
+        )
 
 
 def write_shared_info(hv: Hypervisor, domain: Domain) -> None:
@@ -209,7 +212,6 @@ def begin_destroy(hv: Hypervisor, domain: Domain) -> None:
     domain.mem.dying = True
     domain.events.dying = True
     hv.timers.stop_domain(domain.domid)
-    hv.standstill.let_go(domain)
     for vcpu in domain.vcpus:
         hv.run.end(vcpu)
     hv.processes.kill(domain)

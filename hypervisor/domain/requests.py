@@ -87,27 +87,33 @@ class ProcessRequests:
         whole = hvm_hw_cpu.sizeof if domain.is_hvm else domain.abi.sizeof(vcpu_guest_context)
         if len(context) not in (0, whole):
             raise ProtocolError(f"registers of {len(context)} bytes")
-        self.hv.run.context_saved(vcpu, seq, context or vcpu.context)
+        self.hv.saving.context_saved(vcpu, seq, context or vcpu.context)
 
     def _new_baseptr(self, vcpu: Vcpu, _seq: int, args: Args) -> None:
-        """A guest kernel's `mov cr3`: X3's rules; a table that takes long to validate goes on in the background."""
+        """A guest kernel's `mov cr3`: X3's rules; a table that takes long to validate goes on in the background. What a refused
+        one leaves is torn down before the guest goes on, as after mmuext_op: its next update would go by older types.
+        """
         mfn = args[0]
         if isinstance(mfn, bytes):
             raise ProtocolError("bytes for a frame number")
+        refused = 0
 
         def step() -> bool:
+            nonlocal refused
             if vcpu.domain.life is not Life.ALIVE:
                 return True
             portion = Portion(vcpu.mem, Budget())
             try:
                 self.hv.mmu.types.finish_old_table(portion)
-                self.hv.mmu.bases.new_baseptr(vcpu.mem, mfn, portion)
+                if not refused:
+                    self.hv.mmu.bases.new_baseptr(vcpu.mem, mfn, portion)
             except Restart:
                 return False
             except XenError as error:
-                self.hv.run.answer(vcpu, -error.errno)
-            else:
-                self.hv.run.answer(vcpu, 0)
+                refused = -error.errno
+                if vcpu.mem.old_table is not None:
+                    return False
+            self.hv.run.answer(vcpu, refused)
             return True
 
         if not step():

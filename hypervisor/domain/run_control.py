@@ -1,4 +1,4 @@
-"""Whether a vCPU runs: requests, answers, blocking, waking, pausing, and the saving of registers, under Xen's names.
+"""Whether a vCPU runs: requests, answers, blocking, waking and pausing, under Xen's names.
 
 Owns every vCPU's `run` (domain/run_state.py) and the CPUs' slices. It knows no sockets: what must reach a process leaves through
 `RunPort`. Invariants: a request gets exactly one answer; an answer is sent only to a vCPU that holds a CPU and may run; whoever
@@ -16,6 +16,7 @@ from hypervisor.domain.run_state import TRANSITIONS, Run, RunAction, RunEvent
 from hypervisor.machine.counters import Counters
 from hypervisor.machine.trace import Trace
 from hypervisor.public.vcpu import RunState
+from hypervisor.sched.pool_control import PoolControl
 from hypervisor.sched.scheduler import Scheduler, SchedUnit
 from hypervisor.sched.slices import Slices
 from hypervisor.sched.timers import TimerKind, Timers
@@ -50,7 +51,7 @@ class RunPort(Protocol):
 
 
 class RunControl:
-    """`keeps(vcpu)`: an answer must wait although the vCPU holds a CPU; `resuming(vcpu)`: it got a CPU, and goes on now."""
+    """`resuming(vcpu)`: it got a CPU, and goes on now."""
 
     def __init__(
         self,
@@ -61,17 +62,16 @@ class RunControl:
         now: Callable[[], int],
         counters: Counters,
         trace: Trace,
-        keeps: Callable[[Vcpu], bool],
         resuming: Callable[[Vcpu], None],
     ) -> None:
         self.slices = Slices(nr_cpus, scheduler, self._resume, self._preempt, self._overrun, trace)
+        self.pool_control = PoolControl(self.slices)
         self.continuations: deque[Pending] = deque()
         """Hypercalls that used up their portion's budget and go on after the others' requests."""
         self._port = port
         self._timers = timers
         self._now = now
         self._counters = counters
-        self._keeps = keeps
         self._resuming = resuming
         self._vcpus: dict[SchedUnit, Vcpu] = {}
         ways = _ways_of_events(
@@ -92,10 +92,11 @@ class RunControl:
     def add(self, vcpu: Vcpu) -> None:
         """A new vCPU, which is down."""
         self._vcpus[vcpu.unit] = vcpu
+        self.slices.add(vcpu.unit, self._now())
 
     def forget(self, vcpu: Vcpu) -> None:
         """The vCPU's domain is gone."""
-        self.slices.forget(vcpu.unit)
+        self.slices.forget(vcpu.unit, self._now())
         del self._vcpus[vcpu.unit]
 
     # --- the state machine -----------------------------------------------------------------------
@@ -116,10 +117,12 @@ class RunControl:
         self._port.reply(vcpu)
 
     def _stop_process(self, vcpu: Vcpu) -> None:
+        vcpu.unit.frozen = True
         self._port.freeze(vcpu.domain, frozen=True)
 
     def _continue_process(self, vcpu: Vcpu) -> None:
         self._port.freeze(vcpu.domain, frozen=False)
+        self.slices.thawed(vcpu.unit, self._now())
 
     def request(self, vcpu: Vcpu, seq: int, nr: int) -> None:
         """The vCPU's process asks. Raises ProtocolError for what no honest process sends."""
@@ -138,7 +141,7 @@ class RunControl:
             self._enter(vcpu, self._on_answer)
 
     def go_on(self, vcpu: Vcpu) -> None:
-        """Send the answer that is there, if the vCPU holds a CPU and nothing keeps it; else queue for a CPU."""
+        """Send the answer that is there, if the vCPU holds a CPU; else queue for a CPU."""
         unit = vcpu.unit
         if unit.runstate.state is not RUNNING:
             self.vcpu_wake(vcpu)
@@ -147,7 +150,7 @@ class RunControl:
         elif vcpu.run.state is ANSWERED:
             if unit.preempting:
                 self.slices.yield_(unit, self._now())
-            elif not self._keeps(vcpu):
+            else:
                 self._enter(vcpu, self._on_send)
 
     # --- the CPUs --------------------------------------------------------------------------------
@@ -157,8 +160,7 @@ class RunControl:
         state = vcpu.run.state
         if state is ANSWERED:
             self._resuming(vcpu)
-            if not self._keeps(vcpu):
-                self._enter(vcpu, self._on_send)
+            self._enter(vcpu, self._on_send)
         elif state is Run.FROZEN:
             self._enter(vcpu, self._on_thaw)
             if not vcpu_runnable(vcpu):  # it is only to get to the end of its instruction
@@ -233,11 +235,15 @@ class RunControl:
 
     # --- pausing, going down, ending -------------------------------------------------------------
 
+    def domain_sleep(self, domain: Domain) -> None:
+        """None of its vCPUs may run any more. The one that has a CPU comes last: else a sibling would go on in its place."""
+        for vcpu in sorted(domain.vcpus, key=lambda vcpu: vcpu.unit.cpu is not None):
+            self.vcpu_sleep(vcpu)
+
     def domain_pause(self, domain: Domain) -> None:
         """Its vCPUs do not run until `domain_unpause` was called as often."""
         domain.pause_count += 1
-        for vcpu in domain.vcpus:
-            self.vcpu_sleep(vcpu)
+        self.domain_sleep(domain)
 
     def domain_unpause(self, domain: Domain) -> None:
         """The counterpart of `domain_pause`."""
@@ -269,34 +275,6 @@ class RunControl:
         vcpu.up, vcpu.rest, vcpu.run.saving = False, None, False
         self._enter(vcpu, self._on_end)
         self.slices.sleep(vcpu.unit, self._now(), OFFLINE)
-
-    # --- registers -------------------------------------------------------------------------------
-
-    def save_context(self, vcpu: Vcpu) -> bool:
-        """True when `vcpu.context` holds the registers of a vCPU of a paused domain; else they are on their way: ask again.
-
-        A hypercall in progress is finished first, so that its result can be shown.
-        """
-        run = vcpu.run
-        if run.saved or run.state in (Run.NEW, Run.GONE):
-            return True
-        if run.state is Run.FROZEN:  # it goes on to the end of its instruction
-            self.slices.wake(vcpu.unit, self._now())
-        elif run.state is GUEST:
-            self.vcpu_sleep(vcpu)
-        elif run.state is not HYPERCALL and not run.saving:
-            run.saving = True
-            self._port.ask_to_save(vcpu)
-        return False
-
-    def context_saved(self, vcpu: Vcpu, seq: int, context: bytes) -> None:
-        """The process answered: what it waits for now is what it waited for before. Raises ProtocolError if nobody asked."""
-        run = vcpu.run
-        if not run.saving or seq != run.seq + 1:
-            raise ProtocolError("registers that nobody asked for")
-        run.seq, run.saving, run.saved = seq, False, True
-        vcpu.context = context
-        self.vcpu_wake(vcpu)
 
 
 def _ways_of_events(actions: dict[RunAction, Callable[[Vcpu], None]]) -> dict[RunEvent, Ways]:

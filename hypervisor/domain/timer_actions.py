@@ -8,7 +8,6 @@ from typing import Final
 from hypervisor.domain.domain import Domain, Life
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.domain.lifecycle import complete_destroy
-from hypervisor.domain.run_state import Run
 from hypervisor.public.sched import SHUTDOWN_watchdog
 from hypervisor.public.types import DomId
 from hypervisor.public.xen import VIRQ_TIMER
@@ -37,13 +36,6 @@ def _watchdog(hv: Hypervisor, domain: Domain, _timer: Timer) -> None:
     hv.shutdown(domain, int(SHUTDOWN_watchdog))
 
 
-def _end_grant_hold(hv: Hypervisor, domain: Domain, _timer: Timer) -> None:
-    hv.standstill.let_go(domain)
-    for vcpu in domain.vcpus:
-        if vcpu.run.state is Run.ANSWERED:
-            hv.run.go_on(vcpu)
-
-
 def _retry_death(hv: Hypervisor, domain: Domain, _timer: Timer) -> None:
     complete_destroy(hv, domain)
 
@@ -53,7 +45,6 @@ TIMER_ACTIONS: Final[dict[TimerKind, Callable[[Hypervisor, Domain, Timer], None]
     TimerKind.SINGLESHOT: _singleshot,
     TimerKind.PERIODIC: _periodic,
     TimerKind.WATCHDOG: _watchdog,
-    TimerKind.GRANT_HOLD: _end_grant_hold,
     TimerKind.DEATH_RETRY: _retry_death,
 }
 

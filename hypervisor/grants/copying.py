@@ -7,15 +7,13 @@ is released on each path. This works between any two domains: no process sees a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from hypervisor.grants.active import Active, GNTPIN_hstr_inc, GNTPIN_hstw_inc
 from hypervisor.grants.grant_table import GrantTable
 from hypervisor.grants.mapping import forget_code
 from hypervisor.grants.status import GrantRefused
-from hypervisor.mm.frame_table import PGT
+from hypervisor.machine.frame_types import PGT
 from hypervisor.public.errno import XenError
 from hypervisor.public.grant_table import (
     GNTCOPY_dest_gref,
@@ -38,21 +36,29 @@ def copy(caller: GrantTable, op: gnttab_copy) -> None:
     """Perform one operation. GrantRefused with Xen's statuses, in Xen's order; a length of 0 is always fine."""
     if not op.len:
         return
-    source = table_of(caller, op.source, bool(op.flags & _SOURCE_GREF))
-    dest = table_of(caller, op.dest, bool(op.flags & _DEST_GREF))
-    with (
-        held(caller, source, op.source, bool(op.flags & _SOURCE_GREF), readonly=True) as from_part,
-        held(caller, dest, op.dest, bool(op.flags & _DEST_GREF), readonly=False) as to_part,
-    ):
-        if op.source.offset + op.len > PAGE_SIZE or op.dest.offset + op.len > PAGE_SIZE:
-            raise GrantRefused(GNTST_bad_copy_arg, f"G13: {op.len} bytes cross the end of a page")
-        require_within(from_part, op.source.offset, op.len)
-        require_within(to_part, op.dest.offset, op.len)
-        memory, to_mfn = caller.memory, to_part.mfn
-        memory.view((to_mfn << PAGE_SHIFT) + op.dest.offset, op.len)[:] = memory.view(
-            (from_part.mfn << PAGE_SHIFT) + op.source.offset, op.len
-        )
-        forget_code(dest, to_mfn)
+    source = End(caller, op.source, bool(op.flags & _SOURCE_GREF), readonly=True)
+    dest = End(caller, op.dest, bool(op.flags & _DEST_GREF), readonly=False)
+    from_part = source.hold()
+    try:
+        to_part = dest.hold()
+        try:
+            move(caller, op, from_part, to_part)
+            forget_code(dest.owner, to_part.mfn)
+        finally:
+            dest.let_go(to_part)
+    finally:
+        source.let_go(from_part)
+
+
+def move(caller: GrantTable, op: gnttab_copy, from_part: Active, to_part: Active) -> None:
+    """The bytes. GrantRefused: some are not in the pages, or not granted."""
+    start, to, length = op.source.offset, op.dest.offset, op.len
+    if start + length > PAGE_SIZE or to + length > PAGE_SIZE:
+        raise GrantRefused(GNTST_bad_copy_arg, f"G13: {length} bytes cross the end of a page")
+    require_within(from_part, start, length)
+    require_within(to_part, to, length)
+    view = caller.memory.view
+    view((to_part.mfn << PAGE_SHIFT) + to, length)[:] = view((from_part.mfn << PAGE_SHIFT) + start, length)
 
 
 def require_within(part: Active, offset: int, length: int) -> None:
@@ -62,37 +68,59 @@ def require_within(part: Active, offset: int, length: int) -> None:
         raise GrantRefused(GNTST_general_error, why)
 
 
-def table_of(caller: GrantTable, end: gnttab_copy_ptr, by_reference: bool) -> GrantTable:
-    """Whose frame it is. GrantRefused: a frame number may only be one's own; bad_domain."""
-    if end.domid == DOMID_SELF:
-        return caller
-    if not by_reference:
-        raise GrantRefused(GNTST_permission_denied, f"G13: d{caller.domid} names a frame of d{end.domid}")
-    return caller.granter(end.domid)
+class End:
+    """One end of a copy: a frame that is pinned and referenced for its time. One's own is as if granted to oneself."""
 
+    __slots__ = ("_by_reference", "_caller", "_end", "_readonly", "owner")
 
-@contextmanager
-def held(
-    caller: GrantTable, owner: GrantTable, end: gnttab_copy_ptr, by_reference: bool, *, readonly: bool
-) -> Iterator[Active]:
-    """One end's frame, pinned and referenced for the time of the copy; one's own is as if granted to oneself."""
-    if by_reference:
-        increment = GNTPIN_hstr_inc if readonly else GNTPIN_hstw_inc
-        ref = end.u.ref
-        active = owner.acquire(ref, caller.domid, increment, readonly=readonly, sub_page=True)
-    else:
-        active = Active(caller.domid, own_frame(owner, end.u.gmfn))
-    mfn = active.mfn
-    try:
-        if readonly:
-            yield active
+    def __init__(
+        self, caller: GrantTable, end: gnttab_copy_ptr, by_reference: bool, *, readonly: bool
+    ) -> None:
+        """GrantRefused: a frame number may only be one's own; bad_domain."""
+        self._caller, self._end = caller, end
+        self._by_reference, self._readonly = by_reference, readonly
+        self.owner = caller
+        if end.domid == DOMID_SELF:
+            return
+        if not by_reference:
+            raise GrantRefused(GNTST_permission_denied, f"G13: d{caller.domid} names a frame of d{end.domid}")
+        self.owner = caller.granter(end.domid)
+
+    def hold(self) -> Active:
+        """The frame's record. GrantRefused, and nothing is held: as GrantTable.acquire, bad_page; general_error if it
+        cannot be written (F4).
+        """
+        owner = self.owner
+        if self._by_reference:
+            active = owner.acquire(
+                self._end.u.ref,
+                self._caller.domid,
+                GNTPIN_hstr_inc if self._readonly else GNTPIN_hstw_inc,
+                readonly=self._readonly,
+                sub_page=True,
+            )
         else:
-            with writable(owner, mfn):
-                yield active
-    finally:
-        owner.mmu.frames.put_page(mfn)
-        if by_reference:
-            owner.release(ref, increment, readonly=readonly)
+            active = Active(self._caller.domid, own_frame(owner, self._end.u.gmfn))
+        if not self._readonly:
+            try:
+                owner.mmu.types.get_page_and_type(active.mfn, owner.domid, PGT.writable_page)
+            except XenError as error:
+                self._put(active)
+                why = f"F4: frame {active.mfn:#x} of d{owner.domid}: {error}"
+                raise GrantRefused(GNTST_general_error, why) from None
+        return active
+
+    def let_go(self, active: Active) -> None:
+        """The end of the copy."""
+        if not self._readonly:
+            self.owner.mmu.types.put_page_and_type(active.mfn)
+        self._put(active)
+
+    def _put(self, active: Active) -> None:
+        self.owner.mmu.frames.put_page(active.mfn)
+        if self._by_reference:
+            decrement = GNTPIN_hstr_inc if self._readonly else GNTPIN_hstw_inc
+            self.owner.release(self._end.u.ref, decrement, readonly=self._readonly)
 
 
 def own_frame(owner: GrantTable, gmfn: int) -> Mfn:
@@ -103,16 +131,3 @@ def own_frame(owner: GrantTable, gmfn: int) -> Mfn:
     except XenError as error:
         raise GrantRefused(GNTST_bad_page, f"frame {gmfn:#x} of d{owner.domid}: {error}") from None
     return mfn
-
-
-@contextmanager
-def writable(owner: GrantTable, mfn: Mfn) -> Iterator[None]:
-    """A writable type reference: never is a page table or a descriptor page a destination (F4)."""
-    try:
-        owner.mmu.types.get_page_and_type(mfn, owner.domid, PGT.writable_page)
-    except XenError as error:
-        raise GrantRefused(GNTST_general_error, f"F4: frame {mfn:#x} of d{owner.domid}: {error}") from None
-    try:
-        yield
-    finally:
-        owner.mmu.types.put_page_and_type(mfn)

@@ -79,12 +79,8 @@ _TYPE, _SUB_PAGE, _PERMIT_ACCESS = int(GTF_type_mask), int(GTF_sub_page), int(GT
 class GrantTable:
     """The grants of one domain; it has no frames, and so no entries, until it has grown (INITIAL_NR_GRANT_FRAMES).
 
-    domains(domid)          a peer's GrantTable; XenError(ESRCH) if there is no such domain
-    granter_stopped(domid)  whether Xen may write that granter's flags now. False: its guest runs and does not
-                            change them atomically; the core has asked it to stop, and the operation answers
-                            GNTST_eagain
-    atomics                 how flags are exchanged; None where the host cannot: then `granter_stopped` may say
-                            True only of a domain that executes nothing at all
+    domains(domid)  a peer's GrantTable; XenError(ESRCH) if there is no such domain
+    atomics         how flags are exchanged while the granter runs
     """
 
     def __init__(
@@ -94,8 +90,7 @@ class GrantTable:
         limits: GrantLimits,
         *,
         domains: Callable[[DomId], GrantTable],
-        granter_stopped: Callable[[DomId], bool],
-        atomics: Atomics | None,
+        atomics: Atomics,
     ) -> None:
         self.d = memory_of
         self.domid = memory_of.domid
@@ -111,7 +106,6 @@ class GrantTable:
         self.active: dict[GrantRef, Active] = {}
         self.maptrack = Maptrack(limits.maptrack_frames)
         self.find = domains
-        self._granter_stopped = granter_stopped
 
     # --- the table -----------------------------------------------------------------------------------
 
@@ -210,7 +204,7 @@ class GrantTable:
 
         `increment` is what the pin word grows by; `sub_page` accepts an entry that grants a part of its frame,
         which on version 1 means all of it. GrantRefused, and nothing changed: bad_gntref, general_error,
-        bad_page, eagain.
+        bad_page.
         """
         self.require_ref(ref)
         active = self.active.get(ref)
@@ -265,8 +259,6 @@ class GrantTable:
             if flags & _READONLY and not readonly:
                 raise GrantRefused(GNTST_general_error, f"G2: entry {ref:#x} of d{self.domid} is read-only")
 
-        check(self.shared.head(ref))  # nobody is stopped for what is refused anyway
-        self.require_stopped()
         new = (0 if active else _READING) | (0 if readonly else _WRITING)
         return self.shared.granted(ref, self.shared.announce(ref, new, check))
 
@@ -279,19 +271,3 @@ class GrantTable:
     def _withdraw(self, ref: GrantRef, pin: int, *, readonly: bool) -> None:
         if flags := self.flags_to_clear(pin, readonly=readonly):
             self.shared.withdraw(ref, flags)
-
-    def require_can_withdraw(self, pin: int, *, readonly: bool) -> None:
-        """The flags that go with the end of a use can be cleared now; `pin` is what is left.
-        GrantRefused(GNTST_eagain).
-        """
-        if self.shared.granter_writes_status and self.flags_to_clear(pin, readonly=readonly):
-            self.require_stopped()
-
-    def require_stopped(self) -> None:
-        """GrantRefused(GNTST_eagain) while the granter may be changing its entries itself, not atomically.
-
-        The same with a version 2 table, whose status Xen alone writes: an emulated CPU promises no order between
-        the granter's store to an entry and its load of the status (V2.announce).
-        """
-        if not self._granter_stopped(self.domid):
-            raise GrantRefused(GNTST_eagain, f"d{self.domid} is being stopped: its grant flags change")

@@ -20,8 +20,8 @@ from hypervisor.grants.active import pin_increment
 from hypervisor.grants.grant_table import GrantTable
 from hypervisor.grants.maptrack import Mapping
 from hypervisor.grants.status import GrantRefused
+from hypervisor.machine.frame_types import PGT
 from hypervisor.mm.domain_memory import VcpuMemory
-from hypervisor.mm.frame_table import PGT
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.grant_table import (
     GNTMAP_device_map,
@@ -137,7 +137,7 @@ def unmap(
     """Unmap the parts of a mapping whose address is not 0; with `new_addr`, that address's entry moves to
     `host_addr`.
 
-    GrantRefused, and nothing changed: bad_handle, bad_dev_addr, eagain; general_error if the page-table
+    GrantRefused, and nothing changed: bad_handle, bad_dev_addr; general_error if the page-table
     entry is not the grant's any more (G8). The caller flushes the mapper's TLBs before its guest runs again.
     """
     mapping = mapper.maptrack.get(handle)
@@ -146,21 +146,11 @@ def unmap(
     parts = flags & ((HOST if host_addr else 0) | (DEVICE if dev_bus_addr else 0))
     if parts & DEVICE and dev_bus_addr != active.mfn << PAGE_SHIFT:
         raise GrantRefused(GNTST_bad_dev_addr, f"G7: handle {handle:#x} is not at {dev_bus_addr:#x}")
-    require_flags_can_change(granter, mapping, parts)
     if parts & HOST:
         remove_host_mapping(mapper, v, host_addr, active.mfn, new_addr, flags)
     release_parts(granter, mapping, parts)
     if not mapping.flags & (HOST | DEVICE):
         mapper.maptrack.remove(handle)
-
-
-def require_flags_can_change(granter: GrantTable, mapping: Mapping, parts: int) -> None:
-    """The granter is off its CPU if the end of these parts changes its entry's flags.
-    GrantRefused(GNTST_eagain).
-    """
-    readonly = mapping.flags & READONLY
-    left = granter.active[mapping.ref].pin - pin_increment(parts | readonly)
-    granter.require_can_withdraw(left, readonly=bool(readonly))
 
 
 def remove_host_mapping(
@@ -201,8 +191,7 @@ def release_maps(mapper: GrantTable, *, limit: int = MAPS_PER_PORTION) -> bool:
     """The mapper dies: let go of what it mapped, from the highest handle down; True once nothing is left
     (G18, K2).
 
-    Restartable. Its page-table entries hold references of their own and go with its tables. Also False while
-    a granter has to stop before its flags can change.
+    Restartable. Its page-table entries hold references of their own and go with its tables.
     """
     mapper.maptrack.close()
     for _ in range(limit):
@@ -211,10 +200,6 @@ def release_maps(mapper: GrantTable, *, limit: int = MAPS_PER_PORTION) -> bool:
             return True
         handle, mapping = last
         granter = mapper.find(mapping.granter)
-        try:
-            require_flags_can_change(granter, mapping, mapping.flags & (HOST | DEVICE))
-        except GrantRefused:
-            return False
         release_parts(granter, mapping, mapping.flags & (HOST | DEVICE))
         mapper.maptrack.remove(handle)
     return False

@@ -5,10 +5,12 @@
                            status u16, in a status frame of its own                       2048 to a frame
 
 The granter writes its entries; Xen alone sets and clears GTF_reading and GTF_writing. In version 1 they are two bits
-of the entry's own flags, which both sides write: Xen does so only by an atomic operation on the flags or on the head
-(flags and domid, 32 bits). In version 2 they are a word that Xen alone writes. Where the host has no atomics
-(machine/atomic.py gave None), or the granter's own read-modify-write is not one, the granter must be off its CPU; the
-caller has seen to that (GrantTable.require_stopped).
+of the entry's own flags, which both sides write, at the same time: Xen does so only by an atomic operation on the flags
+or on the head (flags and domid, 32 bits), and so does a granter. In version 2 they are a word that Xen alone writes.
+
+The flags are for the granter. A process whose CPU does not exchange them atomically loses marks of its own entries, and
+nobody else notices: what is in use, by whom, and which frame it is stands in the table's record of it (active.py), and no
+decision of Xen's reads a mark (G3).
 
 Nothing read here is believed twice: a caller gets the one head that was checked, and what else the entry says goes by
 that (G2).
@@ -60,10 +62,8 @@ class SharedEntries:
 
     version: ClassVar[int]
     entry: ClassVar[type[Struct]]
-    granter_writes_status: ClassVar[bool]
-    """Whether Xen's flags lie in a word that the granter writes, too."""
 
-    def __init__(self, memory: MachineMemory, atomics: Atomics | None, frames: list[Mfn]) -> None:
+    def __init__(self, memory: MachineMemory, atomics: Atomics, frames: list[Mfn]) -> None:
         self._memory = memory
         self._atomics = atomics
         self.frames = frames
@@ -82,13 +82,7 @@ class SharedEntries:
 
     def compare_exchange_head(self, ref: GrantRef, expected: int, new: int) -> int:
         """Write `new` if the head is `expected`; returns what was there."""
-        maddr = self.maddr(ref)
-        if self._atomics is not None:
-            return self._atomics.compare_exchange_32(self._memory.base + maddr, expected, new)
-        seen = self.head(ref)
-        if seen == expected:
-            self._memory.write(maddr, new.to_bytes(4, "little"))
-        return seen
+        return self._atomics.compare_exchange_32(self._memory.base + self.maddr(ref), expected, new)
 
     def clear_flags(self, ref: GrantRef, flags: int) -> None:
         """Clear these flags of the entry, and touch nothing else of it."""
@@ -135,16 +129,10 @@ class SharedEntries:
     # --- words ---------------------------------------------------------------------------------------
 
     def _clear(self, maddr: int, flags: int) -> None:
-        if self._atomics is not None:
-            self._atomics.and_16(self._memory.base + maddr, ~flags & 0xFFFF)
-        else:
-            self._memory.write(maddr, (self._u16(maddr) & ~flags).to_bytes(2, "little"))
+        self._atomics.and_16(self._memory.base + maddr, ~flags & 0xFFFF)
 
     def _set(self, maddr: int, flags: int) -> None:
-        if self._atomics is not None:
-            self._atomics.or_16(self._memory.base + maddr, flags)
-        else:
-            self._memory.write(maddr, (self._u16(maddr) | flags).to_bytes(2, "little"))
+        self._atomics.or_16(self._memory.base + maddr, flags)
 
     def _u16(self, maddr: int) -> int:
         return int.from_bytes(self._memory.read(maddr, 2), "little")
@@ -161,7 +149,6 @@ class SharedEntriesV1(SharedEntries):
 
     version = 1
     entry = grant_entry_v1
-    granter_writes_status = True
 
     def frame(self, ref: GrantRef) -> Mfn:
         """The 32-bit frame number of the entry."""
@@ -204,10 +191,9 @@ class SharedEntriesV2(SharedEntries):
 
     version = 2
     entry = grant_entry_v2
-    granter_writes_status = False
 
     def __init__(
-        self, memory: MachineMemory, atomics: Atomics | None, frames: list[Mfn], status_frames: list[Mfn]
+        self, memory: MachineMemory, atomics: Atomics, frames: list[Mfn], status_frames: list[Mfn]
     ) -> None:
         super().__init__(memory, atomics, frames)
         self.status_frames = status_frames

@@ -31,13 +31,12 @@ _COMPLETED: Final = int(GTF_transfer_completed)
 
 
 def transfer(giver: GrantTable, op: gnttab_transfer) -> None:
-    """Perform one operation. GrantRefused: bad_domain, general_error, bad_page, eagain."""
+    """Perform one operation. GrantRefused: bad_domain, general_error, bad_page."""
     recipient = giver.granter(op.domid)
     if giver.d.p2m is not None or recipient.d.p2m is not None:
         raise GrantRefused(GNTST_general_error, "frames of translated domains are not transferred")
     require_headroom(recipient)
     require_accepting(recipient, op.ref, giver)
-    recipient.require_stopped()
     try:
         giver.mmu.allocator.steal_page(Mfn(op.mfn), giver.d)
     except XenError as error:

@@ -20,11 +20,14 @@ from hypervisor.grants.grant_table import (
     GrantLimits,
 )
 from hypervisor.hypercalls.call import Call, Continue, Result
+from hypervisor.hypercalls.domctl_cpu import CPU_DOMCTLS
 from hypervisor.hypercalls.domctl_hvm import HVM_DOMCTLS
 from hypervisor.hypercalls.domctl_memory import MEMORY_OPS
 from hypervisor.hypercalls.domctl_paging import PAGING_DOMCTLS
+from hypervisor.hypercalls.domctl_sched import SCHED_DOMCTLS
+from hypervisor.hypercalls.domctl_trigger import do_sendtrigger
 from hypervisor.hypercalls.hypercall_page import HYPERCALL_PAGES
-from hypervisor.mm.frame_table import PGT
+from hypervisor.machine.frame_types import PGT
 from hypervisor.public.arch_x86.xen import XEN_X86_EMU_LAPIC, vcpu_guest_context
 from hypervisor.public.domctl import (
     XEN_DOMCTL_INTERFACE_VERSION,
@@ -35,7 +38,6 @@ from hypervisor.public.domctl import (
     XEN_DOMCTL_get_address_size,
     XEN_DOMCTL_getdomaininfo,
     XEN_DOMCTL_getvcpucontext,
-    XEN_DOMCTL_getvcpuinfo,
     XEN_DOMCTL_GRANT_version_mask,
     XEN_DOMCTL_hypercall_init,
     XEN_DOMCTL_iomem_permission,
@@ -44,11 +46,14 @@ from hypervisor.public.domctl import (
     XEN_DOMCTL_max_vcpus,
     XEN_DOMCTL_pausedomain,
     XEN_DOMCTL_resumedomain,
+    XEN_DOMCTL_scheduler_op,
+    XEN_DOMCTL_sendtrigger,
     XEN_DOMCTL_set_address_size,
     XEN_DOMCTL_set_paging_mempool_size,
     XEN_DOMCTL_set_virq_handler,
     XEN_DOMCTL_setdomainhandle,
     XEN_DOMCTL_sethvmcontext,
+    XEN_DOMCTL_setvcpuaffinity,
     XEN_DOMCTL_setvcpucontext,
     XEN_DOMCTL_shadow_op,
     XEN_DOMCTL_unpausedomain,
@@ -58,7 +63,6 @@ from hypervisor.public.domctl import (
 from hypervisor.public.domctl_domain import XENOSCOPE_CDF_python
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import DomId, Mfn
-from hypervisor.public.vcpu import RunState
 from hypervisor.public.xen import DOMID_FIRST_RESERVED, DOMID_SELF
 from hypervisor.wire.mailbox import Engine
 
@@ -90,7 +94,13 @@ def do_createdomain(call: Call, op: xen_domctl) -> Result:
             grant_version,
         ),
     )
+    pool = hv.run.pool_control.pools.by_id.get(config.cpupool_id)
+    if pool is None or not pool.cpus:
+        raise XenError(
+            Errno.ESRCH if pool is None else Errno.ENODEV, f"CPU pool {config.cpupool_id} has no CPU for it"
+        )
     create_domain(hv, DomId(domid), handle=bytes(config.handle), limits=limits, engine=engine)
+    hv.run.pool_control.move_domain(domid, pool, hv.now())
     op.domain = DomId(domid)
     call.write(call.args[0], op)
     return 0
@@ -164,7 +174,9 @@ def do_getdomaininfo(call: Call, op: xen_domctl, target: Domain) -> Result:
 
 
 def do_max_vcpus(call: Call, op: xen_domctl, target: Domain) -> Result:
-    """createdomain made the vCPUs already: only that number is accepted, as on Xen since 4.13 (V3)."""
+    """createdomain made the vCPUs already: only that number is accepted, as on Xen since 4.13 (V3). EINVAL for the caller."""
+    if target is call.domain:
+        raise XenError(Errno.EINVAL, "V3: a domain cannot give itself vCPUs")
     if op.u.max_vcpus.max != len(target.vcpus):
         raise XenError(Errno.EINVAL, f"V3: d{target.domid} was created with {len(target.vcpus)} vCPUs")
     return 0
@@ -193,29 +205,17 @@ def do_getvcpucontext(call: Call, op: xen_domctl, target: Domain) -> Result:
         raise XenError(Errno.ENODATA, f"vCPU {vcpu.vcpu_id} has no context")
     if vcpu.domain is call.domain or not target.paused:
         raise XenError(Errno.EINVAL, f"V3: d{target.domid} is not paused")
-    if not call.hv.run.save_context(vcpu):
+    if not call.hv.saving.save_context(vcpu):
         return Continue(call.args)
     call.copy_to_guest(op.u.vcpucontext.ctxt, shown_context(vcpu))
-    return 0
-
-
-def do_getvcpuinfo(call: Call, op: xen_domctl, target: Domain) -> Result:
-    """Whether a vCPU is online, blocked or running, its CPU time in ns and its CPU. ESRCH: no such vCPU."""
-    vcpu = _vcpu(target, op.u.getvcpuinfo.vcpu)
-    info, state = op.u.getvcpuinfo, vcpu.unit.runstate
-    info.online = int(vcpu.up)
-    info.blocked = int(state.state is RunState.RUNSTATE_blocked)
-    info.running = int(state.state is RunState.RUNSTATE_running)
-    info.cpu_time = state.times(call.hv.now())[RunState.RUNSTATE_running]
-    info.cpu = vcpu.unit.cpu or 0
-    op.u.getvcpuinfo = info
-    call.write(call.args[0], op)
     return 0
 
 
 def do_setdomainhandle(_call: Call, op: xen_domctl, target: Domain) -> Result:
     """Gives the domain its 16-byte handle, the toolstack's UUID."""
     target.handle = bytes(op.u.setdomainhandle.handle)
+    for vcpu in target.vcpus:
+        vcpu.unit.handle = target.handle
     return 0
 
 
@@ -310,7 +310,6 @@ DOMCTL_OPS: Final[dict[int, DomctlHandler]] = {
     XEN_DOMCTL_max_vcpus: do_max_vcpus,
     XEN_DOMCTL_setvcpucontext: do_setvcpucontext,
     XEN_DOMCTL_getvcpucontext: do_getvcpucontext,
-    XEN_DOMCTL_getvcpuinfo: do_getvcpuinfo,
     XEN_DOMCTL_setdomainhandle: do_setdomainhandle,
     XEN_DOMCTL_set_address_size: do_set_address_size,
     XEN_DOMCTL_get_address_size: do_get_address_size,
@@ -319,9 +318,12 @@ DOMCTL_OPS: Final[dict[int, DomctlHandler]] = {
     XEN_DOMCTL_irq_permission: do_irq_permission,
     XEN_DOMCTL_iomem_permission: do_iomem_permission,
     XEN_DOMCTL_ioport_permission: do_ioport_permission,
+    XEN_DOMCTL_sendtrigger: do_sendtrigger,
+    **CPU_DOMCTLS,
     **MEMORY_OPS,
     **HVM_DOMCTLS,
     **PAGING_DOMCTLS,
+    **SCHED_DOMCTLS,
 }
 _FOR_THE_LIVING: Final = frozenset(
     {
@@ -329,11 +331,14 @@ _FOR_THE_LIVING: Final = frozenset(
         int(XEN_DOMCTL_sethvmcontext),
         int(XEN_DOMCTL_hypercall_init),
         int(XEN_DOMCTL_unpausedomain),
+        int(XEN_DOMCTL_setvcpuaffinity),
+        int(XEN_DOMCTL_sendtrigger),
+        int(XEN_DOMCTL_scheduler_op),
         int(XEN_DOMCTL_shadow_op),
         int(XEN_DOMCTL_set_paging_mempool_size),
     }
 )
-"""Operations that would give a dying domain something (K1)."""
+"""Operations that would give a dying domain something, or ask its scheduler, which has forgotten it (K1)."""
 
 
 def do_domctl(call: Call) -> Result:

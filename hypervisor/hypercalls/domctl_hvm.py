@@ -36,7 +36,7 @@ def do_sethvmcontext(call: Call, op: xen_domctl, target: Domain) -> Result:
 def do_gethvmcontext(call: Call, op: xen_domctl, target: Domain) -> Result:
     """The registers of a paused domain's vCPUs; without a buffer, how many bytes they take. ENOSPC: the buffer is too small."""
     _require_stopped_hvm(call, target)
-    if not all(call.hv.run.save_context(vcpu) for vcpu in target.vcpus if vcpu.initialised):
+    if not all(call.hv.saving.save_context(vcpu) for vcpu in target.vcpus if vcpu.initialised):
         return Continue(call.args)
     raw, state = saved_state(target.vcpus), op.u.hvmcontext
     if state.buffer:

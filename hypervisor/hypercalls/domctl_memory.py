@@ -7,7 +7,7 @@ from typing import Final
 
 from hypervisor.domain.domain import Domain
 from hypervisor.hypercalls.call import Call, Result
-from hypervisor.mm.frame_table import PGC, PGT
+from hypervisor.machine.frame_types import PGC, PGT
 from hypervisor.public.domctl import (
     XEN_DOMCTL_PFINFO_L1TAB,
     XEN_DOMCTL_PFINFO_L2TAB,

@@ -80,7 +80,6 @@ def do_bind_virq(call: Call, arg: int) -> int:
     """Binds a virtual interrupt to a vCPU; answers the port."""
     op = call.read(arg, evtchn_bind_virq)
     op.port = call.domain.events.bind_virq(op.virq, op.vcpu)
-    deliver_to(call, op.port, op.vcpu)
     write_outputs(call, arg, op, "port")
     return 0
 
@@ -89,7 +88,6 @@ def do_bind_ipi(call: Call, arg: int) -> int:
     """A port by which the domain's vCPUs interrupt this vCPU; answers the port."""
     op = call.read(arg, evtchn_bind_ipi)
     op.port = call.domain.events.bind_ipi(op.vcpu)
-    deliver_to(call, op.port, op.vcpu)
     write_outputs(call, arg, op, "port")
     return 0
 
@@ -102,12 +100,6 @@ def do_bind_pirq(call: Call, arg: int) -> int:
     return 0
 
 
-def deliver_to(call: Call, port: Port, vcpu_id: int) -> None:
-    """A new port is delivered to vCPU 0 unless the process is told otherwise."""
-    if vcpu_id:
-        call.effects.append([Effect.EVTCHN_VCPU, port, vcpu_id])
-
-
 def do_close(call: Call, arg: int) -> int:
     """Closes a port; its peer becomes unbound, and the pending bit goes with the answer."""
     port = call.read(arg, evtchn_close).port
@@ -117,8 +109,13 @@ def do_close(call: Call, arg: int) -> int:
 
 
 def do_send(call: Call, arg: int) -> int:
-    """Sends an event to the other end of a port."""
-    call.domain.events.send(call.read(arg, evtchn_send).port)
+    """Sends an event to the other end of a port. The vCPU that an IPI is for has its turn next: its sender may wait for it."""
+    port, events = call.read(arg, evtchn_send).port, call.domain.events
+    events.send(port)
+    channel = events.channel(port)
+    if channel.state is ECS.IPI and channel.notify_vcpu_id != call.vcpu.vcpu_id:
+        sibling = call.domain.vcpus[channel.notify_vcpu_id]
+        call.hv.run.slices.yield_to(call.vcpu.unit, sibling.unit, call.hv.now())
     return 0
 
 
@@ -159,15 +156,20 @@ def do_bind_vcpu(call: Call, arg: int) -> int:
     """Has the port's events delivered to another vCPU."""
     op = call.read(arg, evtchn_bind_vcpu)
     call.domain.events.bind_vcpu(op.port, op.vcpu)
-    call.effects.append([Effect.EVTCHN_VCPU, op.port, op.vcpu])
     return 0
 
 
 def do_unmask(call: Call, arg: int) -> int:
-    """The process unmasks, and delivers what is pending (E7); a port the guest cannot use is left alone."""
+    """The process unmasks, and delivers what is pending (E7); a port the guest cannot use is left alone. The vCPU that the port
+    is bound to looks, for it may sleep.
+    """
     port = call.read(arg, evtchn_unmask).port
-    if call.domain.events.channel(port).usable:
-        call.effects.append([Effect.EVTCHN_UNMASK, port])
+    channel = call.domain.events.channel(port)
+    if channel.usable:
+        call.effects.append([Effect.EVTCHN_UNMASK, port, channel.notify_vcpu_id])
+        if channel.notify_vcpu_id != call.vcpu.vcpu_id:
+            call.domain.mailbox.kick(channel.notify_vcpu_id)
+            call.hv.run.vcpu_kick(call.domain.vcpus[channel.notify_vcpu_id])
     return 0
 
 
@@ -190,8 +192,8 @@ def forget_pending(call: Call, target: Domain, closed: list[Port]) -> None:
     """The target's process clears the pending bits of its closed ports before it runs again (E4)."""
     if target is call.domain:
         call.effects.extend([Effect.EVTCHN_CLEAR, port] for port in closed)
-    elif target.vcpus:
-        target.vcpus[0].effects.extend([Effect.EVTCHN_CLEAR, port] for port in closed)
+    else:
+        target.effects.extend([Effect.EVTCHN_CLEAR, port] for port in closed)
 
 
 def do_init_control(call: Call, arg: int) -> int:

@@ -10,15 +10,21 @@ from typing import Final
 from hypervisor.domain.debug_keys import press
 from hypervisor.domain.info import domain_info
 from hypervisor.hypercalls.call import Call, Continue, Result
+from hypervisor.hypercalls.cpu_policy import do_get_cpu_featureset, do_get_system_policy, featureset
+from hypervisor.hypercalls.sysctl_sched import SCHED_SYSCTLS
 from hypervisor.machine.counters import MACHINE_COUNTERS
-from hypervisor.public.domctl import XEN_SCHEDULER_CREDIT2, xen_domctl_getdomaininfo
+from hypervisor.machine.cpuid import LEAVES as HOST
+from hypervisor.machine.cpuid import TSC_KHZ
+from hypervisor.public.domctl import xen_domctl_getdomaininfo
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.sysctl import (
     XEN_SYSCTL_INTERFACE_VERSION,
     XEN_SYSCTL_availheap,
-    XEN_SYSCTL_cputopoinfo,
     XEN_SYSCTL_debug_keys,
+    XEN_SYSCTL_get_cpu_featureset,
+    XEN_SYSCTL_get_cpu_policy,
     XEN_SYSCTL_getdomaininfolist,
+    XEN_SYSCTL_numainfo,
     XEN_SYSCTL_perfc_op,
     XEN_SYSCTL_PERFCOP_query,
     XEN_SYSCTL_PERFCOP_reset,
@@ -30,9 +36,8 @@ from hypervisor.public.sysctl import (
     XEN_SYSCTL_PHYSCAP_shadow,
     XEN_SYSCTL_physinfo,
     XEN_SYSCTL_readconsole,
-    XEN_SYSCTL_sched_id,
     xen_sysctl,
-    xen_sysctl_cputopo,
+    xen_sysctl_meminfo,
     xen_sysctl_perfc_desc,
     xen_sysctl_physinfo,
 )
@@ -41,8 +46,9 @@ from hypervisor.public.types import PAGE_SIZE, U32
 MAX_DOMAINS_A_CALL: Final = 256
 MAX_KEYS_A_CALL: Final = 64
 LINES_A_SLICE: Final = 512
-CPU_KHZ: Final = 1_000_000
-"""The emulated CPUs' clock: their TSC counts nanoseconds."""
+LOCAL_DISTANCE: Final = 10
+"""Of a node from itself, as ACPI's SLIT has it."""
+HW_CAP_WORDS: Final = 8
 CAPABILITIES: Final = (
     XEN_SYSCTL_PHYSCAP_hvm,
     XEN_SYSCTL_PHYSCAP_pv,
@@ -78,11 +84,12 @@ def do_physinfo(call: Call, op: xen_sysctl) -> Result:
         nr_cpus=hv.nr_cpus,
         max_cpu_id=hv.nr_cpus - 1,
         nr_nodes=1,
-        cpu_khz=CPU_KHZ,
+        cpu_khz=TSC_KHZ,
         capabilities=sum(map(int, CAPABILITIES)),
         total_pages=hv.memory_frames,
         free_pages=hv.free_frames,
         max_mfn=hv.memory.nr_frames - 1,
+        hw_cap=tuple(featureset(HOST)[:HW_CAP_WORDS]),
     )
     call.write(call.args[0], op)
     return 0
@@ -103,11 +110,17 @@ def do_getdomaininfolist(call: Call, op: xen_sysctl) -> Result:
     return 0
 
 
-def do_sched_id(call: Call, op: xen_sysctl) -> Result:
-    """The machine's scheduler is credit2; its parameters answer ENOSYS."""
-    sched = op.u.sched_id
-    sched.sched_id = int(XEN_SCHEDULER_CREDIT2)
-    op.u.sched_id = sched
+def do_numainfo(call: Call, op: xen_sysctl) -> Result:
+    """One node, which has all memory. Without arrays: only how many nodes there are."""
+    numa, hv = op.u.numainfo, call.hv
+    nodes = min(numa.num_nodes, 1) if numa.meminfo or numa.distance else 1
+    if nodes and numa.meminfo:
+        size, free = hv.memory_frames * PAGE_SIZE, hv.free_frames * PAGE_SIZE
+        call.write(numa.meminfo, xen_sysctl_meminfo(memsize=size, memfree=free))
+    if nodes and numa.distance:
+        call.copy_to_guest(numa.distance, LOCAL_DISTANCE.to_bytes(4, "little"))
+    numa.num_nodes = nodes
+    op.u.numainfo = numa
     call.write(call.args[0], op)
     return 0
 
@@ -121,22 +134,10 @@ def do_availheap(call: Call, op: xen_sysctl) -> Result:
     return 0
 
 
-def do_cputopoinfo(call: Call, op: xen_sysctl) -> Result:
-    """One socket, a core per emulated CPU. With a null array: only how many."""
-    topology, nr_cpus = op.u.cputopoinfo, call.hv.nr_cpus
-    if topology.cputopo:
-        count = min(topology.num_cpus, nr_cpus)
-        entries = b"".join(xen_sysctl_cputopo(core=cpu).pack() for cpu in range(count))
-        call.copy_to_guest(topology.cputopo, entries)
-    topology.num_cpus = nr_cpus
-    op.u.cputopoinfo = topology
-    call.write(call.args[0], op)
-    return 0
-
-
 def do_perfc_op(call: Call, op: xen_sysctl) -> Result:
     """The machine's counters: the hypercalls by number, those of MACHINE_COUNTERS, and for how many µs of CPU time the core was
-    busy with one thing at most, which the counter's name tells. Buffers hold as many as a query without buffers has told.
+    busy with one thing at most, which the counter's name tells; so the hash of a machine that repeats itself is told. Buffers
+    hold as many as a query without buffers has told.
     """
     perfc, counters, busiest = op.u.perfc_op, call.hv.counters, call.hv.busiest
     if perfc.cmd == XEN_SYSCTL_PERFCOP_reset:
@@ -147,6 +148,8 @@ def do_perfc_op(call: Call, op: xen_sysctl) -> Result:
     rows = [("hypercalls", counters.hypercalls)]
     rows += [(name, [counters[name]]) for name in MACHINE_COUNTERS]
     rows += [(f"longest busy, us: {busiest.what}", [busiest.us])]
+    if call.hv.run_hash is not None:
+        rows += [(f"run hash: {call.hv.run_hash() if perfc.desc else ''}", [0])]
     values = [value & U32 for _, row in rows for value in row]
     if perfc.desc:
         descs = (xen_sysctl_perfc_desc(name=name.encode()[:79], nr_vals=len(row)) for name, row in rows)
@@ -181,9 +184,11 @@ SYSCTL_OPS: Final[dict[int, Callable[[Call, xen_sysctl], Result]]] = {
     XEN_SYSCTL_debug_keys: do_debug_keys,
     XEN_SYSCTL_perfc_op: do_perfc_op,
     XEN_SYSCTL_getdomaininfolist: do_getdomaininfolist,
-    XEN_SYSCTL_sched_id: do_sched_id,
     XEN_SYSCTL_availheap: do_availheap,
-    XEN_SYSCTL_cputopoinfo: do_cputopoinfo,
+    XEN_SYSCTL_numainfo: do_numainfo,
+    XEN_SYSCTL_get_cpu_featureset: do_get_cpu_featureset,
+    XEN_SYSCTL_get_cpu_policy: do_get_system_policy,
+    **SCHED_SYSCTLS,
 }
 
 

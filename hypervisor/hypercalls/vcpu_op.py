@@ -1,36 +1,42 @@
 """vcpu_op: bringing vCPUs up and down, run states, timers, registered areas (Xen common/domain.c, public/vcpu.h).
 
-vCPUs beyond 0 can be initialised and asked about, but bringing one up answers EOPNOTSUPP (SMP guests are not implemented).
+Of a PV guest all vCPUs can run; of an HVM guest, and of one in Python, vCPU 0 alone: bringing another up answers EOPNOTSUPP.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from hypervisor.domain.context import check_context, install_context
 from hypervisor.domain.domain import Vcpu
 from hypervisor.domain.runstate_area import runstate_info
 from hypervisor.hypercalls.call import Call, Result
-from hypervisor.mm.frame_table import PGT
+from hypervisor.machine.clock import time_info
+from hypervisor.machine.frame_types import PGT
 from hypervisor.mm.layout import addr_ok
 from hypervisor.public.arch_x86.xen import vcpu_guest_context
 from hypervisor.public.errno import Errno, XenError
-from hypervisor.public.types import PAGE_SIZE
+from hypervisor.public.sched import SHUTDOWN_poweroff
+from hypervisor.public.types import PAGE_SIZE, U64
 from hypervisor.public.vcpu import (
     VCPU_SSHOTTMR_future,
     VCPUOP_down,
+    VCPUOP_get_physid,
     VCPUOP_get_runstate_info,
     VCPUOP_initialise,
     VCPUOP_is_up,
     VCPUOP_register_runstate_memory_area,
     VCPUOP_register_vcpu_info,
+    VCPUOP_register_vcpu_time_memory_area,
     VCPUOP_set_periodic_timer,
     VCPUOP_set_singleshot_timer,
     VCPUOP_stop_periodic_timer,
     VCPUOP_stop_singleshot_timer,
     VCPUOP_up,
     vcpu_register_runstate_memory_area,
+    vcpu_register_time_memory_area,
     vcpu_register_vcpu_info,
     vcpu_set_periodic_timer,
     vcpu_set_singleshot_timer,
@@ -57,20 +63,21 @@ def do_initialise(call: Call, vcpu: Vcpu, arg: int) -> Result:
 
 
 def do_up(call: Call, vcpu: Vcpu, _arg: int) -> Result:
-    """Only vCPU 0 can run: EOPNOTSUPP for any other. The toolstack builds domains with one vCPU."""
+    """Have an initialised vCPU run. EOPNOTSUPP: the domain's process runs vCPU 0 alone."""
     if not vcpu.initialised:
         raise XenError(Errno.EINVAL, f"vCPU {vcpu.vcpu_id} is not initialised")
-    if vcpu.vcpu_id != 0:
+    if vcpu.vcpu_id != 0 and not call.domain.mailbox.engine.runs_all_vcpus:
         raise XenError(Errno.EOPNOTSUPP, f"vCPU {vcpu.vcpu_id}: only vCPU 0 can run")
     call.hv.run.vcpu_up(vcpu)
     return 0
 
 
 def do_down(call: Call, vcpu: Vcpu, _arg: int) -> Result:
-    """Offline until VCPUOP_up; when it is the last one, the domain can only be destroyed (as Xen: it shuts down)."""
-    call.hv.run.vcpu_down(vcpu)
-    if all(not other.up for other in call.domain.vcpus):
-        call.hv.shutdown(call.domain, 0)
+    """Offline until VCPUOP_up; when no other is up, the domain shuts down instead, as on Xen."""
+    if any(other.up for other in call.domain.vcpus if other is not vcpu):
+        call.hv.run.vcpu_down(vcpu)
+    else:
+        call.hv.shutdown(call.domain, int(SHUTDOWN_poweroff))
     return 0
 
 
@@ -99,6 +106,26 @@ def do_register_runstate(call: Call, vcpu: Vcpu, arg: int) -> Result:
     return 0
 
 
+def do_register_time(call: Call, vcpu: Vcpu, arg: int) -> Result:
+    """Write a copy of vcpu_time_info to this virtual address, for user space. It need not be brought up to date: what tells the
+    time stays true. Only an address in Xen's own range is refused; where nothing is mapped, nothing is written, as on Xen.
+    """
+    area = call.read(arg, vcpu_register_time_memory_area).addr.v
+    if not addr_ok(area):
+        raise XenError(Errno.EFAULT, f"a time area at {area:#x}, in Xen's own range")
+    if area:
+        mailbox = vcpu.domain.mailbox
+        info = time_info(mailbox.epoch + mailbox.tsc_offset & U64)
+        with suppress(XenError):
+            call.hv.mmu.guest.copy_to_guest(vcpu.mem, area, info.pack())
+    return 0
+
+
+def do_get_physid(_call: Call, _vcpu: Vcpu, _arg: int) -> Result:
+    """EINVAL: no vCPU is bound to a physical CPU for good; on Xen Dom0's can be."""
+    raise XenError(Errno.EINVAL, "no vCPU is bound to a physical CPU for good")
+
+
 def do_register_vcpu_info(call: Call, vcpu: Vcpu, arg: int) -> Result:
     """Move vcpu_info into a frame of the guest, once; it stays writable for as long as it is registered (D7, XSA-327)."""
     info = call.read(arg, vcpu_register_vcpu_info)
@@ -113,7 +140,7 @@ def do_register_vcpu_info(call: Call, vcpu: Vcpu, arg: int) -> Result:
     mfn = call.domain.mem.machine_frame(info.mfn)
     call.hv.mmu.types.get_page_and_type(mfn, call.domain.domid, PGT.writable_page)
     vcpu.info_frame = mfn
-    vcpu.effects.append([Effect.VCPU_INFO, mfn, info.offset])
+    call.domain.effects.append([Effect.VCPU_INFO, vcpu.vcpu_id, mfn, info.offset])
     return 0
 
 
@@ -163,6 +190,8 @@ VCPU_OPS: Final[dict[int, Callable[[Call, Vcpu, int], Result]]] = {
     VCPUOP_get_runstate_info: do_get_runstate_info,
     VCPUOP_register_runstate_memory_area: do_register_runstate,
     VCPUOP_register_vcpu_info: do_register_vcpu_info,
+    VCPUOP_register_vcpu_time_memory_area: do_register_time,
+    VCPUOP_get_physid: do_get_physid,
     VCPUOP_set_periodic_timer: do_set_periodic_timer,
     VCPUOP_stop_periodic_timer: do_stop_periodic_timer,
     VCPUOP_set_singleshot_timer: do_set_singleshot_timer,

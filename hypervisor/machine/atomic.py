@@ -3,8 +3,7 @@
 Python has none, and a memory view's store is not one. On x86-64 the three instructions themselves are put
 into a page of memory that is then made executable and called (as the x86 engine does with what it
 translates); elsewhere, or where executable memory is forbidden, GCC's libatomic is asked. Where neither
-works there is None, and words that somebody else may be writing must not be touched: the writer has to be
-stopped first (docs/events.md).
+works nothing can be granted: no machine starts.
 
     compare_exchange_32(address, expected, new) -> what was there; written only if that is `expected`
     and_16(address, mask), or_16(address, bits)
@@ -88,6 +87,9 @@ def libatomic() -> Atomics | None:
     )
 
 
-def find_atomics() -> Atomics | None:
-    """The first way that works on this host; None: none does."""
-    return machine_code() or libatomic()
+def find_atomics() -> Atomics:
+    """The first way that works on this host. OSError if none does."""
+    found = machine_code() or libatomic()
+    if found is None:
+        raise OSError("this host lets no process have executable memory, and has no libatomic.so.1")
+    return found

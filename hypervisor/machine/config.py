@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 MACHINE_OVERHEAD: Final = 64
 """MiB of a machine beside its guests': Dom0, Xen's own tables, and what each domain takes besides its memory."""
 
 
-@dataclass(frozen=True)
-class MachineConfig:
+class MachineConfig(NamedTuple):
     """What a machine is started with. `memory_frames`: quota of all domains together, Dom0 included."""
 
     name: str
@@ -22,6 +20,10 @@ class MachineConfig:
     memory_frames: int = (4 << 30) >> 12
     dom0_frames: int = (16 << 20) >> 12
     nr_cpus: int = 2
+    sched: str = "credit2"
+    """The scheduler of CPU pool 0 (hypervisor/sched/policies.py)."""
+    slice_ns: int | None = None
+    """How long its slices are, ns; None: as is usual with it."""
     seed: int | None = None
     """What the machine's random choices (uuids, MAC addresses) follow from; None: the host's randomness."""
     dom0_kernel: bytes = b""

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from typing import Final
 
 NR_HYPERCALLS: Final = 64
-MACHINE_COUNTERS: Final = ("domain crashes", "hypervisor bugs", "protocol errors", "slices overrun")
+INPUTS: Final = "inputs while guests ran"
+"""What came from outside into a machine that repeats itself, while its time passed: with any, the run is no repetition."""
+MACHINE_COUNTERS: Final = ("domain crashes", "hypervisor bugs", "protocol errors", "slices overrun", INPUTS)
 """What is counted for the machine as a whole."""
 MAX_KINDS: Final = 512
 OTHER_KINDS: Final = "of other kinds"
@@ -26,19 +28,19 @@ class Counters:
         self._machine = dict.fromkeys(MACHINE_COUNTERS, 0)
         self._domains: dict[int, dict[str, int]] = {}
 
-    def add(self, name: str, domid: int | None = None) -> int:
-        """Count one more of `name`, of the machine or of one domain; how many that makes. 0: it has too many kinds already.
+    def add(self, name: str, domid: int | None = None, count: int = 1) -> int:
+        """Count `count` more of `name`, of the machine or of one domain; how many that makes. 0: it has too many kinds already.
 
         KeyError: the machine has no such counter.
         """
         if domid is None:
-            self._machine[name] += 1
+            self._machine[name] += count
             return self._machine[name]
         counts = self._domains.setdefault(domid, {})
         if name not in counts and len(counts) >= MAX_KINDS:
-            counts[OTHER_KINDS] = counts.get(OTHER_KINDS, 0) + 1
+            counts[OTHER_KINDS] = counts.get(OTHER_KINDS, 0) + count
             return 0
-        counts[name] = counts.get(name, 0) + 1
+        counts[name] = counts.get(name, 0) + count
         return counts[name]
 
     def __getitem__(self, name: str) -> int:

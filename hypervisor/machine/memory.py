@@ -26,6 +26,8 @@ from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, Mfn
 
 MACHINE_FRAMES: Final = 1 << 24
 """Frames of the machine's address space: 64 GiB, of which most are holes."""
+PART_SHIFT: Final = 10
+"""A domain's memory is shown to processes in parts of 2**10 frames at least."""
 
 _MAP_FIXED: Final = 0x10
 _MAP_NORESERVE: Final = 0x4000
@@ -57,7 +59,7 @@ class MachineMemory:
 
     `frames` has shape (nr_frames, 512), dtype `<u8`; `octets` is the same memory as a flat memoryview of bytes.
     A caller must know from the frame table (core) or from a page walk (CPU) that a frame is mapped: a write to
-    a hole is a fault of the process.
+    a hole is a fault of the process. `parts`: what is no hole, by frame number >> PART_SHIFT.
     """
 
     def __init__(self, nr_frames: int = MACHINE_FRAMES) -> None:
@@ -67,6 +69,7 @@ class MachineMemory:
         raw = (ctypes.c_uint8 * self.size).from_address(self.base)
         self.octets = memoryview(raw).cast("B")
         self.frames: NDArray[np.uint64] = np.frombuffer(self.octets, dtype="<u8").reshape(nr_frames, 512)
+        self.parts: set[int] = set()
 
     def map(self, fd: int, mfn: int, nr_frames: int, offset_frames: int, *, writable: bool = True) -> None:
         """Show `nr_frames` of memfd `fd`, from its frame `offset_frames` on, at machine frame `mfn`."""
@@ -81,11 +84,13 @@ class MachineMemory:
             fd,
             offset_frames << PAGE_SHIFT,
         )
+        self.parts.update(range(-(-mfn >> PART_SHIFT), mfn + nr_frames >> PART_SHIFT))
 
     def unmap(self, mfn: int, nr_frames: int) -> None:
         """Turn `[mfn, mfn + nr_frames)` into a hole again."""
         self._check(mfn, nr_frames)
         where = self.base + (mfn << PAGE_SHIFT)
+        self.parts.difference_update(range(mfn >> PART_SHIFT, -(-(mfn + nr_frames) >> PART_SHIFT)))
         _mmap(where, nr_frames << PAGE_SHIFT, mmap.PROT_READ, _HOLE_FLAGS | _MAP_FIXED, -1, 0)
 
     def page(self, mfn: Mfn | int) -> NDArray[np.uint64]:

@@ -3,10 +3,9 @@
 Read in this order. Each file builds on those above it.
 
     layout            Xen's own frame numbers and addresses
-    frame_table       the record of each frame: owner, references, type, uses
-    contents          the one file that reads and writes frames themselves
+    frame_table       the record of each frame: owner, references, type, uses; machine/frame_types: what processes may read of it
+    contents          the one file that reads and writes frames themselves; machine/entries says which bits an entry may have
     tables            the core's own copy of every page table in use
-    entries           which bits an entry may have, and how Xen writes it
     extents, m2p      where a domain's frames lie; which number the guest has for each
     domain_memory     what is known of a domain and of each of its vCPUs: plain state
     allocator         frames are given to domains, and come back
@@ -19,6 +18,7 @@ Read in this order. Each file builds on those above it.
     ┌───┴────────┬───────────────┬───────────────────┐
     update       pins            base_pointers       descriptors      what a guest does with tables: change an entry,
     update_batch                                                      pin, load CR3, load a GDT or LDT
+    posted            the same, when the guest's process has done it already
     update_requests, va_mapping, grant_entries                        the ways to name the entry that is changed
 
     walk, guest_memory      from a guest's virtual address to the frame, and copies between guest and core

@@ -9,10 +9,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from hypervisor.machine.frame_types import ALLOCATED, IN_TRANSIT, NO_OWNER, VALIDATED, WRITABLE, XEN
 from hypervisor.mm.contents import Contents
 from hypervisor.mm.domain_memory import DomainMemory, OnExtent
 from hypervisor.mm.extents import MachineSpace
-from hypervisor.mm.frame_table import ALLOCATED, IN_TRANSIT, NO_OWNER, VALIDATED, WRITABLE, XEN, FrameTable
+from hypervisor.mm.frame_table import FrameTable
 from hypervisor.mm.layout import EXTENT_FRAMES
 from hypervisor.mm.m2p import M2P
 from hypervisor.public.errno import Errno, XenError

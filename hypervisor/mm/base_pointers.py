@@ -23,6 +23,11 @@ class BasePointers:
 
     def new_baseptr(self, v: VcpuMemory, mfn: int, portion: Portion) -> None:
         """Run on another top table (X3). XenError: nothing changed. Restart: ask again; the same value is a no-op then."""
+        self.run_on(v, mfn, portion)
+        v.cpu.load_cr3(Mfn(mfn) if v.compat_l4 is None else v.compat_l4)
+
+    def run_on(self, v: VcpuMemory, mfn: int, portion: Portion) -> None:
+        """The same for a CPU that has loaded the table already."""
         if v.cr3 != mfn:
             self.types.get_page_and_type(mfn, v.domain.domid, v.domain.rules.top, portion)
             self.descriptors.drop_ldt_pages(v)
@@ -33,7 +38,6 @@ class BasePointers:
             old, v.cr3 = v.cr3, Mfn(mfn)
             self._drop(old, portion)
         v.walks.clear()
-        v.cpu.load_cr3(Mfn(mfn) if v.compat_l4 is None else v.compat_l4)
 
     def new_user_baseptr(self, v: VcpuMemory, mfn: int, portion: Portion) -> None:
         """The L4 for user mode; 0: none (X4). XenError, Restart as in new_baseptr."""

@@ -5,10 +5,10 @@ taken when the CPU first touches it. While a frame is in use it is mapped writab
 """
 
 from hypervisor.machine.descriptor_window import LDT_FIRST_PAGE, MAX_LDT_ENTRIES
+from hypervisor.machine.frame_types import SEG_DESC, WRITABLE
 from hypervisor.machine.paging import PAGE_PRESENT, pte_mfn
 from hypervisor.mm import xen_slots
 from hypervisor.mm.domain_memory import VcpuMemory
-from hypervisor.mm.frame_table import SEG_DESC, WRITABLE
 from hypervisor.mm.page_types import PageTypes
 from hypervisor.mm.walk import Walker
 from hypervisor.public.arch_x86.xen import FIRST_RESERVED_GDT_ENTRY

@@ -5,10 +5,10 @@ Entries go from the last to the first, so that at each stop [0, n) still hold re
 
 import numpy as np
 
+from hypervisor.machine.entries import Named, bits_of, named_by
+from hypervisor.machine.frame_types import L1
 from hypervisor.machine.paging import PAGE_PRESENT, pte_mfn
 from hypervisor.mm.budget import COST_OF_L1, COST_OF_UPPER_ENTRY, Portion, Restart
-from hypervisor.mm.entries import Named, bits_of, named_by
-from hypervisor.mm.frame_table import L1
 from hypervisor.mm.layout import ENTRIES
 from hypervisor.mm.pv_rules import NO_SLOTS
 from hypervisor.mm.tables import Table

@@ -17,8 +17,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from hypervisor.machine.frame_types import NO_OWNER
 from hypervisor.machine.memory import MachineMemory, grow, punch_hole
-from hypervisor.mm.frame_table import NO_OWNER, FrameTable
+from hypervisor.mm.frame_table import FrameTable
 from hypervisor.mm.layout import EXTENT_FRAMES, XEN_FRAMES
 from hypervisor.public.errno import Errno, XenError
 

@@ -1,8 +1,8 @@
 """The frame table: for every machine frame its owner, reference count, type, type count and flags.
 
-Columns are parallel arrays indexed by MFN, sized for the whole machine address space, in anonymous memory that
-Linux fills in on touch. Each is there twice over the same bytes: a memoryview for one frame (`refs`) and a numpy
-array for many (`refs_np`).
+Columns are parallel arrays indexed by MFN, sized for the whole machine address space, in memory that Linux fills in
+on touch. Each is there twice over the same bytes: a memoryview for one frame (`refs`) and a numpy array for many
+(`refs_np`). Owner, type and flags may be read by the domains' processes (machine/frame_types.py).
 
 Only frames below `top` have ever been anybody's; every frame number from outside is compared with it first.
 
@@ -13,66 +13,14 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable
-from enum import IntEnum, IntFlag
 from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from hypervisor.machine.frame_types import NO_OWNER, PGC, PGT, FrameTypes
 from hypervisor.mm.layout import NR_FRAMES
 from hypervisor.public.errno import Errno, XenError
-
-
-class PGT(IntEnum):
-    """What a frame is used as; exclusive (F4)."""
-
-    none = 0
-    l1_page_table = 1
-    l2_page_table = 2
-    l3_page_table = 3
-    l4_page_table = 4
-    seg_desc_page = 5
-    pae_xen_l2_page_table = 6
-    """The L2 of a 32-bit guest that has Xen's slots: another type than a plain L2, so that it is never used as one."""
-    writable_page = 7
-
-
-class PGC(IntFlag):
-    """Flags of a frame."""
-
-    NONE = 0
-    ALLOCATED = 1
-    """Given to its owner and not yet given back; holds one reference (F14)."""
-    PINNED = 2
-    VALIDATED = 4
-    PARTIAL = 8
-    """Parked in the middle of being validated or de-validated (A7)."""
-    XEN = 16
-    """Xen's own frame, shared with its owner (F12). A type reference of its own fixes how: `writable`, or `none`,
-    which forbids every writable mapping and every use as a table."""
-
-
-ALLOCATED: Final = int(PGC.ALLOCATED)
-PINNED: Final = int(PGC.PINNED)
-VALIDATED: Final = int(PGC.VALIDATED)
-PARTIAL: Final = int(PGC.PARTIAL)
-XEN: Final = int(PGC.XEN)
-
-L1: Final = int(PGT.l1_page_table)
-L2: Final = int(PGT.l2_page_table)
-L3: Final = int(PGT.l3_page_table)
-L4: Final = int(PGT.l4_page_table)
-SEG_DESC: Final = int(PGT.seg_desc_page)
-PAE_XEN_L2: Final = int(PGT.pae_xen_l2_page_table)
-WRITABLE: Final = int(PGT.writable_page)
-
-LEVELS: Final = (0, 1, 2, 3, 4, 0, 2, 0)
-"""By type: the level of a page table; 0: it is none."""
-
-NO_OWNER: Final = -1
-"""Owner of a free frame."""
-IN_TRANSIT: Final = -2
-"""Owner of a stolen frame; only inside one step of an exchange or a transfer, never at a return (F13)."""
 
 COLUMNS: Final = (
     "owner",
@@ -95,18 +43,20 @@ class FrameTable:
     `release` is called with a frame whose last reference went, still with its owner; it makes the frame free.
     """
 
-    def __init__(self, nr_frames: int = NR_FRAMES) -> None:
-        self.nr_frames = nr_frames
+    def __init__(self, shared: FrameTypes | None = None) -> None:
+        """`shared`: the columns that processes read; None: columns of this process alone."""
+        self.nr_frames = nr_frames = NR_FRAMES
         self.top = 0
         self.max_refs = (1 << 32) - 2
         """Most general references; one more is kept back for the partial state (F7)."""
         self.max_tcount = (1 << 32) - 1
         self.release: Callable[[int], None] = _nobody_releases
-        self.owner, self.owner_np = column(nr_frames, "i", "<i4")
+        self.shared = shared = shared or FrameTypes()
+        self.owner, self.owner_np = shared.owner, np.frombuffer(shared.owner, "<i4")
         self.refs, self.refs_np = column(nr_frames, "I", "<u4")
-        self.type, self.type_np = column(nr_frames, "B", "u1")
+        self.type, self.type_np = shared.type, np.frombuffer(shared.type, "u1")
         self.tcount, self.tcount_np = column(nr_frames, "I", "<u4")
-        self.flags, self.flags_np = column(nr_frames, "B", "u1")
+        self.flags, self.flags_np = shared.flags, np.frombuffer(shared.flags, "u1")
         self.nr_validated, self.nr_validated_np = column(nr_frames, "H", "<u2")
         """PARTIAL only: entries [0, n) hold references (Q1)."""
         self.partial_set, self.partial_set_np = column(nr_frames, "B", "u1")

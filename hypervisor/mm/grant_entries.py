@@ -4,6 +4,8 @@ The entry holds references of its own, as every L1 entry does; they go with it, 
 references are the grant table's matter. Source: Xen arch/x86/pv/grant_table.c.
 """
 
+from hypervisor.machine.entries import PAGE_GNTTAB
+from hypervisor.machine.frame_types import L1, WRITABLE
 from hypervisor.machine.paging import (
     PAGE_ACCESSED,
     PAGE_AVAIL,
@@ -16,8 +18,6 @@ from hypervisor.machine.paging import (
     pte_mfn,
 )
 from hypervisor.mm.domain_memory import VcpuMemory
-from hypervisor.mm.entries import PAGE_GNTTAB
-from hypervisor.mm.frame_table import L1, WRITABLE
 from hypervisor.mm.page_types import PageTypes
 from hypervisor.mm.update import exchange_l1e
 from hypervisor.mm.validate import put_page_from_l1e

@@ -7,8 +7,9 @@ and takes no reference, or it could never be dropped.
 
 from typing import Final
 
+from hypervisor.machine.frame_types import VALIDATED
 from hypervisor.machine.paging import PAGE_RW, pte_mfn
-from hypervisor.mm.frame_table import VALIDATED, FrameTable
+from hypervisor.mm.frame_table import FrameTable
 from hypervisor.public.errno import Errno, XenError
 
 MAX_LINEAR: Final = (1 << 15) - 1

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from hypervisor.machine.frame_types import NO_OWNER
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.machine.trace import Trace
 from hypervisor.mm import xen_slots
@@ -29,7 +30,7 @@ from hypervisor.mm.domain_memory import (
     snapshot_domain,
 )
 from hypervisor.mm.extents import Extents, MachineSpace
-from hypervisor.mm.frame_table import NO_OWNER, FrameTable
+from hypervisor.mm.frame_table import FrameTable
 from hypervisor.mm.grant_entries import GrantEntries
 from hypervisor.mm.guest_memory import GuestMemory
 from hypervisor.mm.layout import EXTENT_FRAMES
@@ -37,6 +38,7 @@ from hypervisor.mm.m2p import M2P
 from hypervisor.mm.page_types import PageTypes
 from hypervisor.mm.physmap import Physmap
 from hypervisor.mm.pins import Pins
+from hypervisor.mm.posted import Posted
 from hypervisor.mm.relinquish import Relinquish
 from hypervisor.mm.reservation import Reservation
 from hypervisor.mm.tables import Tables
@@ -84,6 +86,7 @@ class Mmu:
         self.va_mapping = VaMapping(self.updates, self.walker)
         self.descriptors = Descriptors(self.types, self.walker)
         self.bases = BasePointers(self.types, self.descriptors)
+        self.posted = Posted(self.updates, self.bases)
         self.pins = Pins(self.types)
         self.grant_entries = GrantEntries(self.types, self.walker)
         self.physmap = Physmap(self.types, self.allocator)

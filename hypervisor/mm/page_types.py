@@ -30,12 +30,13 @@ Source: Xen arch/x86/mm.c, _get_page_type and _put_page_type.
 import numpy as np
 import numpy.typing as npt
 
+from hypervisor.machine.frame_types import LEVELS, PARTIAL, PGT, VALIDATED, WRITABLE
 from hypervisor.machine.trace import Trace
 from hypervisor.mm import devalidate, linear, validate
 from hypervisor.mm.budget import Portion, Restart
 from hypervisor.mm.contents import Contents
 from hypervisor.mm.domain_memory import DomainMemory, Flush, VcpuMemory
-from hypervisor.mm.frame_table import LEVELS, PARTIAL, PGT, VALIDATED, WRITABLE, FrameTable
+from hypervisor.mm.frame_table import FrameTable
 from hypervisor.mm.tables import Tables
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.trace import XENOSCOPE_TRC_PAGE_TYPE

@@ -15,11 +15,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from hypervisor.machine.frame_types import VALIDATED, WRITABLE
 from hypervisor.machine.paging import PAGE_RW, pte, pte_mfn
 from hypervisor.mm.allocator import Allocator
 from hypervisor.mm.budget import COST_OF_FRAME, Budget
 from hypervisor.mm.domain_memory import DomainMemory
-from hypervisor.mm.frame_table import VALIDATED, WRITABLE
 from hypervisor.mm.layout import ENTRIES, INVALID_M2P_ENTRY
 from hypervisor.mm.p2m import GFN_BITS, LEAF_FLAGS, P2M, P2M_GRANT_MAP, TABLE_FLAGS, Leaf
 from hypervisor.mm.page_types import PageTypes

@@ -3,9 +3,9 @@
 Base pointers are in base_pointers.py, the LDT in descriptors.py; TLB operations are effects on the CPU alone.
 """
 
+from hypervisor.machine.frame_types import L1, PINNED, WRITABLE
 from hypervisor.mm.budget import Portion, Restart
 from hypervisor.mm.domain_memory import DomainMemory
-from hypervisor.mm.frame_table import L1, PINNED, WRITABLE
 from hypervisor.mm.page_types import PageTypes
 from hypervisor.public.errno import Errno, XenError
 

@@ -13,10 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from hypervisor.machine.paging import PAE, PAGE_NX, PTE_MFN_MASK, PV64, PagingFormat
-from hypervisor.mm import descriptor_rules
-from hypervisor.mm.contents import Entries
-from hypervisor.mm.entries import (
+from hypervisor.machine.entries import (
     UPPER_DISALLOW,
     Bits,
     Words,
@@ -27,7 +24,10 @@ from hypervisor.mm.entries import (
     unadjusted,
     unadjusted_many,
 )
-from hypervisor.mm.frame_table import L3, L4, PAE_XEN_L2
+from hypervisor.machine.frame_types import L3, L4, PAE_XEN_L2
+from hypervisor.machine.paging import PAE, PAGE_NX, PTE_MFN_MASK, PV64, PagingFormat
+from hypervisor.mm import descriptor_rules
+from hypervisor.mm.contents import Entries
 from hypervisor.mm.layout import (
     COMPAT_L2_PAGETABLE_FIRST_XEN_SLOT,
     ENTRIES,

@@ -12,12 +12,22 @@ from collections.abc import Callable
 
 import numpy as np
 
+from hypervisor.machine.frame_types import (
+    ALLOCATED,
+    L2,
+    L3,
+    L4,
+    PAE_XEN_L2,
+    PARTIAL,
+    PINNED,
+    VALIDATED,
+    XEN,
+)
 from hypervisor.mm import devalidate
 from hypervisor.mm.allocator import Allocator
 from hypervisor.mm.base_pointers import BasePointers
 from hypervisor.mm.budget import COST_OF_EXTENT_SCAN, COST_OF_FRAME, Budget, Portion, Restart
 from hypervisor.mm.domain_memory import DomainMemory, VcpuMemory
-from hypervisor.mm.frame_table import ALLOCATED, L2, L3, L4, PAE_XEN_L2, PARTIAL, PINNED, VALIDATED, XEN
 from hypervisor.mm.layout import EXTENT_FRAMES
 from hypervisor.mm.page_types import PageTypes
 from hypervisor.mm.physmap import Physmap

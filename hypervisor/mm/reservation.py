@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from hypervisor.machine.frame_types import ALLOCATED, IN_TRANSIT, XEN
 from hypervisor.mm.allocator import Allocator
 from hypervisor.mm.domain_memory import DomainMemory
-from hypervisor.mm.frame_table import ALLOCATED, IN_TRANSIT, XEN
 from hypervisor.mm.p2m import GFN_BITS
 from hypervisor.mm.physmap import Physmap
 from hypervisor.public.errno import Errno, XenError

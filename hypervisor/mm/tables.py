@@ -62,8 +62,12 @@ class Tables:
 
     def write_entries(self, mfn: int, slots: Slots, entries: Entries) -> None:
         """Record entries of distinct slots and show them."""
-        self._tables[mfn].entries[slots] = entries
+        self.record_entries(mfn, slots, entries)
         self._contents.write_entries(mfn, slots, entries)
+
+    def record_entries(self, mfn: int, slots: Slots, entries: Entries) -> None:
+        """Record entries of distinct slots, which the guest's frame shows already."""
+        self._tables[mfn].entries[slots] = entries
 
     def snapshot(self) -> list[tuple[int, bytes]]:
         """(frame, its 512 recorded entries) of every table, parked ones included."""

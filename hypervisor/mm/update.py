@@ -4,11 +4,11 @@ Above L1 the old entry's table is dropped through the vCPU's old_table, for that
 being changed. Source: Xen arch/x86/mm.c, mod_l1_entry … mod_l4_entry, do_mmu_update.
 """
 
+from hypervisor.machine.entries import L1_DISALLOW, NOT_FASTPATH
+from hypervisor.machine.frame_types import L1, LEVELS, PARTIAL, VALIDATED, WRITABLE
 from hypervisor.machine.paging import PAGE_PRESENT, PTE_MFN_MASK, pte, pte_mfn
 from hypervisor.mm.budget import Portion
 from hypervisor.mm.domain_memory import DomainMemory
-from hypervisor.mm.entries import L1_DISALLOW, NOT_FASTPATH
-from hypervisor.mm.frame_table import L1, LEVELS, PARTIAL, VALIDATED, WRITABLE
 from hypervisor.mm.page_types import PageTypes
 from hypervisor.mm.pv_rules import NO_SLOTS
 from hypervisor.mm.validate import get_page_from_l1e, get_page_from_upper, put_page_from_l1e
@@ -91,6 +91,22 @@ class Updates:
         if preserve_ad:
             new |= self.contents.accessed_dirty(l1, slot)
         exchange_l1e(self.types, l1, slot, new)
+
+    def take_over_l1_entry(self, l1: int, slot: int, value: int, d: DomainMemory) -> None:
+        """Record an entry that stands in a validated L1 of `d` already (mm/posted.py). XenError: not permitted, not recorded."""
+        table = self.tables[l1].words
+        old = table[slot]
+        new = value
+        if value & PAGE_PRESENT:
+            if value & L1_DISALLOW:
+                raise XenError(Errno.EINVAL, f"P1: bits {value & L1_DISALLOW:#x} in L1 entry {value:#x}")
+            new = d.rules.adjust_l1e(value)
+            if not (old ^ new) & NOT_FASTPATH:
+                table[slot] = new
+                return
+            get_page_from_l1e(self.types, new, d, d.domid)
+        table[slot] = new
+        put_page_from_l1e(self.types, old)
 
     def _translated(self, value: int, pg_owner: int) -> int:
         """An entry that names a frame of another domain: a translated one's by its guest frame number. XenError(EINVAL)."""

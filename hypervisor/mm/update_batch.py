@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from numpy import count_nonzero
 
+from hypervisor.machine.entries import L1_DISALLOW, NOT_FASTPATH, Mfns, Words, bits_of, named_by
+from hypervisor.machine.frame_types import L1, VALIDATED
 from hypervisor.machine.paging import PAGE_PRESENT
 from hypervisor.mm.devalidate import drop_l1es
 from hypervisor.mm.domain_memory import DomainMemory
-from hypervisor.mm.entries import L1_DISALLOW, NOT_FASTPATH, Mfns, Words, bits_of, named_by
-from hypervisor.mm.frame_table import L1, VALIDATED
 from hypervisor.mm.page_types import PageTypes
 from hypervisor.mm.validate import try_take_l1es
 
@@ -25,8 +25,13 @@ MIN_RUN: Final = 8
 _P, _NOT_FASTPATH = np.uint64(PAGE_PRESENT), np.uint64(NOT_FASTPATH)
 
 
-def try_updates(types: PageTypes, d: DomainMemory, ptrs: Words, values: Words) -> bool:
-    """Perform all requests (uint64 arrays of one length) as `d` on its own frames, or none: False."""
+def try_updates(
+    types: PageTypes, d: DomainMemory, ptrs: Words, values: Words, *, posted: bool = False
+) -> bool:
+    """Perform all requests (uint64 arrays of one length) as `d` on its own frames, or none: False.
+
+    `posted`: the entries stand in the guest's frames already, and are only recorded (mm/posted.py).
+    """
     tables = own_l1s(types, d, ptrs)
     if tables is None:
         return False
@@ -47,8 +52,9 @@ def try_updates(types: PageTypes, d: DomainMemory, ptrs: Words, values: Words) -
     take, drop = named_by(taken, bits_of(taken)), named_by(dropped, bits_of(dropped))
     if frees_a_frame(types, drop.mfns) or not try_take_l1es(types, d, take):
         return False
+    write = types.tables.record_entries if posted else types.tables.write_entries
     for mfn, into, entries in parts:  # the references are taken, and nothing can be refused any more
-        types.tables.write_entries(mfn, into, entries)
+        write(mfn, into, entries)
     drop_l1es(types, drop)
     return True
 

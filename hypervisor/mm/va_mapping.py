@@ -5,9 +5,9 @@ Both find the L1 table by a walk of the caller's current tables, and then change
 
 from typing import Final
 
+from hypervisor.machine.frame_types import L1
 from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, pte_mfn
 from hypervisor.mm.domain_memory import VcpuMemory
-from hypervisor.mm.frame_table import L1
 from hypervisor.mm.update import Updates
 from hypervisor.mm.walk import Walker
 from hypervisor.public.errno import Errno, XenError

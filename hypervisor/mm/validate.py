@@ -9,13 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy import count_nonzero
 
-from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, pte_mfn
-from hypervisor.mm import linear, xen_slots
-from hypervisor.mm.budget import COST_OF_L1, COST_OF_UPPER_ENTRY, Portion, Restart
-from hypervisor.mm.devalidate import present_slots
-from hypervisor.mm.domain_memory import DomainMemory
-from hypervisor.mm.entries import INVALID_MFN_FIELD, L1_DISALLOW, Mfns, Named, bits_of, named_by
-from hypervisor.mm.frame_table import (
+from hypervisor.machine.entries import INVALID_MFN_FIELD, L1_DISALLOW, Mfns, Named, bits_of, named_by
+from hypervisor.machine.frame_types import (
     L1,
     LEVELS,
     PAE_XEN_L2,
@@ -24,8 +19,13 @@ from hypervisor.mm.frame_table import (
     SEG_DESC,
     VALIDATED,
     WRITABLE,
-    FrameTable,
 )
+from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, pte_mfn
+from hypervisor.mm import linear, xen_slots
+from hypervisor.mm.budget import COST_OF_L1, COST_OF_UPPER_ENTRY, Portion, Restart
+from hypervisor.mm.devalidate import present_slots
+from hypervisor.mm.domain_memory import DomainMemory
+from hypervisor.mm.frame_table import FrameTable
 from hypervisor.mm.pv_rules import NO_SLOTS
 from hypervisor.mm.tables import Table
 from hypervisor.mm.type_references import TypeReferences

@@ -23,6 +23,7 @@ from hypervisor.machine.descriptor_window import (
     NR_XEN_GDT_FRAMES,
     PERDOMAIN_VIRT_START,
 )
+from hypervisor.machine.frame_types import ALLOCATED, L3, L4, PAE_XEN_L2, VALIDATED, XEN
 from hypervisor.machine.paging import (
     PAGE_ACCESSED,
     PAGE_DIRTY,
@@ -39,7 +40,7 @@ from hypervisor.mm import layout
 from hypervisor.mm.allocator import Allocator
 from hypervisor.mm.contents import Contents
 from hypervisor.mm.domain_memory import DomainMemory, Window
-from hypervisor.mm.frame_table import ALLOCATED, L3, L4, PAE_XEN_L2, VALIDATED, XEN, FrameTable
+from hypervisor.mm.frame_table import FrameTable
 from hypervisor.mm.pv_rules import PV32_RULES
 from hypervisor.mm.tables import Tables
 from hypervisor.public.errno import XenError

@@ -97,6 +97,7 @@ class Struct:
     _codec: ClassVar[struct.Struct]
     _decoders: ClassVar[list[tuple[str, Callable[[bytes], Any]]]]
     _encoders: ClassVar[list[tuple[str, Callable[[Any], bytes]]]]
+    _offsets: ClassVar[dict[str, int]]
     _zero: ClassVar[dict[str, Any]]
     """The undecoded items of a record of zeros."""
     _overlaid: ClassVar[bool] = False
@@ -104,6 +105,7 @@ class Struct:
     def __init_subclass__(cls, size: int | None, pack: int = 8) -> None:
         hints = inspect.get_annotations(cls, eval_str=True)
         cls._types = {name: c_type(hint) for name, hint in hints.items()}
+        cls._offsets = {}
         offsets, code, end = [], "<", 0
         for field in cls._types.values():
             align = min(field.align, pack)
@@ -163,13 +165,15 @@ class Struct:
     @classmethod
     def offsetof(cls, path: str) -> int:
         """Offset in bytes of a field, or of a member of a nested structure: `offsetof("arch.cr2")`."""
-        dtype: np.dtype[Any] = cls.dtype
-        offset = 0
-        for name in path.split("."):
-            if (fields := dtype.base.fields) is None:
-                raise KeyError(path)
-            dtype, offset = fields[name][0], offset + fields[name][1]
-        return offset
+        if path not in cls._offsets:
+            dtype: np.dtype[Any] = cls.dtype
+            offset = 0
+            for name in path.split("."):
+                if (fields := dtype.base.fields) is None:
+                    raise KeyError(path)
+                dtype, offset = fields[name][0], offset + fields[name][1]
+            cls._offsets[path] = offset
+        return cls._offsets[path]
 
     @classmethod
     def array(cls, buffer: Buffer, count: int, offset: int = 0) -> npt.NDArray[np.void]:

@@ -1,14 +1,16 @@
 """Control of the machine as a whole by a privileged domain.
 
-Left out is what needs hardware under Xen or concerns its own build: power management, CPU hotplug, page
-offlining, cache allocation, lock profiling, coverage, live patching. Those have their
-number only. Source: Xen public/sysctl.h.
+Left out is what needs hardware under Xen or concerns its own build: power management, page offlining, cache allocation,
+lock profiling, coverage, live patching. Those have their number only. What concerns schedulers and CPUs is in
+`sysctl_sched.py`, and is to be imported from here. Source: Xen public/sysctl.h.
 """
+# ruff: noqa: F403, F405  (the header is too long for one file; this module shows all of it)
 
 from enum import IntEnum, IntFlag
 from typing import Annotated, Final
 
 from hypervisor.public.layout import Struct, Union, i32, u8, u32, u64
+from hypervisor.public.sysctl_sched import *
 from hypervisor.public.types import XEN_GUEST_HANDLE, domid_t
 from hypervisor.public.xen import xenctl_bitmap
 
@@ -140,12 +142,6 @@ class xen_sysctl_physinfo(Struct, size=112):
     hw_cap: Annotated[tuple[u32, ...], 8]  # CPUID feature words
 
 
-class xen_sysctl_sched_id(Struct, size=4):
-    """Which scheduler runs."""
-
-    sched_id: u32  # OUT: XEN_SCHEDULER_*
-
-
 class xen_sysctl_getdomaininfolist(Struct, size=24):
     """Information on many domains."""
 
@@ -183,20 +179,6 @@ class xen_sysctl_debug_keys(Struct, size=16):
     nr_keys: u32  # IN
 
 
-class xen_sysctl_cpuinfo(Struct, size=8):
-    """One CPU."""
-
-    idletime: u64  # ns
-
-
-class xen_sysctl_getcpuinfo(Struct, size=24):
-    """Idle time of each CPU."""
-
-    max_cpus: u32  # IN
-    info: XEN_GUEST_HANDLE  # OUT: array of xen_sysctl_cpuinfo
-    nr_cpus: u32  # OUT
-
-
 class xen_sysctl_availheap(Struct, size=24):
     """Free memory."""
 
@@ -206,26 +188,8 @@ class xen_sysctl_availheap(Struct, size=24):
     avail_bytes: u64  # OUT
 
 
-XEN_INVALID_CORE_ID: Final = 0xFFFFFFFF
-XEN_INVALID_SOCKET_ID: Final = 0xFFFFFFFF
-XEN_INVALID_NODE_ID: Final = 0xFFFFFFFF
 XEN_INVALID_MEM_SZ: Final = 0xFFFFFFFF
 XEN_INVALID_NODE_DIST: Final = 0xFFFFFFFF
-
-
-class xen_sysctl_cputopo(Struct, size=12):
-    """One CPU's place."""
-
-    core: u32  # XEN_INVALID_* where there is none
-    socket: u32
-    node: u32
-
-
-class xen_sysctl_cputopoinfo(Struct, size=16):
-    """Place of each CPU."""
-
-    num_cpus: u32  # IN: entries; OUT: CPUs (with a NULL array: how many)
-    cputopo: XEN_GUEST_HANDLE  # OUT: array of xen_sysctl_cputopo
 
 
 class xen_sysctl_meminfo(Struct, size=16):
@@ -249,87 +213,6 @@ class xen_sysctl_pcitopoinfo(Struct, size=24):
     num_devs: u32  # IN and OUT
     devs: XEN_GUEST_HANDLE  # IN: array of physdev_pci_device
     nodes: XEN_GUEST_HANDLE  # OUT: array of u32
-
-
-class CpuPoolOp(IntEnum):
-    """`op` of xen_sysctl_cpupool_op."""
-
-    XEN_SYSCTL_CPUPOOL_OP_CREATE = 1
-    XEN_SYSCTL_CPUPOOL_OP_DESTROY = 2
-    XEN_SYSCTL_CPUPOOL_OP_INFO = 3
-    XEN_SYSCTL_CPUPOOL_OP_ADDCPU = 4
-    XEN_SYSCTL_CPUPOOL_OP_RMCPU = 5
-    XEN_SYSCTL_CPUPOOL_OP_MOVEDOMAIN = 6
-    XEN_SYSCTL_CPUPOOL_OP_FREEINFO = 7
-
-
-(
-    XEN_SYSCTL_CPUPOOL_OP_CREATE, XEN_SYSCTL_CPUPOOL_OP_DESTROY, XEN_SYSCTL_CPUPOOL_OP_INFO,
-    XEN_SYSCTL_CPUPOOL_OP_ADDCPU, XEN_SYSCTL_CPUPOOL_OP_RMCPU, XEN_SYSCTL_CPUPOOL_OP_MOVEDOMAIN,
-    XEN_SYSCTL_CPUPOOL_OP_FREEINFO,
-) = CpuPoolOp.__members__.values()  # fmt: skip
-
-XEN_SYSCTL_CPUPOOL_PAR_ANY: Final = 0xFFFFFFFF
-
-
-class xen_sysctl_cpupool_op(Struct, size=40):
-    """Pools of CPUs, each with a scheduler."""
-
-    op: u32  # IN: XEN_SYSCTL_CPUPOOL_OP_*
-    cpupool_id: u32  # IN and OUT
-    sched_id: u32  # IN and OUT
-    domid: u32  # IN
-    cpu: u32  # IN
-    n_dom: u32  # OUT
-    cpumap: xenctl_bitmap  # OUT
-
-
-XEN_SYSCTL_SCHED_RATELIMIT_MAX: Final = 500_000  # microseconds
-XEN_SYSCTL_SCHED_RATELIMIT_MIN: Final = 100  # microseconds
-XEN_SYSCTL_CSCHED_TSLICE_MAX: Final = 1000  # milliseconds
-XEN_SYSCTL_CSCHED_TSLICE_MIN: Final = 1  # milliseconds
-XEN_SYSCTL_CSCHED_MGR_DLY_MAX_US: Final = 100_000
-
-
-class SysctlSchedulerOp(IntEnum):
-    """`cmd` of xen_sysctl_scheduler_op."""
-
-    XEN_SYSCTL_SCHEDOP_putinfo = 0
-    XEN_SYSCTL_SCHEDOP_getinfo = 1
-
-
-XEN_SYSCTL_SCHEDOP_putinfo, XEN_SYSCTL_SCHEDOP_getinfo = SysctlSchedulerOp.__members__.values()
-
-
-class xen_sysctl_credit_schedule(Struct, size=12):
-    """Parameters of credit."""
-
-    tslice_ms: u32  # IN and OUT
-    ratelimit_us: u32  # IN and OUT: least time a vCPU runs, 0: off
-    vcpu_migr_delay_us: u32  # IN and OUT
-
-
-class xen_sysctl_credit2_schedule(Struct, size=4):
-    """Parameters of credit2."""
-
-    ratelimit_us: u32  # IN and OUT
-
-
-class xen_sysctl_scheduler_op_u(Union, size=16):
-    """`u` of xen_sysctl_scheduler_op; ARINC 653's arm is left out."""
-
-    sched_credit: xen_sysctl_credit_schedule
-    sched_credit2: xen_sysctl_credit2_schedule
-    sched_arinc653: XEN_GUEST_HANDLE
-
-
-class xen_sysctl_scheduler_op(Struct, size=32):
-    """Set or get a scheduler's parameters."""
-
-    cpupool_id: u32  # IN
-    sched_id: u32  # IN: XEN_SCHEDULER_*
-    cmd: u32  # IN: XEN_SYSCTL_SCHEDOP_*
-    u: xen_sysctl_scheduler_op_u
 
 
 class xen_sysctl_cpu_levelling_caps(Struct, size=4):
@@ -389,6 +272,7 @@ class xen_sysctl_u(Union, size=128):
     debug_keys: xen_sysctl_debug_keys
     perfc_op: xen_sysctl_perfc_op
     getcpuinfo: xen_sysctl_getcpuinfo
+    cpu_hotplug: xen_sysctl_cpu_hotplug
     availheap: xen_sysctl_availheap
     cpupool_op: xen_sysctl_cpupool_op
     scheduler_op: xen_sysctl_scheduler_op

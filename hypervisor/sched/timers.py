@@ -31,8 +31,7 @@ class TimerKind(IntEnum):
     SINGLESHOT = 2  # set_timer_op and VCPUOP_set_singleshot_timer, which are one timer on Xen too
     PERIODIC = 3  # VCPUOP_set_periodic_timer
     WATCHDOG = 4  # SCHEDOP_watchdog; index: the watchdog's id
-    GRANT_HOLD = 5  # a granter is held for its grant flags' sake; index: 0
-    DEATH_RETRY = 6  # a dead domain's frames are still held by others; index: 0
+    DEATH_RETRY = 5  # a dead domain's frames are still held by others; index: 0
 
 
 TimerKey = tuple[TimerKind, int, int]

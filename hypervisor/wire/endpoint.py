@@ -1,4 +1,4 @@
-"""The ZeroMQ ends of the hypercall path.
+"""The core's end of the hypercall path, in ZeroMQ; a process's is in process_endpoint.py.
 
 The core's one socket connects *out* to each domain process's own endpoint, under an id that the core chose: a message's
 sender is a property of that connection, and no peer can claim another's. It is a STREAM: the core reads the frames itself
@@ -16,7 +16,7 @@ from typing import Final
 
 import zmq
 
-from hypervisor.wire.messages import ProtocolError
+from hypervisor.wire.messages import MAX_MESSAGE, ProtocolError
 from hypervisor.wire.zmtp import OUR_HANDSHAKE, Incoming, frame
 
 RECEIVE_QUEUE: Final = 64
@@ -75,7 +75,11 @@ class CoreEndpoint:
         identity = b"d%d" % domid
         self.socket.setsockopt(zmq.CONNECT_ROUTING_ID, identity)
         self.socket.connect(f"ipc://{path}")
-        self._ids[domid], self._incoming[identity], self._paths[domid] = identity, (domid, Incoming()), path
+        self._ids[domid], self._incoming[identity], self._paths[domid] = (
+            identity,
+            (domid, Incoming(MAX_MESSAGE)),
+            path,
+        )
         self._send(identity, OUR_HANDSHAKE)
 
     def connected(self, domid: int) -> None:
@@ -156,31 +160,3 @@ class CoreEndpoint:
         for domid in list(self._ids):
             self.disconnect(domid)
         self.context.destroy(linger=0)
-
-
-class ProcessEndpoint:
-    """A domain process's DEALER; its only peer is the core."""
-
-    def __init__(self, path: str) -> None:
-        self.context = zmq.Context(io_threads=1)
-        self.socket = self.context.socket(zmq.DEALER)
-        self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.bind(f"ipc://{path}")
-        self.send = _plain_send(self.socket)
-        self.recv = self.socket.recv
-
-    def receive(self) -> bytes | None:
-        """What the core has said, without waiting, or None."""
-        try:
-            return self.socket.recv(_NOBLOCK)
-        except zmq.Again:
-            return None
-
-    @property
-    def fd(self) -> int:
-        """Edge-triggered: readable when `readable` may have changed."""
-        return int(self.socket.getsockopt(zmq.FD))
-
-    def readable(self) -> bool:
-        """Whether a message of the core has come."""
-        return bool(int(self.socket.getsockopt(_EVENTS)) & _POLLIN)

@@ -5,14 +5,15 @@
            +16     cr3 u64       HVM: the guest's CR3, and
            +24     paging u8     the form of the tables it names: GuestPaging (process, before each request)
            +25     code32 u8     HVM: 1 if the guest executes code of 32 or 16 bits (process, before each request)
+           +32…63                how work becomes time, on a machine that repeats itself (timesheet.py)
     0x440  vCPU 1: …
     0xC00  epoch u64             the host's CLOCK_MONOTONIC, ns, at system time 0 (core, once)
-    0xC08  atomic u8             1: this guest changes grant flags by an atomic exchange (process)
     0xC10  vcpus u64             how many vCPUs the domain has (core, once)
     0xC18  engine u8             which CPU the process plays: Engine (core, before the process has its first slice)
     0xC20  tsc_offset i64        the guest's TSC is the host's CLOCK_MONOTONIC, ns, plus this (core, before the process is there)
     0xC28  shinfo32 u8           HVM: 1 if shared_info has a 32-bit guest's layout (process, as its guest sets up events)
     0xC30  shadow_frames u64     HVM: how many frames of its own the process may use for shadows (core, before the first slice)
+    0xC38…C47                    as +32…63
     0x1000 vCPU 0: raised[512]   one bit an event channel; the core flips a bit, and only when it equals `applied`
            +0x200: applied[512]  the process copies `raised` here once it has set the guest's pending bit
     0x1400 vCPU 1: …
@@ -28,13 +29,13 @@ from enum import IntEnum
 from typing import Final
 
 from hypervisor.public.types import PAGE_SIZE
+from hypervisor.wire.timesheet import Timesheet
 
 NR_EVENT_CHANNELS: Final = 4096
 MAX_VCPUS: Final = 32
 _VCPU: Final = 0x400
 _VCPU_STRIDE: Final = 64
 _EPOCH: Final = 0xC00
-_ATOMIC: Final = 0xC08
 _VCPUS: Final = 0xC10
 _ENGINE: Final = 0xC18
 _TSC_OFFSET: Final = 0xC20
@@ -66,6 +67,11 @@ class Engine(IntEnum):
     """A 32-bit PV guest. A domain begins as X86_64; its width is chosen before it has memory, and its process looks then."""
 
     @property
+    def runs_all_vcpus(self) -> bool:
+        """Whether its process runs every vCPU of the domain, and not vCPU 0 alone."""
+        return self in (Engine.X86_64, Engine.X86_32)
+
+    @property
     def translated(self) -> bool:
         """Whether its guest's frames are not the machine's."""
         return self in (Engine.X86_64_NESTED, Engine.X86_64_SHADOW)
@@ -91,6 +97,7 @@ class Mailbox:
         self._applied = [view[at + _APPLIED : at + 2 * _APPLIED] for at in places]
         self._counters = view[_VCPU:_EPOCH].cast("Q")
         self._octets = view
+        self.timesheet = Timesheet(view)
 
     # --- the core's side -------------------------------------------------------------------------
 
@@ -135,11 +142,6 @@ class Mailbox:
         """For the core: how many frames the domain's shadow page tables may take."""
         self._octets[_SHADOW_FRAMES : _SHADOW_FRAMES + 8] = count.to_bytes(8, "little")
 
-    @property
-    def atomic_guest(self) -> bool:
-        """What the process says of its CPU; a lie spoils the grants of its own domain alone."""
-        return bool(self._octets[_ATOMIC])
-
     def guest_paging(self, vcpu: int) -> tuple[int, int]:
         """(CR3, GuestPaging as any number) of an HVM vCPU, as its process says; a lie spoils its own domain's arguments alone."""
         at = _VCPU + vcpu * _VCPU_STRIDE
@@ -183,10 +185,6 @@ class Mailbox:
         """What a TSC of this domain reads beyond the host's CLOCK_MONOTONIC, in ns."""
         return int.from_bytes(self._octets[_TSC_OFFSET : _TSC_OFFSET + 8], "little", signed=True)
 
-    def declare_atomic(self) -> None:
-        """For the process: its guest exchanges grant flags by atomic instructions."""
-        self._octets[_ATOMIC] = 1
-
     def stop(self, vcpu: int) -> bool:
         """Whether this vCPU is asked to stop."""
         return bool(self._octets[_VCPU + vcpu * _VCPU_STRIDE + STOP_OFFSET])
@@ -220,5 +218,6 @@ class Mailbox:
 
     def close(self) -> None:
         """Lets go of the pages; the mailbox cannot be used any more."""
+        self.timesheet.close()
         for view in (*self._raised, *self._applied, self._counters, self._octets):
             view.release()

@@ -1,11 +1,17 @@
 """What core and domain processes say to each other over ZeroMQ: numbers, in msgpack, one frame a message.
 
     request  [seq, vcpu, nr, a1, a2, a3, a4, a5, events_seen]    process → core; 64-bit unsigned arguments
+             […, posts]                                          what the vCPU has posted before, performed first
+    posts    [vcpu, posts]                                       process → core, one way: nothing is asked
     irq      [irq]                                               process → core, one way (a host descriptor is ready)
     reply    [vcpu, seq, result, effects]                        core → process
+    look     [0, LOOK, wait, []]                                 core → Dom0's process, on a machine that repeats itself
 
 `seq` counts a vCPU's requests from 1. The core performs the next number only: a repeated, skipped, malformed or oversized
 message ends that domain. `nr` >= 0 is a hypercall; the negative numbers of `Request` are the process's own.
+
+`posts` are bytes: two words (u64) for each posted operation, at most MAX_POSTS of them. The lowest three bits of the first word
+are its kind (`Post`). A post that is refused ends the domain, too: the process said that it was certain to be permitted.
 """
 
 from __future__ import annotations
@@ -16,14 +22,24 @@ from typing import Any, Final
 
 import msgpack
 
+from hypervisor.wire.errors import ProtocolError as ProtocolError
+
 MAX_MESSAGE: Final = 16 * 1024
 """Bytes of the largest message from a domain process; it is one ZeroMQ frame."""
 
 U64_MASK: Final = (1 << 64) - 1
 NR_ARGS: Final = 5
 REQUEST_FIELDS: Final = 9
+VCPU_FIELD: Final = 1
 NR_FIELD: Final = 2
-"""Where a request has its number."""
+"""Where a request has its vCPU, and its number."""
+POSTS_FIELDS: Final = 2
+"""Fields of a message of posts alone."""
+LOOK: Final = 0
+"""In the place of `seq`: no answer, but a request to look at the host's descriptors, and with `wait` until one is ready. It is
+answered by an irq, NO_IRQ if none is, or by nothing if an answer comes first."""
+NO_IRQ: Final = 0
+"""An irq that nobody binds."""
 _INTS: Final = {int}
 
 
@@ -41,7 +57,23 @@ class Request(IntEnum):
 
 
 _REQUESTS: Final = frozenset(int(request) for request in Request)
+_WITH_POSTS: Final = (POSTS_FIELDS, REQUEST_FIELDS + 1)
+_FORMS: Final = (REQUEST_FIELDS, *_WITH_POSTS, 1)
+"""How many fields a message has."""
 _WITH_BYTES: Final = frozenset((int(Request.CRASH), int(Request.SAVED), int(Request.TRIPLE_FAULT)))
+
+
+class Post(IntEnum):
+    """What a process may do before it says so (docs/posted-operations.md); the words of each."""
+
+    PT_ENTRY = 0  # (machine address of an entry of an L1 table, the entry as it stands there now)
+    NEW_BASEPTR = 1  # (kind, frame of a pinned L4 table that the kernel runs on now)
+    NEW_USER_BASEPTR = 2  # (kind, frame of a pinned L4 table for user mode, or 0: none)
+    SINGLESHOT_TIMER = 3  # (kind, the system time, ns, at which the vCPU gets VIRQ_TIMER)
+
+
+POST_SIZE: Final = 16
+MAX_POSTS: Final = 256
 
 
 class Effect(IntEnum):
@@ -61,13 +93,13 @@ class Effect(IntEnum):
     UNMAP_EXTENT = 12
     EVTCHN_UNMASK = 13
     EVTCHN_CLEAR = 14
-    EVTCHN_VCPU = 15
     VCPU_INFO = 16
     LOCAL = 17
     CONTEXT = 18
     SAVE_CONTEXT = 19
     CLOSE_MEMFD = 20
     P2M = 21
+    NMI = 22
 
 
 CALLBACK_HVM_VECTOR: Final = 0x100
@@ -76,13 +108,11 @@ CALLBACK_HVM_VECTOR: Final = 0x100
 
 M2P_MEMFD: Final = -1
 """The memfd id of Xen's own frames, which every process maps read-only; the others' is their domain's id."""
+FRAME_TYPES_MEMFD: Final = -2
+"""That of the frame table's columns (machine/frame_types.py), read-only too."""
 
 EffectRecord = list[Any]
 """`[Effect, field…]`; fields are ints, bytes or lists of ints."""
-
-
-class ProtocolError(Exception):
-    """A message that no honest domain process sends."""
 
 
 pack: Final[Callable[[Any], bytes]] = msgpack.Packer().pack
@@ -95,19 +125,29 @@ def unpack_reply(data: bytes) -> list[Any]:
 
 
 def unpack_request(data: bytes) -> list[Any]:
-    """A request or an irq from a process nobody trusts: a list of unsigned 64-bit ints, but for `nr`, which is negative for a
-    Request, and a1 of CRASH, SAVED and TRIPLE_FAULT, which is bytes.
+    """A request, an irq or posts from a process nobody trusts: a list of unsigned 64-bit ints, but for `nr`, which is negative
+    for a Request, a1 of CRASH, SAVED and TRIPLE_FAULT, which is bytes, and posts, which are bytes and the last field.
 
     Raises ProtocolError for everything else. Bounded by MAX_MESSAGE, which the socket enforces too.
     """
     if len(data) > MAX_MESSAGE:
         raise ProtocolError(f"message of {len(data)} bytes")
     try:
-        message = msgpack.unpackb(data, max_array_len=REQUEST_FIELDS, max_map_len=0, max_ext_len=0)
+        message = msgpack.unpackb(data, max_array_len=REQUEST_FIELDS + 1, max_map_len=0, max_ext_len=0)
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise ProtocolError(f"not msgpack: {error}") from None
-    if type(message) is not list or len(message) not in (1, REQUEST_FIELDS):
+    if type(message) is not list or len(message) not in _FORMS:
         raise ProtocolError("not a request")
+    if len(message) not in _WITH_POSTS:
+        return _check_numbers(message)
+    posts = message.pop()
+    if type(posts) is not bytes or not 0 < len(posts) <= MAX_POSTS * POST_SIZE or len(posts) % POST_SIZE:
+        raise ProtocolError("no posts where posts should be")
+    return [*_check_numbers(message), posts]
+
+
+def _check_numbers(message: list[Any]) -> list[Any]:
+    """`message` itself, all of whose fields are what they should be."""
     if set(map(type, message)) == _INTS and min(message) >= 0:
         return message
     for i, field in enumerate(message):

@@ -8,8 +8,10 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Final
 
+from domains.control.operations import Pause, Unpause
 from scripts.benchmarks.figure import Figure, Sizes, compare, per_call
 from scripts.benchmarks.machine import Machine
 
@@ -60,3 +62,26 @@ def block(sizes: Sizes) -> Iterator[Figure]:
             )
         finally:
             os.close(fd)
+
+
+def fairness(sizes: Sizes) -> Iterator[Figure]:
+    """Reads of 4 KiB by one guest while another writes and flushes all the time, against the same while that is paused."""
+    with tempfile.TemporaryDirectory(prefix="xd-") as folder, Machine() as machine:
+        images = [Path(folder) / name for name in ("read", "written")]
+        for image in images:
+            image.write_bytes(os.urandom(MIB))
+        reader = machine.guest("Disk", 32, f"disk = ['{images[0]},raw,xvda,r']")
+        writer = machine.guest("Disk", 32, f"disk = ['{images[1]},raw,xvda,w']")
+        writer.tell("flushed", 1 << 30)
+        pairs = []
+        for _ in range(sizes.rounds):
+            beside = 1 / float(reader.ask("scattered", sizes.calls))
+            machine.control.call(Pause(str(writer.domid)))
+            alone = 1 / float(reader.ask("scattered", sizes.calls))
+            machine.control.call(Unpause(str(writer.domid)))
+            pairs.append((beside, alone))
+    beside, alone = (median(values) for values in zip(*pairs, strict=True))
+    ratio = median(beside / alone for beside, alone in pairs)
+    yield Figure(
+        "block_fairness", beside, "reads/s", "the same while the other guest is paused", alone, ratio
+    )

@@ -40,6 +40,8 @@ WARM_UP: Final = 10
 """Calls made before those that are timed."""
 LOST: Final = 1.0
 """Seconds that a ping counts that was not answered."""
+NAP: Final = 0.007
+"""Seconds; no part of any slice's length."""
 SILENCE: Final = 0.5
 """Seconds until datagrams that have not come are lost."""
 
@@ -69,6 +71,23 @@ class Obedient(Guest):
         while True:
             command, *arguments = json.loads(self.kernel.console.readline())
             print(json.dumps(self.commands[command](*arguments)))
+
+
+class Naps(Obedient):
+    """Sleeps a little, again and again, and knows how late it woke."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(kernel)
+        self.commands |= {"naps": self.naps}
+
+    def naps(self, count: int) -> float:
+        """Seconds that half of the naps were no later than."""
+        late = []
+        for _ in range(count):
+            due = time.perf_counter() + NAP
+            self.kernel.sleep(NAP)
+            late.append(time.perf_counter() - due)
+        return median(late)
 
 
 class Hypercalls(Obedient):
@@ -197,6 +216,7 @@ class Disk(Obedient):
             "sequential": self.sequential,
             "streamed": self.streamed,
             "scattered": self.scattered,
+            "flushed": self.flushed,
         }
 
     def main(self) -> None:
@@ -253,6 +273,15 @@ class Disk(Obedient):
         count = PAGE_SIZE // SECTOR_SIZE
         places = self.disk.sectors // count
         return timed(lambda: self.disk.read(random.randrange(places) * count, count), calls)
+
+    def flushed(self, calls: int) -> float:
+        """Seconds of one write of 64 KiB that is on the host's disk."""
+
+        def write_and_flush() -> None:
+            self.disk.write(0, random.randbytes(MIB // 16))
+            self.disk.flush()
+
+        return timed(write_and_flush, calls)
 
 
 class Net(Obedient):

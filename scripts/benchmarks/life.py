@@ -21,18 +21,20 @@ FEW: Final = 5
 """Rounds of what takes seconds."""
 
 
+def imports() -> float:
+    """Seconds of a Python process that imports what a machine's processes share."""
+    begin = time.perf_counter()
+    code = "".join(f"import {module}\n" for module in WARM)
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment())
+    return time.perf_counter() - begin
+
+
 def machine_start(sizes: Sizes) -> Iterator[Figure]:
     """`xenctl start`, from the command to the answer of its Dom0, interpreter start included."""
 
     def start() -> float:
         with Machine() as machine:
             return machine.start_seconds
-
-    def imports() -> float:
-        begin = time.perf_counter()
-        code = "".join(f"import {module}\n" for module in WARM)
-        subprocess.run([sys.executable, "-c", code], check=True, env=environment())
-        return time.perf_counter() - begin
 
     yield compare(
         "machine_start",

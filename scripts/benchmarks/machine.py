@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,15 +35,15 @@ TIMEOUT: Final = 120.0
 class Machine:
     """A machine of its own name; nothing of it is left when the block ends."""
 
-    def __init__(self, memory_mib: int = 4096) -> None:
+    def __init__(self, memory_mib: int = 4096, options: Sequence[str] = ()) -> None:
         self.name = f"bench-{uuid.uuid4().hex[:8]}"
         self.folder = folder_of(self.name)
-        self._memory = memory_mib
+        self._options = ("--memory", str(memory_mib), *options)
         self._clients: list[ControlClient] = []
 
     def __enter__(self) -> Machine:
         try:
-            self.start_seconds = self._xenctl("start", "--memory", str(self._memory))
+            self.start_seconds = self.xenctl("start", *self._options)
             self.control = self.client()
         except BaseException:
             self.__exit__()
@@ -53,12 +54,12 @@ class Machine:
         for client in self._clients:
             client.close()
         if self.folder.exists():
-            self._xenctl("stop")
+            self.xenctl("stop")
 
-    def _xenctl(self, *words: str) -> float:
+    def xenctl(self, *words: str) -> float:
         """Run one command as a user would; the seconds it took."""
         start = time.perf_counter()
-        command = [sys.executable, "-m", "domains.xenctl.main", words[0], "--machine", self.name, *words[1:]]
+        command = [sys.executable, "-m", "domains.xenctl", words[0], "--machine", self.name, *words[1:]]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=TIMEOUT)
         return time.perf_counter() - start
 
@@ -100,8 +101,16 @@ class Guest:
 
     def ask(self, command: str, *arguments: int | str) -> Any:
         """Have the guest do something; what it answers. RuntimeError if it ends instead."""
+        self.tell(command, *arguments)
+        return self.answer()
+
+    def tell(self, command: str, *arguments: int | str) -> None:
+        """The first half of `ask`: others can be asked meanwhile."""
         line = json.dumps([command, *arguments]) + "\n"
         self._client.post(ConsoleInput(line.encode()))
+
+    def answer(self) -> Any:
+        """The second half of `ask`."""
         return json.loads(self._line())
 
     def destroy(self) -> None:

@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from hypervisor.machine.entries import adjust_l1e
+from hypervisor.machine.frame_types import L1
 from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, PAGE_USER, TABLE_ENTRIES
 from hypervisor.mm.domain_memory import DomainMemory
-from hypervisor.mm.entries import adjust_l1e
-from hypervisor.mm.frame_table import L1
 from hypervisor.mm.page_types import PageTypes
 from hypervisor.mm.validate import get_page_from_l1e, put_page_from_l1e
 from hypervisor.public.types import PAGE_SHIFT, Mfn

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from domains.control.operations import Arguments, Console, DebugKeys, Dmesg, Info, XenstoreLs
+from domains.control.arguments import Arguments
+from domains.control.operations import Console, DebugKeys, Dmesg, Info, XenstoreLs
 from domains.xenctl.folder import folder_of, supervisor_pid
 from domains.xenctl.machine import connect
 

@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from functools import cache
+from typing import NamedTuple
 
 from tests.machines import REPOSITORY
 
@@ -21,10 +22,23 @@ def sources(*folders: str) -> Iterator[tuple[str, str]]:
             yield str(file.relative_to(REPOSITORY)), file.read_text()
 
 
+class Outline(NamedTuple):
+    """What is asked of a module here. Its syntax tree is not kept: a thousand trees are a long walk for the garbage collector."""
+
+    sizes: list[tuple[str, bool, int]]
+    """Of each definition the name, whether it is a class, and its lines."""
+    without_docstring: list[str]
+    """Public names."""
+
+
 @cache
-def parsed(text: str) -> ast.Module:
-    """A module's syntax tree, made once for all tests."""
-    return ast.parse(text)
+def outline(text: str) -> Outline:
+    """Of a module, made once for all tests."""
+    tree = ast.parse(text)
+    return Outline(
+        [(node.name, isinstance(node, ast.ClassDef), lines(node)) for node in definitions(tree)],
+        [name for name, node in public_names(tree) if not ast.get_docstring(node)],
+    )
 
 
 def definitions(node: ast.AST) -> Iterator[Definition]:
@@ -55,11 +69,6 @@ def is_setter(node: Definition) -> bool:
     return any(isinstance(mark, ast.Attribute) and mark.attr == "setter" for mark in node.decorator_list)
 
 
-def without_docstring(text: str) -> list[str]:
-    """The public names in this module's text that have no docstring."""
-    return [name for name, node in public_names(parsed(text)) if not ast.get_docstring(node)]
-
-
 def test_no_file_is_long() -> None:
     long = {
         path for path, text in sources(*FOLDERS) if len(text.splitlines()) > MAX_FILE and not abi_table(path)
@@ -69,21 +78,21 @@ def test_no_file_is_long() -> None:
 
 def test_no_function_is_long() -> None:
     long = [
-        f"{path}: {node.name}, {lines(node)} lines"
+        f"{path}: {name}, {size} lines"
         for path, text in sources(*FOLDERS)
-        for node in definitions(parsed(text))
-        if not isinstance(node, ast.ClassDef) and lines(node) > MAX_FUNCTION
+        for name, is_class, size in outline(text).sizes
+        if not is_class and size > MAX_FUNCTION
     ]
     assert not long
 
 
 def test_no_class_is_large() -> None:
     large = {
-        node.name
+        name
         for path, text in sources(*FOLDERS)
         if not abi_table(path)
-        for node in definitions(parsed(text))
-        if isinstance(node, ast.ClassDef) and lines(node) > MAX_CLASS
+        for name, is_class, size in outline(text).sizes
+        if is_class and size > MAX_CLASS
     }
     assert not large
 
@@ -92,14 +101,14 @@ def test_every_public_name_says_what_it_means() -> None:
     missing = [
         f"{path}: {name}"
         for path, text in sources("hypervisor", "domains", "drivers", "scripts")
-        for name in without_docstring(text)
+        for name in outline(text).without_docstring
     ]
     assert not missing
 
 
 def test_the_judge_sees_a_public_name_without_docstring() -> None:
     text = 'class Ring:\n    """A ring."""\n    def push(self): ...\n    def _grow(self): ...\ndef open_ring(): ...\n'
-    assert without_docstring(text) == ["Ring.push", "open_ring"]
+    assert outline(text).without_docstring == ["Ring.push", "open_ring"]
 
 
 def abi_table(path: str) -> bool:

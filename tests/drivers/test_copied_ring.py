@@ -1,21 +1,18 @@
 """A ring reached by grant copy: what holds of a mapped one holds of it, and the front may take its page back at any time."""
 
 import os
-from collections.abc import Collection
-from itertools import count
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from domains.kernel.grants import CopyRows, GrantError, InOrder
+from domains.kernel.grants import GrantError
 from drivers.block import requests
 from drivers.block.copied_pages import CopiedPages
 from drivers.block.image import Image
 from drivers.block.requests import RequestServer
 from drivers.copied_ring import CopiedBackRing
-from drivers.retry import Turn
 from drivers.ring import (
     HEADER_SIZE,
     INDEX_MASK,
@@ -26,7 +23,6 @@ from drivers.ring import (
     FrontRing,
     RingBroken,
 )
-from hypervisor.public.grant_table import GNTST_eagain
 from hypervisor.public.io.blkif import blkif_request_discard
 from hypervisor.public.types import PAGE_SIZE, DomId, GrantRef
 from tests.drivers.test_ring import RECORDS, WORD, HonestEnds, request, response, set_word
@@ -148,30 +144,14 @@ def test_a_page_that_was_not_granted_is_refused_and_costs_nothing() -> None:
     assert len(shared.machine.free) == before
 
 
-def refuse(shared: Shared, numbers: Collection[int], before: int) -> None:
-    """The front's domain runs when the back end makes its calls `numbers`, after so many copies of each."""
-    grants, calls = shared.driver.grants, count()
-    really = grants.try_copy_in_order
-
-    def try_copy_in_order(rows: CopyRows) -> InOrder:
-        if next(calls) not in numbers:
-            return really(rows)
-        return InOrder(really(rows[:before]).done if before else 0, int(GNTST_eagain))
-
-    grants.try_copy_in_order = try_copy_in_order  # type: ignore[method-assign]
-
-
 @pytest.mark.parametrize("answers_at_once", [True, False])
-@given(numbers=st.frozensets(st.integers(0, 15)), before=st.integers(0, 3), many=st.integers(1, 4))
-@settings(deadline=None)
-def test_a_front_hears_of_its_answers_whichever_of_the_copies_are_put_off(
-    numbers: frozenset[int], before: int, many: int, *, answers_at_once: bool
-) -> None:
+@pytest.mark.parametrize("many", [1, 2, 4])
+def test_a_front_that_sleeps_hears_of_its_answers(many: int, *, answers_at_once: bool) -> None:
     """Linux waits for ever for an answer that is not shown, or of which no event tells it."""
     shared = Shared()
-    refuse(shared, numbers, before)
     bells: list[int] = []
     fd = os.memfd_create("image")
+    os.ftruncate(fd, 4096)
     image = Image(f"/proc/self/fd/{fd}", "r")
     os.close(fd)
     pages = CopiedPages(shared.driver.kernel, shared.guest.domid)
@@ -185,7 +165,7 @@ def test_a_front_hears_of_its_answers_whichever_of_the_copies_are_put_off(
         while taken < many:
             assert not shared.front.final_check(), "the front sleeps"
             bells.clear()
-            while server.serve() is not Turn.DONE:
+            while server.serve():
                 pass
             assert bells, f"{taken} of {many} answers came"
             taken += len(shared.front.take()) // shared.front.entry_size

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from domains.dom0.store_access import LocalWire
 from domains.dom0.xenstore.server import Xenstored
-from domains.kernel.grants import GranterRuns, GrantMapping, InOrder
+from domains.kernel.grants import GrantMapping, InOrder
 from domains.kernel.kernel import GuestEnded, Kernel
 from domains.kernel.loop import Callback, Loop, Source
 from domains.kernel.memory import Page
@@ -150,6 +150,7 @@ class Domain(Waiting):
         self.machine = machine
         self.domid = DomId(domid)
         self.privileged = domid == 0
+        self.repeats = True  # no host descriptors, and nothing at the host's own time
         self.cpu = Cpu(machine)
         self.memory = Memory(machine)
         self.grants = Grants(machine, self)
@@ -227,12 +228,7 @@ class Grants:
         self.table: dict[int, Grant] = {}
         self._next = 8
         self._handles: dict[int, list[tuple[Grant, int]]] = {}
-        self._granters: dict[int, int] = {}
         self.copies = 0
-        self.tried = 0
-        """Calls of any kind."""
-        self.busy: set[int] = set()
-        """Domains that do not come to a standstill."""
 
     def grant_access(self, domid: DomId, mfn: Mfn, readonly: bool = False) -> GrantRef:
         self._next += 1
@@ -245,11 +241,8 @@ class Grants:
         del self.table[ref]
         return True
 
-    def try_map(self, domid: DomId, refs: Sequence[GrantRef], writable: bool = True) -> GrantMapping:
-        """As Xen does it. Of a domain in `busy` nothing can be mapped or unmapped."""
-        self.tried += 1
-        if domid in self.busy:
-            raise GranterRuns("map")
+    def map(self, domid: DomId, refs: Sequence[GrantRef], writable: bool = True) -> GrantMapping:
+        """As Xen does it."""
         if not self._domain.privileged:
             raise XenError(Errno.EINVAL, "GNTST_general_error")
         granter = self._machine.domains.get(domid)
@@ -264,24 +257,17 @@ class Grants:
         for at, grant in enumerate(grants):
             grant.pins += 1
             cpu.mapped[first + at] = (grant.mfn, writable)
-        self._granters[first] = domid
         self._handles[first] = [(grant, first + at) for at, grant in enumerate(grants)]
         return GrantMapping(VAddr(first * PAGE_SIZE), tuple(range(first, first + len(grants))))
 
-    def try_copy_rows(self, rows: NDArray[Any]) -> list[int]:
-        """Operations of gnttab_copy.dtype, each with Xen's checks (G13). Of a domain in `busy` nothing can be copied."""
+    def copy_rows(self, rows: NDArray[Any]) -> list[int]:
+        """Operations of gnttab_copy.dtype, each with Xen's checks (G13)."""
         self.copies += 1
-        self.tried += 1
-        return [
-            int(GrantStatus.GNTST_eagain)
-            if {row["source"]["domid"], row["dest"]["domid"]} & self.busy
-            else self._copy(row)
-            for row in rows
-        ]
+        return [self._copy(row) for row in rows]
 
-    def try_copy_in_order(self, rows: NDArray[Any]) -> InOrder:
+    def copy_in_order(self, rows: NDArray[Any]) -> InOrder:
         """The first that fails; the others are performed all the same."""
-        statuses = self.try_copy_rows(rows)
+        statuses = self.copy_rows(rows)
         return next(
             (InOrder(at, status) for at, status in enumerate(statuses) if status), InOrder(len(rows), 0)
         )
@@ -308,10 +294,7 @@ class Grants:
             return None
         return self._machine.frame(grant.mfn)
 
-    def try_unmap(self, mapping: GrantMapping) -> None:
-        self.tried += 1
-        if self._granters[mapping.va // PAGE_SIZE] in self.busy:
-            raise GranterRuns("unmap")
+    def unmap(self, mapping: GrantMapping) -> None:
         for grant, page in self._handles.pop(mapping.va // PAGE_SIZE):
             grant.pins -= 1
             del self._domain.cpu.mapped[page]

@@ -48,6 +48,13 @@ class LinuxShell:
         except AssertionError as error:
             raise AssertionError(f"{error}; it ends: {self.text[-2000:]}") from None
 
+    def await_shell(self, wanted: str, seconds: float) -> None:
+        """Wait for the line by which /init says that its shell is there. From then on the kernel says nothing on the console:
+        what it prints would stand within the lines of a command's output.
+        """
+        self.await_text(wanted, seconds)
+        assert self.run("dmesg -n 1")[0] == 0
+
     def send(self, command: str) -> str:
         """Type a command; what the console shows once it is done. The mark is not in the echo of what is typed."""
         mark = f"done-{next(self._numbers)}:"

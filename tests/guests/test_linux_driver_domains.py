@@ -60,13 +60,13 @@ def test_linux_uses_driver_domains_and_gets_its_devices_back_when_they_died(
     text = (
         f'name = "linux"\ntype = "pvh"\nkernel = "{CACHE}/vmlinuz"\nramdisk = "{CACHE}/initramfs.img"\nmemory = 128\n'
         f"vif = ['backend=netdom']\ndisk = ['backend=diskdom, vdev=xvda, target={image}']\n"
-        f'cmdline = "console=hvc0 task=net address={LINUX}/24"\n'
+        f'cmdline = "console=hvc0 noreplace-smp task=net address={LINUX}/24"\n'
     )
     done = machine.create(tmp_path, text)
     assert done.returncode == 0, done.stderr
-    domid = int(machine.domains()["linux"]["domid"])
+    domid = int(machine.domain("linux")["domid"])
     with LinuxShell(machine, "linux") as shell:
-        shell.await_text("# ", BOOT_SECONDS)
+        shell.await_shell("# ", BOOT_SECONDS)
         assert md5(shell, "cat /dev/xvda") == md5_of(image)
         reaches(shell, SERVER)
         before = connected(machine, domid)

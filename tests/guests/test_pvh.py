@@ -44,8 +44,8 @@ def test_all_threads_of_its_process_are_confined(clean_machine: Machine, tmp_pat
     config = f'name = "kept"\ntype = "pvh"\nkernel = "{hello}"\nmemory = 16\non_poweroff = "preserve"\n'
     done = machine.create(tmp_path, config)
     assert done.returncode == 0, done.stderr
-    wait_until(lambda: "s" in machine.domains()["kept"]["state"], 40, "the guest's end")
-    tasks = list(Path(f"/proc/{machine.domains()['kept']['pid']}/task").iterdir())
+    wait_until(lambda: "s" in machine.domain("kept")["state"], 40, "the guest's end")
+    tasks = list(Path(f"/proc/{machine.domain('kept')['pid']}/task").iterdir())
     assert tasks
     for task in tasks:
         assert "\nSeccomp:\t2\n" in (task / "status").read_text()
@@ -62,6 +62,6 @@ def test_a_triple_fault_ends_a_domain_as_a_reboot_does(
     config = f'name = "thrice"\nhap = {hap}\ntype = "pvh"\nkernel = "{image}"\nmemory = 16\non_reboot = "preserve"\n'
     done = machine.create(tmp_path, config)
     assert done.returncode == 0, done.stderr
-    wait_until(lambda: "s" in machine.domains()["thrice"]["state"], 40, "the guest's end")
+    wait_until(lambda: "s" in machine.domain("thrice")["state"], 40, "the guest's end")
     assert "triple fault, shutdown code 1" in machine.xenctl("dmesg").stdout
     assert machine.xenctl("destroy", "thrice").returncode == 0

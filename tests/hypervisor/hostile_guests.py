@@ -6,6 +6,8 @@ A step is plain data, so that a failing sequence can be printed and kept as a te
     (who, "call", nr, args, ((va, bytes), …))     write these bytes at these addresses, then make the hypercall
     (who, "entry", ref, bytes)                    write a grant entry
     (who, "scribble", mfn, offset, bytes)         a hostile process writes into a frame of its memfd, whatever it is
+    (who, "post", ((post, where, value), …))      its process does what is certain to be permitted, and tells it later
+    (who, "tell", bytes)                          a hostile process posts whatever it likes
     (who, "die")                                  its process is killed
 
 Numbers are chosen by the name of the field they go into: a frame where a frame is wanted, now and then
@@ -22,15 +24,17 @@ import numpy as np
 from hypervisor.domain.domain import Domain
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.mm.layout import XEN_FRAMES
-from hypervisor.public import event_channel, grant_table, memory, sched, vcpu, xen
+from hypervisor.public import xen
+from hypervisor.public.arch_x86.xen import VGCF_in_kernel, vcpu_guest_context
 from hypervisor.public.callback import callback_register, callback_unregister
 from hypervisor.public.errno import XenError
-from hypervisor.public.event_channel import EventChannelOp
-from hypervisor.public.grant_table import GrantTableOp, grant_entry_v1
+from hypervisor.public.grant_table import grant_entry_v1
 from hypervisor.public.layout import Struct
 from hypervisor.public.physdev import physdev_irq_status_query, physdev_map_pirq, physdev_set_iopl
 from hypervisor.public.types import DomId
 from hypervisor.public.xen import Hypercall, mmu_update, mmuext_op, multicall_entry
+from tests.hypervisor.hostile_arguments import EVENT_OPS, GRANT_OPS, MEMORY_OPS, SCHED_OPS, VCPU_OPS
+from tests.hypervisor.posting_process import words_of
 from tests.recount import is_table
 
 Step = tuple[Any, ...]
@@ -39,6 +43,8 @@ PAGES = 32
 MAPPED = range(4, 28)
 ARGUMENTS, NESTED = 26 << 12, 27 << 12
 """Where arguments, and the arrays that arguments point to, are written if they are writable."""
+CONTEXT_AT = 24 << 12
+"""Where a vCPU's registers are, which need more than a page."""
 EXTREMES = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 4096, 2**64 - 1]
 SPECIAL_DOMIDS = [0x7FF0, 0x7FF0, 0x7FF1, 0x7FF2, 0x7FF3, 0x7FF4, 0x7FFF, 0xFFFF, 77]
 PTE_FLAGS = [
@@ -71,44 +77,6 @@ DESCRIPTORS = [
     0x0000_8E00_0000_0000,
     2**64 - 1,
 ]
-
-EVENT_OPS = {op: getattr(event_channel, "evtchn_" + op.name[9:]) for op in EventChannelOp}
-GRANT_OPS = {
-    op: getattr(grant_table, "gnttab_" + op.name[9:])
-    for op in GrantTableOp
-    if op is not GrantTableOp.GNTTABOP_dump_table
-}
-MEMORY_OPS: dict[int, type[Struct]] = {
-    0: memory.xen_memory_reservation,
-    1: memory.xen_memory_reservation,
-    3: memory.xen_memory_domain,
-    4: memory.xen_memory_domain,
-    5: memory.xen_machphys_mfn_list,
-    6: memory.xen_memory_reservation,
-    7: memory.xen_add_to_physmap,
-    9: memory.xen_memory_map,
-    11: memory.xen_memory_exchange,
-    12: memory.xen_machphys_mapping,
-    15: memory.xen_remove_from_physmap,
-    28: memory.xen_mem_acquire_resource,
-}
-SCHED_OPS: dict[int, type[Struct] | None] = {
-    0: None,
-    1: None,
-    3: sched.sched_poll,
-    4: sched.sched_remote_shutdown,
-    6: sched.sched_watchdog,
-}
-VCPU_OPS: dict[int, type[Struct]] = {
-    0: vcpu.vcpu_runstate_info,
-    3: vcpu.vcpu_runstate_info,
-    4: vcpu.vcpu_runstate_info,
-    5: vcpu.vcpu_register_runstate_memory_area,
-    6: vcpu.vcpu_set_periodic_timer,
-    8: vcpu.vcpu_set_singleshot_timer,
-    10: vcpu.vcpu_register_vcpu_info,
-    13: vcpu.vcpu_register_time_memory_area,
-}
 
 
 @dataclass
@@ -205,6 +173,27 @@ class Chooser:
             (choose() & 2**64 - 1).to_bytes(8, "little") for _ in range(self.chance.choice([1, 4, 64]))
         )
 
+    def context(self) -> bytes:
+        """First registers for another vCPU, on one of the tables there are."""
+        registers = vcpu_guest_context(flags=int(VGCF_in_kernel))
+        user = self.chance.choice([0, self.table()])
+        registers.ctrlreg = (0, user << 12 & 2**64 - 1, 0, self.top_table() << 12 & 2**64 - 1, 0, 0, 0, 0)
+        return registers.pack()
+
+    def top_table(self) -> int:
+        """The one that the first vCPU has, or any table."""
+        used = self.domain.vcpus[0].mem.cr3
+        return self.table() if used is None or self.chance.random() < 0.3 else int(used)
+
+    def post(self) -> tuple[int, int, int]:
+        """Something that a guest would like to do to its page tables."""
+        kind = self.chance.choice([0, 0, 0, 0, 0, 0, 1, 2, 3])
+        if kind == 3:
+            return (kind, self.chance.choice([*EXTREMES, self.hv.now() + 1000]), 0)
+        if kind:
+            return (kind, self.chance.choice([self.top_table(), self.table(), 0]) % 2**52, 0)
+        return (kind, self.maddr() | self.chance.choice([0, 0, 1]), self.pte())
+
     def can_write_arguments(self) -> bool:
         try:
             self.hv.mmu.guest.check_writable(self.domain.vcpus[0].mem, ARGUMENTS, 4096)
@@ -232,6 +221,12 @@ class Chooser:
             return (self.who, "scribble", self.frame_of(self.domain), 8 * self.chance.randrange(512), data)
         if 0.14 <= kind < 0.142:
             return (self.who, "die")
+        if 0.142 <= kind < 0.3:
+            return (self.who, "post", tuple(self.post() for _ in range(self.chance.choice([1, 2, 3, 20]))))
+        if 0.3 <= kind < 0.302 and self.hostile_process:
+            untrue = [self.post() for _ in range(self.chance.choice([1, 2, 3, 20]))]
+            nonsense = (self.chance.getrandbits(3), self.mfn(), self.pte())
+            return (self.who, "tell", words_of(self.chance.choice([untrue, untrue, [*untrue, nonsense]])))
         nr, args, pokes = self.chance.choice(self.calls())(self)
         return (self.who, "call", int(nr), tuple(int(arg) & 2**64 - 1 for arg in args), pokes)
 
@@ -254,7 +249,7 @@ NUMBERS: list[tuple[str, Callable[[Chooser], int]]] = [
     ("len", lambda c: c.chance.choice([0, 1, 8, 4088, 4096, 4097, 65535])),
     ("flags", lambda c: c.chance.choice([0, 1, 2, 2, 3, 4, 5, 6, 7, 10, 18, 0xFFFF, 2**32 - 1])),
     ("virq", lambda c: c.chance.choice([*range(25), 2**32 - 1])),
-    ("vcpu", lambda c: c.chance.choice([0, 0, 0, 1, 31, 2**32 - 1])),
+    ("vcpu", lambda c: c.chance.choice([0, 0, 1, 1, 31, 2**32 - 1])),
     ("mfn", Chooser.mfn),
     ("frame", Chooser.mfn),
     ("gpfn", Chooser.mfn),
@@ -325,7 +320,9 @@ def sched_call(c: Chooser) -> Call:
 
 
 def vcpu_call(c: Chooser) -> Call:
-    op = c.chance.choice(list(VCPU_OPS))
+    op = c.chance.choice([0, 0, 1, 1, *VCPU_OPS])
+    if op == 0 and c.chance.random() < 0.7:
+        return Hypercall.vcpu_op, (op, 1, CONTEXT_AT), ((CONTEXT_AT, c.context()),)
     return with_struct(c, Hypercall.vcpu_op, (op, c.number("vcpu")), VCPU_OPS[op])
 
 

@@ -3,7 +3,9 @@
 import struct
 from collections.abc import Callable
 
-from hypervisor.public.compat import CompatLayout
+from hypervisor.public.arch_x86.xen import VGCF_in_kernel
+from hypervisor.public.arch_x86.xen_x86_32 import xen_pfn_to_cr3
+from hypervisor.public.compat import CompatLayout, compat_vcpu_guest_context
 from hypervisor.public.layout import Struct
 from hypervisor.public.types import U32
 from hypervisor.public.xen import Hypercall
@@ -45,6 +47,12 @@ class NarrowChooser(Chooser):
         return b"".join(
             (self.mfn() & U32).to_bytes(4, "little") for _ in range(self.chance.choice([1, 4, 64]))
         )
+
+    def context(self) -> bytes:
+        table = xen_pfn_to_cr3(self.top_table() & U32 >> 12)
+        registers = compat_vcpu_guest_context(flags=int(VGCF_in_kernel))
+        registers.ctrlreg = tuple(table if i == 3 else 0 for i in range(8))
+        return registers.pack()
 
     def calls(self) -> list[Callable[[Chooser], Call]]:
         return NARROW_CALLS

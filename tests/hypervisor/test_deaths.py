@@ -51,7 +51,7 @@ class Probe(Guest):
 
 def pid_of(machine: Machine, name: str) -> int:
     """Its process's, once the supervisor has told the core of it."""
-    return int(wait_until(lambda: machine.domains()[name]["pid"], what="the domain's process"))
+    return int(wait_until(lambda: machine.domain(name)["pid"], what="the domain's process"))
 
 
 def process_named(machine: Machine, name: str) -> int:

@@ -1,5 +1,5 @@
-"""Two hostile PV domains, a PVH and a 32-bit one make random hypercalls; after each that changed what is counted, all in the
-machine is counted again.
+"""Two hostile PV domains of two vCPUs, a PVH and a 32-bit one make random hypercalls; after each that changed what is counted,
+all in the machine is counted again.
 
     pytest tests/hypervisor/test_random_hypercalls.py --steps 1000000      (of each sequence)
 
@@ -16,27 +16,32 @@ from typing import Any, cast
 
 import pytest
 
+from domains.cpu.x86.pv.posting import Posting
 from hypervisor.domain.compat import switch_compat
 from hypervisor.domain.context import PvContext, install_context
-from hypervisor.domain.domain import Domain, Life
-from hypervisor.domain.lifecycle import create_domain
+from hypervisor.domain.domain import Domain, Life, Vcpu
+from hypervisor.domain.lifecycle import Limits, create_domain
+from hypervisor.domain.posts import PostedOperations
 from hypervisor.domain.run_state import Run
 from hypervisor.hypercalls import grant_table_op
+from hypervisor.machine.frame_types import PGC
 from hypervisor.mm import physmap
 from hypervisor.mm.allocator import Allocator
 from hypervisor.mm.budget import Budget
 from hypervisor.mm.domain_memory import DomainMemory
-from hypervisor.mm.frame_table import PGC
 from hypervisor.mm.physmap import Physmap
+from hypervisor.mm.update import Updates
 from hypervisor.public.arch_x86.xen import VGCF_in_kernel, VGCF_online, vcpu_guest_context
 from hypervisor.public.arch_x86.xen_x86_32 import xen_pfn_to_cr3
 from hypervisor.public.compat import compat_vcpu_guest_context
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import PAGE_SHIFT
 from hypervisor.wire.mailbox import GuestPaging
+from hypervisor.wire.messages import ProtocolError, Request
 from tests.hypervisor.hostile_guests import MAPPED, PAGES, Chooser, Step
 from tests.hypervisor.hostile_narrow import NarrowChooser
 from tests.hypervisor.hostile_translated import TranslatedChooser
+from tests.hypervisor.posting_process import PostingProcess, Wanted
 from tests.inprocess import BLOCKED, InProcess, hypervisor_in_process
 from tests.recount import readings, recount
 from tests.recount_events import recount_events
@@ -48,6 +53,7 @@ DEFAULT_STEPS = 10_000
 MAX_PAGES = 64
 DOMAINS, TRANSLATED, NARROW = 4, 2, 3
 RO, RW = 5, 7
+STOPPED = int(Request.STOPPED)
 
 CHOOSERS: dict[int, type[Chooser]] = {TRANSLATED: TranslatedChooser, NARROW: NarrowChooser}
 """Who plays which domain, where it is not a 64-bit PV guest."""
@@ -64,6 +70,9 @@ class Arena:
         self.dom0 = machine.build(privileged=True).domain
         self.domains = [self.create(who) for who in range(DOMAINS)]
         self.standing = self.picture()
+        self.calls = 0
+        self.processes: dict[Domain, PostingProcess] = {}
+        """Of the domains that have posted."""
         self.counted: list[Any] = []
         """What the last recount had read: of ten hypercalls nine change nothing of it, and need no other."""
 
@@ -73,16 +82,14 @@ class Arena:
             return self.create_narrow()
         if who != TRANSLATED:
             return self.create_pv()
-        domain = self.machine.build_hvm(pages=PAGES, max_pages=MAX_PAGES)
-        domain.mailbox.declare_atomic()
-        return domain
+        return self.machine.build_hvm(pages=PAGES, max_pages=MAX_PAGES)
 
     def create_pv(self) -> Domain:
         """A domain of PAGES pages with one page table of each level, all of it as a toolstack would leave
         it.
         """
         hv = self.machine.hv
-        domain = create_domain(hv, hv.free_domid(), max_pages=MAX_PAGES)
+        domain = create_domain(hv, hv.free_domid(), max_pages=MAX_PAGES, limits=Limits(nr_vcpus=2))
         pages = [hv.mmu.allocator.alloc_page(domain.mem) for _ in range(PAGES)]
         words = self.machine.memory.frames
         for level in range(3):
@@ -96,7 +103,7 @@ class Arena:
     def create_narrow(self) -> Domain:
         """The same of 32 bits: its tables are an L3, the first and the last L2, and an L1."""
         hv = self.machine.hv
-        domain = create_domain(hv, hv.free_domid(), max_pages=MAX_PAGES)
+        domain = create_domain(hv, hv.free_domid(), max_pages=MAX_PAGES, limits=Limits(nr_vcpus=2))
         switch_compat(hv, domain)
         pages = [hv.mmu.allocator.alloc_page(domain.mem) for _ in range(PAGES)]
         words = self.machine.memory.frames
@@ -112,7 +119,6 @@ class Arena:
         """With these registers, and running."""
         hv = self.machine.hv
         install_context(hv, domain.vcpus[0], context, Budget(1 << 30))
-        domain.mailbox.declare_atomic()
         hv.run.domain_unpause(domain)
         domain.tool_pauses = 0
         return domain
@@ -125,23 +131,46 @@ class Arena:
         getattr(self, f"do_{step[1]}")(domain, *step[2:])
         if domain.life is not Life.ALIVE or domain.is_shut_down:
             self.machine.destroy(domain)
+            self.processes.pop(domain, None)
             self.domains[step[0]] = self.create(step[0])
         self.check()
 
     def do_call(
         self, domain: Domain, nr: int, args: tuple[int, ...], pokes: Iterable[tuple[int, bytes]]
     ) -> None:
-        vcpu, hv = domain.vcpus[0], self.machine.hv
+        vcpu, hv = self.caller(domain), self.machine.hv
+        if not self.told(domain):
+            return
         for va, data in pokes:
             try:
                 hv.mmu.guest.copy_to_guest(vcpu.mem, va, data)
             except XenError:
                 continue
         result = self.machine.hypercall(vcpu, nr, *args)
+        if result is BLOCKED and vcpu.run.state is Run.ANSWERED:
+            self.give_turn_to(vcpu)
+            result = self.machine.processes.results.pop(vcpu, BLOCKED)
         if result is BLOCKED and vcpu.run.state is Run.BLOCKED:
             hv.run.vcpu_unblock(vcpu)
         assert result is BLOCKED or isinstance(result, int)
-        vcpu.up = True
+
+    def caller(self, domain: Domain) -> Vcpu:
+        """The vCPUs that have registers, in turn; one that is down, by itself or by its sibling, comes up again."""
+        self.calls += 1
+        for vcpu in domain.vcpus:
+            if vcpu.initialised and not vcpu.up:
+                self.machine.hv.run.vcpu_up(vcpu)
+        ready = [vcpu for vcpu in domain.vcpus if vcpu.initialised and vcpu.run.state in (Run.NEW, Run.GUEST)]
+        return ready[self.calls % len(ready)]
+
+    def give_turn_to(self, vcpu: Vcpu) -> None:
+        """Its siblings are stopped, as by the end of their turns."""
+        run = self.machine.hv.run
+        for sibling in vcpu.domain.vcpus:
+            if sibling is not vcpu and sibling.run.state is Run.GUEST:
+                run.slices.ask(sibling.unit, self.machine.hv.now())
+                run.request(sibling, sibling.run.seq + 1, STOPPED)
+                run.answer(sibling, 0)
 
     def do_entry(self, domain: Domain, ref: int, entry: bytes) -> None:
         address = (domain.grants.shared.frames[0] << PAGE_SHIFT) + 8 * ref
@@ -153,6 +182,38 @@ class Arena:
 
     def do_mode(self, domain: Domain, cr3: int, paging: int, code32: bool) -> None:
         domain.mailbox.set_guest_mode(0, cr3, cast(GuestPaging, paging), code32=code32)
+
+    def do_post(self, domain: Domain, wanted: Iterable[Wanted]) -> None:
+        vcpu = self.caller(domain)
+        if vcpu.run.state is not Run.GUEST or domain.is_hvm:
+            return  # no process of an HVM guest posts
+        process = self.processes.setdefault(domain, PostingProcess(self.machine.hv, domain))
+        for one in wanted:
+            if process.vcpu is not vcpu and not self.told(domain):
+                return
+            process.act(vcpu, one)
+
+    def do_tell(self, domain: Domain, posts: bytes) -> None:
+        if not self.honest and self.told(domain):
+            self.performed(
+                domain, lambda: PostedOperations(self.machine.hv).perform(self.caller(domain), posts)
+            )
+
+    def told(self, domain: Domain) -> bool:
+        """What its process has posted is performed; False: the domain has ended, for it was not certain at all."""
+        process = self.processes.get(domain)
+        return process is None or self.performed(domain, process.tell)
+
+    def performed(self, domain: Domain, act: Callable[[], None]) -> bool:
+        """An honest process is refused nothing; a hostile one ends with its domain if it is."""
+        try:
+            act()
+        except ProtocolError:
+            if self.honest:
+                raise
+            self.machine.destroy(domain)
+            return False
+        return True
 
     def do_die(self, domain: Domain) -> None:
         self.machine.destroy(domain)
@@ -174,7 +235,8 @@ class Arena:
         held = [*grant_references(tables), *areas]
         now = [held, *readings(hv.mmu, honest=self.honest)]
         if now != self.counted:
-            recount(hv.mmu, held, honest=self.honest)
+            shown = self.honest and not any(process.pending for process in self.processes.values())
+            recount(hv.mmu, held, honest=shown)
             self.counted = now
         assert hv.counters["hypervisor bugs"] == 0, hv.log.read().decode()[-3000:]
         assert self.picture() == self.standing, "H3: Dom0 was disturbed"
@@ -297,9 +359,30 @@ def take_a_mapped_grant_for_memory(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(physmap, "_require_no_grant", lambda d, gfn: None)
 
 
+def post_whatever_names_a_frame(patch: pytest.MonkeyPatch) -> None:
+    """The process does not look at what the frame is used as."""
+    patch.setattr(Posting, "_is_certain", lambda self, entry, domid: True)
+
+
+def take_no_reference_for_a_post(patch: pytest.MonkeyPatch) -> None:
+    """The core believes what is posted."""
+
+    def take_over_l1_entry(self: Updates, l1: int, slot: int, value: int, d: DomainMemory) -> None:
+        self.tables[l1].words[slot] = d.rules.adjust_l1e(value)
+
+    patch.setattr(Updates, "take_over_l1_entry", take_over_l1_entry)
+
+
 @pytest.mark.parametrize(
     "mutation",
-    [leak_a_reference, crash_in_a_hypercall, hide_a_page_and_keep_it, take_a_mapped_grant_for_memory],
+    [
+        leak_a_reference,
+        crash_in_a_hypercall,
+        hide_a_page_and_keep_it,
+        take_a_mapped_grant_for_memory,
+        post_whatever_names_a_frame,
+        take_no_reference_for_a_post,
+    ],
 )
 def test_negative_control_a_broken_core_is_noticed(
     mutation: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch

@@ -22,6 +22,9 @@ HALVES = [
         "event_rtt",
         "grant_copy",
         "machine_start",
+        "command_list",
+        "command_create",
+        "command_destroy",
     ],
     [
         "domain_create",
@@ -30,6 +33,9 @@ HALVES = [
         "domains_alive",
         "block_read",
         "block_iops",
+        "block_fairness",
+        "store_write",
+        "store_read",
         "net_throughput",
         "net_pps",
         "net_rtt",
@@ -80,7 +86,9 @@ def left_of(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "names", [*HALVES, pytest.param(PAGING, marks=NEEDS_A_COMPILER)], ids=["calls", "domains", "paging"]
+    "names",
+    [*HALVES, *(pytest.param(names, marks=NEEDS_A_COMPILER) for names in (PAGING, ["command_run"]))],
+    ids=["calls", "domains", "paging", "run"],
 )
 def test_each_figure_comes_with_its_yardstick_and_leaves_no_process(folder: Path, names: list[str]) -> None:
     done = bench(folder, "--quick", "--json", *names)

@@ -11,9 +11,9 @@ to be read behind it. Negative control: with PSE permitted the quick path takes 
 
 import pytest
 
+from hypervisor.machine.entries import NOT_FASTPATH, UPPER_DISALLOW
 from hypervisor.machine.paging import PAGE_PSE, PAGE_RW, pte
 from hypervisor.mm import pv_rules, update
-from hypervisor.mm.entries import NOT_FASTPATH, UPPER_DISALLOW
 from hypervisor.public.errno import Errno, XenError
 from tests.hypervisor.mm.small_machine import RO, RW, Guest, SmallMachine, small_machine
 

@@ -10,9 +10,9 @@ with RW among the quick path's flags the recount sees the writable mapping.
 
 import pytest
 
+from hypervisor.machine.entries import NOT_FASTPATH
 from hypervisor.machine.paging import PAGE_RW, pte
 from hypervisor.mm import update
-from hypervisor.mm.entries import NOT_FASTPATH
 from tests.hypervisor.mm.small_machine import RO, RW, Guest, SmallMachine, small_machine
 
 

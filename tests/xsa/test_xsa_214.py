@@ -11,9 +11,9 @@ control: with a type word that survives the theft the forbidden descriptor is lo
 
 import pytest
 
+from hypervisor.machine.frame_types import PGC, PGT
 from hypervisor.mm.allocator import Allocator
 from hypervisor.mm.domain_memory import DomainMemory
-from hypervisor.mm.frame_table import PGC, PGT
 from hypervisor.public.errno import XenError
 from hypervisor.public.types import Mfn
 from tests.hypervisor.mm.small_machine import Guest, SmallMachine, small_machine

@@ -11,9 +11,9 @@ refused. Every frame is recounted at each step.
 
 import pytest
 
+from hypervisor.machine.frame_types import PGT
 from hypervisor.mm.allocator import Allocator
 from hypervisor.mm.domain_memory import DomainMemory
-from hypervisor.mm.frame_table import PGT
 from hypervisor.public.errno import Errno
 from hypervisor.public.grant_table import GNTST_okay, GrantTableOp, GTF_accept_transfer, gnttab_transfer
 from hypervisor.public.types import PAGE_SHIFT, DomId, GrantRef, Mfn

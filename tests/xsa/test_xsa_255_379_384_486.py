@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from hypervisor.grants.grant_table import GrantTable
+from hypervisor.machine.frame_types import NO_OWNER
 from hypervisor.mm.allocator import Allocator
-from hypervisor.mm.frame_table import NO_OWNER
 from hypervisor.public.errno import Errno
 from hypervisor.public.grant_table import GNTST_okay, GrantTableOp, gnttab_setup_table
 from hypervisor.public.types import PAGE_SHIFT

@@ -12,7 +12,7 @@ import random
 
 import pytest
 
-from hypervisor.mm.frame_table import PARTIAL
+from hypervisor.machine.frame_types import PARTIAL
 from hypervisor.mm.layout import XEN_FRAMES
 from hypervisor.mm.mmu import Mmu
 from hypervisor.mm.page_types import PageTypes

@@ -10,8 +10,8 @@ recipient's frame that lacks its reference the recount fails.
 
 import pytest
 
+from hypervisor.machine.frame_types import PGC
 from hypervisor.mm.allocator import Allocator
-from hypervisor.mm.frame_table import PGC
 from hypervisor.public.errno import XenError
 from tests.hypervisor.mm.small_machine import Guest, SmallMachine, small_machine
 

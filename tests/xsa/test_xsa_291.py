@@ -10,9 +10,9 @@ validation that forgets to take back the type word is noticed.
 
 import pytest
 
+from hypervisor.machine.frame_types import VALIDATED
 from hypervisor.machine.paging import pte
 from hypervisor.mm import descriptor_rules, linear, validate
-from hypervisor.mm.frame_table import VALIDATED
 from hypervisor.mm.page_types import PageTypes
 from hypervisor.public.errno import Errno, XenError
 from tests.hypervisor.mm.small_machine import RW, Guest, SmallMachine, small_machine

@@ -10,9 +10,9 @@ limit a page beyond it is promoted.
 
 import pytest
 
+from hypervisor.machine.frame_types import PGT
 from hypervisor.mm.descriptors import Descriptors
 from hypervisor.mm.domain_memory import VcpuMemory
-from hypervisor.mm.frame_table import PGT
 from tests.hypervisor.mm.small_machine import RO, Guest, SmallMachine, small_machine
 
 PAGES = 16

@@ -1,4 +1,4 @@
-"""The x86 engine: guest code on Unicorn, and Xen's entry code for one vCPU in Python (docs/x86.md, docs/ways-to-virtualize.md).
+"""The x86 engine: guest code on Unicorn, and Xen's entry code in Python (docs/x86.md, docs/ways-to-virtualize.md).
 
     ring1             a monitor for kernels that know of no hypervisor; it stands on hvm's shadow tables
     hvm  │  pv        Xen's entry code for guests with page tables and exceptions of their own (PVH), and for PV guests;

@@ -6,6 +6,7 @@ Each kind's own table (effects, hvm/effects) begins with this one and adds what 
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from domains.cpu.event_words import EventWords
 from domains.cpu.x86.paging import Paging
 from domains.cpu.x86.raised import EventVcpu
 from hypervisor.wire.messages import Effect
@@ -18,6 +19,9 @@ class X86VcpuOfAnyKind(EventVcpu, Protocol):
     def paging(self) -> Paging:
         """Its address space."""
 
+    def events_of(self, vcpu: int) -> EventWords:
+        """The event words of a vCPU of the same domain."""
+
 
 def flush_tlb(v: X86VcpuOfAnyKind) -> None:
     """Forgets all translations."""
@@ -29,9 +33,9 @@ def flush_code(v: X86VcpuOfAnyKind, mfn: int, nr_frames: int) -> None:
     v.paging.invalidate_code(mfn, nr_frames)
 
 
-def evtchn_unmask(v: X86VcpuOfAnyKind, port: int) -> None:
-    """Clears the port's mask bit, and delivers what is pending."""
-    v.events.unmask(port)
+def evtchn_unmask(v: X86VcpuOfAnyKind, port: int, vcpu: int) -> None:
+    """Clears the port's mask bit; what is pending is delivered to the vCPU that the port is bound to."""
+    v.events_of(vcpu).unmask(port)
 
 
 def evtchn_clear(v: X86VcpuOfAnyKind, port: int) -> None:
@@ -39,14 +43,9 @@ def evtchn_clear(v: X86VcpuOfAnyKind, port: int) -> None:
     v.events.clear(port)
 
 
-def evtchn_vcpu(_v: X86VcpuOfAnyKind, _port: int, _vcpu: int) -> None:
-    """With one vCPU there is nobody else to deliver to."""
-
-
 COMMON_EFFECTS: Final[dict[int, Callable[..., None]]] = {
     Effect.FLUSH_TLB: flush_tlb,
     Effect.FLUSH_CODE: flush_code,
     Effect.EVTCHN_UNMASK: evtchn_unmask,
     Effect.EVTCHN_CLEAR: evtchn_clear,
-    Effect.EVTCHN_VCPU: evtchn_vcpu,
 }

@@ -24,7 +24,6 @@ class MachinePaging:
         self._octets = memory.octets
         self._cpu = cpu
         self._library = library
-        library.map_memory(memory.base, memory.size)
 
     def translate(self, va: int, *, write: bool = False, fetch: bool = False) -> int:
         """The machine address of `va`. Raises GuestFault."""
@@ -50,15 +49,20 @@ class MachinePaging:
 
     def read(self, va: int, size: int, *, fetch: bool = False) -> bytes:
         """Copy from the guest. Raises at the first byte that cannot be read what `translate` raises."""
-        first = min(size, PAGE_SIZE - (va & PAGE_OFFSET))
         at = self.translate(va, fetch=fetch)
-        data = bytes(self._octets[at : at + first])
-        return data if first == size else data + self.read(va + first & U64, size - first, fetch=fetch)
+        first = PAGE_SIZE - (va & PAGE_OFFSET)
+        if size <= first:
+            return self._octets[at : at + size].tobytes()
+        return self._octets[at : at + first].tobytes() + self.read(
+            va + first & U64, size - first, fetch=fetch
+        )
 
     def write(self, va: int, data: bytes) -> None:
         """Copy to the guest. Raises what `translate` raises before anything is written on the page that faults."""
-        first = min(len(data), PAGE_SIZE - (va & PAGE_OFFSET))
         at = self.translate(va, write=True)
-        self._octets[at : at + first] = data[:first]
-        if first < len(data):
+        first = PAGE_SIZE - (va & PAGE_OFFSET)
+        if len(data) <= first:
+            self._octets[at : at + len(data)] = data
+        else:
+            self._octets[at : at + first] = data[:first]
             self.write(va + first & U64, data[first:])

@@ -14,11 +14,10 @@ is the others' turn after each one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
-from domains.control.description import DomainConfig
+from domains.control.description import Disk, DomainConfig, Vif, numbered
 from domains.dom0.toolstack import devices
 from domains.dom0.toolstack.domains import Domains, Record
 from domains.dom0.toolstack.errors import ToolstackError
@@ -63,15 +62,16 @@ class Backends:
 
     def resolved(self, config: DomainConfig) -> DomainConfig:
         """The description with every driver domain by its name. ToolstackError: one is none, or is not there."""
-        disks = [
-            replace(disk, backend=self._name("disk", disk.backend)) if disk.backend is not None else disk
-            for disk in config.disks
-        ]
-        vifs = [
-            replace(vif, backend=self._name("vif", vif.backend)) if vif.backend is not None else vif
-            for vif in config.vifs
-        ]
-        return replace(config, disks=tuple(disks), vifs=tuple(vifs))
+        disks, vifs = map(self.resolved_disk, config.disks), map(self.resolved_vif, config.vifs)
+        return config.replaced(disks=tuple(disks), vifs=tuple(vifs))
+
+    def resolved_disk(self, disk: Disk) -> Disk:
+        """The disk with its driver domain by name. Raises ToolstackError."""
+        return disk if disk.backend is None else disk.replaced(backend=self._name("disk", disk.backend))
+
+    def resolved_vif(self, vif: Vif) -> Vif:
+        """The interface with its driver domain by name. Raises ToolstackError."""
+        return vif if vif.backend is None else vif.replaced(backend=self._name("vif", vif.backend))
 
     def plug(self, record: Record) -> Task[list[str]]:
         """Announce a new domain's devices; the back ends' directories. Devices whose driver domain is away come when it
@@ -79,11 +79,15 @@ class Backends:
         """
         paths: list[str] = []
         for device in wanted(record):
-            backend = DomId(0) if device.driver is None else self._domid(device.driver)
-            if backend is not None:
-                paths.append(self._add(record, device, backend))
+            if (path := self.announce(record, device)) is not None:
+                paths.append(path)
                 yield NEXT_TURN
         return paths
+
+    def announce(self, record: Record, device: Wanted) -> str | None:
+        """Announce one device; its back end's directory. None: its driver domain is away, and it comes when that does."""
+        backend = DomId(0) if device.driver is None else self._domid(device.driver)
+        return self._add(record, device, backend) if backend is not None else None
 
     def unplug(self, domid: DomId) -> Task[None]:
         """All devices of a domain that is gone."""
@@ -190,6 +194,16 @@ def wanted(record: Record) -> Iterator[Wanted]:
     """The devices of a domain."""
     config, domid = record.config, record.domid
     for disk in config.disks:
-        yield Wanted(disk.backend, "vbd", disk.devid, partial(devices.add_disk, domid=domid, disk=disk))
-    for devid, vif in enumerate(config.vifs):
-        yield Wanted(vif.backend, "vif", devid, partial(devices.add_vif, domid=domid, devid=devid, vif=vif))
+        yield wanted_disk(domid, disk)
+    for devid, vif in numbered(config.vifs):
+        yield wanted_vif(domid, devid, vif)
+
+
+def wanted_disk(domid: DomId, disk: Disk) -> Wanted:
+    """A disk of that domain."""
+    return Wanted(disk.backend, "vbd", disk.devid, partial(devices.add_disk, domid=domid, disk=disk))
+
+
+def wanted_vif(domid: DomId, devid: int, vif: Vif) -> Wanted:
+    """An interface of that domain, whose MAC address is chosen."""
+    return Wanted(vif.backend, "vif", devid, partial(devices.add_vif, domid=domid, devid=devid, vif=vif))

@@ -9,7 +9,6 @@ capture ends with its interface, or when its client is gone.
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -47,7 +46,10 @@ class Captures:
         """Stream the packets of a domain's interface from now on. Raises ToolstackError if there is none."""
         interface = self._nets.devices.get(f"backend/vif/{domid}/{device}")
         if interface is None:
-            raise ToolstackError(f"domain {domid} has no network interface {device} that Dom0 serves")
+            raise ToolstackError(
+                f"domain {domid} has no network interface {device} that Dom0 serves;"
+                f" 'xenctl network-list {domid}' shows those it has"
+            )
         Capture(self._kernel, interface, request.stream, request.answer)
 
     def start_bridge(self, request: Request, bridge: str) -> None:
@@ -82,7 +84,7 @@ class Capture:
             self._dropped += 1
             return
         data = checksum.fill(packet.data) if packet.csum_blank else packet.data
-        self._writer.record(time.time_ns(), data)
+        self._writer.record(self._kernel.wall_clock(), data)
         self._packets += 1
         if not self._flushing:
             self._flushing = True

@@ -3,7 +3,8 @@
 /local/domain/5/device/vbd/51712          the front end's: the domain writes, Dom0 reads
 /local/domain/0/backend/vbd/5/51712       the back end's: Dom0 writes, the domain reads
 /local/domain/3/backend/vif/5/0           one in driver domain 3: that writes, the domain reads
-/libxl/5/device/vbd/51712                 the toolstack's own note of both: a driver domain is not asked where they are
+/libxl/5/device/vbd/51712                 the toolstack's own note of both, with the back end's nodes as libxl copies them:
+                                          what a driver domain writes is not asked
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from hypervisor.public.io.xenbus import (
     XenbusStateClosing,
     XenbusStateInitialising,
     XenbusStateInitWait,
+    XenbusStateUnknown,
 )
 from hypervisor.public.types import DomId
 
 DOM0: Final = DomId(0)
 DEFAULT_MTU: Final = 1500
+BLOCK_SCRIPT: Final = "/etc/xen/scripts/block"
+"""Stands in the store, as libxl writes it of every disk; nobody runs it here."""
 
 
 def front_path(domid: DomId, kind: str, devid: int) -> str:
@@ -46,16 +50,17 @@ def add_disk(nodes: StoreCalls, domid: DomId, backend: DomId, disk: Disk) -> Non
     """Announce a disk to both ends; to be done in one transaction."""
     kind = "cdrom" if disk.cdrom else "disk"
     back: dict[str, str | int] = {
-        "params": disk.target,
+        "params": disk.target if disk.format == "raw" else f"{disk.format}:{disk.target}",
         "frontend-id": domid,
         "online": 1,
         "removable": int(disk.cdrom),
         "bootable": 1,
         "dev": disk.vdev,
-        "type": "phy",
+        "script": BLOCK_SCRIPT,
+        "type": "phy" if disk.format == "raw" else "qdisk",
         "mode": "w" if disk.writable else "r",
         "device-type": kind,
-        "discard-enable": int(disk.writable),
+        "discard-enable": int(disk.writable and disk.discard),
         "specification": "xen",
         "state": int(XenbusStateInitialising),
     }
@@ -125,7 +130,7 @@ def add_device(
         nodes.set_permissions(path, [f"n{owner}", f"r{reader}"])
     write_all(nodes, front_at, {"backend": back_at, **front})
     write_all(nodes, back_at, {"frontend": front_at, **back})
-    write_all(nodes, note_path(domid, kind, devid), {"frontend": front_at, "backend": back_at})
+    write_all(nodes, note_path(domid, kind, devid), {"frontend": front_at, "backend": back_at, **back})
 
 
 def notes(nodes: StoreCalls, domid: DomId) -> list[str]:
@@ -147,6 +152,22 @@ def remove_device(nodes: StoreCalls, note: str, backend: DomId | None = None) ->
     if not children(nodes, parent := back_at.rpartition("/")[0]):
         remove(nodes, parent)
     remove(nodes, note)
+
+
+def ask_to_close(nodes: StoreCalls, path: str) -> None:
+    """Begin to take a device away, from its back end's directory; to be done in one transaction. The front end sees that the
+    back end closes, and lets go; then the back end has closed (libxl__initiate_device_generic_remove).
+    """
+    now = state(nodes, path)
+    if now != XenbusStateUnknown:
+        nodes.write(f"{path}/online", "0")
+    if now not in (XenbusStateUnknown, XenbusStateClosed):
+        nodes.write(f"{path}/state", str(int(XenbusStateClosing)))
+
+
+def closed(nodes: StoreCalls, path: str) -> bool:
+    """Whether a back end has let go of its device, or is gone."""
+    return state(nodes, path) in (XenbusStateUnknown, XenbusStateClosed)
 
 
 def refusal(nodes: StoreCalls, path: str) -> str | None:

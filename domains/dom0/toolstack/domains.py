@@ -5,8 +5,9 @@ were made.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from domains.control.description import DomainConfig
 from domains.control.protocol import Exit
 from domains.dom0.console.terminal import Terminal
 from domains.dom0.toolstack.errors import ToolstackError
-from domains.dom0.toolstack.store_tree import home, read_or_none
+from domains.dom0.toolstack.store_tree import children, home, read_or_none
 from domains.dom0.toolstack.xenctrl import DomainInfo, XenCtrl
 from domains.kernel.tasks import Signal
 from domains.kernel.xenbus import Xenbus
@@ -22,6 +23,8 @@ from hypervisor.public.types import DomId
 from hypervisor.public.xen import DOMID_FIRST_RESERVED
 
 DOM0_NAME: Final = "Domain-0"
+CHILD: Final = re.compile("[1-9][0-9]{0,4}")
+"""What is called so below /local/domain is a domain's."""
 OF_BACKEND: Final = re.compile("/backend/[^/]+/([0-9]{1,5})(?:/|$)")
 
 
@@ -30,9 +33,10 @@ class Record:
     """A domain made by this toolstack.
 
     `created`: system time in ns; `warnings`: what its maker should know; `shutdown`: the SHUTDOWN_… or other number that was
-    acted upon; `restarting`: until it is known whether the domain is made again, when `restarted` is sent; `successor`: the
-    domain that was made of it. Ids change over a restart, and the successor can be gone as soon as it is there: an operation
-    that waits for it finds it here.
+    acted upon; `exit_code`: the one that the guest told; `restarting`: until it is known whether the domain is made again,
+    when `restarted` is sent; `successor`: the domain that was made of it; `updated`: the description to make it by, if that is
+    not `config`. Ids change over a restart, and the successor can be gone as soon as it is there: an operation that waits for it
+    finds it here.
     """
 
     domid: DomId
@@ -42,10 +46,12 @@ class Record:
     warnings: tuple[str, ...] = ()
     console: Terminal | None = None
     shutdown: int | None = None
+    exit_code: int | None = None
     destroying: bool = False
     restarting: bool = False
     restarted: Signal = field(default_factory=Signal)
     successor: Record | None = None
+    updated: DomainConfig | None = None
 
 
 class Domains:
@@ -56,6 +62,10 @@ class Domains:
         self._xenbus = xenbus
         self.records: dict[DomId, Record] = {}
         self._changed: dict[DomId, Signal] = {}
+        self.adopted: dict[DomId, None] = {}
+        """Domains that others have made (adopted.py)."""
+        self.ending: list[Callable[[DomId], None]] = []
+        """Called when a domain's destruction begins, by those who may have something of it."""
 
     def changed(self, domid: DomId) -> Signal:
         """Sent when something of a domain changes that operations wait for: its record, the state of its devices, its
@@ -67,6 +77,11 @@ class Domains:
         """It has changed."""
         if domid in self._changed:
             self._changed[domid].send()
+
+    def ends(self, domid: DomId) -> None:
+        """Its destruction begins."""
+        for callback in self.ending:
+            callback(domid)
 
     def tell_of_gone(self, there: Container[DomId]) -> None:
         """All domains that are waited for and not `there` have changed."""
@@ -113,9 +128,17 @@ class Domains:
             domids = [DomId(0)]
         else:
             domids = sorted(self.records, key=lambda domid: self.records[domid].config.name != name)
-        for domid in domids:
+            domids += self.adopted
+        for domid in chain(domids, self._others()):
             if self.name_of(domid) == name and (info := self._xen.getdomaininfo(domid)) is not None:
                 yield info
+
+    def _others(self) -> Iterator[DomId]:
+        """Those in the store that are neither the toolstack's own nor adopted: xl create has not come so far, or never will."""
+        for child in children(self._xenbus, "/local/domain"):
+            domid = DomId(int(child)) if CHILD.fullmatch(child) else DomId(0)
+            if domid and domid not in self.records and domid not in self.adopted:
+                yield domid
 
     def guest(self, wanted: str) -> DomainInfo:
         """As `find`, but never Dom0."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,15 +13,19 @@ from domains.control.records import encode
 from domains.dom0.toolstack.domains import Domains
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.lifecycle import name_of
+from domains.dom0.toolstack.scheduling import Scheduling
 from domains.dom0.toolstack.xenctrl import DomainInfo, XenCtrl
 from domains.kernel.tasks import NEXT_TURN, Task
 from domains.kernel.xenbus import Xenbus
 from hypervisor.machine.busiest import Busiest
+from hypervisor.machine.counters import INPUTS
 from hypervisor.public.errno import Errno, XenError
 
 KIB_PER_PAGE: Final = 4
 LONGEST_BUSY: Final = "longest busy, us: "
 """How the counter begins whose name goes on to tell what it was."""
+RUN_HASH: Final = "run hash: "
+"""How the counter begins whose name goes on with the hash of the run, on a machine that repeats itself."""
 DOMAINS_PER_TURN: Final = 16
 NODES_PER_TURN: Final = 16
 MAX_NODES: Final = 50_000
@@ -29,17 +34,21 @@ MAX_NODES: Final = 50_000
 
 @dataclass(frozen=True, slots=True)
 class MachineIdentity:
-    """What Dom0 knows of its machine that Xen does not: its name, its folder and what is in it."""
+    """What Dom0 knows of its machine that Xen does not: its name, its folder and what is in it, its seed."""
 
     name: str
     folder: Path
     xenstored_path: Path
     uplinks: tuple[Uplink, ...]
+    seed: int | None
 
 
-def describe(info: DomainInfo, domains: Domains) -> Listed:
-    """One domain as `list` shows it."""
+def describe(
+    info: DomainInfo, domains: Domains, pools: Mapping[int, str], now: int, *, brief: bool
+) -> Listed:
+    """One domain as `list` shows it. `pools`: the names of CPU pools; `now`: system time, ns; `brief`: not how it was made."""
     record = domains.records.get(info.domid)
+    created = 0 if info.domid == 0 else record.created if record is not None else None
     return Listed(
         domid=info.domid,
         name=domains.name_of(info.domid),
@@ -49,32 +58,41 @@ def describe(info: DomainInfo, domains: Domains) -> Listed:
         memory_kib=info.tot_pages * KIB_PER_PAGE,
         max_memory_kib=min(info.max_pages, 1 << 40) * KIB_PER_PAGE,
         vcpus=info.vcpus,
+        cpupool=pools.get(info.cpupool, str(info.cpupool)),
         cpu_time=info.cpu_time / 1e9,
         pid=info.pid or None,
-        config=record.config if record is not None else None,
+        uptime=None if created is None else max(now - created, 0) / 1e9,
+        config=record.config if record is not None and not brief else None,
     )
 
 
-def describe_all(xen: XenCtrl, domains: Domains) -> Task[list[Any]]:
+def describe_all(
+    xen: XenCtrl, domains: Domains, pools: Mapping[int, str], now: int, *, brief: bool
+) -> Task[list[Any]]:
     """All domains as `list` shows them, in the form in which they are sent; the others' turn comes after every few."""
     listed: list[Any] = []
     for number, info in enumerate((yield from xen.all_domains()), 1):
-        listed.append(encode(describe(info, domains)))
+        listed.append(encode(describe(info, domains, pools, now, brief=brief)))
         if number % DOMAINS_PER_TURN == 0:
             yield NEXT_TURN
     return listed
 
 
-def describe_machine(xen: XenCtrl, identity: MachineIdentity, busiest: Busiest | None) -> MachineInfo:
-    """The machine as `info` shows it. `busiest`: what held Dom0's loop."""
+def describe_machine(
+    xen: XenCtrl, scheduling: Scheduling, identity: MachineIdentity, busiest: Busiest | None, now: int
+) -> MachineInfo:
+    """The machine as `info` shows it. `busiest`: what held Dom0's loop; `now`: system time, ns."""
     physical = xen.physinfo()
     counted = xen.perfc_query()
     what, longest = longest_busy(counted)
+    repeats = identity.seed is not None
     return MachineInfo(
         machine=identity.name,
         folder=str(identity.folder),
         xenstored_path=str(identity.xenstored_path),
+        xen_scheduler=scheduling.name,
         nr_cpus=physical.nr_cpus,
+        free_cpus=scheduling.free_cpus,
         total_frames=physical.total_pages,
         free_frames=physical.free_pages,
         domains=len(xen.domains()),
@@ -82,12 +100,15 @@ def describe_machine(xen: XenCtrl, identity: MachineIdentity, busiest: Busiest |
         counters=tuple(
             Counter(name, sum(values))
             for name, values in counted.items()
-            if not name.startswith(LONGEST_BUSY)
+            if not name.startswith((LONGEST_BUSY, RUN_HASH)) and (repeats or name != INPUTS)
         ),
         core_longest_busy_ms=longest,
         core_longest_busy_with=what,
         dom0_longest_busy_ms=busiest.us / 1000 if busiest is not None else 0.0,
         dom0_longest_busy_with=busiest.what if busiest is not None else "",
+        seed=identity.seed,
+        system_time_ns=now if repeats else None,
+        run_hash=next((name.removeprefix(RUN_HASH) for name in counted if name.startswith(RUN_HASH)), None),
     )
 
 

@@ -11,13 +11,14 @@ being made.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from random import Random
 from typing import Final, TypeVar
 from uuid import UUID
 
-from domains.control.description import DomainConfig, GuestType
+from domains.control.description import DomainConfig, GuestType, numbered
 from domains.control.protocol import Exit
 from domains.dom0.toolstack import devices, store_tree
 from domains.dom0.toolstack.builder.build import Builder, prepare
@@ -38,6 +39,7 @@ DESTROY_TIMEOUT: Final = 10.0
 """Seconds until the last frame of a destroyed domain is back."""
 DEFAULT_EVENT_PORTS: Final = 1023
 """Highest port of a domain, as libxl sets it."""
+SECTOR_SIZE: Final = 512
 BUILD_OVERHEAD: Final = 64
 """Frames that a domain takes besides its memory: shared info, grant table, descriptor tables."""
 
@@ -89,12 +91,12 @@ class Maker:
         """A domain without anything in it."""
         chance = self._parts.chance
         uuid = config.uuid or UUID(int=chance.getrandbits(128), version=4)
-        config, warnings = with_one_vcpu(replace(config, uuid=uuid))
+        config = config.replaced(uuid=uuid)
         try:
             domid = self._createdomain(config, uuid)
         except XenError as error:
             raise explained(config, error) from None
-        record = self._domains.records[domid] = Record(domid, config, uuid, self._kernel.now(), warnings)
+        record = self._domains.records[domid] = Record(domid, config, uuid, self._kernel.now())
         return record
 
     def _createdomain(self, config: DomainConfig, uuid: UUID) -> DomId:
@@ -111,13 +113,15 @@ class Maker:
             python=config.python_guest is not None,
             hvm=config.type is GuestType.PVH,
             hap=config.hap,
+            cpupool=self._parts.scheduling.pool_of(config),
         )
 
     def _complete(self, record: Record, prepared: Prepared) -> Task[None]:
         """Everything between an empty domain and one whose devices are ready."""
         domid, config, xenbus = record.domid, record.config, self._kernel.xenbus
-        yield from store_tree.make_tree(xenbus, domid, record.uuid, config.name)
+        yield from store_tree.make_tree(xenbus, domid, record.uuid, config.name, self._kernel.wall_clock())
         built = yield from self._builder.build(domid, config, prepared)
+        record.warnings = (*self._parts.scheduling.apply(domid, config), *cut_short(config))
         record.console = self._parts.consoled.connect(domid, built.console_mfn, built.console_port)
         yield NEXT_TURN
         yield from store_tree.publish(xenbus, domid, record.uuid, config, built)
@@ -140,11 +144,11 @@ class Maker:
 
     def _check_memory(self, config: DomainConfig) -> None:
         free = self._xen.physinfo().free_pages
-        wanted = config.memory + config.shadow_mib
+        wanted = config.populated_mib + config.shadow_mib
         if wanted * PAGES_PER_MIB + BUILD_OVERHEAD > free:
             raise ToolstackError(
                 f"domain {config.name} wants {wanted} MiB, but only {free // PAGES_PER_MIB} MiB are free;"
-                " lower memory= or start the machine with a larger --memory"
+                " lower memory= (of a PVH domain, maxmem=) or start the machine with a larger --memory"
             )
 
     # --- destruction -----------------------------------------------------------------------------
@@ -155,6 +159,7 @@ class Maker:
         if record is not None:
             record.destroying = True
             self._domains.tell(domid)
+        self._domains.ends(domid)
         if not self._domains.gone(domid):
             self._xen.pausedomain(domid)
         self._parts.consoled.disconnect(domid, reason)
@@ -176,6 +181,15 @@ class Maker:
             DESTROY_TIMEOUT,
         )
         self._domains.forget(domid)
+
+
+def cut_short(config: DomainConfig) -> Iterator[str]:
+    """What to say of raw images that are no whole number of sectors: the guest sees the whole ones, as under Xen."""
+    for disk in config.disks:
+        with suppress(OSError):
+            size = os.stat(disk.target).st_size
+            if disk.format == "raw" and disk.backend is None and size % SECTOR_SIZE:
+                yield f"disk {disk.vdev}: the last {size % SECTOR_SIZE} bytes of {disk.target} are no whole sector, and left out"
 
 
 def while_wanted(record: Record, task: Task[T]) -> Task[T]:
@@ -200,19 +214,12 @@ def explained(config: DomainConfig, error: ToolstackError | XenError) -> Toolsta
 
 
 def with_macs(config: DomainConfig, chance: Random) -> DomainConfig:
-    """Every interface with a MAC address; one that is chosen here the domain keeps when it is made again."""
-    return replace(
-        config, vifs=tuple(replace(vif, mac=vif.mac or devices.random_mac(chance)) for vif in config.vifs)
-    )
-
-
-def with_one_vcpu(config: DomainConfig) -> tuple[DomainConfig, tuple[str, ...]]:
-    """The description with a single vCPU, and what there is to say about that.
-
-    The hypervisor runs vCPU 0 alone. A kernel that is told of others brings them up at boot, and gives up when they do not come.
+    """Every interface with a MAC address and a number: what is chosen here the domain keeps when it is made again, and when
+    another of its interfaces is taken away.
     """
-    if config.maxvcpus == 1:
-        return config, ()
-    wanted = config.vcpus if config.vcpus > 1 else config.maxvcpus
-    warning = f"{config.name} has 1 vCPU, not {wanted}: a domain's further vCPUs do not run yet"
-    return replace(config, vcpus=1, maxvcpus=1), (warning,)
+    return config.replaced(
+        vifs=tuple(
+            vif.replaced(mac=vif.mac or devices.random_mac(chance), devid=devid)
+            for devid, vif in numbered(config.vifs)
+        )
+    )

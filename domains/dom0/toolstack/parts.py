@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 from domains.dom0.console.consoled import Consoled
 from domains.dom0.toolstack.backends import Backends
+from domains.dom0.toolstack.core_dump.dump import CoreDumps
 from domains.dom0.toolstack.domains import Domains
+from domains.dom0.toolstack.hotplug import Hotplug
 from domains.dom0.toolstack.operations import Operations
+from domains.dom0.toolstack.scheduling import Scheduling
 from domains.dom0.toolstack.xenctrl import XenCtrl
 from domains.dom0.xenstore.server import Xenstored
 from domains.kernel.kernel import Kernel
@@ -26,16 +30,33 @@ class Parts:
     domains: Domains
     operations: Operations
     backends: Backends
+    hotplug: Hotplug
+    scheduling: Scheduling
+    cores: CoreDumps
     chance: Random
     """Where what a description leaves open comes from: ids and addresses."""
     unpacker: socket.socket
     """The process that unpacks kernels (builder/unpacker.py)."""
 
     @classmethod
-    def made(cls, kernel: Kernel, xenstored: Xenstored, chance: Random, unpacker: socket.socket) -> Parts:
-        """The toolstack's own parts, around Dom0's kernel and its store."""
+    def made(
+        cls, kernel: Kernel, xenstored: Xenstored, chance: Random, unpacker: socket.socket, dumps: Path
+    ) -> Parts:
+        """The toolstack's own parts, around Dom0's kernel and its store; `dumps`: the folder of core dumps."""
         xen, operations = XenCtrl(kernel), Operations(kernel)
         domains = Domains(xen, kernel.xenbus)
         backends = Backends(kernel.xenbus, domains, operations)
-        consoled = Consoled(kernel)
-        return cls(kernel, xen, xenstored, consoled, domains, operations, backends, chance, unpacker)
+        return cls(
+            kernel,
+            xen,
+            xenstored,
+            Consoled(kernel),
+            domains,
+            operations,
+            backends,
+            Hotplug(kernel.xenbus, domains, operations, backends, chance),
+            Scheduling(kernel, xen, domains, chance),
+            CoreDumps(kernel, xen, dumps),
+            chance,
+            unpacker,
+        )

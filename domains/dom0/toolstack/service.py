@@ -17,6 +17,7 @@ from domains.control import operations as ops
 from domains.control.address import MachineAddress
 from domains.control.protocol import Exit
 from domains.control.server import Congested, ControlServer, Disconnected, Request
+from domains.dom0.toolstack.ballooning import Ballooning
 from domains.dom0.toolstack.captures import Captures
 from domains.dom0.toolstack.domains import Record
 from domains.dom0.toolstack.errors import ToolstackError
@@ -25,6 +26,9 @@ from domains.dom0.toolstack.lifecycle import Lifecycle, name_of
 from domains.dom0.toolstack.log_streams import LogStreams
 from domains.dom0.toolstack.operations import Operation
 from domains.dom0.toolstack.parts import Parts
+from domains.dom0.toolstack.together import run_together
+from domains.dom0.toolstack.traffic import Devices
+from domains.dom0.toolstack.upkeep import Upkeep
 from domains.dom0.toolstack.viewers import Viewers
 from domains.kernel.tasks import Task
 from hypervisor.public.errno import XenError
@@ -40,13 +44,18 @@ class Service:
         parts: Parts,
         lifecycle: Lifecycle,
         captures: Captures,
+        devices: Devices,
         machine: MachineIdentity,
         stop: Callable[[], None],
     ) -> None:
+        self._parts = parts
         self._kernel = parts.kernel
         self._xen = parts.xen
         self._domains = parts.domains
         self._lifecycle = lifecycle
+        self._scheduling = parts.scheduling
+        ballooning = Ballooning(parts.xen, parts.kernel.xenbus, parts.domains)
+        self._others = (parts.scheduling, parts.hotplug, ballooning, Upkeep(parts, devices))
         self._operations = parts.operations
         self._captures = captures
         self._machine = machine
@@ -57,8 +66,10 @@ class Service:
 
     def listen(self, address: MachineAddress) -> None:
         """Answer at the machine's address from now on."""
-        self._server = ControlServer(address, lambda: self._kernel.call_soon(self._receive))
-        self._kernel.add_reader(self._server.fd, self._receive)
+        self._server = ControlServer(
+            address, lambda: self._kernel.call_soon(self._receive), patient=self._machine.seed is not None
+        )
+        self._kernel.add_reader(self._server.fd, self._receive, self._server.has_come)
 
     def close(self) -> None:
         """Answer no more."""
@@ -74,10 +85,11 @@ class Service:
 
     def serve(self, request: Request) -> None:
         """Answer one request, now or later; whatever goes wrong ends this request alone."""
-        handler = self.HANDLERS[type(request.arguments)]
+        wanted = request.arguments
 
         def operation() -> Operation:
-            result = handler(self, request, request.arguments)
+            handler = self.HANDLERS.get(type(wanted))
+            result = self._perform_other(wanted) if handler is None else handler(self, request, wanted)
             if isinstance(result, Generator):
                 result = yield from result
             return result
@@ -87,6 +99,11 @@ class Service:
                 request.answer(result)
 
         self._operations.start(operation(), done, partial(self._refuse, request))
+
+    def _perform_other(self, wanted: Any) -> Any:
+        """An operation of a part that has a table of its own."""
+        (part,) = (part for part in self._others if type(wanted) in part.HANDLERS)
+        return part.perform(wanted)
 
     def _refuse(self, request: Request, error: Exception) -> None:
         code, text = Exit.FAILURE, str(error)
@@ -100,7 +117,8 @@ class Service:
     # --- the machine -----------------------------------------------------------------------------
 
     def _info(self, _request: Request, _wanted: ops.Info) -> ops.MachineInfo:
-        return describe_machine(self._xen, self._machine, self._kernel.loop.busiest)
+        busiest, now = self._kernel.loop.busiest, self._kernel.now()
+        return describe_machine(self._xen, self._scheduling, self._machine, busiest, now)
 
     def _stop_machine(self, request: Request, _wanted: ops.Stop) -> object:
         request.answer(None)
@@ -140,9 +158,10 @@ class Service:
         return self._lifecycle.destroy(self._domains.guest(wanted.domain).domid)
 
     def _list(self, _request: Request, wanted: ops.List) -> Task[list[Any]]:
+        pools, now = self._scheduling.pools.names(), self._kernel.now()
         if wanted.domain is None:
-            return (yield from describe_all(self._xen, self._domains))
-        return [describe(self._domains.find(wanted.domain), self._domains)]
+            return (yield from describe_all(self._xen, self._domains, pools, now, brief=wanted.brief))
+        return [describe(self._domains.find(wanted.domain), self._domains, pools, now, brief=wanted.brief)]
 
     def _pause(self, _request: Request, wanted: ops.Pause) -> None:
         self._xen.pausedomain(self._domains.guest(wanted.domain).domid)
@@ -152,6 +171,9 @@ class Service:
         if not info.paused:
             raise ToolstackError(f"domain '{wanted.domain}' is not paused")
         self._xen.unpausedomain(info.domid)
+
+    def _run_together(self, _request: Request, wanted: ops.RunTogether) -> Task[bool]:
+        return run_together(self._parts, wanted.domains, wanted.seconds)
 
     def _shutdown(self, _request: Request, wanted: ops.Shutdown) -> Generator[Any, None, ops.Reason]:
         return self._ask(wanted, "poweroff")
@@ -179,7 +201,7 @@ class Service:
         if domid == 0:
             raise ToolstackError("Dom0 has no console; 'xenctl dmesg' shows what it says")
         if (record := self._domains.records.get(domid)) is None:
-            raise ToolstackError(f"domain {domid} has no console")
+            raise ToolstackError(f"domain {domid} was made by xl: xenctl xl-env -- xl console {domid}")
         self._follow(request, record, wanted.reboots)
         return STREAMING
 
@@ -191,7 +213,7 @@ class Service:
         def rebooted(reason: str) -> None:
             def go_on(successor: Record | None) -> None:
                 if successor is None or reason != name_of(SHUTDOWN_reboot):
-                    self._viewers.end(request, reason)
+                    self._viewers.end(request, reason, record.exit_code)
                 elif self._viewers.follows(request):
                     self._follow(request, successor, reboots)
 
@@ -199,7 +221,7 @@ class Service:
 
         def ended(reason: str) -> None:
             self._logs.flush()
-            self._viewers.end(request, reason)
+            self._viewers.end(request, reason, record.exit_code)
 
         self._viewers.follow(request, record.console, rebooted if reboots else ended)
 
@@ -231,6 +253,7 @@ class Service:
         ops.List: _list,
         ops.Pause: _pause,
         ops.Unpause: _unpause,
+        ops.RunTogether: _run_together,
         ops.Shutdown: _shutdown,
         ops.Reboot: _reboot,
         ops.Wait: _wait,
@@ -241,7 +264,7 @@ class Service:
         ops.ConsoleDetach: _console_detach,
         ops.NetworkCapture: _network_capture,
     }
-    """What performs each operation."""
+    """What performs each operation; the others are in the tables of parts."""
 
 
 STREAMING: Final = object()

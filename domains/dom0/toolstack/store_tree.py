@@ -13,13 +13,13 @@ Source: libxl's domain creation (tools/libs/light), whose nodes and permissions 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Final
 from uuid import UUID
 
 from domains.control.description import DomainConfig
+from domains.control.exit_code import EXIT_CODE_NODE, exit_code_of
 from domains.dom0.toolstack.builder.rings import Built
 from domains.kernel.store_calls import StoreCalls
 from domains.kernel.tasks import NEXT_TURN, Task
@@ -75,6 +75,11 @@ def read_or_none(nodes: StoreCalls, path: str) -> str | None:
         raise
 
 
+def exit_code(nodes: StoreCalls, domid: DomId) -> int | None:
+    """The code that a guest has told to end with, if any."""
+    return exit_code_of(read_or_none(nodes, f"{home(domid)}/{EXIT_CODE_NODE}") or "")
+
+
 def children(nodes: StoreCalls, path: str) -> list[str]:
     """Names of a node's children; none if there is no such node."""
     try:
@@ -85,13 +90,13 @@ def children(nodes: StoreCalls, path: str) -> list[str]:
         raise
 
 
-def make_tree(xenbus: Xenbus, domid: DomId, uuid: UUID, name: str) -> Task[None]:
+def make_tree(xenbus: Xenbus, domid: DomId, uuid: UUID, name: str, now: int) -> Task[None]:
     """The empty directories of a new domain; what a former one left is gone.
 
     Dozens of requests: the others' turn comes between. The name is there before the first pause, so that no two
     domains get the same one. Nobody looks for the rest before the domain is introduced to the store.
     """
-    xenbus.in_transaction(partial(make_roots, domid=domid, uuid=uuid, name=name))
+    xenbus.in_transaction(partial(make_roots, domid=domid, uuid=uuid, name=name, now=now))
     yield NEXT_TURN
     xenbus.in_transaction(partial(make_directories, domid=domid))
     yield NEXT_TURN
@@ -99,8 +104,8 @@ def make_tree(xenbus: Xenbus, domid: DomId, uuid: UUID, name: str) -> Task[None]
     yield NEXT_TURN
 
 
-def make_roots(nodes: StoreCalls, domid: DomId, uuid: UUID, name: str) -> None:
-    """The three directories of a new domain, with what says whose they are."""
+def make_roots(nodes: StoreCalls, domid: DomId, uuid: UUID, name: str, now: int) -> None:
+    """The three directories of a new domain, with what says whose they are. `now`: the wall-clock time, ns."""
     path, vm = home(domid), f"/vm/{uuid}"
     readable = ["n0", f"r{domid}"]
     for directory, permissions in ((path, readable), (vm, readable), (f"/libxl/{domid}", ["n0"])):
@@ -108,7 +113,7 @@ def make_roots(nodes: StoreCalls, domid: DomId, uuid: UUID, name: str) -> None:
         nodes.mkdir(directory)
         nodes.set_permissions(directory, permissions)
     write_all(nodes, path, {"vm": vm, "name": name})
-    write_all(nodes, vm, {"uuid": str(uuid), "name": name, "start_time": f"{time.time():.2f}"})
+    write_all(nodes, vm, {"uuid": str(uuid), "name": name, "start_time": f"{now / 1e9:.2f}"})
     write_all(nodes, f"/libxl/{domid}", {"type": "pv"})
 
 
@@ -151,12 +156,18 @@ def publish_domain(nodes: StoreCalls, domid: DomId, uuid: UUID, config: DomainCo
             "store/ring-ref": built.store_mfn,
         },
     )
-    for vcpu in range(config.maxvcpus):
-        nodes.write(f"{path}/cpu/{vcpu}/availability", "online" if vcpu < config.vcpus else "offline")
+    write_availability(nodes, domid, config.vcpus, config.maxvcpus)
     if config.mark is not None:
         nodes.write(f"/libxl/{domid}/mark", config.mark)
     image = {"ostype": "linux", "kernel": config.kernel, "cmdline": config.cmdline}
     write_all(nodes, f"/vm/{uuid}/image", image | ({"ramdisk": config.ramdisk} if config.ramdisk else {}))
+
+
+def write_availability(nodes: StoreCalls, domid: DomId, online: int, vcpus: int) -> None:
+    """Tell a domain which of its vCPUs are to be online: the first so many."""
+    for vcpu in range(vcpus):
+        state = "online" if vcpu < online else "offline"
+        nodes.write(f"{home(domid)}/cpu/{vcpu}/availability", state)
 
 
 def publish_console(nodes: StoreCalls, domid: DomId, built: Built) -> None:
@@ -175,9 +186,18 @@ def publish_console(nodes: StoreCalls, domid: DomId, built: Built) -> None:
         "output": "pty",
     }
     write_all(nodes, front, values)
-    write_all(nodes, front, {"tty": "", "port": built.console_port, "ring-ref": built.console_mfn})
+    write_all(
+        nodes,
+        front,
+        {"tty": tty_of(domid), "port": built.console_port, "ring-ref": built.console_mfn},
+    )
     write_all(nodes, back, {"frontend": front, "frontend-id": domid, "online": 1, "state": 1})
     write_all(nodes, back, {"protocol": PROTOCOL})
+
+
+def tty_of(domid: DomId) -> str:
+    """What the store calls the tty of a domain's console. It is no file: xenconsole opens it by way of Dom0 (docs/xl.md)."""
+    return f"/dev/xenconsole/{domid}"
 
 
 def remove_tree(nodes: StoreCalls, domid: DomId) -> None:

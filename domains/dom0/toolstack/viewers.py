@@ -50,10 +50,10 @@ class Viewers:
         """Whether the stream that answers `request` goes on."""
         return (request.peer, request.id) in self._following
 
-    def end(self, request: Request, reason: str) -> None:
+    def end(self, request: Request, reason: str, exit_code: int | None = None) -> None:
         """The stream's last answer."""
         self._following.pop((request.peer, request.id), None)
-        request.answer(Ended(reason))
+        request.answer(Ended(reason, exit_code))
 
     def type(self, peer: bytes, data: bytes) -> None:
         """Input for the console that the client has followed last; dropped if it follows none."""

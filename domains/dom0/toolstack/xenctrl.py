@@ -36,6 +36,7 @@ from hypervisor.public.domctl_domain import (
     XEN_DOMCTL_CDF_hvm,
     XEN_DOMINF_blocked,
     XEN_DOMINF_dying,
+    XEN_DOMINF_hvm_guest,
     XEN_DOMINF_paused,
     XEN_DOMINF_running,
     XEN_DOMINF_shutdown,
@@ -73,6 +74,8 @@ from hypervisor.public.xen import (
 EXTENTS_AT_ONCE: Final = 512
 """Frame numbers in one call: what fits into a page of arguments."""
 
+MAXMEM_CONSTANT: Final = 1024
+"""KiB that a domain may have beyond its memory: libxl's LIBXL_MAXMEM_CONSTANT."""
 DOMAINS_AT_ONCE: Final = 32
 CONSOLE_CHUNK: Final = 4096
 
@@ -90,6 +93,7 @@ class DomainInfo:
     cpu_time: int
     vcpus: int
     max_vcpus: int
+    cpupool: int
     pid: int
     """The host's process behind it; 0: there is none."""
 
@@ -104,6 +108,11 @@ class DomainInfo:
     def dying(self) -> bool:
         """Whether it is being taken apart."""
         return bool(self.flags & XEN_DOMINF_dying)
+
+    @property
+    def translated(self) -> bool:
+        """Whether it has frame numbers of its own in place of the machine's: a PVH domain."""
+        return bool(self.flags & XEN_DOMINF_hvm_guest)
 
     @property
     def paused(self) -> bool:
@@ -142,12 +151,13 @@ class XenCtrl:
         max_port: int,
         *,
         python: bool,
+        cpupool: int = 0,
         hvm: bool = False,
         hap: bool = True,
     ) -> DomId:
         """A new domain without vCPUs and memory, paused; its id is Xen's choice. Limits of -1: Xen's
         default. `python`: its guest is a Python class; else it is machine code, whatever lies in its memory.
-        `hvm`: a PVH domain, with nested paging if `hap`.
+        `hvm`: a PVH domain, with nested paging if `hap`. `cpupool`: the id of its CPU pool.
         """
         arguments = xen_domctl_createdomain(
             handle=handle,
@@ -159,38 +169,39 @@ class XenCtrl:
             max_grant_frames=grant_frames,
             max_maptrack_frames=maptrack_frames,
             grant_opts=grant_version & XEN_DOMCTL_GRANT_version_mask,
+            cpupool_id=cpupool,
             arch=xen_arch_domainconfig(emulation_flags=int(XEN_X86_EMU_LAPIC) if hvm else 0),
         )
-        op = self._domctl(Domctl.XEN_DOMCTL_createdomain, DOMID_INVALID, xen_domctl_u(createdomain=arguments))
+        op = self.domctl(Domctl.XEN_DOMCTL_createdomain, DOMID_INVALID, xen_domctl_u(createdomain=arguments))
         return DomId(op.domain)
 
     def destroydomain(self, domid: DomId) -> None:
         """Ends when all its frames that nobody else holds are back."""
-        self._domctl(Domctl.XEN_DOMCTL_destroydomain, domid)
+        self.domctl(Domctl.XEN_DOMCTL_destroydomain, domid)
 
     def pausedomain(self, domid: DomId) -> None:
         """Stops the domain; pauses count."""
-        self._domctl(Domctl.XEN_DOMCTL_pausedomain, domid)
+        self.domctl(Domctl.XEN_DOMCTL_pausedomain, domid)
 
     def unpausedomain(self, domid: DomId) -> None:
         """Undoes one pause. XenError(EINVAL): it is not paused."""
-        self._domctl(Domctl.XEN_DOMCTL_unpausedomain, domid)
+        self.domctl(Domctl.XEN_DOMCTL_unpausedomain, domid)
 
     def max_vcpus(self, domid: DomId, vcpus: int) -> None:
         """Says once how many vCPUs the domain has."""
-        self._domctl(
+        self.domctl(
             Domctl.XEN_DOMCTL_max_vcpus, domid, xen_domctl_u(max_vcpus=xen_domctl_max_vcpus(max=vcpus))
         )
 
     def max_mem(self, domid: DomId, kib: int) -> None:
         """The most memory it may ever have."""
         limit = xen_domctl_max_mem(max_memkb=kib)
-        self._domctl(Domctl.XEN_DOMCTL_max_mem, domid, xen_domctl_u(max_mem=limit))
+        self.domctl(Domctl.XEN_DOMCTL_max_mem, domid, xen_domctl_u(max_mem=limit))
 
     def set_paging_mempool_size(self, domid: DomId, size: int) -> None:
         """The bytes that the shadow page tables of a domain may take. XenError(ENOMEM, EOPNOTSUPP: it has nested paging)."""
         pool = xen_domctl_paging_mempool(size=size)
-        self._domctl(Domctl.XEN_DOMCTL_set_paging_mempool_size, domid, xen_domctl_u(paging_mempool=pool))
+        self.domctl(Domctl.XEN_DOMCTL_set_paging_mempool_size, domid, xen_domctl_u(paging_mempool=pool))
 
     def setvcpucontext(
         self, domid: DomId, vcpu: int, context: vcpu_guest_context | compat_vcpu_guest_context
@@ -198,17 +209,17 @@ class XenCtrl:
         """The initial state of a vCPU of a paused domain, in the layout of its width."""
         with self._hypercalls.arguments as area:
             where = xen_domctl_vcpucontext(vcpu=vcpu, ctxt=area.push(context.pack()))
-            self._domctl(Domctl.XEN_DOMCTL_setvcpucontext, domid, xen_domctl_u(vcpucontext=where))
+            self.domctl(Domctl.XEN_DOMCTL_setvcpucontext, domid, xen_domctl_u(vcpucontext=where))
 
     def hypercall_init(self, domid: DomId, frame: Mfn) -> None:
         """Let Xen write its hypercall page into the domain's frame."""
         page = xen_domctl_hypercall_init(gmfn=frame)
-        self._domctl(Domctl.XEN_DOMCTL_hypercall_init, domid, xen_domctl_u(hypercall_init=page))
+        self.domctl(Domctl.XEN_DOMCTL_hypercall_init, domid, xen_domctl_u(hypercall_init=page))
 
     def getdomaininfo(self, domid: DomId) -> DomainInfo | None:
         """That domain, or None if there is none with this id."""
         try:
-            op = self._domctl(Domctl.XEN_DOMCTL_getdomaininfo, domid)
+            op = self.domctl(Domctl.XEN_DOMCTL_getdomaininfo, domid)
         except XenError as error:
             if error.errno is Errno.ESRCH:
                 return None
@@ -240,7 +251,7 @@ class XenCtrl:
             request = xen_sysctl_getdomaininfolist(
                 first_domain=DomId(first), max_domains=DOMAINS_AT_ONCE, buffer=buffer
             )
-            op = self._sysctl(Sysctl.XEN_SYSCTL_getdomaininfolist, xen_sysctl_u(getdomaininfolist=request))
+            op = self.sysctl(Sysctl.XEN_SYSCTL_getdomaininfolist, xen_sysctl_u(getdomaininfolist=request))
             count = op.u.getdomaininfolist.num_domains
             raw = self._load(buffer, count * size)
         return [domain_info(xen_domctl_getdomaininfo.unpack(raw, i * size)) for i in range(count)]
@@ -272,7 +283,7 @@ class XenCtrl:
     def set_address_size(self, domid: DomId, bits: int) -> None:
         """The width of the guest's addresses, before it has memory; 64 without it."""
         size = xen_domctl_address_size(size=bits)
-        self._domctl(Domctl.XEN_DOMCTL_set_address_size, domid, xen_domctl_u(address_size=size))
+        self.domctl(Domctl.XEN_DOMCTL_set_address_size, domid, xen_domctl_u(address_size=size))
 
     def pin_table(self, domid: DomId, frame: Mfn, level: int) -> None:
         """Validate a domain's page tables from a table of `level` (1 to 4) on, and keep them valid."""
@@ -290,7 +301,7 @@ class XenCtrl:
 
     def physinfo(self) -> xen_sysctl_physinfo:
         """The machine's CPUs and memory."""
-        info: xen_sysctl_physinfo = self._sysctl(Sysctl.XEN_SYSCTL_physinfo, xen_sysctl_u()).u.physinfo
+        info: xen_sysctl_physinfo = self.sysctl(Sysctl.XEN_SYSCTL_physinfo, xen_sysctl_u()).u.physinfo
         return info
 
     def debug_keys(self, keys: bytes) -> None:
@@ -299,7 +310,7 @@ class XenCtrl:
         """
         with self._hypercalls.arguments as area:
             pressed = xen_sysctl_debug_keys(keys=area.push(keys), nr_keys=len(keys))
-            self._sysctl(Sysctl.XEN_SYSCTL_debug_keys, xen_sysctl_u(debug_keys=pressed))
+            self.sysctl(Sysctl.XEN_SYSCTL_debug_keys, xen_sysctl_u(debug_keys=pressed))
 
     def perfc_query(self) -> dict[str, list[int]]:
         """The core's counters, by name; what they are: hypervisor/hypercalls/sysctl.py, do_perfc_op."""
@@ -307,7 +318,7 @@ class XenCtrl:
 
         def ask(desc: int, val: int) -> xen_sysctl_perfc_op:
             perfc = xen_sysctl_perfc_op(cmd=query, desc=desc, val=val)
-            answer: xen_sysctl_perfc_op = self._sysctl(
+            answer: xen_sysctl_perfc_op = self.sysctl(
                 Sysctl.XEN_SYSCTL_perfc_op, xen_sysctl_u(perfc_op=perfc)
             ).u.perfc_op
             return answer
@@ -339,14 +350,15 @@ class XenCtrl:
                 request = xen_sysctl_readconsole(
                     clear=clear, incremental=1, index=index, buffer=buffer, count=CONSOLE_CHUNK
                 )
-                op = self._sysctl(Sysctl.XEN_SYSCTL_readconsole, xen_sysctl_u(readconsole=request))
+                op = self.sysctl(Sysctl.XEN_SYSCTL_readconsole, xen_sysctl_u(readconsole=request))
                 part = op.u.readconsole
                 if not part.count:
                     return text, index
                 text += self._load(buffer, part.count)
                 index = part.index
 
-    def _domctl(self, cmd: Domctl, domid: DomId, arguments: xen_domctl_u | None = None) -> xen_domctl:
+    def domctl(self, cmd: Domctl, domid: DomId, arguments: xen_domctl_u | None = None) -> xen_domctl:
+        """Perform an operation on a domain; the argument as it is afterwards. XenError."""
         op = xen_domctl(
             cmd=cmd,
             interface_version=XEN_DOMCTL_INTERFACE_VERSION,
@@ -356,7 +368,8 @@ class XenCtrl:
         self._hypercalls.hypercall_domctl(op)
         return op
 
-    def _sysctl(self, cmd: Sysctl, arguments: xen_sysctl_u) -> xen_sysctl:
+    def sysctl(self, cmd: Sysctl, arguments: xen_sysctl_u) -> xen_sysctl:
+        """Perform an operation on the machine; the argument as it is afterwards. XenError."""
         op = xen_sysctl(cmd=cmd, interface_version=XEN_SYSCTL_INTERFACE_VERSION, u=arguments)
         self._hypercalls.hypercall_sysctl(op)
         return op
@@ -374,5 +387,6 @@ def domain_info(info: xen_domctl_getdomaininfo) -> DomainInfo:
         cpu_time=info.cpu_time,
         vcpus=info.nr_online_vcpus,
         max_vcpus=info.max_vcpu_id + 1 & 0xFFFF_FFFF,
+        cpupool=info.cpupool,
         pid=int.from_bytes(info.pad2, "little"),
     )

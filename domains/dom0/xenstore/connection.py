@@ -170,9 +170,9 @@ class Connection:
     # Output
 
     def send_reply(self, header: xsd_sockmsg, kind: int, payload: bytes, cause: Outstanding) -> None:
-        """Queues the answer to the request with this header."""
-        reply = xsd_sockmsg(type=kind, req_id=header.req_id, tx_id=header.tx_id, len=len(payload))
-        self._send(Message(reply.pack() + payload, cause, is_event=False))
+        """Queues the answer to the request with this header, which becomes the answer's."""
+        header.type, header.len = kind, len(payload)
+        self._send(Message(header.pack() + payload, cause, is_event=False))
 
     def send_event(self, watch: Watch, path: Path, cause: Outstanding | None) -> None:
         """Tell of a change at `path`. An event that would be too long (rule S4, XSA-324), that waits already,

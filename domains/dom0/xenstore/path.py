@@ -67,7 +67,8 @@ def quota_length(path: Path) -> int:
 
 def parent_of(path: Path) -> Path:
     """The parent; the root is its own parent, and that of the special names too."""
-    return Path(path[: path.rfind("/")]) if path.rfind("/") > 0 else ROOT
+    end = path.rfind("/")
+    return Path(path[:end]) if end > 0 else ROOT
 
 
 def leaf_of(path: Path) -> bytes:
@@ -84,6 +85,10 @@ def child_of(path: Path, leaf: bytes) -> Path:
 def self_and_ancestors(path: Path) -> Iterator[Path]:
     """The path, its parent, and so on up to the root. A special name is under nothing but itself."""
     yield path
-    while path != ROOT and not is_special(path):
-        path = parent_of(path)
-        yield path
+    if path == ROOT or is_special(path):
+        return
+    end = path.rfind("/")
+    while end > 0:
+        yield Path(path[:end])
+        end = path.rfind("/", 0, end)
+    yield ROOT

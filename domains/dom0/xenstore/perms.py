@@ -114,4 +114,4 @@ def access_of(perms: Perms, who: Who) -> Access:
 
 def may_read(perms: Perms, who: Who) -> bool:
     """Whether `who` may read the node."""
-    return bool(access_of(perms, who) & Access.READ)
+    return Access.READ in access_of(perms, who)

@@ -154,6 +154,11 @@ class Xenstored:
             self._fire_special(INTRODUCE_DOMAIN)
         return domain.connection
 
+    def is_introduced(self, domid: DomId) -> bool:
+        """Whether the store talks to this domain."""
+        domain = self.domains.find(domid)
+        return domain is not None and domain.introduced
+
     def shutdown(self, domid: DomId) -> None:
         """The domain has shut down or crashed, but still exists: @releaseDomain, once (until RESUME)."""
         domain = self.domains.find(domid)

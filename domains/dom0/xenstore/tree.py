@@ -25,7 +25,7 @@ from domains.dom0.xenstore.store import Changes, Match, Plan, View
 def lookup(view: View, who: Who, path: Path, access: Access) -> Node:
     """The node at `path`, on which `who` has all of `access`. Raises NoSuchNode or AccessDenied."""
     node = view.get(path)
-    if node is not None and access_of(node.perms, who) & access == access:
+    if node is not None and access in access_of(node.perms, who):
         return node
     error: StoreError = NoSuchNode(path) if node is None else AccessDenied(path)
     ancestor, _missing = _nearest_ancestor(view, path)

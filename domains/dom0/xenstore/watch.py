@@ -78,9 +78,10 @@ class Watches:
     def hit(self, path: Path, match: Match) -> list[Watch]:
         """The watches that an event reaches, in the order in which they were set."""
         reach = (path,) if match is Match.EXACT else self_and_ancestors(path)
-        return sorted(
-            (watch for at in reach for watch in self._at.get(at, ())), key=lambda watch: watch.serial
-        )
+        hit = [watch for at in reach if at in self._at for watch in self._at[at]]
+        if len(hit) > 1:
+            hit.sort(key=lambda watch: watch.serial)
+        return hit
 
     def told(self, path: Path, match: Match, before: Changes, store: Store) -> list[Watch]:
         """Those of them whose watcher may know. `before`: what the change replaced; `store` is as it is

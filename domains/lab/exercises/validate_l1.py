@@ -12,8 +12,8 @@ from domains.lab.exercises.student import Frame, answers_of
 from domains.lab.image import LabError
 from domains.lab.systems.xen import Xen
 from hypervisor.domain.lifecycle import create_domain
+from hypervisor.machine.frame_types import PGT
 from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, PAGE_USER
-from hypervisor.mm.frame_table import PGT
 from hypervisor.public.types import PAGE_SHIFT
 from hypervisor.public.xen import Hypercall
 

@@ -189,7 +189,7 @@ def claims_of_waiting(at_once: Measured, waiting: Measured) -> list[Claim]:
 
 EXPERIMENT: Final = Experiment(
     "io-path",
-    "Xen's split driver switches domains twice for a request, a hosted monitor worlds; how often is a matter of what waits.",
+    "A request costs Xen's split driver two domain switches, a hosted monitor two world switches; those that wait share them.",
     "Barham et al., SOSP 2003, 3.2 and 3.3; Sugerman et al., USENIX 2001",
     run,
 )

@@ -22,7 +22,7 @@ from domains.lab.neighbours import (
     shares,
 )
 from domains.lab.report import Cell, Chart, Claim, Experiment, Figure, Kind, Report, Table
-from hypervisor.sched.credit2 import MIN_SLICE_NS, Credit2
+from hypervisor.sched.credit2 import LEAST_SLICE_NS, Credit2
 from hypervisor.sched.round_robin import RoundRobin
 from hypervisor.sched.scheduler import DEFAULT_WEIGHT
 
@@ -139,7 +139,7 @@ def claims(found: Found) -> list[Claim]:
         Claim("CPU: with twice the weight it has two of five parts", _near(found.double[0], twice)),
         Claim(
             "CPU: who mostly sleeps waits for a shortest slice of each neighbour at most",
-            found.wait <= SPINNERS * MIN_SLICE_NS,
+            found.wait <= SPINNERS * LEAST_SLICE_NS,
         ),
         Claim(
             "memory: what a domain may have, and not one frame more", memory.had + memory.given == memory.most

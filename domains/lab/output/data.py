@@ -9,7 +9,8 @@
                                           at, text, cr3, changes, is_exit (an entry into the monitor, which is `who`);
                                           a change: where, old, new ("": not there)
 
-A figure: value (null: there is none), kind (measured, modelled, published), unit, source, mark (read, quoted, recalled, or "").
+A figure: value, kind (measured, modelled, published), unit, source, mark (read, quoted, recalled, or ""). Where there is none,
+value and kind are null.
 These names do not change; others may be added.
 """
 
@@ -50,7 +51,7 @@ def _cell(cell: Cell) -> Data:
 def _figure(figure: Figure) -> Data:
     return {
         "value": figure.value,
-        "kind": str(figure.kind),
+        "kind": None if figure.value is None else str(figure.kind),
         "unit": figure.unit,
         "source": figure.source,
         "mark": figure.mark,

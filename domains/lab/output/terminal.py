@@ -47,9 +47,9 @@ def show(console: Console, experiment: Experiment, report: Report, costs: Costs)
 def as_table(table: Table) -> RichTable:
     """One table."""
     shown = RichTable(title=table.title, title_justify="left")
-    shown.add_column("")
+    shown.add_column("", overflow="fold")
     for column in table.columns:
-        shown.add_column(Text(column), justify="right")
+        shown.add_column(Text(column), justify="right", overflow="fold")
     for heading, cells in table.rows:
         shown.add_row(Text(heading), *(as_cell(cell) for cell in cells))
     return shown
@@ -103,7 +103,7 @@ def steps_of(trace: Trace) -> RichTable:
     """A trace, a line each step."""
     shown = RichTable(title=trace.title, title_justify="left")
     for column in ("", "who", "ring", "at", "what", "CR3", "changed"):
-        shown.add_column(column)
+        shown.add_column(column, overflow="fold")
     for number, step in enumerate(trace.steps, 1):
         ring = str(step.ring) if step.ring >= 0 else ""
         changes = "\n".join(map(str, step.changes))

@@ -21,7 +21,6 @@ from drivers.front_rings import reach
 from drivers.mapped_grants import MappedGrants
 from drivers.net.copier import Copier
 from drivers.net.tx_server import TxServer
-from drivers.retry import Turn
 from hypervisor.public.io.netif import netif_tx_request, netif_tx_response
 from hypervisor.public.io.protocols import XEN_IO_PROTO_ABI_X86_32
 from hypervisor.public.types import PAGE_SIZE, DomId, Port
@@ -113,28 +112,28 @@ class BackEnds:
         server = TxServer(ring, guest)
         self._serve(port, lambda: self._serve_network(server, port))
 
-    def _serve(self, port: Port, serve: Callable[[], Turn]) -> None:
+    def _serve(self, port: Port, serve: Callable[[], bool]) -> None:
         """Serve at each event, and as long as there is more; at once, too, for something may wait already."""
 
         def turn() -> None:
-            if serve() is not Turn.DONE:
+            if serve():
                 self._kernel.call_soon(turn)
 
         self._kernel.events.bind(port, turn)
         turn()
 
-    def _serve_disk(self, server: RequestServer) -> Turn:
+    def _serve_disk(self, server: RequestServer) -> bool:
         before = server.counters.rd_sect + server.counters.wr_sect
-        turn = server.serve()
+        more = server.serve()
         moved = server.counters.rd_sect + server.counters.wr_sect - before
         if moved:
             self._told("transfer to or from the disk", moved * 512)
-        return turn
+        return more
 
-    def _serve_network(self, server: TxServer, port: Port) -> Turn:
+    def _serve_network(self, server: TxServer, port: Port) -> bool:
         pieces = self._copier.fetch(server.take(AT_ONCE))
         for piece in pieces:
-            if isinstance(piece, bytes):
+            if piece is not None:
                 self._told("copy out of the guest", len(piece))
         packets, wanted = server.finish(pieces)
         self.packets += [packet.data for packet in packets]

@@ -30,6 +30,8 @@ Answer = tuple[int, list[EffectRecord]]
 class InProcessGate:
     """domains.cpu.gate's Gate, without a socket: requests go to the core at once."""
 
+    meter = None
+
     def __init__(self, xen: XenInProcess, domain: Domain) -> None:
         self._xen, self._domain = xen, domain
         self._requests = ProcessRequests(xen.hv)
@@ -80,9 +82,9 @@ class InProcessGate:
         """The first registers."""
         return self._request(vcpu, Request.START)[1]
 
-    def stopped(self, _vcpu: int) -> list[EffectRecord]:
+    def stopped(self, _vcpu: int) -> Answer:
         """Nobody stops it."""
-        return []
+        return 0, []
 
     def pte_write(self, vcpu: int, va: int, size: int, value: int, old: int | None) -> Answer:
         """A store to a page table that the core is to perform."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from domains.cpu.python_cpu import PythonCpu
+from domains.cpu.watched_fds import WatchedFds
 from domains.kernel.image import make_image
 from domains.kernel.kernel import Kernel
 from domains.lab.in_process import XenInProcess, build_pv
@@ -22,7 +23,6 @@ from hypervisor.public.sched import SCHEDOP_block
 from hypervisor.public.types import VAddr
 from hypervisor.public.xen import Hypercall
 from hypervisor.wire.mailbox import Engine
-from hypervisor.wire.messages import EffectRecord
 
 PAGES: Final = 1280
 BASE: Final = VAddr(0xFFFF_FFFF_8000_0000)
@@ -35,8 +35,8 @@ class TurnGate(InProcessGate):
         super().__init__(xen, domain)
         self.busy = False
         self.looks = 0
-        self.save_context: Callable[[], bytes] = bytes
-        self.ready_fds: dict[int, int] = {}
+        self.save_context: Callable[[int], bytes] = bytes
+        self.watched = WatchedFds(-1)
         self.asleep = False
         self.told: Callable[[str], None] = lambda _name: None
 
@@ -53,10 +53,10 @@ class TurnGate(InProcessGate):
         """Whether the core asks it to stop."""
         return self.mailbox.stop(vcpu)
 
-    def stopped(self, vcpu: int) -> list[EffectRecord]:
+    def stopped(self, vcpu: int) -> Answer:
         """It has: nothing else is there to be run."""
         self.mailbox.set_stop(vcpu, False)
-        return []
+        return 0, []
 
 
 class PythonDomain:

@@ -48,6 +48,8 @@ class LineGate:
     """What the engine asks of the core, answered by the board: memory, a mailbox, waiting."""
 
     domid = 1
+    meter = None
+    """Nobody counts its work."""
 
     def __init__(self, machine: Ring0) -> None:
         self._machine = machine
@@ -67,9 +69,9 @@ class LineGate:
             return 0, []
         return -Errno.ENOSYS, []
 
-    def stopped(self, _vcpu: int) -> list[EffectRecord]:
+    def stopped(self, _vcpu: int) -> tuple[int, list[EffectRecord]]:
         """Nobody stops it."""
-        return []
+        return 0, []
 
     def raised(self, _vcpu: int = 0) -> list[int]:
         """There are no event channels."""

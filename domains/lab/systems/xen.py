@@ -44,7 +44,6 @@ class Xen:
         if self.image.bits == 32:
             switch_compat(self.xen.hv, self.domain)
         self.gate = InProcessGate(self.xen, self.domain)
-        self.gate.mailbox.declare_atomic()  # the core and the guest are one thread
         self.cpu = X86Cpu(self.gate, PV32 if self.image.bits == 32 else PV64)  # type: ignore[arg-type]
         self.v = self.cpu.vcpu
         self.p2m: np.ndarray

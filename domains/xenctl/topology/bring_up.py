@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -145,7 +144,7 @@ class BringUp:
 
     def _creation(self, planned: Planned, *, paused: bool) -> Create:
         config = config_of(planned.settings, planned.name, self._folder)
-        return Create(replace(config, mark=self._state.mark(planned)), paused)
+        return Create(config.replaced(mark=self._state.mark(planned)), paused)
 
     def _readiness(self, planned: Planned, domid: int) -> Generator[Ask | More, Any, int | None]:
         """Until a domain that was made paused, or found not ready, is ready, over all its reboots; its id then, None

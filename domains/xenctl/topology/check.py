@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path as FilePath
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
-from domains.control.description import DomainConfig
+from domains.control.description import DISK_PREFIX, DomainConfig
 from domains.control.protocol import ControlError, Exit
 from domains.dom0.toolstack.xlcfg.load import config_of
 from domains.dom0.toolstack.xlcfg.syntax import ConfigError
@@ -26,7 +25,8 @@ from domains.xenctl.topology.model import (
     Topology,
     Wait,
 )
-from domains.xenctl.topology.source import Document, Path, Problem, one_line, read_yaml
+from domains.xenctl.topology.problems import located, problem_of, read_document
+from domains.xenctl.topology.source import Document, Path, Problem
 from hypervisor.machine.config import MACHINE_OVERHEAD
 
 ANYWHERE: Final = FilePath("/nowhere")
@@ -67,19 +67,13 @@ class Project:
 def load(path: str | FilePath) -> Project:
     """Read a file and check all of it. Raises TopologyError, and ControlError if it cannot be read."""
     file = FilePath(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ControlError(Exit.FAILURE, f"cannot read {file}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise TopologyError([f"{file}:1:1: not UTF-8: {error.reason}"]) from None
-    document = read_yaml(text)
+    document = read_document(file, TopologyError)
     problems = list(document.problems)
     if not problems:
         try:
             topology = Topology.model_validate(document.data)
         except ValidationError as error:
-            problems = [problem_of(row) for row in error.errors()]
+            problems = [problem_of(row, "a topology", known_keys) for row in error.errors()]
     if problems:
         raise TopologyError(located(problems, document, str(file)))
     project = Project(topology, topology.name or name_from(file), file.absolute().parent, str(file), document)
@@ -100,20 +94,7 @@ def name_from(file: FilePath) -> str:
     return letters.lstrip("-_0123456789")[:32] or "topology"
 
 
-def located(problems: list[Problem], document: Document, file: str) -> list[str]:
-    """One line a problem, in the file's order."""
-    if not document.values:
-        return [f"{file}: {dotted(problem.path)}{problem.message}" for problem in problems]
-    rows = sorted((document.place(problem), problem.message) for problem in problems)
-    return [f"{file}:{place.line}:{place.column}: {message}" for place, message in rows]
-
-
-def dotted(path: Path) -> str:
-    """The place in the document, as `domains.web.memory: `; nothing for the whole."""
-    return ".".join(map(str, path)) + (": " if path else "")
-
-
-# --- what pydantic says, in our words ------------------------------------------------------------
+# --- which keys there are ------------------------------------------------------------
 
 PARTS: Final[dict[str, dict[int, type[BaseModel]]]] = {
     "domains": {2: Domain},
@@ -123,23 +104,6 @@ PARTS: Final[dict[str, dict[int, type[BaseModel]]]] = {
     "machine": {1: Machine},
 }
 """The part that a path leads to: by the nearest word in it that names one, and by its length."""
-
-
-def problem_of(error: Any) -> Problem:
-    """A validation error as a problem with our words."""
-    path: Path = tuple(part for part in error["loc"] if part != "[key]")
-    kind, last = error["type"], next((part for part in reversed(path) if isinstance(part, str)), "")
-    if path != error["loc"]:
-        return Problem(path, f"'{last}' is no name: a letter, then up to 31 letters, digits, - and _", True)
-    if kind == "missing":
-        return Problem(path[:-1], f"'{last}' is missing")
-    if kind == "extra_forbidden":
-        near = difflib.get_close_matches(last, known_keys(path[:-1]), n=1)
-        return Problem(path, f"unknown key '{last}'" + (f"; did you mean '{near[0]}'?" if near else ""), True)
-    if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return Problem(path, f"{last or 'a topology'} must have keys and values")
-    message = one_line(str(error["msg"])).removeprefix("Value error, ")
-    return Problem(path, f"{last}: {message}" if last else message)
 
 
 def known_keys(path: Path) -> list[str]:
@@ -189,6 +153,8 @@ def check_domain(project: Project, planned: Planned) -> list[Problem]:
 def files_of(config: DomainConfig) -> list[tuple[str, str]]:
     """(key, path) of the files that a description names, but for disks."""
     files = [("ramdisk", config.ramdisk)] if config.ramdisk is not None else []
+    if config.kernel.startswith(DISK_PREFIX):
+        return files
     if config.python_guest is None:
         files.append(("kernel", config.kernel))
     elif (module := config.python_guest.rpartition(":")[0]).endswith(".py"):

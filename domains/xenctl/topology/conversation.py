@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from domains.control.arguments import Arguments
 from domains.control.client import ControlClient, Reply
-from domains.control.operations import Arguments, ConsoleDetach
+from domains.control.operations import ConsoleDetach
 from domains.control.protocol import ControlError, Exit
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from domains.control.client import ControlClient
 from domains.control.operations import Console, Destroy, Info, List, Listed
 from domains.control.protocol import ControlError, Exit
+from domains.xenctl import launch
 from domains.xenctl import machine as machines
 from domains.xenctl.folder import folder_of, is_running
 from domains.xenctl.private_machine import PrivateMachine
@@ -56,12 +57,7 @@ class Deployment:
         self._tell = tell
         self._private = None
         if machine is None:
-            plan = self.project.plan()
-            needed = self.project.topology.machine.memory or memory_needed(plan)
-            cpus = self.project.topology.machine.cpus
-            self._private = PrivateMachine(
-                "topology", needed, cpus=cpus, uplinks=list(map(str, plan.uplinks))
-            )
+            self._private = PrivateMachine("topology", self.hardware())
         self.machine = self._private.name if self._private is not None else machine or machines.DEFAULT
         self._folder = folder_of(self.machine)
         self._state = State(self._folder, self.project.name)
@@ -169,10 +165,21 @@ class Deployment:
             self._private.start()
             return False
         wanted = self.project.topology.machine
-        memory = wanted.memory or max(machines.DEFAULT_MEMORY, memory_needed(plan))
-        return not is_running(self._folder) and machines.start_machine(
-            self.machine, memory, wanted.cpus, list(map(str, plan.uplinks))
+        memory = wanted.memory or max(launch.DEFAULT_MEMORY, memory_needed(plan))
+        return not is_running(self._folder) and launch.start_machine(
+            self.machine, self._hardware(memory, plan)
         )
+
+    def hardware(self) -> launch.Hardware:
+        """A machine that is just large enough for the topology."""
+        plan = self.project.plan()
+        return self._hardware(self.project.topology.machine.memory or memory_needed(plan), plan)
+
+    def _hardware(self, memory: int, plan: Plan) -> launch.Hardware:
+        """The machine that the topology wants, with `memory` MiB."""
+        wanted = self.project.topology.machine
+        slice_ns = None if wanted.slice_ms is None else round(wanted.slice_ms * 1e6)
+        return launch.Hardware(memory, wanted.cpus, list(map(str, plan.uplinks)), wanted.sched, slice_ns)
 
     def _check_machine(self, client: ControlClient, plan: Plan) -> None:
         """Refuse a machine that runs with less than the topology asks for."""

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from hypervisor.public.xenoscope_sched import SCHEDULER_NAMES
+
 NAME: Final = r"^[A-Za-z][A-Za-z0-9_-]{0,31}$"
 BRIDGE: Final = r"^[A-Za-z0-9_.:-]{1,15}$"
 SIZE: Final = re.compile(r"([1-9][0-9]*)\s*(KiB|MiB|GiB)?")
@@ -60,6 +62,12 @@ class Machine(Part):
         default=None, ge=32, le=64 * 1024, description="MiB; by default what its domains need"
     )
     cpus: int = Field(default=2, ge=1, le=64, description="Emulated CPUs")
+    sched: str = Field(
+        default="credit2", pattern=f"^({'|'.join(SCHEDULER_NAMES)})$", description="Their scheduler"
+    )
+    slice_ms: float | None = Field(
+        default=None, ge=0.1, le=1000, description="Length of its slices, if it has one to set"
+    )
 
 
 class Network(Part):
@@ -193,12 +201,18 @@ class Wait(Part):
         return self
 
 
+BOOTS_BY: Final = ("kernel", "bootloader", "firmware")
+"""Keys of a domain of which there must be one."""
+
+
 class Domain(Part):
     """A domain, or `replicas` of them: NAME-1, NAME-2 …
 
     In texts, ${name} and ${index} stand for the replica's own, ${ip.NET} for its address in a network, and
     ${DOMAIN.ip.NET} for another one's.
     """
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [key]} for key in BOOTS_BY]})
 
     replicas: int | None = Field(default=None, ge=1, le=MAX_REPLICAS)
     networks: list[DomainNetwork] = Field(default_factory=list, description="Its interfaces, in order")
@@ -208,7 +222,11 @@ class Domain(Part):
     )
     wait: Wait = Field(default_factory=Wait)
 
-    kernel: str = Field(description="An ELF file, a bzImage, python:module:Class or python:./file.py:Class")
+    kernel: str | None = Field(
+        default=None, description="An ELF file, a bzImage, python:module:Class or python:./file.py:Class"
+    )
+    bootloader: str | None = Field(default=None, description="pygrub: by the grub.cfg in its own disk")
+    firmware: str | None = Field(default=None, description="pvgrub64 or pvgrub32: as bootloader")
     ramdisk: str | None = None
     cmdline: str | None = None
     root: str | None = None
@@ -217,6 +235,12 @@ class Domain(Part):
     maxmem: int | None = Field(default=None, ge=1, description="MiB")
     vcpus: int | None = Field(default=None, ge=1)
     maxvcpus: int | None = Field(default=None, ge=1)
+    cpus: str | list[str] | None = Field(
+        default=None, description="CPUs, as in xl.cfg: for all vCPUs, or each"
+    )
+    cpus_soft: str | list[str] | None = Field(
+        default=None, description="CPUs that are preferred, as in xl.cfg"
+    )
     uuid: str | None = None
     disk: list[str] | None = Field(default=None, description="More disks, as in xl.cfg")
     vif: list[str] | None = Field(default=None, description="More interfaces, as in xl.cfg")
@@ -230,8 +254,12 @@ class Domain(Part):
     on_reboot: Action | None = None
     on_crash: Action | None = None
     on_watchdog: Action | None = None
+    on_soft_reset: Action | None = None
     cpu_weight: int | None = Field(default=None, ge=1)
     cap: int | None = Field(default=None, ge=0)
+    period: int | None = Field(default=None, ge=0, description="Of RTDS, in µs")
+    extratime: int | None = Field(default=None, ge=0, le=1)
+    pool: str | None = None
     max_grant_frames: int | None = Field(default=None, ge=1)
     max_maptrack_frames: int | None = Field(default=None, ge=0)
     max_grant_version: int | None = Field(default=None, ge=1, le=2)
@@ -239,6 +267,12 @@ class Domain(Part):
     driver_domain: int | None = Field(
         default=None, ge=0, le=1, description="1: it may serve devices of others"
     )
+
+    @model_validator(mode="after")
+    def _boots_by_something(self) -> Domain:
+        if all(getattr(self, key) is None for key in BOOTS_BY):
+            raise ValueError("'kernel' is missing")
+        return self
 
 
 OWN_KEYS: Final = ("replicas", "networks", "disks", "after", "wait")

@@ -14,7 +14,6 @@ import errno
 import io
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface
-from random import SystemRandom  # `secrets` would load OpenSSL into every guest with a network
 
 from domains.kernel.kernel import Kernel
 from drivers.net.front import NetFront
@@ -52,7 +51,7 @@ class Interface:
             IPv4Interface(address),
             IPv4Address(gateway) if gateway else None,
             self._transmit,
-            SystemRandom().getrandbits,
+            kernel.chance.getrandbits,
             Link(
                 kernel.run(self.nic.end.read_number(Node.MTU, DEFAULT_MTU, MAX_MTU)),
                 self.nic.can_offload,
@@ -69,7 +68,7 @@ class Interface:
 
     def ping(self, address: str, timeout: float = 1.0, payload: bytes = bytes(56)) -> float | None:
         """Seconds until `address` answered an ICMP echo request; None if it did not. Raises OSError: no way there."""
-        destination, identifier = address_of(address), SystemRandom().getrandbits(16)
+        destination, identifier = address_of(address), self.kernel.chance.getrandbits(16)
         self.stack.check(destination, len(payload) + 8)
         answers: list[int] = []
         start = self.kernel.now()

@@ -70,6 +70,8 @@ class NoCore:
     """What an engine has in the place of a core: memory, and an answer to the one hypercall."""
 
     domid = 1
+    meter = None
+    """Nobody counts its work."""
 
     def __init__(self) -> None:
         self.memory = MachineMemory(FRAMES)

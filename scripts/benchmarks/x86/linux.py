@@ -67,11 +67,20 @@ def boot(machine: Machine, kind: str = 'type = "pv"', parameters: str = "") -> f
         f'kernel = "{GUESTS}/vmlinuz"\nramdisk = "{GUESTS}/initramfs.img"\n'
         f'memory = {MEMORY_MIB}\ncmdline = "console=hvc0 task=halt {parameters}"\n'
     )
+    seconds, domid, _ = watch(machine, text, AT_INIT)
+    machine.destroy(domid)
+    return seconds
+
+
+def watch(machine: Machine, text: str, until: bytes) -> tuple[float, int, bytes]:
+    """Make the domain of this description, and wait until it has said that: the seconds, its id, what it said.
+    RuntimeError if it ends before.
+    """
     start = time.perf_counter()
     client = machine.client()
     client.post(CreateWatched(described(text)))
     domid, said = None, b""
-    while AT_INIT not in said:
+    while until not in said:
         reply = client.receive(TIMEOUT)
         if reply is None:
             raise TimeoutError(f"Linux said nothing for {TIMEOUT:g} s after\n{said.decode(errors='replace')}")
@@ -84,15 +93,14 @@ def boot(machine: Machine, kind: str = 'type = "pv"', parameters: str = "") -> f
             raise RuntimeError(f"Linux ended: {result}\n{said.decode(errors='replace')}")
     seconds = time.perf_counter() - start
     assert domid is not None
-    machine.destroy(domid)
-    return seconds
+    return seconds, domid, said
 
 
-def boot_in_qemu() -> float:
+def boot_in_qemu(initramfs: Path = GUESTS / "initramfs.img") -> float:
     """The same kernel, initramfs and memory."""
     command = [
         *(QEMU, "-accel", "tcg", "-m", str(MEMORY_MIB), "-nographic", "-no-reboot", "-net", "none"),
-        *("-kernel", str(GUESTS / "vmlinuz"), "-initrd", str(GUESTS / "initramfs.img")),
+        *("-kernel", str(GUESTS / "vmlinuz"), "-initrd", str(initramfs)),
         *("-append", "console=ttyS0 task=halt"),
     ]
     start = time.perf_counter()

@@ -6,7 +6,6 @@ Control of the random requests: the same client's well-formed request is served 
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import typing
 from collections.abc import Callable, Iterator
@@ -27,7 +26,7 @@ from domains.control.operations import (
     Shutdown,
     answers_of,
 )
-from domains.control.records import Malformed, Range, decode, encode
+from domains.control.records import Malformed, Range, Record, decode, encode
 from domains.control.server import arguments_of
 from tests.machines import Machine
 
@@ -99,12 +98,32 @@ def test_a_list_that_is_too_long_is_refused_before_its_items_are_looked_at() -> 
             decode(Create, {"config": {**encode(CONFIG), "vifs": ["no interface"] * count}})
 
 
+def test_a_record_is_made_compared_and_changed_as_a_dataclass_is() -> None:
+    """Which mypy takes it for, so that it finds what is wrong before it runs; here are the errors of what it cannot know."""
+    rate = Rate(5, interval_usecs=7)
+    assert (rate, hash(rate), repr(rate)) == (
+        Rate(5, 7),
+        hash(Rate(5, 7)),
+        "Rate(bytes_per_interval=5, interval_usecs=7)",
+    )
+    assert rate.replaced(interval_usecs=8) == Rate(5, 8) != rate
+    assert Vif().bridge == "xenbr0"
+    assert NetworkCapture.fields == ("domain", "vif", "bridge")
+    for values, named in (([5], {}), ([5, 6, 7], {}), ([], {"bytes": 5})):
+        with pytest.raises(TypeError, match="Rate takes bytes_per_interval, interval_usecs"):
+            Rate(*values, **named)
+    with pytest.raises(AttributeError):
+        setattr(rate, "interval_usecs", 9)  # noqa: B010 - mypy knows already that it may not
+    with pytest.raises(ValueError, match="maxmem 1 is less"):
+        CONFIG.replaced(memory=2, maxmem=1)
+
+
 def numbers_without_range(kind: Any, inside: bool = False) -> Iterator[Any]:
     """Annotated types of numbers in a record, and in those within it, that say no range."""
     if typing.get_origin(kind) is typing.Annotated:
         base, *bounds = typing.get_args(kind)
         yield from numbers_without_range(base, any(isinstance(bound, Range) for bound in bounds))
-    elif dataclasses.is_dataclass(kind):
+    elif isinstance(kind, type) and issubclass(kind, Record):
         for hint in typing.get_type_hints(kind, include_extras=True).values():
             yield from numbers_without_range(hint)
     elif typing.get_args(kind):

@@ -33,7 +33,7 @@ def test_a_guest_that_does_not_read_its_ring_stalls_nobody_else(
 ) -> None:
     machine = shared_machine
     assert machine.guest(tmp_path, WATCHER, name="watcher").returncode == 0
-    domid = machine.domains()["watcher"]["domid"]
+    domid = machine.domain("watcher")["domid"]
     with StoreSocket(machine.xenstored_path) as store:
         wait_until(lambda: used(store, domid, "watches") == 60, 20, "its watches")
         assert machine.xenctl("pause", "watcher").returncode == 0
@@ -45,6 +45,6 @@ def test_a_guest_that_does_not_read_its_ring_stalls_nobody_else(
         assert full > idle + 1024, "the events do not wait"
         for _ in range(5):
             assert store.ask(XS_READ, path) == b"2"
-            assert "p" in machine.domains()["watcher"]["state"]
+            assert "p" in machine.domain("watcher")["state"]
         assert used(store, domid, "memory") == full, "the answers came after the events were dropped"
     assert machine.xenctl("destroy", "watcher").returncode == 0

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from domains.cpu.python_cpu import PythonCpu
+from domains.cpu.watched_fds import WatchedFds
 from domains.kernel.image import make_image
 from domains.kernel.kernel import Kernel
 from hypervisor.public.types import PAGE_SHIFT
@@ -45,6 +46,8 @@ def without_extents(effects: list[list[Any]]) -> list[list[Any]]:
 class LocalGate:
     """domains.cpu.gate.Gate with the hypervisor called directly."""
 
+    meter = None
+
     def __init__(self, machine: InProcess, built: Built) -> None:
         self.machine = machine
         self.built = built
@@ -52,18 +55,16 @@ class LocalGate:
         self.memory = machine.memory
         self.mailbox = built.domain.mailbox
         self.busy = False
-        self.ready_fds: dict[int, int] = {}
+        self.watched = WatchedFds(-1)
         self.looks = 0
-        self.save_context: Callable[[], bytes] = bytes
+        self.save_context: Callable[[int], bytes] = bytes
         self.meanwhile: list[Callable[[], None]] = []
         self.calls: list[tuple[int, ...]] = []
         self.on_hypercall: Callable[[], object] | None = None
         """Called inside each hypercall: what a signal would do there."""
 
     def start(self) -> list[list[Any]]:
-        effects = list(self.built.vcpu.effects)
-        self.built.vcpu.effects.clear()
-        return without_extents(effects)
+        return without_extents(self.built.vcpu.take_effects())
 
     def hypercall(self, vcpu: int, nr: int, *args: int) -> tuple[int, list[list[Any]]]:
         self.calls.append((nr, *args))
@@ -86,9 +87,9 @@ class LocalGate:
         assert isinstance(result, int)
         return result, without_extents(self.machine.processes.effects.pop(target))
 
-    def stopped(self, vcpu: int) -> list[list[Any]]:
+    def stopped(self, vcpu: int) -> tuple[int, list[list[Any]]]:
         self.built.domain.mailbox.set_stop(vcpu, False)
-        return self.start()
+        return 0, self.start()
 
     def raised(self, vcpu: int) -> list[int]:
         return self.mailbox.take_raised(vcpu)

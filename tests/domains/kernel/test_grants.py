@@ -5,14 +5,11 @@ import pytest
 
 from domains.kernel.grants import ENTRIES_PER_FRAME, CopyEnd, GrantCopy, GrantError, InOrder
 from domains.kernel.kernel import Kernel, PageFault
-from drivers.mapped_grants import MappedGrants
-from hypervisor.domain.run_state import Run
 from hypervisor.public.errno import XenError
 from hypervisor.public.grant_table import (
     GNTCOPY_dest_gref,
     GNTST_bad_copy_arg,
     GNTST_bad_gntref,
-    GNTST_eagain,
     GNTST_okay,
     GTF_invalid,
     gnttab_copy,
@@ -114,10 +111,9 @@ def test_copies_go_both_ways_and_the_first_refused_one_is_raised(
     assert not kernel.grants.in_use(ref)
 
 
-def test_copies_in_order_are_all_put_off_while_the_granter_runs(
+def test_copies_in_order_end_with_the_first_that_is_refused(
     control: Kernel, domain: PythonDomain, kernel: Kernel
 ) -> None:
-    """An index must not be seen before what it stands for, whenever the granter comes to a stop."""
     theirs, mine = kernel.memory.alloc_page(), control.memory.alloc_page()
     ref = kernel.grants.grant_access(DOM0, theirs.mfn)
     control.cpu.store(mine.va, b"entry")
@@ -127,37 +123,13 @@ def test_copies_in_order_are_all_put_off_while_the_granter_runs(
     rows["dest"]["u"]["ref"], rows["dest"]["domid"] = ref, domain.gate.domid
     rows["source"]["offset"] = rows["dest"]["offset"] = [0, 8]
     rows["len"], rows["flags"] = 5, GNTCOPY_dest_gref
-    vcpu, mailbox = domain.built.vcpu, domain.built.domain.mailbox
-    declared, mailbox._octets[0xC08] = mailbox._octets[0xC08], 0  # it does not exchange flags atomically
-    waiting, vcpu.run.state = vcpu.run.state, Run.GUEST
-    assert control.grants.try_copy_in_order(rows) == InOrder(0, GNTST_eagain)
-    assert kernel.cpu.load(theirs.va, 16) == bytes(16)
-    vcpu.run.state, mailbox._octets[0xC08] = waiting, declared
-    assert control.grants.try_copy_in_order(rows) == InOrder(2, GNTST_okay)
+    assert control.grants.copy_in_order(rows) == InOrder(2, GNTST_okay)
     assert kernel.cpu.load(theirs.va, 16) == b"entry\0\0\0index\0\0\0"
     rows["dest"]["u"]["ref"][1] = 40000
-    assert control.grants.try_copy_in_order(rows) == InOrder(1, GNTST_bad_gntref)
+    assert control.grants.copy_in_order(rows) == InOrder(1, GNTST_bad_gntref)
 
 
 def test_an_ended_access_leaves_an_invalid_entry(kernel: Kernel) -> None:
     ref = kernel.grants.grant_access(DOM0, kernel.memory.alloc_page().mfn)
     kernel.grants.end_access(ref)
     assert kernel.cpu.load(kernel.grants._entry(ref), 4) == bytes([GTF_invalid] * 4)
-
-
-def test_an_unmap_that_must_wait_for_its_granter_is_finished_later(
-    control: Kernel, domain: PythonDomain, kernel: Kernel, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The granter runs and does not stop: neither is the kernel that serves it harmed, nor is the page lost."""
-    refs = [kernel.grants.grant_access(DOM0, kernel.memory.alloc_page().mfn) for _ in range(2)]
-    mapping = control.grants.map(domain.gate.domid, refs)
-    vcpu, mailbox = domain.built.vcpu, domain.built.domain.mailbox
-    mailbox._octets[0xC08] = 0  # it does not declare its own exchanges atomic
-    vcpu.run.state = Run.GUEST
-    MappedGrants(control).unmap(mapping)
-    assert kernel.grants.in_use(refs[0])
-    vcpu.run.state = Run.HYPERCALL  # as when it has seen that it is to stop
-    assert control.wait(lambda: not kernel.grants.in_use(refs[0]), 10)
-    assert kernel.grants.end_access(refs[0])
-    assert kernel.grants.end_access(refs[1])
-    assert capsys.readouterr().out == ""

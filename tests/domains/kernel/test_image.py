@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from domains.guests.hello import Hello
-from domains.kernel.image import MAX_SPEC, image_spec, load_class, make_image
+from domains.kernel.guest_class import load_class
+from domains.kernel.image import MAX_SPEC, image_spec, make_image
 
 
 def test_an_image_is_one_page_that_gives_its_class_back() -> None:

@@ -1,17 +1,23 @@
 """The one place where a kernel waits: events, timers, and no lost wake-up."""
 
+import os
+import socket
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 
 import pytest
 
+from domains.cpu.watched_fds import WatchedFds
 from domains.kernel import waiting
+from domains.kernel.host_fds import HOST_IRQ
 from domains.kernel.kernel import Kernel
 from domains.kernel.tasks import Task
 from domains.kernel.waiting import HandlerWaits, Once
 from hypervisor.public.types import Port
 from hypervisor.public.xen import Hypercall
 from tests.domains.kernel.one_process import PythonDomain
+from tests.inprocess import InProcess
 
 
 def loopback(domain: PythonDomain, kernel: Kernel, handler: object) -> tuple[Port, Port]:
@@ -218,3 +224,35 @@ def test_a_wait_that_has_just_slept_makes_no_hypercall_to_look_at_host_descripto
     kernel.call_later(0.001, lambda: seen.append(1))
     assert kernel.wait(lambda: bool(seen), 5)
     assert not looked(domain)
+
+
+def test_a_host_descriptor_that_is_ready_is_served_without_a_hypercall(
+    machine: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each request of a client of Dom0's once cost a message to the core and one back, though it came before Dom0 had slept.
+    On a machine that repeats itself the core alone says when to look.
+    """
+    domain = PythonDomain(machine, privileged=True)
+    domain.built.domain.events.permitted_pirqs.add(HOST_IRQ)
+    kernel = domain.boot()
+    near, far = socket.socketpair()
+    core = os.eventfd(0)
+    domain.gate.watched = WatchedFds(core)
+    got: list[bytes] = []
+
+    def serve() -> None:
+        got.append(near.recv(1))
+        if len(got) < 3:
+            far.send(b"again")
+
+    with closing(near), closing(far):
+        kernel.add_reader(near.fileno(), serve)
+        far.send(b"x")
+        with monkeypatch.context() as repeating:
+            repeating.setattr(domain.gate, "meter", object())
+            assert not kernel.host_fds.look()
+        domain.gate.calls.clear()
+        assert kernel.wait(lambda: len(got) >= 3)
+        assert domain.gate.calls == []
+        kernel.remove_reader(near.fileno())
+    os.close(core)

@@ -16,7 +16,7 @@ def found() -> Found:
 def test_cpu() -> None:
     assert found().even == [250 * MS] * 4
     assert found().double == [400 * MS, *[200 * MS] * 3]
-    assert (found().wait, found().wait_in_turn) == (1_500_000, 30 * MS)
+    assert (found().wait, found().wait_in_turn) == (2 * MS, 30 * MS)
 
 
 def test_the_rest() -> None:

@@ -20,9 +20,9 @@ from domains.lab.costs import Costs
 from domains.lab.output import sheet
 from domains.lab.output.data import as_data
 from domains.lab.output.playback import Playback
-from domains.lab.output.terminal import show
+from domains.lab.output.terminal import as_table, show
 from domains.lab.parallel import each_in_a_process
-from domains.lab.report import Claim, Experiment, Figure, Kind, Report
+from domains.lab.report import Claim, Experiment, Figure, Kind, Report, Table
 from domains.xenctl.main import run as xenctl
 from tests.domains.lab.reports import COSTS, EXPERIMENT, SOURCE, a_report, a_trace
 
@@ -73,7 +73,7 @@ def test_data_have_the_documented_names() -> None:
         {"value": 3, "kind": "measured", "unit": "", "source": "", "mark": ""},
         {"value": 1234.5, "kind": "modelled", "unit": "cycles", "source": "", "mark": ""},
         {"value": 1.42, "kind": "published", "unit": "µs", "source": SOURCE, "mark": "quoted"},
-        {"value": None, "kind": "measured", "unit": "", "source": "", "mark": ""},
+        {"value": None, "kind": None, "unit": "", "source": "", "mark": ""},
     ]
     assert data["traces"][0]["steps"][3] == {
         "who": "monitor",
@@ -87,6 +87,16 @@ def test_data_have_the_documented_names() -> None:
         ],
         "is_exit": True,
     }
+
+
+def test_nothing_of_a_table_is_cut_away_where_it_is_wider_than_the_terminal() -> None:
+    columns = [f"Workstation number {n}, published" for n in range(8)]
+    cells = ["123,456.78"] * len(columns)
+    console = Console(record=True, width=80, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(as_table(Table("", columns, [("instructions", cells)])))
+    text = console.export_text()
+    letters = sorted(filter(str.isalnum, "".join([*columns, "instructions", *cells])))
+    assert sorted(filter(str.isalnum, text)) == letters
 
 
 def test_json_is_one_object_of_a_real_run(capsys: pytest.CaptureFixture[str]) -> None:

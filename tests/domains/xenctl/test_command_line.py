@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,14 +14,27 @@ from pathlib import Path
 import pytest
 
 from domains.control.protocol import ControlError
-from domains.xenctl.advice import INSTEAD
 from domains.xenctl.folder import make_folder
 from domains.xenctl.output import printable
-from tests.machines import REPOSITORY, XENCTL
+from domains.xenctl.xl_table import OTHERS, REFUSED
+from tests.machines import REPOSITORY, XENCTL, wait_until
 
 HELLO = ("run", "python:domains.guests.hello:Hello", "--memory", "8")
-HEAVY = ("yaml", "domains.xenctl.topology.", "domains.dom0", "rich.", "numpy", "hypervisor.core")
-"""What only other commands need than those that ask a running machine. (pydantic is not among it: typer takes it.)"""
+HEAVY = (
+    "yaml",
+    "domains.xenctl.topology",
+    "domains.xenctl.run",
+    "domains.xenctl.sched_sim.",
+    "hypervisor.sched.",
+    "domains.lab",
+    "domains.dom0",
+    "rich.",
+    "numpy",
+    "pydantic",
+    "typer",
+    "zmq",
+)
+"""What only other commands need than those that ask a running machine."""
 
 
 def xenctl(
@@ -60,9 +75,19 @@ def test_without_a_command_the_help_is_shown_as_it_is_meant_to_be_read() -> None
         (["--frob"], "see 'xenctl --help'"),
         (["creat"], "did you mean 'create'?; see 'xenctl --help'"),
         (["frobnicate"], "there is no command 'frobnicate'; see 'xenctl --help'"),
-        (["vcpu-set", "web", "2"], "'vcpu-set': xl has it"),
+        (["vncviewer", "web"], "'vncviewer': there is no device model and no display: use 'xenctl console'"),
         (["xenstore-read", "/"], "XENSTORED_PATH"),
         (["\x1b[2J"], "'\\x1b[2J'"),
+        (
+            [*HELLO, "--timeout", "nan"],
+            "'--timeout': nan is no number that can be meant; see 'xenctl run --help'",
+        ),
+        (["top", "-d", "inf"], "inf is no number that can be meant"),
+        (["start", "--slice-ms", "nan"], "'--slice-ms': nan is no number that can be meant"),
+        *(
+            ([*HELLO, option, ""], f"{option}: the text is empty")
+            for option in ("--expect", "--exit-on", "--fail-on")
+        ),
     ],
 )
 def test_a_wrong_command_line_is_told_in_one_line_with_the_help_to_read(words: list[str], says: str) -> None:
@@ -77,7 +102,7 @@ def test_advice_is_given_for_no_command_that_there_is() -> None:
         line.split()[0] for line in xenctl()[1].partition("Commands:")[2].splitlines() if line.strip()
     }
     assert "create" in commands
-    assert not commands & set(INSTEAD)
+    assert not commands & (set(REFUSED) | set(OTHERS))
 
 
 def test_all_mistakes_of_a_description_are_shown_at_once_each_with_its_place(tmp_path: Path) -> None:
@@ -88,7 +113,7 @@ def test_all_mistakes_of_a_description_are_shown_at_once_each_with_its_place(tmp
     code, _, err = xenctl("create", str(file), folder=tmp_path)
     assert code == 1
     warning, *mistakes = err.splitlines()
-    assert warning.startswith(f"xenctl: warning: {file}:5:1: boot is read over")
+    assert warning.startswith(f"xenctl: warning: {file}:5:1: boot is ignored")
     places = [line.removeprefix(f"xenctl: {file}:").partition(":")[0] for line in mistakes]
     assert places == ["3", "4", "6", "7"]
 
@@ -117,6 +142,60 @@ def test_standard_output_that_is_closed_or_full_is_told_in_one_line(folder: Path
         assert err.startswith("xenctl: cannot write standard output: ")
         assert len(err.splitlines()) == 1
     assert list((folder / "xenoscope").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "before", ["unset PYTHONUNBUFFERED;", "PYTHONUNBUFFERED=1; export PYTHONUNBUFFERED;"]
+)
+@pytest.mark.parametrize(
+    "words", [("--help",), ("lab", "popf", "--trace")], ids=["little", "more than a buffer"]
+)
+def test_a_full_standard_output_is_told_as_such_whenever_the_command_notices(
+    words: tuple[str, ...], before: str
+) -> None:
+    """Little is written when the command ends, more than a buffer (or anything, of a Python that has none) within it."""
+    assert xenctl(*words, before=before, after=">/dev/full") == (
+        1,
+        "",
+        "xenctl: cannot write standard output: No space left on device\n",
+    )
+
+
+@pytest.mark.parametrize("words", [("--help",), ("lab",), ("exercise",)])
+def test_a_reader_that_goes_away_ends_a_command_as_sigpipe_ends_others(words: tuple[str, ...]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = subprocess.Popen([*XENCTL, *words], stdout=writer, stderr=subprocess.PIPE, cwd=REPOSITORY)
+    os.close(writer)
+    said = command.communicate(timeout=60)[1]
+    assert (command.returncode, said) == (-signal.SIGPIPE, b"")
+
+
+def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_everything() -> None:
+    """What runs a command may have made the pipe so. It is full when the command begins."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    full = os.write(writer, bytes(fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ)))
+    command = subprocess.Popen([*XENCTL, "--help"], stdout=writer, stderr=subprocess.PIPE, cwd=REPOSITORY)
+    os.close(writer)
+    with open(reader, "rb") as out:
+        wait_until(lambda: command.poll() is not None or state_of(command.pid) == "S", 60, "its wait")
+        assert command.poll() is None, "it did not wait for its reader"
+        shown = out.read()[full:].decode()
+    assert (command.communicate(timeout=60)[1], command.returncode) == (b"", 0)
+    assert shown == xenctl("--help")[1]
+
+
+def state_of(pid: int) -> str:
+    """A process's, as proc(5) has it: S is a wait for others."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_working_directory_that_is_gone_is_told_as_such(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code, _, err = xenctl(*HELLO, before=f"cd {gone}; rmdir {gone};")
+    assert (code, err) == (1, "xenctl: the working directory has been removed; change to another\n")
 
 
 def test_any_of_the_three_streams_may_be_closed_from_the_start(folder: Path) -> None:
@@ -180,6 +259,27 @@ def test_a_question_to_a_machine_imports_nothing_that_only_other_commands_need(
         check=False,
     )
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "module", ["domains.xenctl.main", "getopt", "domains.xenctl.listing_commands", "socket", "msgpack"]
+)
+def test_a_ctrl_c_while_modules_are_loaded_ends_the_command_without_a_word(module: str) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "from domains.xenctl.__main__ import main\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "sys.argv = ['xenctl', 'list']\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=REPOSITORY, check=False
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    assert done.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
 
 
 def test_what_a_terminal_would_act_upon_is_shown_by_its_number() -> None:

@@ -174,7 +174,7 @@ def test_xens_own_client_sees_what_xenctl_shows(machine: Machine, tmp_path: Path
     assert sorted(theirs.stdout.splitlines()) == sorted(
         line for line in ours.splitlines() if line[:3] != "/ ="
     )
-    domid = machine.domains()["idle"]["domid"]
+    domid = machine.domain("idle")["domid"]
     nodes = {row["path"]: row for row in machine.json("xenstore-ls", f"/local/domain/{domid}")}
     home = f"/local/domain/{domid}"
     assert nodes[f"{home}/name"]["value"] == "idle"

@@ -229,54 +229,6 @@ def test_a_busy_guest_does_not_keep_another_from_its_disk(image: Path, tmp_path:
     assert answer == [second.read_bytes()[:4096]]
 
 
-@BACKENDS
-def test_a_front_whose_domain_is_late_stays_expected_and_is_connected_in_the_end(
-    image: Path, backend: int
-) -> None:
-    """Its vCPU waits for a CPU of a busy host, so that its ring cannot be reached for seconds."""
-    disks = Disks(backend)
-    guest = disks.guest(1)
-    path = disks.attach(guest, image)
-    disks.driver.grants.busy.add(guest.domid)
-    front = BlockFront(guest.kernel, path)
-    guest.call_later(5, disks.driver.grants.busy.clear)
-    front.connect()
-    assert guest.now() >= 5 * 10**9
-    assert front.read(0, 8) == image.read_bytes()[:4096]
-
-
-@BACKENDS
-def test_a_front_whose_domain_never_rests_costs_few_tries_and_its_neighbour_no_time(
-    image: Path, tmp_path: Path, backend: int
-) -> None:
-    """A hostile process ignores the signal that asks it to stop. The back end must not wait for it in its loop: its device
-    is put aside, however often it sends its event, and is served when its domain can be reached again.
-    """
-    second = tmp_path / "second.img"
-    second.write_bytes(os.urandom(MIB))
-    disks = Disks(backend)
-    deaf, modest = connected(disks, image, domid=1), connected(disks, second, domid=2)
-    grants, machine = disks.driver.grants, disks.machine
-    grants.busy.add(1)
-    answers: list[bytes] = []
-    deaf.submit_read(0, 8, lambda status, data: answers.append(data))
-    while machine.queue:
-        machine.step()  # until there is nothing but a timer
-    tried, start = grants.tried, machine.time
-    while machine.time < start + 10**9:
-        machine.domains[1].events.notify(deaf._connected().port)
-        while machine.queue:
-            machine.step()
-        machine.step()
-    assert grants.tried - tried < 50
-    assert modest.read(8, 8) == second.read_bytes()[4096:8192]
-    assert machine.time < start + 1.1 * 10**9
-    assert answers == []
-    grants.busy.clear()
-    assert machine.domains[1].wait(lambda: bool(answers), 10)
-    assert answers == [image.read_bytes()[:4096]]
-
-
 Write = st.tuples(st.booleans(), st.integers(0, 500), st.integers(1, 300))
 
 

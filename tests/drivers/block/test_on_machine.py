@@ -98,6 +98,37 @@ class Probe(Guest):
     clean_machine.xenctl("destroy", "guest")
 
 
+def test_a_disk_discards_unless_its_description_says_no(clean_machine: Machine, tmp_path: Path) -> None:
+    """xl-disk-configuration(5): `no-discard`; a disk that cannot be written cannot discard."""
+    images = [tmp_path / name for name in "abc"]
+    for image in images:
+        image.write_bytes(bytes(4096))
+    body = "class Probe(Guest):\n    def main(self):\n        self.kernel.sleep(600)\n"
+    a, b, c = images
+    disks = f"disk = ['{a},,xvda', '{b},,xvdb,w,no-discard', '{c},,xvdc,r,discard']"
+    assert clean_machine.guest(tmp_path, body, extra=disks).returncode == 0
+    listing = clean_machine.xenctl("xenstore-ls").stdout
+    assert re.findall(r'feature-discard = "(.)"', listing) == ["1", "0", "0"]
+    clean_machine.end_domains()
+
+
+@pytest.mark.parametrize(
+    ("size", "returns", "what"),
+    [(511, 1, "has 511 bytes, less than a sector"), (0, 1, "has 0 bytes"), (1030, 0, "the last 6 bytes")],
+)
+def test_an_image_that_is_no_whole_sectors_is_told(
+    clean_machine: Machine, tmp_path: Path, size: int, returns: int, what: str
+) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(size))
+    body = "class Probe(Guest):\n    def main(self):\n        self.kernel.sleep(600)\n"
+    done = clean_machine.guest(tmp_path, body, extra=disk_line(image))
+    assert done.returncode == returns
+    (line,) = done.stderr.splitlines()
+    assert what in line
+    clean_machine.end_domains()
+
+
 @pytest.mark.needs_e2fsprogs
 def test_an_ext4_image_copied_from_disk_to_disk_is_sound(clean_machine: Machine, tmp_path: Path) -> None:
     source, target = tmp_path / "source.img", tmp_path / "target.img"
@@ -162,7 +193,7 @@ def test_a_guest_killed_during_its_requests_leaves_nothing(clean_machine: Machin
         created = clean_machine.guest(tmp_path, BUSY, name=name, extra=f"{disk_line(image)}")
         assert created.returncode == 0, created.stderr
         wait_until(lambda: said(clean_machine, "busy"), 30, "a busy guest")
-        os.kill(int(clean_machine.domains()[name]["pid"]), signal.SIGKILL)
+        os.kill(int(clean_machine.domain(name)["pid"]), signal.SIGKILL)
         wait_until(clean_machine.census_is_clean, 15, "a clean census")
 
 

@@ -10,26 +10,22 @@ no frame that was not granted for it changes; afterwards nothing is mapped.
 import mmap
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from domains.kernel.grants import GranterRuns, GrantMapping, InOrder
+from drivers.block.aside import Aside
 from drivers.block.copied_pages import CopiedPages
 from drivers.block.granted_pages import GrantedPages
 from drivers.block.image import Image
 from drivers.block.protocol import RECORDS
 from drivers.block.requests import Pages, RequestServer
 from drivers.mapped_grants import MappedGrants
-from drivers.retry import Turn
 from drivers.ring import BackRing, FrontRing
 from hypervisor.public.abi import COMPAT, NATIVE
-from hypervisor.public.grant_table import GNTST_eagain
 from hypervisor.public.io import blkif
 from hypervisor.public.io.blkif import (
     BLKIF_OP_DISCARD,
@@ -74,7 +70,12 @@ class Bench:
     """A front's pages, a ring, an image in memory, and the model's copies of both."""
 
     def __init__(
-        self, persistent: bool, writable: bool, backend: int = 0, protocol: str = XEN_IO_PROTO_ABI_X86_64
+        self,
+        persistent: bool,
+        writable: bool,
+        backend: int = 0,
+        protocol: str = XEN_IO_PROTO_ABI_X86_64,
+        aside: Aside | None = None,
     ) -> None:
         self.abi = COMPAT if protocol == XEN_IO_PROTO_ABI_X86_32 else NATIVE
         self.records = RECORDS[protocol]
@@ -104,7 +105,7 @@ class Bench:
         else:
             self.granted = GrantedPages(MappedGrants(self.back.kernel), self.back.cpu, DomId(1), persistent)
         back = BackRing(shared, self.records.request, self.records.response)
-        self.server = RequestServer(back, self.image, self.granted, lambda: None, self.records)
+        self.server = RequestServer(back, self.image, self.granted, lambda: None, self.records, aside)
 
     def encode(self, case: Case, id: int) -> bytes:
         """The request's bytes, as a front of this width writes them."""
@@ -149,9 +150,9 @@ class Bench:
             self.ring.put(self.encode(case, id))
         self.ring.push()
         answers = []
-        turn = Turn.MORE
-        while turn is not Turn.DONE:
-            turn = self.server.serve()
+        more = True
+        while more:
+            more = self.server.serve()
             records = self.ring.records(self.ring.take(), self.records.response)
             answers += [(id, status) for id, _, status in records.tolist()]
         return answers
@@ -320,47 +321,3 @@ def test_every_operation_number_gets_an_answer(bench: Bench) -> None:
     known = {int(operation) for operation in blkif.BlockOperation} - {blkif.BLKIF_OP_RESERVED_1}
     for operation in set(range(256)) - known:
         assert bench.send([Case(operation, 0)]) == [(0, BLKIF_RSP_EOPNOTSUPP)]
-
-
-def not_at_rest(bench: Bench, monkeypatch: pytest.MonkeyPatch, page: int, times: int) -> None:
-    """Xen answers GNTST_eagain to the first `times` maps, or copies, of a page."""
-    grants, left = bench.back.grants, [times]
-    real_map, real_copy = grants.try_map, grants.try_copy_in_order
-
-    def not_yet(refs: Sequence[int]) -> bool:
-        found = bench.refs[page] in refs and left[0] > 0
-        left[0] -= found
-        return found
-
-    def map_later(domid: DomId, refs: Sequence[GrantRef], writable: bool = True) -> GrantMapping:
-        if not_yet(refs):
-            raise GranterRuns("map")
-        return real_map(domid, refs, writable)
-
-    def copy_later(rows: NDArray[Any]) -> InOrder:
-        if not_yet(rows["dest"]["u"]["ref"].tolist()):
-            return InOrder(0, int(GNTST_eagain))
-        return real_copy(rows)
-
-    monkeypatch.setattr(grants, "try_map", map_later)
-    monkeypatch.setattr(grants, "try_copy_in_order", copy_later)
-
-
-def test_a_page_that_cannot_be_mapped_yet_delays_its_request_and_those_behind_it_however_long(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """There is no number of turns after which a front that is late sees an error."""
-    cases = [Case(BLKIF_OP_READ, 8 * at, [(at, 0, 7)]) for at in (0, 1, 2)]
-    not_at_rest(bench, monkeypatch, 1, 1000)
-    assert bench.send(cases) == [(id, bench.model(case)) for id, case in enumerate(cases)]
-
-
-def test_a_turn_in_which_nothing_could_be_done_says_so(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    cases = [Case(BLKIF_OP_READ, 8 * at, [(at, 0, 7)]) for at in (0, 1)]
-    not_at_rest(bench, monkeypatch, 1, 3)
-    for id, case in enumerate(cases):
-        bench.ring.put(bench.encode(case, id))
-        bench.model(case)
-    bench.ring.push()
-    turns = [bench.server.serve() for _ in range(4)]
-    assert turns == [Turn.MORE, Turn.PUT_OFF, Turn.PUT_OFF, Turn.DONE]

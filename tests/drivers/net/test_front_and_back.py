@@ -236,31 +236,6 @@ def test_a_held_packet_keeps_nobody_from_leaving() -> None:
     assert far.received == []
 
 
-def test_what_cannot_be_copied_yet_comes_later_in_order_and_holds_up_nobody() -> None:
-    """The guest of a front does not come to a standstill for a while, in which no grant of its can be used."""
-    network = Network()
-    busy, b, c = (Station(network, domid) for domid in (1, 2, 3))
-    for one in (busy, b, c):
-        one.nic.send(frame(BROADCAST, one.mac))
-    network.machine.settle()
-    for one in (busy, b, c):
-        one.received.clear()
-    sent = [frame(b.mac, busy.mac, number.to_bytes(4, "big"), 6000) for number in range(10)]
-    back = [frame(busy.mac, b.mac, number.to_bytes(4, "big"), 6000) for number in range(10)]
-    hello = frame(c.mac, b.mac, b"hello")
-    network.dom0.grants.busy.add(busy.guest.domid)
-    for there, here in zip(sent, back, strict=True):
-        assert busy.nic.send(there)
-        assert b.nic.send(here)
-    b.nic.send(hello)
-    for _ in range(500):
-        network.machine.step()
-    assert (b.received, busy.received, c.received) == ([], [], [hello])
-    network.dom0.grants.busy.clear()
-    network.machine.settle()
-    assert (b.received, busy.received) == (sent, back)
-
-
 def udp(payload: bytes, csum: bytes) -> bytes:
     """An IPv4 UDP datagram in an Ethernet frame, from 10.0.0.1:1000 to 10.0.0.2:2000."""
     length = 8 + len(payload)

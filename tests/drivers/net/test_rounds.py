@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from domains.guests.netattack import VOLLEYS, HostileFront
-from drivers.net.back import ROUND
+from drivers.net.back import LATELY, LONG_ROUND, ROUND
 from drivers.net.protocol import MAX_SLOTS
 from drivers.ring import REQ_PROD
 from tests.drivers.net.network import Network, Station, frame
@@ -42,6 +42,31 @@ def test_a_round_costs_one_copy_each_way_however_many_interfaces_take_part() -> 
     network.machine.settle()
     assert all(station.received[-1][14:19] == b"hello" for station in stations)
     assert network.dom0.grants.copies - before <= 4
+
+
+def copies_of_many_frames(network: Network, a: Station, b: Station, count: int) -> int:
+    """How many grant copies it takes to send so many frames from `a` to `b` at once."""
+    before, received = network.dom0.grants.copies, len(b.received)
+    for number in range(count):
+        a.nic.send(frame(b.mac, a.mac, bytes([number])))
+    network.machine.settle()
+    assert [one[14] for one in b.received[received:]] == list(range(count))
+    return network.dom0.grants.copies - before
+
+
+def test_rounds_are_long_while_only_two_talk_and_short_as_soon_as_another_does() -> None:
+    network = Network()
+    a, b, other = (Station(network, domid) for domid in (1, 2, 3))
+    for station in (a, b, other):
+        station.nic.send(frame(BROADCAST, station.mac))
+    network.machine.settle()
+    assert copies_of_many_frames(network, a, b, 4 * ROUND) >= 8, "the third has just been there"
+    for _ in range(LATELY):
+        copies_of_many_frames(network, a, b, 1)
+    assert copies_of_many_frames(network, a, b, LONG_ROUND // 2) <= 4
+    other.nic.send(frame(a.mac, other.mac))
+    network.machine.settle()
+    assert copies_of_many_frames(network, a, b, 4 * ROUND) >= 8
 
 
 def test_a_frame_beside_a_flood_waits_for_a_share_of_two_rounds_at_most() -> None:

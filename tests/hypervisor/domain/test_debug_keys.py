@@ -17,6 +17,7 @@ from hypervisor.public.sysctl import (
     xen_sysctl_u,
 )
 from hypervisor.public.types import DomId, VAddr
+from hypervisor.sched.policies import make_scheduler
 from tests.domains.kernel.one_process import PythonDomain
 from tests.inprocess import InProcess, hypervisor_in_process
 
@@ -95,6 +96,28 @@ def test_every_domain_and_its_vcpus_are_reported(
         assert f"General information for domain {domid}:" in lines
     assert sum("VCPU0" in line for line in lines) == 2
     assert lines[-1] == "  2 domains"
+
+
+def test_pools_their_cpus_and_their_domains_are_reported(
+    machine: InProcess, dom0: Kernel, guest: PythonDomain
+) -> None:
+    hv, domid = machine.hv, guest.gate.domid
+    control = hv.run.pool_control
+    other = control.create(make_scheduler("rtds"))
+    last = hv.nr_cpus - 1
+    control.remove_cpu(last, control.pools.first, hv.now())
+    control.add_cpu(last, other, hv.now())
+    control.move_domain(domid, other, hv.now())
+    control.set_affinity(hv.domains[domid].vcpus[0].unit, hv.now(), soft=0)
+    lines = report(machine, dom0, b"r")
+    place = next(number for number, line in enumerate(lines) if line.startswith("Cpupool 1: rtds"))
+    assert any("    CPU0: d0v0" in line for line in lines[:place])
+    assert any(line.startswith("    d0: CreditParams(weight=256") for line in lines[:place])
+    assert any(line.startswith(f"    d{domid}: RtdsParams(period_us=10000") for line in lines[place:])
+    assert any(f"hard={(1 << hv.nr_cpus) - 1:#x} soft=0x0" in line for line in lines[place:])
+    assert any("missed 0" in line for line in lines[place:])
+    assert any("credit 10.000 ms" in line for line in lines[:place])
+    assert lines[-1] == "  2 CPU pools"
 
 
 def test_a_long_report_goes_on_after_the_others_had_their_turn(machine: InProcess, dom0: Kernel) -> None:

@@ -49,14 +49,12 @@ class Cpu:
             case Effect.EVTCHN_CLEAR:
                 self.pending.discard(fields[0])
                 self.registers["port", fields[0]] = 0
-            case Effect.EVTCHN_VCPU:
-                self.registers["port", fields[0]] = fields[1]
             case Effect.TRAP_TABLE:
                 if not fields[0]:
                     self.traps.clear()
                 self.traps |= {row[0]: row for row in fields[0]}
-            case Effect.CALLBACK:
-                self.registers["callback", fields[0]] = fields[1:]
+            case Effect.CALLBACK | Effect.VCPU_INFO:
+                self.registers[kind, fields[0]] = fields[1:]
             case Effect.LOCAL:
                 self.seen.append((fields, self.state(), set(self.stale), set(self.code)))
             case _:
@@ -78,8 +76,9 @@ RECORDS = st.one_of(
         for kind in (Effect.EVTCHN_UNMASK, Effect.EVTCHN_CLEAR, Effect.LOAD_CR3, Effect.LOCAL)
     ),
     *(record(kind, SMALL) for kind in (Effect.LOAD_USER_CR3, Effect.VM_ASSIST, Effect.CONTEXT)),
-    *(record(kind, SMALL, SMALL) for kind in (Effect.EVTCHN_VCPU, Effect.GDT, Effect.LDT, Effect.VCPU_INFO)),
+    *(record(kind, SMALL, SMALL) for kind in (Effect.GDT, Effect.LDT)),
     record(Effect.CALLBACK, SMALL, SMALL, SMALL),
+    record(Effect.VCPU_INFO, SMALL, SMALL, SMALL),
     record(Effect.TRAP_TABLE, ROWS),
 )
 
@@ -146,7 +145,9 @@ def test_a_multicall_gathers_no_more_effects_than_its_limit(monkeypatch: pytest.
     with callers() as (_, guest):
         entry = multicall_entry(op=int(Hypercall.stack_switch), args=(0, 0, 0, 0, 0, 0))
         at = guest.put(entry.pack() * 12)
-        guest.machine.processes.effects.pop(guest.built.vcpu, None)
+        assert (
+            guest.call(Hypercall.xen_version, 0) > 0
+        )  # the effects of the domain's making go with its answer
         assert guest.call(Hypercall.multicall, at, 12) == 0
         told = guest.machine.processes.effects[guest.built.vcpu]
         assert len(told) <= 8

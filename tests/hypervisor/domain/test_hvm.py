@@ -120,12 +120,14 @@ def test_createdomain_makes_an_hvm_domain_whose_first_answer_has_all_it_needs(ho
     at = dom0.put(raw, BUFFER)
     state = xen_domctl_hvmcontext(size=len(raw), buffer=at)
     assert domctl(dom0, XEN_DOMCTL_sethvmcontext, 77, hvmcontext=state) == 0
-    effects = {effect[0]: effect[1:] for effect in domain.vcpus[0].effects if effect[0] != Effect.MAP_EXTENT}
+    effects = {
+        effect[0]: effect[1:] for effect in domain.vcpus[0].take_effects() if effect[0] != Effect.MAP_EXTENT
+    }
     assert domain.mem.p2m is not None
     assert effects == {
         Effect.CONTEXT: [CPU.pack()],
         Effect.P2M: [domain.mem.p2m.top],
-        Effect.VCPU_INFO: [domain.shared_info, 0],
+        Effect.VCPU_INFO: [0, domain.shared_info, 0],
     }
     back = xen_domctl_hvmcontext(size=4096 - BUFFER, buffer=at)
     dom0.put(bytes(len(raw)), BUFFER)
@@ -323,7 +325,7 @@ def test_vcpu_info_lies_in_a_guest_frame(house: House) -> None:
     _, guest = house
     at = guest.write(ARGUMENTS, (9).to_bytes(8, "little") + (64).to_bytes(8, "little"))
     assert guest.call(Hypercall.vcpu_op, 10, 0, at) == 0
-    assert [Effect.VCPU_INFO, guest.mfn(9), 64] in guest.effects()
+    assert [Effect.VCPU_INFO, 0, guest.mfn(9), 64] in guest.effects()
 
 
 def test_a_fifo_control_block_is_looked_for_at_a_guest_frame(house: House) -> None:

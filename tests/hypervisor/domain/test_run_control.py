@@ -1,8 +1,10 @@
-"""Run control in every order: requests, answers, blocks, wake-ups, pauses, stops in time and too late, registers, deaths.
+"""Run control in every order: requests, answers, blocks, wake-ups, pauses, stops in time and too late, registers, deaths, vCPUs
+that go down, come up and give their turn to a sibling.
 
 The processes are played by the test, which knows what it has asked and what came back. Invariants: a request gets exactly one
-answer, and never while its domain may not run; no wake-up is lost; the guest executes only while its vCPU holds a CPU; a paused
-domain executes nothing once it was given the time to stop.
+answer, and never while its domain may not run; no wake-up is lost; the guest executes only while its vCPU holds a CPU; of a
+domain at most one vCPU executes, and none while the process is stopped; a paused domain executes nothing once it was given the
+time to stop.
 """
 
 from __future__ import annotations
@@ -16,17 +18,19 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from domains.lab.in_process import StandingClock
 from hypervisor.domain.domain import Vcpu
-from hypervisor.domain.lifecycle import create_domain
+from hypervisor.domain.lifecycle import Limits, create_domain
 from hypervisor.domain.run_control import vcpu_runnable
 from hypervisor.domain.run_state import TRANSITIONS, Run, RunEvent
 from hypervisor.public.types import Port
 from hypervisor.public.vcpu import RunState
+from hypervisor.sched.credit2 import CREDIT_INIT_NS
 from hypervisor.sched.slices import OVERRUN_NS
 from hypervisor.sched.timers import TimerKind
 from hypervisor.wire.messages import ProtocolError
 from tests.inprocess import InProcess, hypervisor_in_process
 
-NR_DOMAINS = 4
+VCPUS = (2, 2, 1)
+"""Of each domain."""
 NR_CPUS = 2
 SCHED_OP = 29
 
@@ -34,18 +38,25 @@ SCHED_OP = 29
 class Played:
     """One vCPU, and what its process and the hypervisor's handlers would know of it."""
 
-    def __init__(self, machine: InProcess) -> None:
-        hv = machine.hv
-        self.vcpu: Vcpu = create_domain(hv, hv.free_domid(), max_pages=64).vcpus[0]
-        self.vcpu.up = True
-        hv.run.domain_unpause(self.vcpu.domain)
+    def __init__(self, vcpu: Vcpu) -> None:
+        self.vcpu = vcpu
         self.asked = 0
         self.answered = 0
         self.due: int | None = None
 
 
+def new_domain(machine: InProcess, nr_vcpus: int) -> list[Played]:
+    """The vCPUs of a domain that runs."""
+    hv = machine.hv
+    domain = create_domain(hv, hv.free_domid(), max_pages=64, limits=Limits(nr_vcpus=nr_vcpus))
+    for vcpu in domain.vcpus:
+        vcpu.up = True
+    hv.run.domain_unpause(domain)
+    return [Played(vcpu) for vcpu in domain.vcpus]
+
+
 class RunControlMachine(RuleBasedStateMachine):
-    """Four domains on two CPUs."""
+    """Three domains on two CPUs, two of them with two vCPUs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +64,7 @@ class RunControlMachine(RuleBasedStateMachine):
         self.machine = InProcess(nr_cpus=NR_CPUS, clock=self.clock)
         self.hv = self.machine.hv
         self.run = self.hv.run
-        self.players = [Played(self.machine) for _ in range(NR_DOMAINS)]
+        self.players = [player for nr_vcpus in VCPUS for player in new_domain(self.machine, nr_vcpus)]
         self.by_vcpu = {player.vcpu: player for player in self.players}
         self.frozen: set[int] = set()
         processes = self.machine.processes
@@ -84,7 +95,7 @@ class RunControlMachine(RuleBasedStateMachine):
 
     # --- what happens ----------------------------------------------------------------------------
 
-    who = st.integers(0, NR_DOMAINS - 1)
+    who = st.integers(0, sum(VCPUS) - 1)
 
     @rule(i=who)
     def the_process_asks(self, i: int) -> None:
@@ -109,7 +120,8 @@ class RunControlMachine(RuleBasedStateMachine):
         vcpu = self.players[i].vcpu
         if vcpu.run.state is Run.HYPERCALL:
             if timeout is not None:
-                self.hv.timers.set(TimerKind.POLL, vcpu.domain.domid, 0, self.clock.time + timeout)
+                when = self.clock.time + timeout
+                self.hv.timers.set(TimerKind.POLL, vcpu.domain.domid, vcpu.vcpu_id, when)
             self.run.vcpu_block(vcpu)
 
     @rule(i=who)
@@ -117,7 +129,7 @@ class RunControlMachine(RuleBasedStateMachine):
         player = self.players[i]
         if player.vcpu.run.state is Run.BLOCKED:
             player.due = 0
-        self.hv.raise_port(player.vcpu.domain, Port(9), 0)
+        self.hv.raise_port(player.vcpu.domain, Port(9), player.vcpu.vcpu_id)
         assert player.vcpu.run.state is not Run.BLOCKED
 
     @rule(i=who)
@@ -143,24 +155,25 @@ class RunControlMachine(RuleBasedStateMachine):
     @rule(i=who)
     def its_registers_are_wanted(self, i: int) -> None:
         vcpu = self.players[i].vcpu
-        if vcpu.domain.paused and self.run.save_context(vcpu):
+        if vcpu.domain.paused and self.hv.saving.save_context(vcpu):
             assert vcpu.run.at_rest
 
     @rule(i=who)
     def it_sends_its_registers(self, i: int) -> None:
         vcpu = self.players[i].vcpu
         if vcpu.run.saving:
-            self.run.context_saved(vcpu, vcpu.run.seq + 1, vcpu.context)
+            self.hv.saving.context_saved(vcpu, vcpu.run.seq + 1, vcpu.context)
             assert vcpu.run.saved or not vcpu.run.at_rest
         else:
             with pytest.raises(ProtocolError):
-                self.run.context_saved(vcpu, vcpu.run.seq + 1, vcpu.context)
+                self.hv.saving.context_saved(vcpu, vcpu.run.seq + 1, vcpu.context)
 
     @rule(dt=st.sampled_from([1, 10_000_000, OVERRUN_NS]))
     def time_goes_on(self, dt: int) -> None:
         self.clock.time += dt
         for player in self.players:
-            due = self.hv.timers.deadline(TimerKind.POLL, player.vcpu.domain.domid, 0)
+            vcpu = player.vcpu
+            due = self.hv.timers.deadline(TimerKind.POLL, vcpu.domain.domid, vcpu.vcpu_id)
             if due is not None and due <= self.clock.time:
                 player.due = 0
         self.machine.background()
@@ -168,12 +181,28 @@ class RunControlMachine(RuleBasedStateMachine):
 
     @rule(i=who)
     def it_dies_and_another_comes(self, i: int) -> None:
-        old = self.players[i]
-        self.frozen.discard(old.vcpu.domain.domid)
-        self.machine.destroy(old.vcpu.domain)
-        assert old.vcpu.run.state is Run.GONE
-        self.players[i] = Played(self.machine)
-        self.by_vcpu[self.players[i].vcpu] = self.players[i]
+        domain = self.players[i].vcpu.domain
+        places = [n for n, player in enumerate(self.players) if player.vcpu.domain is domain]
+        self.frozen.discard(domain.domid)
+        self.machine.destroy(domain)
+        assert all(vcpu.run.state is Run.GONE for vcpu in domain.vcpus)
+        for place, player in zip(places, new_domain(self.machine, len(places)), strict=True):
+            self.players[place] = self.by_vcpu[player.vcpu] = player
+
+    @rule(i=who)
+    def it_goes_down(self, i: int) -> None:
+        self.run.vcpu_down(self.players[i].vcpu)
+
+    @rule(i=who)
+    def it_comes_up(self, i: int) -> None:
+        self.run.vcpu_up(self.players[i].vcpu)
+
+    @rule(i=who)
+    def it_gives_its_turn_to_a_sibling(self, i: int) -> None:
+        vcpu = self.players[i].vcpu
+        sibling = vcpu.domain.vcpus[-1 - vcpu.vcpu_id]
+        if vcpu.run.state is Run.HYPERCALL and sibling is not vcpu:
+            self.run.slices.yield_to(vcpu.unit, sibling.unit, self.clock.time)
 
     # --- what holds ------------------------------------------------------------------------------
 
@@ -189,7 +218,10 @@ class RunControlMachine(RuleBasedStateMachine):
             vcpu = player.vcpu
             if vcpu.run.state is Run.GUEST:
                 assert vcpu.unit.cpu is not None
-            assert (vcpu.run.state is Run.FROZEN) == (vcpu.domain.domid in self.frozen)
+                assert vcpu.domain.domid not in self.frozen
+            states = [sibling.run.state for sibling in vcpu.domain.vcpus]
+            assert states.count(Run.GUEST) + states.count(Run.FROZEN) <= 1
+            assert (Run.FROZEN in states) == (vcpu.domain.domid in self.frozen)
 
     @invariant()
     def who_may_run_is_queued_or_runs(self) -> None:
@@ -203,12 +235,14 @@ class RunControlMachine(RuleBasedStateMachine):
         for player in self.players:
             vcpu = player.vcpu
             if vcpu.run.state is Run.GUEST and not vcpu_runnable(vcpu):
-                assert vcpu.domain.mailbox.stop(0)
+                assert vcpu.domain.mailbox.stop(vcpu.vcpu_id)
                 assert vcpu.unit.deadline <= self.clock.time + OVERRUN_NS
 
     @invariant()
     def no_cpu_idles_while_somebody_waits(self) -> None:
-        assert not self.run.slices.scheduler.waiting() or None not in self.run.slices.cpus
+        slices = self.run.slices
+        waits_for = slices.pools.first.scheduler.waits_for
+        assert not any(waits_for(cpu) for cpu, holder in enumerate(slices.cpus) if holder is None)
 
 
 TestRunControl = RunControlMachine.TestCase
@@ -261,6 +295,33 @@ def test_a_paused_guest_that_will_not_stop_stays_frozen_though_others_wait() -> 
         clock.time += OVERRUN_NS
         run.slices.expire(clock.time)
         assert state_of(hog.vcpu) is Run.FROZEN
+    finally:
+        machine.close()
+
+
+def test_no_sibling_is_answered_while_the_process_is_stopped() -> None:
+    """Negative control: let `Slices._release` free the siblings of a frozen unit, and the second vCPU is answered."""
+    clock = StandingClock(0)
+    machine = InProcess(nr_cpus=1, clock=clock)
+    try:
+        first, second = (player.vcpu for player in new_domain(machine, 2))
+        other, run = machine.build().vcpu, machine.hv.run
+        for vcpu in (first, second, other):
+            run.request(vcpu, 1, SCHED_OP)
+            run.answer(vcpu, 0)
+        assert (state_of(first), state_of(second)) == (Run.GUEST, Run.ANSWERED)
+        for passed in (CREDIT_INIT_NS, OVERRUN_NS):
+            clock.time += passed
+            run.slices.expire(clock.time)
+        assert state_of(other) is Run.GUEST
+        assert (state_of(first), state_of(second)) == (Run.FROZEN, Run.ANSWERED)
+        run.vcpu_down(first)  # it wants no turn any more, but its process is still stopped
+        run.request(other, 2, SCHED_OP)
+        run.vcpu_block(other)
+        assert machine.hv.run.slices.cpus == [None]
+        assert state_of(second) is Run.ANSWERED
+        run.request(first, 2, SCHED_OP)  # which had been sent before
+        assert (state_of(first), state_of(second)) == (Run.HYPERCALL, Run.GUEST)
     finally:
         machine.close()
 

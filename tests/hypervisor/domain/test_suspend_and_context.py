@@ -25,7 +25,7 @@ from hypervisor.public.domctl import (
     xen_domctl_u,
 )
 from hypervisor.public.domctl_vcpu import xen_domctl_vcpucontext
-from hypervisor.public.errno import Errno
+from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.layout import Struct
 from hypervisor.public.sched import (
     SCHEDOP_block,
@@ -86,7 +86,7 @@ class House:
         for name, value in changed.items():
             setattr(regs, name, value)
         context.user_regs = regs
-        self.hv.run.context_saved(vcpu, vcpu.run.seq + 1, context.pack())
+        self.hv.saving.context_saved(vcpu, vcpu.run.seq + 1, context.pack())
 
     def context(self) -> vcpu_guest_context:
         """What XEN_DOMCTL_getvcpucontext shows; the process, asked for registers, has the hypercall's number in rax."""
@@ -181,6 +181,16 @@ def test_the_io_privilege_level_reaches_the_process() -> None:
     assert check_context_64(context.pack()).user_regs.rflags & IOPL == IOPL
 
 
+@pytest.mark.parametrize(
+    ("number", "value"), [(0, 0xFFFF_8000_0000_0000), (3, 1 << 63), (6, 1 << 32), (7, 1 << 32)]
+)
+def test_debug_registers_that_no_guest_can_have_are_refused(number: int, value: int) -> None:
+    context = vcpu_guest_context()
+    context.debugreg = tuple(value if number == n else 0 for n in range(8))
+    with pytest.raises(XenError, match="D4"):
+        check_context_64(context.pack())
+
+
 def test_destroying_a_domain_ends_well_when_it_is_gone_between_two_portions(house: House) -> None:
     domain, dispatcher = house.guest.domain, house.machine.dispatcher
     op = xen_domctl(
@@ -229,3 +239,14 @@ def test_a_bug_in_a_timers_action_ends_its_domain_alone(
     assert house.guest.domain.is_shut_down
     assert not house.dom0.domain.is_shut_down
     assert b"hypervisor bug in a timer SINGLESHOT" in house.hv.log.read()
+
+
+def test_what_the_ends_of_slices_take_is_not_told_of_the_next_request(house: House) -> None:
+    """Under a schedule whose frames begin while nobody asks, they added up to a request of 60 ms."""
+    core = Core.__new__(Core)
+    core.hv = house.hv
+    house.hv.busiest.reset()
+    sum(range(400_000))
+    core._run_timers()
+    house.hv.busiest.lap("the next request")
+    assert house.hv.busiest.what == "the end of a slice"

@@ -69,7 +69,6 @@ class Guest:
         self.built = built
         self.domid = built.domain.domid
         self.memory = house.machine.memory
-        built.domain.mailbox.declare_atomic()  # it exchanges its grant flags atomically, as a Python guest does
 
     @property
     def grants(self) -> GrantTable:
@@ -229,7 +228,6 @@ class GrantingDomains:
                 old.mmu,
                 GrantLimits(),
                 domains=old.find,
-                granter_stopped=old._granter_stopped,
                 atomics=old._atomics,
             )
             fresh.restore(msgpack.unpackb(msgpack.packb(old.snapshot())))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
 from hypervisor.grants import copying, mapping
+from hypervisor.grants.active import Active
 from hypervisor.grants.grant_table import GrantTable
 from hypervisor.grants.maptrack import Maptrack
 from hypervisor.mm.grant_entries import GrantEntries
@@ -67,13 +68,14 @@ def any_entry_will_do(patch: pytest.MonkeyPatch) -> None:
 
 def a_copy_keeps_a_reference(patch: pytest.MonkeyPatch) -> None:
     """G13: a copy holds on to its destination."""
-    held = copying.writable
+    let_go = copying.End.let_go
 
-    def keeps(owner: GrantTable, mfn: Any) -> Any:
-        owner.mmu.frames.get_page(mfn, owner.domid)
-        return held(owner, mfn)
+    def keeps(self: copying.End, active: Active) -> None:
+        if not self._readonly:
+            self.owner.mmu.frames.get_page(active.mfn, self.owner.domid)
+        let_go(self, active)
 
-    patch.setattr(copying, "writable", keeps)
+    patch.setattr(copying.End, "let_go", keeps)
 
 
 def status_frames_go_in_use(patch: pytest.MonkeyPatch) -> None:

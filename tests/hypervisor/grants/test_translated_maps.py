@@ -50,7 +50,6 @@ House = tuple[Caller, HvmCaller]
 @pytest.fixture
 def house() -> Iterator[House]:
     with hvm_house() as house:
-        house[1].domain.mailbox.declare_atomic()
         house[1].offer(REF, PAGE, int(house[1].d.domid))
         yield house
 

@@ -7,7 +7,6 @@ from hypervisor.public.errno import Errno
 from hypervisor.public.grant_table import (
     GNTST_bad_copy_arg,
     GNTST_bad_gntref,
-    GNTST_eagain,
     GNTST_general_error,
     GNTST_okay,
     GrantTableOp,
@@ -35,7 +34,6 @@ from tests.hypervisor.grants.granting import (
     by_frame,
     by_ref,
 )
-from tests.hypervisor.grants.test_running_granter import Granter
 
 READING, WRITING = int(GTF_reading), int(GTF_writing)
 
@@ -265,18 +263,3 @@ def test_swapped_entries_take_their_form_with_them(house: GrantingDomains, grant
     mine = by_frame(DOMID_SELF, house.dom2.page(1).mfn)
     assert house.dom2.copy(by_ref(1, 9, 16), mine, 32, 1) == GNTST_okay
     assert house.dom2.copy(by_ref(1, 9, 15), mine, 32, 1) == GNTST_general_error
-
-
-def test_a_running_x86_granter_is_stopped_for_the_first_use_and_for_no_unmap(
-    house: GrantingDomains, granter: Guest
-) -> None:
-    granter.offer(8, 0, granter.page(0).mfn)
-    vcpu = Granter(house)
-    va = house.dom0.page(0).va
-    assert house.dom0.map(granter, 8, va).status == GNTST_eagain
-    vcpu.stop()
-    handle = house.dom0.map(granter, 8, va).handle
-    vcpu.run()
-    assert house.dom0.unmap(handle, va) == GNTST_okay
-    assert not vcpu.mailbox.stop(0)
-    assert granter.used(8) == 0

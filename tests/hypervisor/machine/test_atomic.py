@@ -42,7 +42,7 @@ def in_child(work: Callable[..., None], *arguments: object) -> int:
 
 
 def test_this_host_has_atomics() -> None:
-    assert find_atomics() is not None
+    assert find_atomics() in WAYS or find_atomics().source == WAYS[0].source
 
 
 @pytest.mark.parametrize("atomics", WAYS, ids=lambda atomics: atomics.source)

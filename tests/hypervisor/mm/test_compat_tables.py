@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from hypervisor.machine.frame_types import PAE_XEN_L2, PGT
 from hypervisor.machine.paging import PAGE_GLOBAL, PAGE_NX, PAGE_PRESENT, PAGE_PSE, PAGE_RW, PAGE_USER, pte
 from hypervisor.mm.budget import Budget
-from hypervisor.mm.frame_table import PAE_XEN_L2, PGT
 from hypervisor.mm.layout import COMPAT_M2P_MFN
 from hypervisor.public.errno import Errno, XenError
 from tests.hypervisor.mm.small_machine import RO, RW, Guest, SmallMachine, small_machine

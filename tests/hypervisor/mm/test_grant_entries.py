@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from hypervisor.machine.entries import PAGE_GNTTAB, PAGE_GUEST_KERNEL
 from hypervisor.machine.paging import PAGE_GLOBAL, PAGE_RW, pte
-from hypervisor.mm.entries import PAGE_GNTTAB, PAGE_GUEST_KERNEL
 from hypervisor.public.errno import XenError
 from hypervisor.public.grant_table import (
     GNTMAP_application_map,

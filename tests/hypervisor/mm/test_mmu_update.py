@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from hypervisor.machine.entries import PAGE_GNTTAB, PAGE_GUEST_KERNEL
 from hypervisor.machine.paging import (
     PAGE_ACCESSED,
     PAGE_DIRTY,
@@ -17,7 +18,6 @@ from hypervisor.machine.paging import (
     PAGE_USER,
     pte,
 )
-from hypervisor.mm.entries import PAGE_GNTTAB, PAGE_GUEST_KERNEL
 from hypervisor.mm.layout import INVALID_M2P_ENTRY, M2P_MFN, NR_FRAMES
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.xen import (

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from hypervisor.machine.descriptor_window import PERDOMAIN_VIRT_START
+from hypervisor.machine.frame_types import PGC, PGT
 from hypervisor.machine.paging import pte
 from hypervisor.mm import layout
-from hypervisor.mm.frame_table import PGC, PGT
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.xen import (
     DOMID_IO,

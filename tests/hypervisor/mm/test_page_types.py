@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from hypervisor.machine.frame_types import PGC, PGT
 from hypervisor.machine.paging import PAGE_PSE, PAGE_RW, pte
-from hypervisor.mm.frame_table import PGC, PGT
 from hypervisor.public.errno import Errno, XenError
 from tests.hypervisor.mm.small_machine import RO, RW, Guest, SmallMachine, small_machine
 

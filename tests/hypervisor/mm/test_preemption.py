@@ -5,9 +5,9 @@ from itertools import product
 
 import pytest
 
+from hypervisor.machine.frame_types import PGC, PGT
 from hypervisor.machine.paging import pte
 from hypervisor.mm.budget import Budget, Portion, Restart
-from hypervisor.mm.frame_table import PGC, PGT
 from hypervisor.public.errno import XenError
 from hypervisor.public.types import Mfn
 from tests.hypervisor.mm.small_machine import RW, Guest, SmallMachine, small_machine

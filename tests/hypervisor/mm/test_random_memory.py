@@ -21,10 +21,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from hypervisor.machine.frame_types import ALLOCATED, LEVELS, PAE_XEN_L2, PARTIAL, PINNED
 from hypervisor.machine.paging import pte
 from hypervisor.mm.budget import Budget, Portion, Restart
 from hypervisor.mm.domain_memory import VcpuMemory
-from hypervisor.mm.frame_table import ALLOCATED, LEVELS, PAE_XEN_L2, PARTIAL, PINNED
 from hypervisor.public.errno import XenError
 from hypervisor.public.xen import DOMID_SELF
 from tests.hypervisor.mm.small_machine import RO, RW, Guest, SmallMachine

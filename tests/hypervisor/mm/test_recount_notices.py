@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from hypervisor.machine.frame_types import L3, PAE_XEN_L2, FrameTypes
 from hypervisor.mm import (
     devalidate,
     linear,
@@ -19,7 +20,7 @@ from hypervisor.mm import (
 )
 from hypervisor.mm.allocator import Allocator
 from hypervisor.mm.descriptors import Descriptors
-from hypervisor.mm.frame_table import L3, PAE_XEN_L2, FrameTable
+from hypervisor.mm.frame_table import FrameTable
 from hypervisor.mm.page_types import PageTypes
 from hypervisor.mm.pv_rules import PvRules
 from tests.hypervisor.mm.test_random_memory import run_long
@@ -73,8 +74,8 @@ def writable_uses_are_not_counted(patch: pytest.MonkeyPatch) -> None:
     add = validate.add
     made = FrameTable.__init__
 
-    def init(self: FrameTable, *args: int) -> None:
-        made(self, *args)
+    def init(self: FrameTable, shared: FrameTypes | None = None) -> None:
+        made(self, shared)
         patch.setattr(validate, "add", lambda column, mfns: column is self.tcount_np or add(column, mfns))
 
     patch.setattr(FrameTable, "__init__", init)

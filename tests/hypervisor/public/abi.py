@@ -44,8 +44,9 @@ HEADER_OF = {
     "arch_x86.hvm.save": "hvm/save.h",
     "domctl_domain": "domctl.h",
     "domctl_vcpu": "domctl.h",
+    "sysctl_sched": "sysctl.h",
 }
-WITHOUT_HEADER = {"abi", "arch_x86.xen_x86_32", "compat", "layout", "types"}
+WITHOUT_HEADER = {"abi", "arch_x86.xen_x86_32", "compat", "layout", "types", "xenoscope_sched"}
 """xen_x86_32 has the names of xen_x86_64 with other values: test_compat.py looks at it."""
 
 # Families whose members leave out a prefix.

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypervisor.public.vcpu import RunState
-from hypervisor.sched.credit2 import CREDIT_INIT_NS, MIN_SLICE_NS, Credit2
+from hypervisor.sched.credit2 import CREDIT_INIT_NS, Credit2
+from hypervisor.sched.params import CreditParams
+from hypervisor.sched.policy import MIN_SLICE_NS
 from hypervisor.sched.scheduler import SchedUnit
 from hypervisor.sched.slices import Slices
 
@@ -23,7 +25,8 @@ class Cpus:
         self.now = 0
         self.ran: list[SchedUnit] = []
         self.asked: list[SchedUnit] = []
-        self.slices = Slices(nr_cpus, Credit2(), self.ran.append, self.asked.append, self.refuse)
+        self.policy = Credit2()
+        self.slices = Slices(nr_cpus, self.policy, self.ran.append, self.asked.append, self.refuse)
 
     def refuse(self, unit: SchedUnit) -> None:
         raise AssertionError(f"{unit} was taken off by force")
@@ -92,13 +95,15 @@ def test_who_has_slept_long_has_no_more_than_a_little_over_one_round() -> None:
 @pytest.mark.parametrize("weights", [(256, 256), (256, 512), (64, 256, 1024)])
 def test_who_computes_gets_its_share_by_weight(weights: tuple[int, ...]) -> None:
     cpus = Cpus(1)
-    units = [SchedUnit(i, 0, weight) for i, weight in enumerate(weights)]
-    for unit in units:
+    units = [SchedUnit(i, 0) for i in range(len(weights))]
+    for unit, weight in zip(units, weights, strict=True):
+        cpus.slices.add(unit, 0)
+        cpus.policy.adjust(unit.domid, CreditParams(weight), 0)
         cpus.wake(unit)
     cpus.compute(4000 * MS)
-    for unit in units:
+    for unit, weight in zip(units, weights, strict=True):
         share = cpus.time_of(unit) / cpus.now
-        assert share == pytest.approx(unit.weight / sum(weights), rel=0.1)
+        assert share == pytest.approx(weight / sum(weights), rel=0.1)
 
 
 def test_who_sleeps_and_wakes_to_be_first_gets_no_more_than_its_share() -> None:

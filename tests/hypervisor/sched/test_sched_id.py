@@ -16,4 +16,4 @@ def test_the_scheduler_that_is_named_is_the_one_that_runs() -> None:
         assert machine.hypercall(dom0.vcpu, int(Hypercall.sysctl), dom0.scratch) == 0
         told = op.unpack(mmu.guest.copy_from_guest(mem, dom0.scratch, op.sizeof))
         assert told.u.sched_id.sched_id == XEN_SCHEDULER_CREDIT2
-        assert isinstance(machine.hv.run.slices.scheduler, Credit2)
+        assert isinstance(machine.hv.run.pool_control.pools.first.scheduler, Credit2)

@@ -10,7 +10,7 @@ from hypervisor.public.vcpu import RunState
 from hypervisor.sched.credit2 import Credit2
 from hypervisor.sched.round_robin import RoundRobin
 from hypervisor.sched.scheduler import Scheduler, SchedUnit
-from hypervisor.sched.slices import Slices
+from hypervisor.sched.slices import TURN_NS, Slices
 
 SLICE = 10
 
@@ -74,12 +74,12 @@ def test_the_units_of_a_domain_take_turns_even_when_cpus_idle() -> None:
     slices.wake(first, 0)
     slices.wake(second, 0)
     assert resumed == [first]
-    assert slices.next_deadline() == SLICE
-    slices.expire(SLICE)
+    assert slices.next_deadline() == TURN_NS
+    slices.expire(TURN_NS)
     assert preempted == [first]
-    slices.yield_(first, SLICE)
+    slices.yield_(first, TURN_NS)
     assert resumed == [first, second]
-    slices.sleep(second, SLICE + 1)
+    slices.sleep(second, TURN_NS + 1)
     assert resumed == [first, second, first]
 
 
@@ -141,12 +141,12 @@ class Credit2Machine(SlicesMachine):
 
     @rule()
     def written_down_and_read_back(self) -> None:
-        before = self.slices.scheduler
+        before = self.slices.pools.first.scheduler
         assert isinstance(before, Credit2)
         after = Credit2()
-        after.restore(before.snapshot(), {(unit.domid, unit.vcpu_id): unit for unit in self.units})
+        after.restore(before.snapshot(), {unit.key: unit for unit in self.units})
         assert after.snapshot() == before.snapshot()
-        self.slices.scheduler = after
+        self.slices.pools.first.scheduler = after
 
 
 TestSlices = SlicesMachine.TestCase

@@ -12,7 +12,7 @@ from hypervisor.wire.zmtp import OUR_HANDSHAKE, Incoming, frame
 
 def fed(octets: bytes, size: int) -> list[bytes]:
     """What comes of `octets` in chunks of `size`."""
-    incoming, messages = Incoming(), []
+    incoming, messages = Incoming(MAX_MESSAGE), []
     for at in range(0, len(octets), size):
         messages += incoming.feed(octets[at : at + size])
         assert len(incoming._held) <= MAX_MESSAGE + size + 9

@@ -51,7 +51,8 @@ LAZY_FLAGS: Final = CC_FLAGS | EFLAGS_DF
 
 # hflags: what the translator must know of the CPU's state; it is part of the name of each translated block
 #
-#    bit  15 CS64 │ 14 LMA │ 11 TS │ 8 a block an instruction (float_code.HF_TF) │ 6 ADDSEG │ 5 SS32 │ 4 CS32 │ 3 no interrupt
+#    bit  28 KERNEL │ 15 CS64 │ 14 LMA │ 11 TS │ 8 a block an instruction (float_code.HF_TF) │ 6 ADDSEG │ 5 SS32 │ 4 CS32
+#      3 no interrupt
 #     1-0 CPL: 3 for ever, for kernel and user space of 64-bit PV alike
 HF_CPL: Final = 3
 HF_INHIBIT_IRQ: Final = 1 << 3
@@ -61,6 +62,8 @@ HF_ADDSEG: Final = 1 << 6
 HF_TS: Final = 1 << 11
 HF_LMA: Final = 1 << 14
 HF_CS64: Final = 1 << 15
+HF_KERNEL: Final = 1 << 28
+"""Ours, none of Unicorn's. What was translated for a PV guest's kernel its user space does not find, and the other way round."""
 
 CPU_POINTER: Final = 440
 """Of uc_struct: the pointer to the CPUState."""

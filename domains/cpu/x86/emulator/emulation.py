@@ -29,11 +29,13 @@ class OpenCpu(NamedTuple):
 
 def open_cpu() -> OpenCpu:
     """A CPU whose emulation no address ends. Raises UnsupportedLibrary if this Unicorn is not the one the engine knows."""
-    interposed()  # before the instance: it lays its code over the library's
+    ours = interposed()  # before the instance: it lays its code over the library's
     uc = new_instance()
     library = UnicornLibrary(uc)
     state = CpuState(uc, library)
     selfcheck.check(uc, library, state)
+    ours.atomic_locks.want(True)
+    selfcheck.check_locks(uc, library, state, lambda: ours.atomic_locks.unaligned)
     uc.ctl_exits_enabled(True)
     return OpenCpu(uc, library, state)
 

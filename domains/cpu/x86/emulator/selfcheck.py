@@ -52,6 +52,8 @@ FLOATS: Final = bytes.fromhex("b8801f000089060fae16f20f2ac0660f57c9f20f5ec10fae1
 """mov $0x1f80, %eax; mov %eax, (%rsi); ldmxcsr (%rsi); cvtsi2sd %eax, %xmm0; xorpd %xmm1, %xmm1; divsd %xmm1, %xmm0;
 stmxcsr (%rsi); fninit; fld1; fldpi; fdivrp; fnstsw %ax; int $0x77
 """
+LOCKS: Final = bytes.fromhex("f0ff06 f0ff4605 cd77")
+"""lock incl (%rsi); lock incl 5(%rsi); int $0x77"""
 DIVIDED_BY_ZERO: Final = 0x1F84
 INEXACT: Final = 0x20
 
@@ -114,6 +116,24 @@ def check_stop(uc: Any, library: UnicornLibrary, state: CpuState, ask: Callable[
     uc.mem_unmap(SCRATCH, 0x1000)
     if (sums, state.q[RBX], state.q[RCX], state.q[RIP]) != (1, 1, 0, SECOND_BLOCK):
         raise UnsupportedLibrary(f"unicorn {INSTALLED}: a slice does not end at the start of a block")
+
+
+def check_locks(uc: Any, library: UnicornLibrary, state: CpuState, unaligned: Callable[[], int]) -> None:
+    """LOCKed instructions are translated as atomic ones (atomic_locks): one whose operand is not aligned, and no other, comes
+    to `unaligned`, and is done once. Raises UnsupportedLibrary.
+    """
+    seen: list[bytes] = []
+
+    def on_interrupt(_uc: int, _vector: int, _data: int) -> None:
+        seen.append(bytes(uc.mem_read(SCRATCH + 0x800, 8)))
+        state.take_exception()
+        library.emu_stop()
+
+    state.q[RSI] = SCRATCH + 0x800
+    before = unaligned()
+    _run(uc, library, on_interrupt, LOCKS)
+    if (seen, unaligned() - before) != ([bytes((1, 0, 0, 0, 0, 1, 0, 0))], 1):
+        raise UnsupportedLibrary(f"unicorn {INSTALLED}: LOCKed instructions are not atomic: {seen}")
 
 
 def check_floats(uc: Any, library: UnicornLibrary, state: CpuState) -> None:

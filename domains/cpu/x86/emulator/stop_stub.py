@@ -52,7 +52,9 @@ _STEPPING_AT: Final = 192
 
 
 class StopStub:
-    """Ends emulation at the next block after `handler`, a C function without arguments, ran: on SIGUSR1, from `install` on."""
+    """Ends emulation at the next block after `handler`, a C function without arguments, ran: from `install` on that is on
+    SIGUSR1, which the core sends, and on SIGALRM, the process's own timer.
+    """
 
     def __init__(self, library: UnicornLibrary) -> None:
         cpu, uc = library.cpu.value or 0, library.uc.value or 0
@@ -77,8 +79,9 @@ class StopStub:
         self._page[_STEPPING_AT] = on
 
     def install(self) -> None:
-        """Let SIGUSR1 do it, in this whole process, until another handler is set."""
+        """Let the signals do it, in this whole process, until another handler is set."""
         set_handler(self.handler)
+        set_handler(self.handler, signal.SIGALRM)
 
 
 def take_requests(library: UnicornLibrary, function: int) -> None:
@@ -91,11 +94,11 @@ def take_requests(library: UnicornLibrary, function: int) -> None:
     ctypes.c_bool.from_address(uc + NO_EXIT_REQUEST).value = True
 
 
-def set_handler(address: int) -> None:
-    """Let the C function at that address handle SIGUSR1, in this whole process, until another is set."""
+def set_handler(address: int, number: signal.Signals = signal.SIGUSR1) -> None:
+    """Let the C function at that address handle a signal, in this whole process, until another is set."""
     libc: Any = ctypes.CDLL(None)
     libc.signal.restype = ctypes.c_void_p
-    libc.signal(int(signal.SIGUSR1), ctypes.c_void_p(address))
+    libc.signal(int(number), ctypes.c_void_p(address))
 
 
 def _pointer(address: int) -> int:

@@ -132,6 +132,10 @@ class UnicornLibrary:
         if error:
             raise UnsupportedLibrary(f"unicorn cannot map {size} bytes: {error_text(error)}")
 
+    def context_size(self) -> int:
+        """Bytes of a context that Unicorn saves."""
+        return int(uclib.uc_context_size(self.uc))
+
     def tlb_flush(self) -> None:
         """Forget every translation."""
         self._tlb_flush(self.cpu)

@@ -33,7 +33,7 @@ def callback(v: HvmVcpu, _kind: int, vector: int, latch: int) -> None:
         v.latch_shinfo_size()
 
 
-def vcpu_info_moved(v: HvmVcpu, mfn: int, offset: int) -> None:
+def vcpu_info_moved(v: HvmVcpu, _vcpu: int, mfn: int, offset: int) -> None:
     """The vCPU's vcpu_info lies there now. The first time that is in the shared page, whose frame it tells."""
     memory = v.gate.memory
     if hasattr(v, "events"):

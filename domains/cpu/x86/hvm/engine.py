@@ -15,7 +15,9 @@ from typing import NoReturn
 import unicorn.x86_const as uc_x86
 
 from domains.cpu.gate import Gate
+from domains.cpu.x86.block_meter import BlockMeter
 from domains.cpu.x86.emulator.emulation import Emulation, open_cpu
+from domains.cpu.x86.emulator.fetched_pages import FetchedPages
 from domains.cpu.x86.emulator.interposed import interposed
 from domains.cpu.x86.emulator.stop_stub import set_handler, take_requests
 from domains.cpu.x86.emulator.svm import EXIT, NOTHING
@@ -61,8 +63,13 @@ class HvmCpu:
         self.stubs = HvmStubs(library, cpu, gate.mailbox.tsc_offset)
         take_requests(library, self.stubs.address("on_request"))
         opened.check_stops(self.stubs.address("ask"), self.stubs.ask)
+        if gate.meter is not None:
+            gate.meter = BlockMeter(gate.mailbox, library, vcpu)
+            self.stubs.set_clock(gate.meter.blocks.now)
+        self._meter = gate.meter
         kind = kind or HVM_KINDS[gate.mailbox.engine]
         paging = kind.paging(gate, cpu, library)
+        self._fetched = FetchedPages(library, gate.memory)
         for number in NATIVE:
             paging.svm.let_msr(number)
         self.stubs.set_exits(kind.exceptions)
@@ -113,9 +120,9 @@ class HvmCpu:
         v = self.vcpu
         ask_for_upcall(v)
         self.emulation.run()
-        if v.gate.mailbox.stop(v.vcpu_id):
+        if v.gate.mailbox.stop(v.vcpu_id) or (self._meter and self._meter.is_spent):
             v.exits["slice over"] += 1
-            self.apply(v.gate.stopped(v.vcpu_id))
+            self.apply(v.gate.stopped(v.vcpu_id)[1])
 
     def _on_exit(self, _uc: int, vector: int, _data: int) -> int:
         """An exit; what the guest gets for it (hvm/exits)."""

@@ -9,7 +9,6 @@ walked in Python, where Xen's entry code accesses guest memory; each table of th
 from typing import Final, NamedTuple
 
 from domains.cpu.page_walk import ENTRY_WORDS
-from domains.cpu.x86.cpuid import MACHINE_ADDRESS_BITS
 from domains.cpu.x86.emulator.cpu_state import EFER, HF_CPL, HF_LMA, HFLAGS, CpuState
 from domains.cpu.x86.emulator.svm import Svm
 from domains.cpu.x86.emulator.unicorn_library import UnicornLibrary
@@ -30,6 +29,7 @@ from domains.cpu.x86.registers import (
     EFER_NX,
     U32,
 )
+from hypervisor.machine.cpuid import MACHINE_ADDRESS_BITS
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.machine.paging import (
     FORMATS,
@@ -83,6 +83,7 @@ class HvmPaging(MachinePaging):
 
     def __init__(self, memory: MachineMemory, cpu: CpuState, library: UnicornLibrary) -> None:
         super().__init__(memory, cpu, library)
+        library.map_memory(memory.base, memory.size)
         self._entries = memory.octets.cast("Q")
         self._words = {size: memory.octets.cast(word) for size, word in ENTRY_WORDS.items()}
         self._p2m = 0

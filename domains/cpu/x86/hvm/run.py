@@ -12,7 +12,7 @@ from hypervisor.wire.messages import EffectRecord
 def run(gate: Gate, effects: list[EffectRecord]) -> NoReturn:
     """Run the guest that `effects`, the answer to START, describe."""
     cpu = HvmCpu(gate)
-    gate.save_context = cpu.save_context
+    gate.save_context = lambda _vcpu: cpu.save_context()
     cpu.boot(effects)
     confine(
         gate.mailbox.shadow_frames * PAGE_SIZE

@@ -156,6 +156,10 @@ class HvmStubs:
         self._kept.append(function)
         self._set(word, ctypes.cast(function, ctypes.c_void_p).value or 0)
 
+    def set_clock(self, function: int) -> None:
+        """RDTSC asks the C function at that address, which is as clock_gettime, for the time."""
+        self._set("clock_gettime", function)
+
     def ask(self) -> None:
         """What SIGUSR1 does."""
         ctypes.CFUNCTYPE(None)(self.address("ask"))()

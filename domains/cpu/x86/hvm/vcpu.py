@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from domains.cpu.clock import TscClock
+from domains.cpu.clock import GuestClock, TscClock
 from domains.cpu.event_words import EventWords
 from domains.cpu.gate import Gate
 from domains.cpu.x86.decode import Decoder
@@ -43,7 +43,7 @@ class HvmVcpu:
         self.paging = paging
         self.stubs = stubs
         self.float_unit = unit
-        self.clock = TscClock(gate.mailbox)
+        self.clock: GuestClock = gate.meter or TscClock(gate.mailbox)
         self.mode = HvmMode(cpu)
         self.decoder = Decoder(cpu, paging)
         self.apic = LocalApic(vcpu_id)
@@ -51,6 +51,10 @@ class HvmVcpu:
         """Of the shared page; there once the core has said where that lies."""
         self.events_seen = -1
         self.exits: Counter[str] = Counter()
+
+    def events_of(self, _vcpu: int) -> EventWords:
+        """The event words of the only vCPU that runs."""
+        return self.events
 
     def latch_shinfo_size(self) -> None:
         """The guest reads shared_info as the code that it executes now: from its first steps towards events on, as on Xen."""

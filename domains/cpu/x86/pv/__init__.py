@@ -14,9 +14,9 @@
 
 Read in this order:
     1. the CPU and its guest     vcpu, pv_state, mode and pv64_mode; direct_paging; segments, context, kinds
-    2. a slice                   engine, hooks, upcall, effects
-    3. exits                     syscall, local_hypercalls, constant_answers; exceptions, page_fault, ptwr; privileged and what it
-                                 uses; bounce, iret, crash; breakpoints
+    2. a slice                   engine, hooks, upcall, effects; turns: several vCPUs
+    3. exits                     syscall, local_hypercalls, constant_answers, posted_calls and posting; exceptions, page_fault,
+                                 ptwr; privileged and what it uses; bounce, iret, crash; breakpoints
     4. 32-bit guests             kinds says which parts of theirs take whose place: pv32_mode, compat_paging, compat_segments,
                                  pv32_context, pv32_calls, pv32_bounce, pv32_iret
 """

@@ -12,10 +12,10 @@ from domains.cpu.traps import TI_GET_IF
 from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.pv.crash import crash
-from domains.cpu.x86.pv.pv64_mode import Interrupted
+from domains.cpu.x86.pv.pv64_mode import FRAME, FRAME_WITH_ERROR
+from domains.cpu.x86.pv.segments import SELECTOR_OF_CS, SELECTOR_OF_SS
 from domains.cpu.x86.pv.vcpu import X86Vcpu
 from domains.cpu.x86.registers import (
-    CS,
     EFLAGS_AC,
     EFLAGS_IF,
     EFLAGS_IOPL,
@@ -27,8 +27,9 @@ from domains.cpu.x86.registers import (
     EXC_HAVE_ERROR_CODE,
     EXC_NAMES,
     EXC_PF,
+    R11,
+    RCX,
     RSP,
-    SS,
     U32,
     U64,
 )
@@ -61,8 +62,13 @@ def bounce(v: X86Vcpu, cs: int, address: int, *, mask: bool, error_code: int | N
     saved = flags & ~(EFLAGS_IF | EFLAGS_IOPL) & U32 | (0 if masked else EFLAGS_IF)
     if v.pv.vm_assist & ARCHITECTURAL_IOPL:
         saved |= v.pv.iopl
-    at = Interrupted(q[RIP], cpu.selector(CS), saved, old_rsp, cpu.selector(SS), masked, in_kernel)
-    frame = mode.frame(at, error_code)
+    d = cpu.d
+    code = (d[SELECTOR_OF_CS] & ~3 if in_kernel else d[SELECTOR_OF_CS]) | masked << 32
+    where = q[RIP], code, saved, old_rsp, d[SELECTOR_OF_SS]
+    if error_code is None:
+        frame = FRAME.pack(q[RCX], q[R11], *where)
+    else:
+        frame = FRAME_WITH_ERROR.pack(q[RCX], q[R11], error_code & U32, *where)
     rsp = rsp - len(frame) & U64
     try:
         v.paging.write(rsp, frame)
@@ -72,8 +78,9 @@ def bounce(v: X86Vcpu, cs: int, address: int, *, mask: bool, error_code: int | N
         crash(v, "a trap or an event, and the guest has set no handler for it")
     if mask:
         events.upcall_mask = True
-    q[RSP] = rsp
-    mode.start_handler(address, flags & ~(CLEARED_ON_TRAP | EFLAGS_IOPL) | EFLAGS_IF)
+    cpu.rflags = flags = flags & ~(CLEARED_ON_TRAP | EFLAGS_IOPL) | EFLAGS_IF
+    q[RSP], q[RIP] = rsp, address
+    q[RCX], q[R11] = address, flags  # Xen gets there by SYSRET
     v.segments.flat()
 
 

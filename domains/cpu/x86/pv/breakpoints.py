@@ -19,6 +19,7 @@ import mmap
 from typing import Final, NamedTuple
 
 from domains.cpu.x86.emulator.cpu_state import RFLAGS, RIP, CpuState
+from domains.cpu.x86.emulator.interposed import interposed
 from domains.cpu.x86.emulator.step_stub import NO_RIP, step_stub
 from domains.cpu.x86.emulator.stop_stub import StopStub
 from domains.cpu.x86.emulator.unicorn_library import HOOK_CODE, MEM_WRITE, MEMORY_HOOK, UnicornLibrary
@@ -78,6 +79,13 @@ class Breakpoints:
         elif self.watching:
             self.refresh()
 
+    def leave(self) -> None:
+        """Outside emulation: another vCPU runs next. `changed` and `settle` put in force again what this one watches."""
+        if self._armed:
+            self._disarm()
+            self._armed = []
+            self._watch(False)
+
     def settle(self) -> None:
         """Outside emulation: arm, disarm, or change what is watched."""
         self._disarm()
@@ -85,16 +93,21 @@ class Breakpoints:
         self._control[:] = [0, *[NO_RIP] * 4]
         for armed in self._armed:
             self._control[1 + armed.number] = armed.rip
-        self.watching = any(armed.kind != EXECUTE for armed in self._armed)
         if self._armed:
             self._stop_stub.stepping(True)
             address, control = ctypes.addressof(self._octets), ctypes.addressof(self._control)
             self._hooks.append(self._library.add_code_hook(HOOK_CODE, address, control))
+        self._watch(any(armed.kind != EXECUTE for armed in self._armed))
         if self.watching:
             self._hooks.append(
                 self._library.add_memory_hook(self._on_access, 0, 0)
             )  # the code must be made for hooks
             self.refresh()
+
+    def _watch(self, data: bool) -> None:
+        """All code is translated anew; a hook on memory sees no atomic access."""
+        self.watching = data
+        interposed().atomic_locks.want(not data)
         self._library.tb_flush()
 
     def _disarm(self) -> None:

@@ -3,7 +3,7 @@
 The kernel runs in ring 1, for which a page needs no user bit; user space needs it. The CPU's ring tells which of the two asks.
 """
 
-from domains.cpu.page_walk import PageWalk, Translation, WalkFault
+from domains.cpu.page_walk import PageWalk
 from domains.cpu.x86.emulator.cpu_state import HF_CPL, HFLAGS, CpuState
 from domains.cpu.x86.paging import PageFault
 from domains.cpu.x86.pv.direct_paging import DirectPaging
@@ -19,12 +19,10 @@ class RingWalk(PageWalk):
         super().__init__(memory)
         self._cpu = cpu
 
-    def translate(
-        self, root: int, va: int, *, write: bool = False, fetch: bool = False
-    ) -> Translation | WalkFault:
+    def walk(self, root: int, va: int, access: int) -> tuple[int, int]:
         """As PageWalk's; the user bit counts in ring 3."""
         self.required = PAGE_USER if self._cpu.d[HFLAGS] & HF_CPL == HF_CPL else 0
-        return super().translate(root, va, write=write, fetch=fetch)
+        return super().walk(root, va, access)
 
 
 class CompatPaging(DirectPaging):
@@ -40,6 +38,10 @@ class CompatPaging(DirectPaging):
     def translate(self, va: int, *, write: bool = False, fetch: bool = False) -> int:
         """The machine address of `va`. Raises GuestFault."""
         return super().translate(va & U32, write=write, fetch=fetch)
+
+    def l1_entry(self, va: int) -> int:
+        """As DirectPaging's."""
+        return super().l1_entry(va & U32)
 
     def levels(self, va: int) -> list[tuple[int, int]]:
         """The walk of `va` for a crash report, from Xen's L4 down."""

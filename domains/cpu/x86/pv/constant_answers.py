@@ -7,8 +7,8 @@ Linux asks for the version each time it unmasks upcalls with one pending (any hy
 from collections.abc import Callable
 from typing import Final
 
-from domains.cpu.x86.cpuid import XEN_VERSION
 from domains.cpu.x86.pv.vcpu import X86Vcpu
+from hypervisor.machine.cpuid import XEN_VERSION
 from hypervisor.public.errno import Errno
 from hypervisor.public.version import XENVER_version
 from hypervisor.public.xen import Hypercall

@@ -11,7 +11,7 @@ from domains.cpu.traps import TrapGate
 from domains.cpu.x86.descriptors import SelectorFault
 from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.emulator.fpu_image import INITIAL, load_fpu, save_fpu
-from domains.cpu.x86.pv.debug_registers import write_dr
+from domains.cpu.x86.pv.debug_registers import load_drs
 from domains.cpu.x86.pv.pv_state import NO_CALLBACK, Callback
 from domains.cpu.x86.pv.vcpu import X86Vcpu
 from domains.cpu.x86.registers import (
@@ -55,7 +55,7 @@ def load_context(v: X86Vcpu, raw: bytes) -> None:
     _load_pv_state(v, context)
     regs = context.user_regs
     in_kernel = bool(context.flags & VGCF_in_kernel)
-    v.pv64.in_kernel = in_kernel
+    v.pv64.be_in(kernel=in_kernel)
     v.pv64.kernel_l4 = context.ctrlreg[3] >> PAGE_SHIFT
     v.pv64.user_l4 = context.ctrlreg[1] >> PAGE_SHIFT
     v.paging.activate(v.pv64.kernel_l4 if in_kernel else v.pv64.user_l4)
@@ -103,8 +103,7 @@ def _load_pv_state(v: X86Vcpu, context: vcpu_guest_context) -> None:
     v.set_ts(bool(context.ctrlreg[0] & CR0_TS))
     image = context.fpu_ctxt.pack() if flags & VGCF_i387_valid else INITIAL
     load_fpu(v.cpu, v.float_unit, image)
-    for number in (0, 1, 2, 3, 6, 7):
-        write_dr(pv, number, context.debugreg[number])
+    load_drs(pv, context.debugreg)
     v.breakpoints.changed()
 
 

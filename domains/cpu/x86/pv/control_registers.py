@@ -8,6 +8,7 @@ from domains.cpu.x86.pv.effects import apply_effects
 from domains.cpu.x86.pv.pv_state import CR4_OF_XEN
 from domains.cpu.x86.pv.vcpu import CR0_OF_XEN, X86Vcpu
 from domains.cpu.x86.registers import CR0_TS, CR4_DE, CR4_TSD, U64
+from hypervisor.wire.messages import EffectRecord
 
 CR4_OF_GUEST: Final = CR4_TSD | CR4_DE
 """What a guest may set of Xen's PV_CR4_GUEST_MASK under this CPU model (no FSGSBASE, no XSAVE)."""
@@ -48,11 +49,14 @@ def write_cr2(v: X86Vcpu, value: int) -> bool:
     return True
 
 
-def write_cr3(v: X86Vcpu, value: int) -> bool:
-    """A new page table for the kernel, which the core must accept: the same as MMUEXT_NEW_BASEPTR."""
-    result, effects = v.gate.new_baseptr(v.vcpu_id, v.mode.table_in(value))
-    apply_effects(v, effects)
-    return result == 0
+def write_cr3(v: X86Vcpu, value: int, finish: Callable[[bool], None]) -> None:
+    """A new page table for the kernel, as MMUEXT_NEW_BASEPTR. `finish` gets whether the core accepted it."""
+
+    def loaded(result: int, effects: list[EffectRecord]) -> None:
+        apply_effects(v, effects)
+        finish(result == 0)
+
+    v.ask(loaded, v.gate.new_baseptr, v.mode.table_in(value))
 
 
 def write_cr4(v: X86Vcpu, value: int) -> bool:
@@ -67,7 +71,6 @@ READ_CR: Final[dict[int, Callable[[X86Vcpu], int]]] = {0: read_cr0, 2: read_cr2,
 WRITE_CR: Final[dict[int, Callable[[X86Vcpu, int], bool]]] = {
     0: write_cr0,
     2: write_cr2,
-    3: write_cr3,
     4: write_cr4,
 }
-"""By number; False is #GP."""
+"""By number, but for CR3; False is #GP."""

@@ -4,6 +4,8 @@ What they watch is seen by breakpoints.py.
 Source: Xen arch/x86/pv/misc-hypercalls.c, arch/x86/debug.c.
 """
 
+import contextlib
+from collections.abc import Sequence
 from typing import Final
 
 from domains.cpu.x86.pv.pv_state import PvState
@@ -47,6 +49,14 @@ def write_dr(pv: PvState, number: int, value: int) -> None:
         pv.dr6 = (value | DR6_DEFAULT) & ~DR6_ZEROS
     else:
         _write_dr7(pv, value)
+
+
+def load_drs(pv: PvState, values: Sequence[int]) -> None:
+    """A context's eight debug registers. One whose value `write_dr` refuses has that of a CPU after a reset, as on Xen."""
+    pv.dr, pv.dr6, pv.dr7, pv.dr7_emul = [0] * 4, DR6_DEFAULT, DR7_DEFAULT, 0
+    for number in (0, 1, 2, 3, 6, 7):
+        with contextlib.suppress(XenError):
+            write_dr(pv, number, values[number])
 
 
 def _write_dr7(pv: PvState, value: int) -> None:

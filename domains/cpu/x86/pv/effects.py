@@ -72,9 +72,14 @@ def vm_assist(v: X86Vcpu, bits: int) -> None:
     v.pv.vm_assist = bits
 
 
-def vcpu_info_moved(v: X86Vcpu, mfn: int, offset: int) -> None:
-    """The vCPU's vcpu_info lies elsewhere now."""
-    v.events.move(v.gate.memory.view((mfn << PAGE_SHIFT) + offset, vcpu_info.sizeof))
+def vcpu_info_moved(v: X86Vcpu, vcpu: int, mfn: int, offset: int) -> None:
+    """A vCPU's vcpu_info lies elsewhere now."""
+    v.events_of(vcpu).move(v.gate.memory.view((mfn << PAGE_SHIFT) + offset, vcpu_info.sizeof))
+
+
+def nmi(v: X86Vcpu) -> None:
+    """Pending until the next way back to the guest; a second one before that is the same."""
+    v.pv.nmi_pending = True
 
 
 def local(v: X86Vcpu, nr: int, a1: int, a2: int, a3: int, a4: int, a5: int, result_va: int = 0) -> None:
@@ -108,6 +113,7 @@ EFFECTS: Final[dict[int, Callable[..., None]]] = COMMON_EFFECTS | {
     Effect.LDT: ldt,
     Effect.VM_ASSIST: vm_assist,
     Effect.VCPU_INFO: vcpu_info_moved,
+    Effect.NMI: nmi,
     Effect.LOCAL: local,
     Effect.CONTEXT: context,
 }

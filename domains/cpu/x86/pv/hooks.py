@@ -21,16 +21,20 @@ from domains.cpu.x86.pv.cpuid import do_cpuid
 from domains.cpu.x86.pv.exceptions import handle_exception
 from domains.cpu.x86.pv.invalid_op import handle_invalid_op
 from domains.cpu.x86.pv.syscall import LENGTH
+from domains.cpu.x86.pv.turns import Turns
 from domains.cpu.x86.pv.upcall import deliver_events
 from domains.cpu.x86.pv.vcpu import X86Vcpu
 from domains.cpu.x86.registers import RAX, RDX, U32, U64
 
 
 class Hooks:
-    """One vCPU's."""
+    """One emulated CPU's, for the vCPU whose turn it is. `stop` ends emulation before the next instruction."""
 
-    def __init__(self, library: UnicornLibrary, v: X86Vcpu, emulation: Emulation) -> None:
-        self._v = v
+    def __init__(
+        self, library: UnicornLibrary, turns: Turns, emulation: Emulation, stop: Callable[[], None]
+    ) -> None:
+        self._turns = turns
+        self._stop = stop
         self._keep = emulation.keep
         library.add_hook(HOOK_INTERRUPT, INTERRUPT_HOOK(self._on_interrupt))
         library.add_hook(HOOK_INVALID, INVALID_HOOK(self._on_invalid))
@@ -39,7 +43,7 @@ class Hooks:
         library.add_hook(HOOK_INSN, CPUID_HOOK(self._on_rdtsc), uc_x86.UC_X86_INS_RDTSC)
 
     def _on_interrupt(self, _uc: int, vector: int, _data: int) -> None:
-        v = self._v
+        v = self._turns.current
         try:
             if v.cpu.take_exception():
                 v.entry.software_interrupt(v, vector)
@@ -50,7 +54,7 @@ class Hooks:
             self._keep(failure)
 
     def _on_invalid(self, _uc: int, _data: int) -> bool:
-        v = self._v
+        v = self._turns.current
         try:
             v.cpu.take_exception()
             handle_invalid_op(v)
@@ -61,7 +65,8 @@ class Hooks:
 
     def _on_syscall(self, _uc: int, _data: int) -> None:
         """Unicorn adds the instruction's length to rip afterwards."""
-        v, q = self._v, self._v.cpu.q
+        v = self._turns.current
+        q = v.cpu.q
         try:
             q[RIP] = q[RIP] + LENGTH & U64
             v.entry.syscall(v)
@@ -79,14 +84,17 @@ class Hooks:
     def _instead(self, instruction: Callable[[X86Vcpu], None]) -> int:
         """Do an instruction in its place; Unicorn skips its own."""
         try:
-            instruction(self._v)
+            instruction(self._turns.current)
         except BaseException as failure:  # noqa: BLE001
             self._keep(failure)
         return 1
 
     def _leave(self) -> None:
-        """On the way back to the guest."""
-        v = self._v
+        """On the way back to the guest, unless it is another vCPU's turn."""
+        v = self._turns.current
+        if v.rest is not None:
+            self._stop()
+            return
         if v.breakpoints.watching:
             v.breakpoints.forget()
             v.breakpoints.refresh()

@@ -4,6 +4,7 @@ Kernel and user are told apart by the saved CS's RPL. The real CPU always return
 and the saved IF becomes the upcall mask. Source: Xen arch/x86/pv/iret.c; the fault on a bad return, arch/x86/x86_64/entry.S.
 """
 
+import struct
 from typing import Final
 
 from domains.cpu.x86.descriptors import SelectorFault
@@ -29,7 +30,7 @@ from hypervisor.public.arch_x86.xen_x86_64 import FLAT_KERNEL_CS, FLAT_KERNEL_SS
 from hypervisor.public.xen import VMASST_TYPE_architectural_iopl
 
 VGCF_in_syscall: Final = 1 << 8  # of iret_context.flags: Xen public/arch-x86/xen-x86_64.h
-_READ: Final = iret_context.sizeof
+_FRAME: Final = struct.Struct(f"<{iret_context.sizeof // 8}Q")
 
 
 def do_iret(v: X86Vcpu, *_: int) -> int:
@@ -37,10 +38,10 @@ def do_iret(v: X86Vcpu, *_: int) -> int:
     cpu = v.cpu
     q = cpu.q
     try:
-        raw = memoryview(v.paging.read(q[RSP], _READ)).cast("Q")
+        frame: tuple[int, ...] = _FRAME.unpack(v.paging.read(q[RSP], _FRAME.size))
     except GuestFault as fault:
         crash(v, f"iret: its frame cannot be read: {fault}", walk=fault.va)
-    rax, r11, rcx, flags, rip, cs, rflags, rsp, ss = raw
+    rax, r11, rcx, flags, rip, cs, rflags, rsp, ss = frame
     if cs & 3 == 3:
         if not v.pv64.user_l4:
             crash(v, "iret to user mode with no user page tables")
@@ -58,7 +59,10 @@ def do_iret(v: X86Vcpu, *_: int) -> int:
             cs, ss = COMPAT_CS if cs == COMPAT_CS else FLAT_KERNEL_CS, FLAT_KERNEL_SS
     else:
         q[RCX], q[R11] = rcx, r11
-    _return(v, rip, cs, ss)
+    if cs == FLAT_KERNEL_CS and ss == FLAT_KERNEL_SS and is_canonical(rip):
+        v.segments.flat()
+    else:
+        _return(v, rip, cs, ss)
     return rax
 
 

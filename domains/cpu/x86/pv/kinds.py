@@ -6,15 +6,12 @@ A guest with nested paging (PVH) has no part of it: its exceptions and page tabl
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from domains.cpu.x86.cpuid import guest_cpuid
 from domains.cpu.x86.emulator.cpu_state import CpuState
 from domains.cpu.x86.emulator.unicorn_library import UnicornLibrary
-from domains.cpu.x86.paging import Paging
 from domains.cpu.x86.pv.bounce import bounce
 from domains.cpu.x86.pv.compat_paging import CompatPaging
 from domains.cpu.x86.pv.compat_segments import CompatSegments
 from domains.cpu.x86.pv.context import load_context, save_context
-from domains.cpu.x86.pv.cpuid import compat_cpuid
 from domains.cpu.x86.pv.direct_paging import DirectPaging
 from domains.cpu.x86.pv.entry import Entry
 from domains.cpu.x86.pv.exceptions import handle_software_interrupt
@@ -35,6 +32,8 @@ from domains.cpu.x86.pv.pv64_mode import Pv64Mode
 from domains.cpu.x86.pv.segments import Segments
 from domains.cpu.x86.pv.syscall import handle_syscall
 from domains.cpu.x86.pv.vcpu import X86Vcpu
+from hypervisor.machine.cpuid import compat_cpuid, guest_cpuid
+from hypervisor.machine.entries import adjust_l1e, unadjusted
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.public.abi import COMPAT, NATIVE
 
@@ -42,10 +41,12 @@ from hypervisor.public.abi import COMPAT, NATIVE
 class GuestKind(NamedTuple):
     """How the parts of an engine for one kind of guest are made, and what its entry code does."""
 
-    paging: Callable[[MachineMemory, CpuState, UnicornLibrary], Paging]
-    mode: Callable[[CpuState, Paging], Mode]
+    paging: Callable[[MachineMemory, CpuState, UnicornLibrary], DirectPaging]
+    mode: Callable[[CpuState, DirectPaging], Mode]
     segments: Callable[[CpuState, MachineMemory, int], Segments]
     entry: Entry[X86Vcpu]
+    adjust_l1e: Callable[[int], int]
+    """An L1 entry as Xen writes it (P6)."""
 
 
 PV64: Final = GuestKind(
@@ -64,6 +65,7 @@ PV64: Final = GuestKind(
         local_effects=LOCAL_EFFECTS,
         abi=NATIVE,
     ),
+    adjust_l1e,
 )
 """A 64-bit PV guest, whose page tables the CPU walks."""
 PV32: Final = GuestKind(
@@ -82,5 +84,6 @@ PV32: Final = GuestKind(
         local_effects=COMPAT_LOCAL_EFFECTS,
         abi=COMPAT,
     ),
+    unadjusted,
 )
 """A 32-bit PV guest: its kernel runs in ring 1, in the CPU's compatibility mode."""

@@ -14,6 +14,7 @@ from domains.cpu.x86.registers import EXC_GP, XEC_EXT, XEC_IDT, XEC_TI
 from hypervisor.machine.descriptor_window import LDT_OFFSET, VCPU_WINDOW
 from hypervisor.machine.paging import PFEC_USER, is_canonical
 from hypervisor.public.xen import VMASST_TYPE_writable_pagetables
+from hypervisor.wire.messages import EffectRecord
 
 WRITABLE_PAGETABLES: Final = 1 << VMASST_TYPE_writable_pagetables
 
@@ -27,7 +28,7 @@ def handle_page_fault(v: X86Vcpu, va: int, error_code: int) -> None:
             return
     writable_tables = bool(v.pv.vm_assist & WRITABLE_PAGETABLES)
     outcome = v.paging.fault(va, error_code, from_kernel=v.mode.in_kernel, writable_tables=writable_tables)
-    if outcome is PageFault.emulate and emulate_page_table_write(v, va):
+    if outcome is PageFault.emulate and emulate_page_table_write(v, va, error_code):
         v.exits["page-table write"] += 1
     elif outcome is PageFault.handled:
         v.exits["stale translation"] += 1
@@ -43,14 +44,16 @@ def _handle_window_fault(v: X86Vcpu, offset: int, error_code: int) -> None:
         inject_hw_exception(v, EXC_GP, offset & ~(XEC_EXT | XEC_IDT | XEC_TI))
         return
     offset -= LDT_OFFSET
-    result, effects = v.gate.map_ldt_page(v.vcpu_id, offset)
-    apply_effects(v, effects)
-    if result == 0:
-        v.exits["LDT page"] += 1
-        v.paging.invalidate(v.segments.ldt_base + offset)
-        return
-    wanted = v.segments.guest_ldt_base + offset
-    if is_canonical(wanted):
-        inject_page_fault(v, wanted, error_code)
-    else:
-        inject_hw_exception(v, EXC_GP, offset & ~(XEC_EXT | XEC_IDT) | XEC_TI)
+
+    def finish(result: int, effects: list[EffectRecord]) -> None:
+        apply_effects(v, effects)
+        wanted = v.segments.guest_ldt_base + offset
+        if result == 0:
+            v.exits["LDT page"] += 1
+            v.paging.invalidate(v.segments.ldt_base + offset)
+        elif is_canonical(wanted):
+            inject_page_fault(v, wanted, error_code)
+        else:
+            inject_hw_exception(v, EXC_GP, offset & ~(XEC_EXT | XEC_IDT) | XEC_TI)
+
+    v.ask(finish, v.gate.map_ldt_page, offset)

@@ -4,6 +4,7 @@ Ports 0x42 (count, low byte then high byte), 0x43 (mode) and 0x61 (bit 0: gate, 
 written at 1.193182 MHz; other channels do not exist. Source: Xen arch/x86/emul-i8254.c (pv_pit_handler).
 """
 
+from collections.abc import Callable
 from time import monotonic_ns
 from typing import Final, NamedTuple
 
@@ -27,9 +28,11 @@ class PitState(NamedTuple):
 class Pit:
     """One guest's channel 2. All accesses are of one byte."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], int] = monotonic_ns) -> None:
+        """`now`: the clock it runs by, in ns."""
+        self._now = now
         self._reload = 0x10000
-        self._started = monotonic_ns()
+        self._started = self._now()
         self._low: int | None = None
         self._high_next = False
         self._latched: int | None = None
@@ -37,17 +40,17 @@ class Pit:
 
     def snapshot(self) -> PitState:
         """The channel as data."""
-        elapsed = monotonic_ns() - self._started
+        elapsed = self._now() - self._started
         return PitState(self._reload, elapsed, self._low, self._high_next, self._latched, self._gate)
 
     def restore(self, state: PitState) -> None:
-        """Go on from there, on this host's clock."""
+        """Go on from there, on this clock."""
         self._reload, elapsed, self._low, self._high_next, self._latched, self._gate = state
-        self._started = monotonic_ns() - elapsed
+        self._started = self._now() - elapsed
 
     def count(self) -> int:
         """What is left of the count."""
-        return (self._reload - (monotonic_ns() - self._started) * HZ // 1_000_000_000) & 0xFFFF
+        return (self._reload - (self._now() - self._started) * HZ // 1_000_000_000) & 0xFFFF
 
     def read(self, port: int) -> int:
         """One byte from a port of the timer's."""
@@ -59,7 +62,7 @@ class Pit:
             self._latched = None
             return count >> 8
         if port == SPEAKER:
-            expired = (monotonic_ns() - self._started) * HZ >= self._reload * 1_000_000_000
+            expired = (self._now() - self._started) * HZ >= self._reload * 1_000_000_000
             return self._gate | (0x20 if expired else 0)
         return 0xFF
 
@@ -74,4 +77,4 @@ class Pit:
             self._low = value
         elif port == COUNT:
             self._reload = (value << 8 | (self._low or 0)) or 0x10000
-            self._low, self._started = None, monotonic_ns()
+            self._low, self._started = None, self._now()

@@ -10,20 +10,20 @@ Everything else (hlt, invlpg, lgdt, …) is the guest's #GP. Source: Xen arch/x8
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NoReturn
 
 import capstone.x86
 
 from domains.cpu.x86.decode import Instruction
 from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.pv.bounce import inject_debug, inject_hw_exception
-from domains.cpu.x86.pv.control_registers import READ_CR, WRITE_CR
+from domains.cpu.x86.pv.control_registers import READ_CR, WRITE_CR, write_cr3
 from domains.cpu.x86.pv.debug_registers import read_dr, write_dr
 from domains.cpu.x86.pv.io_ports import NO_DEVICE, iopl_ok
 from domains.cpu.x86.pv.msr import read_msr, write_msr
 from domains.cpu.x86.pv.pit import PORTS as PIT_PORTS
 from domains.cpu.x86.pv.vcpu import X86Vcpu
-from domains.cpu.x86.registers import EFLAGS_TF, EXC_UD, RAX, RCX, RDX, U32, U64
+from domains.cpu.x86.registers import EFLAGS_TF, EXC_GP, EXC_UD, RAX, RCX, RDX, U32, U64
 from hypervisor.public.errno import Errno, XenError
 
 DR6_BS: Final = 1 << 14
@@ -37,6 +37,10 @@ class Refused(Exception):
     def __init__(self, vector: int | None = None) -> None:
         super().__init__(vector)
         self.vector = vector
+
+
+class Asked(Exception):
+    """The core is asked: its answer ends the instruction."""
 
 
 def emulate_privileged(v: X86Vcpu, instruction: Instruction) -> bool:
@@ -53,11 +57,17 @@ def emulate_privileged(v: X86Vcpu, instruction: Instruction) -> bool:
             return False
         inject_hw_exception(v, refused.vector)
         return True
+    except Asked:
+        return True
+    _complete(v, instruction)
+    return True
+
+
+def _complete(v: X86Vcpu, instruction: Instruction) -> None:
     v.exits[f"emulated {instruction.name}"] += 1
     v.cpu.q[RIP] = v.cpu.q[RIP] + instruction.length & U64
     if v.cpu.rflags & EFLAGS_TF:
         inject_debug(v, DR6_BS)
-    return True
 
 
 def do_interrupt_flag(v: X86Vcpu, _instruction: Instruction) -> None:
@@ -94,6 +104,8 @@ def do_mov(v: X86Vcpu, instruction: Instruction) -> None:
     target, source = registers
     if source in CR_NUMBERS and CR_NUMBERS[source] in READ_CR:
         v.decoder.write_register(target, READ_CR[CR_NUMBERS[source]](v))
+    elif target == capstone.x86.X86_REG_CR3:
+        _load_cr3(v, instruction, v.decoder.read_register(source))
     elif target in CR_NUMBERS and CR_NUMBERS[target] in WRITE_CR:
         if not WRITE_CR[CR_NUMBERS[target]](v, v.decoder.read_register(source)):
             raise Refused
@@ -104,6 +116,17 @@ def do_mov(v: X86Vcpu, instruction: Instruction) -> None:
         v.breakpoints.changed()
     else:
         raise Refused
+
+
+def _load_cr3(v: X86Vcpu, instruction: Instruction, value: int) -> NoReturn:
+    def finish(accepted: bool) -> None:
+        if accepted:
+            _complete(v, instruction)
+        else:
+            inject_hw_exception(v, EXC_GP)
+
+    write_cr3(v, value, finish)
+    raise Asked
 
 
 def _debug(access: Callable[[], int | None]) -> int | None:

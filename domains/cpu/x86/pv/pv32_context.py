@@ -11,7 +11,7 @@ from domains.cpu.x86.descriptors import SelectorFault
 from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.emulator.fpu_image import INITIAL, load_fpu, save_fpu
 from domains.cpu.x86.pv.context import DATA_SEGMENTS
-from domains.cpu.x86.pv.debug_registers import write_dr
+from domains.cpu.x86.pv.debug_registers import load_drs
 from domains.cpu.x86.pv.pv_state import NO_CALLBACK, Callback
 from domains.cpu.x86.pv.vcpu import X86Vcpu
 from domains.cpu.x86.registers import (
@@ -78,8 +78,7 @@ def _load_pv_state(v: X86Vcpu, context: compat_vcpu_guest_context) -> None:
     v.set_ts(bool(context.ctrlreg[0] & CR0_TS))
     image = context.fpu_ctxt.pack() if context.flags & VGCF_i387_valid else INITIAL
     load_fpu(v.cpu, v.float_unit, image)
-    for number in (0, 1, 2, 3, 6, 7):
-        write_dr(pv, number, context.debugreg[number])
+    load_drs(pv, context.debugreg)
     v.breakpoints.changed()
 
 

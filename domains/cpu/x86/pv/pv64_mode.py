@@ -1,9 +1,10 @@
 """64-bit PV: which half of the guest runs, its frames and its hypercalls.
 
 Kernel and user space run at CPL 3; the page table tells them apart. Switching swaps the active and the inactive GS base, as
-SWAPGS does, and loads the other half's CR3 (Xen's toggle_guest_mode). A kernel's table maps all that its user table maps, and
-a user page's translation is global, so entering the kernel keeps the translations; leaving it drops them, for the kernel's
-pages are user pages to the CPU.
+SWAPGS does, and loads the other half's CR3 (Xen's toggle_guest_mode). Each half has its own translations (emulator/twin_tlb) and
+its own translated code (HF_KERNEL). Where there is one set for both: a kernel's table maps all that its user table maps, and a
+user page's translation is global, so entering the kernel keeps the translations; leaving it drops them, for the kernel's pages
+are user pages to the CPU.
 
     an exception's frame                      a hypercall
     higher   SS                               RAX                      number, then result
@@ -18,41 +19,26 @@ pages are user pages to the CPU.
 """
 
 import struct
-from typing import Final, NamedTuple
+from typing import Final
 
-from domains.cpu.x86.emulator.cpu_state import RIP, CpuState
-from domains.cpu.x86.paging import Paging
+from domains.cpu.x86.emulator.cpu_state import HF_KERNEL, HFLAGS, SEGMENT_BASE, CpuState
+from domains.cpu.x86.pv.direct_paging import DirectPaging
 from domains.cpu.x86.registers import (
     EFER_SCE_LME_LMA_NX,
     GS,
     R8,
     R10,
-    R11,
     RAX,
-    RCX,
     RDI,
     RDX,
     RSI,
-    U32,
     U64,
 )
 from hypervisor.public.types import PAGE_SHIFT
 
-_FRAME: Final = struct.Struct("<7Q")
-_FRAME_WITH_ERROR: Final = struct.Struct("<8Q")
-
-
-class Interrupted(NamedTuple):
-    """Where an exception came from, for its frame; `flags` as the guest is to see them."""
-
-    rip: int
-    cs: int
-    flags: int
-    rsp: int
-    ss: int
-    masked: bool
-    """Upcalls were held back."""
-    in_kernel: bool
+GS_BASE: Final = SEGMENT_BASE + 3 * GS
+FRAME: Final = struct.Struct("<7Q")
+FRAME_WITH_ERROR: Final = struct.Struct("<8Q")
 
 
 class Pv64Mode:
@@ -63,59 +49,52 @@ class Pv64Mode:
     efer: int = EFER_SCE_LME_LMA_NX
     hidden_msrs: frozenset[int] = frozenset()
 
-    def __init__(self, cpu: CpuState, paging: Paging) -> None:
+    def __init__(self, cpu: CpuState, paging: DirectPaging) -> None:
         self._cpu = cpu
         self._paging = paging
         self.in_kernel = True
+        self.be_in(kernel=True)
         self.inactive_gs = 0
         self.kernel_l4 = 0
         self.user_l4 = 0
 
+    def be_in(self, *, kernel: bool) -> None:
+        """Which half runs."""
+        self.in_kernel = kernel
+        d = self._cpu.d
+        d[HFLAGS] = d[HFLAGS] | HF_KERNEL if kernel else d[HFLAGS] & ~HF_KERNEL
+
     def enter(self) -> None:
-        """From user space to the kernel: present translations stay."""
+        """From user space to the kernel."""
         self._swap_gs()
-        self.in_kernel = True
-        self._paging.activate(self.kernel_l4, keep=True)
+        self.be_in(kernel=True)
+        self._paging.change_halves(self.kernel_l4, keep=True)
 
     def leave(self) -> None:
         """From the kernel to user space."""
         self._swap_gs()
-        self.in_kernel = False
-        self._paging.activate(self.user_l4)
+        self.be_in(kernel=False)
+        self._paging.change_halves(self.user_l4, keep=False)
 
     def _swap_gs(self) -> None:
-        cpu = self._cpu
-        active = cpu.base(GS)
-        cpu.set_base(GS, self.inactive_gs)
-        self.inactive_gs = active
+        q = self._cpu.q
+        q[GS_BASE], self.inactive_gs = self.inactive_gs, q[GS_BASE]
 
     def load_kernel_table(self, l4: int) -> None:
         """A new CR3 for the kernel (LOAD_CR3)."""
         self.kernel_l4 = l4
         if self.in_kernel:
             self._paging.activate(l4)
+        else:
+            self._paging.forget_aside()
 
     def load_user_table(self, l4: int) -> None:
         """The CR3 for the next return to user space (LOAD_USER_CR3)."""
         self.user_l4 = l4
-        if not self.in_kernel:
+        if self.in_kernel:
+            self._paging.forget_aside()
+        else:
             self._paging.activate(l4)
-
-    def frame(self, at: Interrupted, error_code: int | None) -> bytes:
-        """Xen's create_bounce_frame (arch/x86/x86_64/entry.S)."""
-        q = self._cpu.q
-        code = (at.cs & ~3 if at.in_kernel else at.cs) | at.masked << 32
-        if error_code is None:
-            return _FRAME.pack(q[RCX], q[R11], at.rip, code, at.flags, at.rsp, at.ss)
-        return _FRAME_WITH_ERROR.pack(q[RCX], q[R11], error_code & U32, at.rip, code, at.flags, at.rsp, at.ss)
-
-    def start_handler(self, address: int, flags: int) -> None:
-        """Xen gets there by SYSRET, which leaves rip and rflags in RCX and R11."""
-        cpu = self._cpu
-        cpu.rflags = flags
-        q = cpu.q
-        q[RIP] = q[RCX] = address
-        q[R11] = flags
 
     def cr3(self) -> int:
         """The kernel's own table."""

@@ -47,3 +47,4 @@ class PvState:
     gdt_frames: list[int] = field(default_factory=list)
     ldt_base: int = 0
     ldt_entries: int = 0
+    nmi_pending: bool = False

@@ -28,6 +28,8 @@ from domains.cpu.x86.emulator.cpu_state import (
     HF_CS64,
     HF_SS32,
     LDTR,
+    SEGMENT_FLAGS,
+    SEGMENT_SELECTOR,
     CpuState,
 )
 from domains.cpu.x86.registers import CS, DS, ES, SS, U32
@@ -43,6 +45,8 @@ FLAT_CODE64: Final = 0x00AFFB00
 FLAT_CODE32: Final = 0x00CFFB00
 FLAT_DATA: Final = 0x00CFF300
 LDT_SYSTEM: Final = 0x8200
+SELECTOR_OF_CS, SELECTOR_OF_SS = SEGMENT_SELECTOR + 6 * CS, SEGMENT_SELECTOR + 6 * SS
+FLAGS_OF_CS, FLAGS_OF_SS = SEGMENT_FLAGS + 6 * CS, SEGMENT_FLAGS + 6 * SS
 
 
 class Segments:
@@ -74,8 +78,11 @@ class Segments:
             self._cpu.set_segment(LDTR, 0, 0, 0, 0)
 
     def flat(self) -> None:
-        """CS and SS as the guest's kernel is entered with."""
-        cpu = self._cpu
+        """CS and SS as the guest's kernel is entered with; mostly they are."""
+        cpu, d = self._cpu, self._cpu.d
+        selectors = d[SELECTOR_OF_CS] == FLAT_KERNEL_CS and d[SELECTOR_OF_SS] == FLAT_KERNEL_SS
+        if selectors and d[FLAGS_OF_CS] == FLAT_CODE64 and d[FLAGS_OF_SS] == FLAT_DATA:
+            return
         cpu.set_segment(CS, FLAT_KERNEL_CS, 0, U32, FLAT_CODE64)
         cpu.set_segment(SS, FLAT_KERNEL_SS, 0, U32, FLAT_DATA)
         cpu.set_hflags(CODE_SIZE_HFLAGS, HF_CS64 | HF_CS32 | HF_SS32 | HF_CPL)

@@ -10,6 +10,7 @@ from domains.cpu.x86.pv.bounce import bounce, inject_hw_exception
 from domains.cpu.x86.pv.constant_answers import CONSTANT_ANSWERS
 from domains.cpu.x86.pv.effects import apply_effects
 from domains.cpu.x86.pv.local_hypercalls import local_hypercall
+from domains.cpu.x86.pv.posted_calls import post
 from domains.cpu.x86.pv.pv_state import NO_CALLBACK
 from domains.cpu.x86.pv.segments import FLAT_CODE32, FLAT_DATA
 from domains.cpu.x86.pv.vcpu import X86Vcpu
@@ -24,6 +25,7 @@ from hypervisor.public.arch_x86.xen_x86_64 import (
 from hypervisor.public.callback import CALLBACKF_mask_events, CALLBACKTYPE_syscall, CALLBACKTYPE_syscall32
 from hypervisor.public.sched import SCHEDOP_block
 from hypervisor.public.xen import Hypercall
+from hypervisor.wire.messages import EffectRecord
 
 LENGTH: Final = 2
 BLOCKING: Final = frozenset({int(Hypercall.sched_op), int(Hypercall.sched_op_compat)})
@@ -46,7 +48,7 @@ def handle_syscall(v: X86Vcpu) -> None:
 
 
 def hypercall(v: X86Vcpu) -> None:
-    """Perform the hypercall in the registers; its effects are in force, and its result is there, afterwards."""
+    """Perform the hypercall in the registers; its effects are in force, and its result is there, when its vCPU goes on."""
     mode = v.mode
     nr, args = mode.hypercall()
     v.exits["hypercall"] += 1
@@ -58,13 +60,21 @@ def hypercall(v: X86Vcpu) -> None:
         if answer is not None:
             mode.set_result(answer)
             return
+    posted = post(v, nr, args)
+    if posted is not None:
+        v.exits["posted"] += 1
+        mode.set_result(posted)
+        return
     if nr in BLOCKING and args[0] == SCHEDOP_block and _need_not_block(v):
         mode.set_result(0)
         return
-    result, effects = v.gate.hypercall(v.vcpu_id, nr, *args)
-    mode.set_result(result)
-    if effects:
-        apply_effects(v, effects)
+
+    def finish(result: int, effects: list[EffectRecord]) -> None:
+        mode.set_result(result)
+        if effects:
+            apply_effects(v, effects)
+
+    v.ask(finish, v.gate.hypercall, nr, *args)
 
 
 def _need_not_block(v: X86Vcpu) -> bool:

@@ -17,16 +17,18 @@ import numpy.typing as npt
 from domains.control.description import DomainConfig, GuestType
 from domains.dom0.toolstack.builder import unpacking
 from domains.dom0.toolstack.builder.build_hvm import HvmBuilder
+from domains.dom0.toolstack.builder.memory_map import set_memory_map
 from domains.dom0.toolstack.builder.prepared import Prepared, hypercall_pfn
 from domains.dom0.toolstack.builder.rings import Built, seed_grants, write_pages
 from domains.dom0.toolstack.builder.unpacking import Request, prepare_python
 from domains.dom0.toolstack.errors import ToolstackError
-from domains.dom0.toolstack.xenctrl import XenCtrl
+from domains.dom0.toolstack.xenctrl import MAXMEM_CONSTANT, XenCtrl
 from domains.kernel.kernel import Kernel
 from domains.kernel.tasks import NEXT_TURN, Task
 from hypervisor.builder.hvm_layout import HvmPlan
 from hypervisor.builder.pv_contents import StartOfDay, start_of_day_contents, vcpu_context
 from hypervisor.public.arch_x86.xen import XEN_LEGACY_MAX_VCPUS
+from hypervisor.public.memory import E820_RAM, e820entry
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, MAddr, Mfn, Pfn
 from hypervisor.public.xen import shared_info, vcpu_info
 
@@ -38,7 +40,7 @@ def prepare(kernel: Kernel, unpacker: socket.socket, config: DomainConfig) -> Ta
     if config.python_guest is not None and config.ramdisk is None:
         return prepare_python(config.name, config.python_guest, config.memory)
     request = Request(
-        config.name, config.kernel, config.ramdisk or "", config.memory, config.type is GuestType.PVH
+        config.name, config.kernel, config.ramdisk or "", config.populated_mib, config.type is GuestType.PVH
     )
     return (yield from unpacking.prepare(kernel, unpacker, request))
 
@@ -59,7 +61,9 @@ class Builder:
         if isinstance(layout, HvmPlan):
             return (yield from self._hvm.build(domid, config, prepared, layout))
         xen.max_vcpus(domid, config.maxvcpus)
-        xen.max_mem(domid, config.maxmem * 1024)
+        xen.max_mem(domid, config.memory * 1024 + MAXMEM_CONSTANT)
+        whole = e820entry(size=config.maxmem << 20, type=int(E820_RAM))
+        set_memory_map(self._kernel.hypercalls, domid, [whole])
         if layout.image.address_size != 64:
             xen.set_address_size(domid, layout.image.address_size)
         p2m = yield from xen.populate_physmap(domid, layout.nr_pages)
@@ -70,7 +74,9 @@ class Builder:
         for run in prepared.runs:
             part = prepared.data[run.offset : run.offset + run.pages * PAGE_SIZE]
             yield from self._write(domid, p2m, run.pfn, part)
-        day = StartOfDay(MAddr(shared << PAGE_SHIFT), 0, config.cmdline, store_port, console_port)
+        day = StartOfDay(
+            MAddr(shared << PAGE_SHIFT), 0, prepared.command_line(config.cmdline), store_port, console_port
+        )
         for content in start_of_day_contents(layout, p2m, day):
             yield from self._write(domid, p2m, content.pfn, content.data.data)
         if (page := hypercall_pfn(layout.image)) is not None:

@@ -5,15 +5,16 @@ The order is libxenguest's. Nothing here learns a machine frame: Xen finds them 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from domains.control.description import DomainConfig
+from domains.dom0.toolstack.builder.memory_map import set_memory_map
 from domains.dom0.toolstack.builder.prepared import Prepared
 from domains.dom0.toolstack.builder.rings import Built, seed_grants, write_pages
-from domains.dom0.toolstack.xenctrl import XenCtrl
+from domains.dom0.toolstack.xenctrl import MAXMEM_CONSTANT, XenCtrl
 from domains.kernel.kernel import Kernel
 from domains.kernel.tasks import NEXT_TURN, Task
 from hypervisor.builder.hvm_contents import first_registers, hvm_pages
@@ -38,19 +39,13 @@ from hypervisor.public.memory import (
     XENMEM_add_to_physmap,
     XENMEM_populate_physmap,
     XENMEM_remove_from_physmap,
-    XENMEM_set_memory_map,
-    e820entry,
     xen_add_to_physmap,
-    xen_foreign_memory_map,
-    xen_memory_map,
     xen_memory_reservation,
     xen_remove_from_physmap,
 )
 from hypervisor.public.types import PAGE_SIZE, DomId, Mfn
 
 DOM0: Final = DomId(0)
-SPECIAL_KIB: Final = 1024
-"""What a domain may have beyond its memory: libxl's constant, for the pages outside RAM."""
 
 
 class HvmBuilder:
@@ -65,12 +60,12 @@ class HvmBuilder:
         """Fill the domain `domid`, which has just been created. Raises XenError."""
         xen = self._xen
         xen.max_vcpus(domid, config.maxvcpus)
-        xen.max_mem(domid, config.maxmem * 1024 + SPECIAL_KIB)
+        xen.max_mem(domid, config.maxmem * 1024 + MAXMEM_CONSTANT)
         if config.is_shadowed:
             xen.set_paging_mempool_size(domid, config.shadow_mib << 20)
         yield from xen.populate_physmap(domid, plan.nr_pages)
         self._populate(domid, POPULATED)
-        self._tell_memory_map(domid, plan.memory_map())
+        set_memory_map(self._hypercalls, domid, plan.memory_map())
         store_port, console_port = xen.alloc_unbound(domid, DOM0), xen.alloc_unbound(domid, DOM0)
         for param, value in (
             (HVM_PARAM_STORE_PFN, XENSTORE_GFN),
@@ -83,7 +78,7 @@ class HvmBuilder:
         for run in prepared.runs:
             part = prepared.data[run.offset : run.offset + run.pages * PAGE_SIZE]
             yield from write_pages(self._kernel, domid, gfns_from(run.pfn, run.pages), part)
-        for gfn, page in hvm_pages(plan, config.cmdline).items():
+        for gfn, page in hvm_pages(plan, prepared.command_line(config.cmdline)).items():
             yield from write_pages(self._kernel, domid, [Mfn(gfn)], memoryview(page))
         self._sethvmcontext(domid, first_registers(plan))
         self._seed_grants(domid)
@@ -98,14 +93,6 @@ class HvmBuilder:
             done = self._hypercalls.hypercall_memory_op(XENMEM_populate_physmap, request)
         if done != len(gfns):
             raise XenError(Errno.ENOMEM, f"{done} of {len(gfns)} special pages")
-
-    def _tell_memory_map(self, domid: DomId, regions: Iterable[e820entry]) -> None:
-        packed = [region.pack() for region in regions]
-        with self._hypercalls.arguments as area:
-            buffer = area.push(b"".join(packed))
-            where = xen_memory_map(nr_entries=len(packed), buffer=buffer)
-            request = xen_foreign_memory_map(domid=domid, map=where)
-            self._hypercalls.hypercall_memory_op(XENMEM_set_memory_map, request)
 
     def _sethvmcontext(self, domid: DomId, state: bytes) -> None:
         with self._hypercalls.arguments as area:

@@ -25,7 +25,12 @@ ELF_MAGIC: Final = b"\x7fELF"
 
 def load_kernel(path: str, memory: int, *, pvh: bool = False) -> PvImage:
     """The kernel in a file, read, unpacked and checked, for a PV or PVH domain of `memory` MiB. Raises ToolstackError."""
-    data, what = read_image(path, "kernel"), "neither an ELF file nor a bzImage"
+    return kernel_of(read_image(path, "kernel"), path, memory, pvh=pvh)
+
+
+def kernel_of(data: bytes, path: str, memory: int, *, pvh: bool = False) -> PvImage:
+    """The kernel in these bytes; `path` is for messages. Raises ToolstackError."""
+    what = "neither an ELF file nor a bzImage"
     if is_bzimage(data):
         data, what = payload_of(data, path, memory << 20), "a bzImage of something that is no ELF file"
     elif packed_as(data):

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgpack
 
+from domains.control.description import MAX_GUEST_CMDLINE
 from hypervisor.builder.hvm_layout import HvmPlan, hvm_plan
 from hypervisor.builder.pv_image import LayoutError, PvImage, Segment
 from hypervisor.builder.pv_layout import Plan, plan
@@ -29,11 +30,19 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """`data` holds the pages that `runs` name; all other pages of kernel and ramdisk are zero."""
+    """`data` holds the pages that `runs` name; all other pages of kernel and ramdisk are zero. `cmdline`: what the menu in the
+    guest's own disk says, if it was read; the description's comes behind it.
+    """
 
     plan: Plan | HvmPlan
     runs: Sequence[Run]
     data: memoryview
+    cmdline: str = ""
+
+    def command_line(self, described: str) -> str:
+        """The guest's whole command line, as pygrub puts it together, as far as there is room for it."""
+        line = " ".join(filter(None, (self.cmdline, described)))
+        return line.encode()[: MAX_GUEST_CMDLINE - 1].decode(errors="ignore")
 
 
 def hypercall_pfn(image: PvImage) -> Pfn | None:
@@ -44,7 +53,7 @@ def hypercall_pfn(image: PvImage) -> Pfn | None:
     return Pfn(-1 if page % PAGE_SIZE else (page - image.virt_base) >> PAGE_SHIFT)
 
 
-def encode(image: PvImage, ramdisk_bytes: int, runs: Sequence[Run]) -> bytes:
+def encode(image: PvImage, ramdisk_bytes: int, runs: Sequence[Run], cmdline: str | None = None) -> bytes:
     """What the process says of a kernel that it has unpacked."""
     answer: bytes = msgpack.packb(
         {
@@ -57,6 +66,7 @@ def encode(image: PvImage, ramdisk_bytes: int, runs: Sequence[Run]) -> bytes:
             "address_size": image.address_size,
             "extended_cr3": image.extended_cr3,
             "ramdisk_bytes": ramdisk_bytes,
+            "cmdline": (cmdline or "")[:MAX_GUEST_CMDLINE],
             "runs": [[run.pfn, run.pages, run.offset] for run in runs],
         }
     )
@@ -86,14 +96,17 @@ def decode(answer: bytes, data: memoryview, nr_pages: int, *, pvh: bool = False)
     try:
         layout = plan_of(_image(said), nr_pages, _number(said["ramdisk_bytes"]), pvh=pvh)
         runs = [Run(Pfn(_number(pfn)), _number(pages), _number(at)) for pfn, pages, at in said["runs"]]
-    except (KeyError, TypeError, LayoutError) as error:
+        cmdline = said.get("cmdline", "")
+    except (AttributeError, KeyError, TypeError, LayoutError) as error:
         raise ValueError(f"not what a kernel looks like: {error}") from None
     areas = [area for area in (layout.kernel, layout.ramdisk) if area is not None]
     for run in runs:
         inside = any(area.pfn <= run.pfn and run.pfn + run.pages <= area.end for area in areas)
         if not inside or run.offset + run.pages * PAGE_SIZE > len(data):
             raise ValueError(f"pages that are not the kernel's or the ramdisk's: {run}")
-    return Prepared(layout, runs, data)
+    if not isinstance(cmdline, str) or "\0" in cmdline or len(cmdline) > MAX_GUEST_CMDLINE:
+        raise ValueError("no command line")
+    return Prepared(layout, runs, data, cmdline)
 
 
 def _image(said: Any) -> PvImage:

@@ -20,8 +20,9 @@ import socket
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from domains.control.description import PYTHON_PREFIX
-from domains.dom0.toolstack.builder.image import MAX_IMAGE, load_kernel, load_ramdisk, python_image
+from domains.control.description import DISK_PREFIX, PYTHON_PREFIX
+from domains.dom0.toolstack.builder.disk_boot import boot_files
+from domains.dom0.toolstack.builder.image import MAX_IMAGE, kernel_of, load_kernel, load_ramdisk, python_image
 from domains.dom0.toolstack.builder.prepared import Run, encode, encode_refusal, hypercall_pfn, plan_of
 from domains.dom0.toolstack.errors import ToolstackError
 from hypervisor.builder.hvm_layout import HvmPlan
@@ -81,6 +82,8 @@ def limit(memory: int, files: Sequence[str]) -> None:
     """Bound this process: the files and three copies of the domain's memory (read, unpacked, laid out) fit."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     sizes = sum(min(os.path.getsize(path), MAX_IMAGE) for path in files if os.path.isfile(path))
+    if files[0].startswith(DISK_PREFIX):
+        sizes += memory  # which its kernel and RAM disk must fit into
     with open("/proc/self/statm") as statm:
         begins_with = int(statm.read().split()[0]) * PAGE_SIZE
     space = begins_with + WORKING_MEMORY + sizes + 3 * memory
@@ -91,9 +94,15 @@ def limit(memory: int, files: Sequence[str]) -> None:
 
 def prepared(memfd: int, kernel: str, ramdisk: str | None, memory: int, *, pvh: bool = False) -> bytes:
     """The answer; the pages are in the memfd. Raises ToolstackError, LayoutError, MemoryError."""
-    python = kernel.removeprefix(PYTHON_PREFIX)
-    image = load_kernel(kernel, memory, pvh=pvh) if python == kernel else python_image(python)
-    initrd = load_ramdisk(ramdisk)
+    cmdline = None
+    if kernel.startswith(DISK_PREFIX):
+        found = boot_files(kernel.removeprefix(DISK_PREFIX))
+        image = kernel_of(found.kernel, found.kernel_path, memory, pvh=pvh)
+        initrd, cmdline = found.ramdisk, found.cmdline
+    else:
+        python = kernel.removeprefix(PYTHON_PREFIX)
+        image = load_kernel(kernel, memory, pvh=pvh) if python == kernel else python_image(python)
+        initrd = load_ramdisk(ramdisk)
     layout = plan_of(image, memory * PAGES_PER_MIB, len(initrd), pvh=pvh)
     check_hypercall_page(image, layout)
     parts = kernel_contents(layout)
@@ -104,7 +113,7 @@ def prepared(memfd: int, kernel: str, ramdisk: str | None, memory: int, *, pvh: 
         write_all(memfd, part.data.data)
         runs.append(Run(part.pfn, part.data.nbytes // PAGE_SIZE, offset))
         offset += part.data.nbytes
-    return encode(image, len(initrd), runs)
+    return encode(image, len(initrd), runs, cmdline)
 
 
 def check_hypercall_page(image: PvImage, layout: Plan | HvmPlan) -> None:

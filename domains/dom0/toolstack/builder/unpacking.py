@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import select
 import signal
 import socket
 from contextlib import suppress
@@ -115,6 +116,8 @@ class Unpacking:
 
     def answer(self) -> Task[bytes]:
         """Everything it has to say. ToolstackError: it took too long, or it ended before it was done."""
+        if self._kernel.repeats:
+            self._wait()
         if not (yield from self._kernel.until(lambda: self._ended, self._arrived, timeout=SECONDS)):
             raise ToolstackError(f"kernel {self._what}: it takes more than {SECONDS:g} s to unpack")
         if not self._said:
@@ -122,6 +125,13 @@ class Unpacking:
                 f"kernel {self._what}: it could not be unpacked within the limits of time and memory"
             )
         return bytes(self._said)
+
+    def _wait(self) -> None:
+        """On a machine that repeats itself: no time of its own passes meanwhile, however long the host takes."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        while not self._ended and poll.poll(SECONDS * 1000):
+            self._read()
 
     def pages(self) -> memoryview:
         """The memfd's content, which lives as long as somebody holds it, and whose end nobody takes away any more."""

@@ -1,125 +1,85 @@
-"""Disk specifications, xl-disk-configuration(5), and the numbers of virtual devices, xen-vbd-interface(7).
+"""What disk specifications, xl-disk-configuration(5), mean to this toolstack; their syntax is disk_syntax.py's.
 
-    'target, format, vdev, access'         positional, empty ones are skipped
-    'format=raw, vdev=xvda, access=rw, target=/path'
-    'phy:/dev/x,xvda,w'  'file:/x.img,xvda,w'     the old form: prefix, then vdev and access
-
-A CD-ROM is never writable.
-
-`target=` takes the rest of the text, commas and all. Each parameter may be given once.
+What libxlutil refuses is refused with its reason. What it takes, and there is not here, is refused as "not supported".
+A CD-ROM is never writable; one without an image is a drive with nothing in it.
 """
 
-import re
+import os
+from pathlib import Path
 from typing import Final
 
-from domains.control.description import Disk
+from domains.control.description import MAX_PATH, Disk
 from domains.control.vdev import device_number
 from domains.dom0.toolstack.xlcfg.backend import parse_backend
+from domains.dom0.toolstack.xlcfg.disk_syntax import EMPTY, FORMATS, DiskSpec, parse_spec
 
-FORMATS: Final = ("raw", "qcow", "qcow2", "vhd", "qed")
-SUPPORTED_FORMATS: Final = ("raw",)
-ACCESS: Final = {"ro": False, "r": False, "rw": True, "w": True}
+__all__ = ["FORMATS", "SUPPORTED_FORMATS", "image_path", "parse_disk"]
 
-OLD_PREFIXES: Final = {
-    **dict.fromkeys(("phy", "file", "raw", "aio", "tap", "tap2", "tapdisk", "ioemu"), "raw"),
-    "qcow": "qcow",
-    "qcow2": "qcow2",
-    "vhd": "vhd",
-}
-"""`prefix:path` of old descriptions, and the format each stands for; several may stand in a row."""
-
-FLAGS: Final = {"cdrom": "cdrom"}
-"""Words that stand for a type of device."""
-HINTS: Final = ("backendtype", "direct-io-safe", "discard", "no-discard")
-"""Options that change nothing that a guest can tell; they are read over."""
-UNSUPPORTED: Final = ("script", "colo", "specification", "untrusted")
-POSITIONS: Final = ("target", "format", "vdev", "access")
-NAMED: Final = (*POSITIONS, "devtype", "backend")
+SUPPORTED_FORMATS: Final = ("raw", "qcow", "qcow2", "vhd", "qed", EMPTY)
+"""raw is served by the back end itself, the others by a qemu-nbd of the device's own where there is that program."""
+MAX_SPEC: Final = 2 * MAX_PATH
+"""Characters of a specification."""
 
 
 def parse_disk(text: str) -> Disk:
-    """The disk that a specification describes. Raises ValueError with a reason of one line."""
-    named = split_parameters(text)
-    for name in named:
-        if name in UNSUPPORTED:
-            raise ValueError(f"disk option '{name}' is not supported yet")
-        if name not in NAMED and name not in HINTS:
-            raise ValueError(f"unknown disk option '{name}'")
-    cdrom = named.get("devtype", "disk") == "cdrom"
-    if named.get("devtype", "disk") not in ("disk", "cdrom"):
-        raise ValueError(f"unknown devtype '{named['devtype']}'; it is disk or cdrom")
-    access = named.get("access") or "rw"
-    if access not in ACCESS:
-        raise ValueError(f"unknown access '{access}'; it is ro or rw")
-    vdev = named.get("vdev", "").removeprefix("/dev/")
-    if not vdev:
-        raise ValueError(f"disk '{text}' has no vdev (such as xvda)")
-    if device_number(vdev) is None:
-        raise ValueError(f"'{vdev}' is no virtual device; use xvda, xvdb …")
-    target = named.get("target", "")
-    if not target:
-        raise ValueError(f"disk '{text}' has no target")
-    if not target.startswith("/"):
-        target = f"/dev/{target}"
-    disk_format = checked_format(named.get("format") or "raw")
-    backend = parse_backend(named["backend"]) if "backend" in named else None
-    return Disk(target, vdev, disk_format, ACCESS[access] and not cdrom, cdrom, backend)
+    """The disk that a specification describes, its target as written. Raises ValueError with a reason of one line."""
+    if len(text) > MAX_SPEC:
+        raise ValueError(f"a specification of more than {MAX_SPEC} characters")
+    spec = parse_spec(text)
+    for refused in (
+        unsupported(spec),
+        bad_format(spec),
+        bad_vdev(spec.vdev or "", text),
+        ""
+        if spec.target or spec.format == EMPTY
+        else f"disk '{text}' has no target; name an image or a device",
+    ):
+        if refused:
+            raise ValueError(refused)
+    backend = parse_backend(spec.backend) if spec.backend is not None else None
+    vdev = (spec.vdev or "").removeprefix("/dev/")
+    return Disk(
+        spec.target or "",
+        vdev,
+        spec.format or "raw",
+        spec.writable,
+        spec.cdrom,
+        backend,
+        discard=spec.discard is not False,
+    )
 
 
-def checked_format(name: str) -> str:
-    """The name, if it is a format that can be used. ValueError."""
-    if name not in FORMATS:
-        raise ValueError(f"unknown disk format '{name}'; it is one of {', '.join(FORMATS)}")
-    if name not in SUPPORTED_FORMATS:
-        raise ValueError(f"disk format '{name}' is not supported yet; use {', '.join(SUPPORTED_FORMATS)}")
-    return name
+def image_path(target: str, folder: Path) -> str:
+    """A target's absolute path: one that is relative lies in `folder` if there is such a file, else in /dev."""
+    beside = folder / target
+    return str(beside if os.path.isfile(beside) else Path("/dev") / target)
 
 
-def split_parameters(text: str) -> dict[str, str]:
-    """The parameters of a specification by name, positional ones under the names of their places."""
-    named: dict[str, str] = {}
-    places = list(POSITIONS)
-    rest = text.lstrip()
-    while rest:
-        if rest.startswith("target="):
-            set_once(named, "target", rest.removeprefix("target="))
-            break
-        item, _, rest = rest.partition(",")
-        rest = rest.lstrip()
-        item = item.strip()
-        name, equals, value = item.partition("=")
-        if item in FLAGS:
-            named["devtype"] = FLAGS[item]
-        elif equals or item in UNSUPPORTED or item in HINTS:
-            set_once(named, name, value)
-        else:
-            places = [place for place in places if not named.get(place)]
-            if not places:
-                raise ValueError(f"too many positional parameters in disk '{text}'")
-            place_value(named, places.pop(0), item)
-    return named
+def unsupported(spec: DiskSpec) -> str:
+    """What it asks for that there is not, or nothing."""
+    if spec.script:
+        return f"hotplug scripts are not supported, '{spec.script}' neither; attach the device to the host and name it"
+    if spec.colo or any(spec.colo_options.values()):
+        return "COLO is not supported; leave its options out"
+    if spec.specification == "virtio" or spec.backendtype == "standalone":
+        return "virtio is not supported; leave specification= and backendtype= out, and the guest gets a xen disk"
+    return ""
 
 
-def place_value(named: dict[str, str], place: str, value: str) -> None:
-    """Put a positional parameter in. The old form of a target begins with what it is, which stands for the format;
-    that of a vdev may begin with `ioemu:` and end with the type of device, `hdc:cdrom`.
-    """
-    if place == "target":
-        while match := re.match(r"([a-z][a-z0-9]*):", value):
-            if match.group(1) not in OLD_PREFIXES:
-                raise ValueError(f"disk prefix '{match.group()}' is not supported; give a format instead")
-            named["format"] = OLD_PREFIXES[match.group(1)]
-            value = value[match.end() :]
-    if place == "vdev":
-        value = value.removeprefix("ioemu:")
-        if ":" in value:
-            value, _, devtype = value.rpartition(":")
-            named.setdefault("devtype", devtype)
-    named[place] = value
+def bad_format(spec: DiskSpec) -> str:
+    """Why its format cannot be used, or nothing. Source: Xen libxl_device.c (libxl__device_disk_set_backend)."""
+    if spec.format == EMPTY and not spec.cdrom:
+        return "a disk that is no CD-ROM cannot be empty; name an image"
+    if spec.format == EMPTY and spec.target:
+        return f"it is 'empty', but names an image, {spec.target}; leave one of them out"
+    return ""
 
 
-def set_once(named: dict[str, str], name: str, value: str) -> None:
-    """Enters a named option. ValueError: it is there already."""
-    if named.get(name) and name != "devtype":  # which an old vdev may carry too; the last one counts
-        raise ValueError(f"disk option '{name}' is given twice")
-    named[name] = value
+def bad_vdev(vdev: str, text: str) -> str:
+    """Why it is no name of a virtual device, or nothing."""
+    name = vdev.removeprefix("/dev/")
+    if not name:
+        return f"disk '{text}' has no vdev (such as xvda)"
+    if len(name) > 32 or device_number(name) is None:
+        return f"'{name}' is no virtual device; use xvda, xvdb …"
+    return ""

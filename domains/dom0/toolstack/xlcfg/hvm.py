@@ -3,11 +3,10 @@
 hvmloader, which xl starts by default, is written for the emulated machine of a device model; there is none here. A
 `firmware_override` that is a PVH kernel needs none: with it the domain is as if its description said `type = "pvh"` and
 `kernel`. What asks for emulated devices, or for more of the processor than there is, is refused; `viridian = 1`, an offer that a
-guest looks for by CPUID, is read over. Source: xl.cfg(5).
+guest looks for by CPUID, is ignored. Source: xl.cfg(5).
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Final
 
 from domains.control.description import GuestType
@@ -28,6 +27,8 @@ PROCESSOR: Final = {
     "nestedhvm": "virtualization within a domain is not supported yet",
 }
 """Keys that ask for what the processor does not have, unless they say no, and what to say."""
+OF_PV: Final = ("bootloader", "firmware")
+"""Keys that say how a PV guest boots: libxl skips the first with an HVM guest, to which the second means a BIOS."""
 NO: Final = frozenset({"", "0", "none", "no", "disabled"})
 
 
@@ -52,9 +53,9 @@ def without_device_model(settings: list[Setting]) -> tuple[list[Setting], list[C
         why = "'hvm' needs a device model, and there is none; firmware_override may name a PVH kernel"
         mistakes.append(ConfigError(kind.value.position, f"{kind.key} {why}"))
         firmware = kind  # nobody reads what is refused
-    rest = [s for s in settings if s.key not in ("type", "builder", "kernel", "firmware_override")]
+    rest = [s for s in settings if s.key not in ("type", "builder", "kernel", "firmware_override", *OF_PV)]
     pvh = Setting("type", Atom(str(GuestType.PVH), kind.value.position), kind.position)
-    return [*rest, pvh, replace(firmware, key="kernel")], mistakes
+    return [*rest, pvh, firmware._replace(key="kernel")], mistakes
 
 
 def too_much(settings: list[Setting], *, device_model: bool) -> Iterator[ConfigError]:

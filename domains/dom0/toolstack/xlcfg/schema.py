@@ -1,214 +1,177 @@
-"""The keys of xl.cfg(5): which there are, what type each has, and which this toolstack acts on.
+"""The keys of xl.cfg(5): which there are, and which this toolstack acts on, ignores, or refuses, and why.
 
-A key that xl reads over for a PV domain is read over here too, with a warning. A key that xl acts upon and this
-toolstack does not is refused as "not supported yet", for a guest whose description is followed in part would surprise
-its owner. A key nobody knows is refused with the nearest one that exists.
+    acted on     KEYS        how the value is read, and what it means
+    ignored      IGNORED     xl ignores it for a domain without a device model, or it changes nothing here: a warning
+    refused      REFUSED     xl acts on it and this toolstack does not: a guest whose description is followed in part would
+                             surprise its owner. A value that asks for nothing, such as `pci = []`, is ignored
+    others       unknown     xl never looks at them (it asks for keys by name: tools/xl/xl_parse.c): a warning. One that looks
+                             like a slip of the pen is refused, and so are all where there is no xl to follow: in a
+                             topology and on the command line
+
+`scripts/keys-table` writes docs/xl-cfg-keys.md from these tables.
 """
 
-import difflib
 from collections.abc import Callable
-from pathlib import Path
-from typing import Final, TypeVar
-from uuid import UUID
+from typing import Any, Final, NamedTuple
 
 from domains.control.description import (
-    MAX_DEVICES,
-    MAX_NUMBER,
-    PYTHON_PREFIX,
-    Action,
-    Disk,
-    GuestType,
-    Vif,
-    bad_name,
+    MAX_GRANT_VERSION,
+    MAX_MEMORY,
+    MAX_SHADOW_MEMORY,
+    MAX_VCPUS,
+    MAX_WEIGHT,
 )
-from domains.dom0.toolstack.xlcfg.disk import parse_disk
-from domains.dom0.toolstack.xlcfg.syntax import Atom, ConfigError, ListValue, Value, all_of
-from domains.dom0.toolstack.xlcfg.vif import parse_vif
+from domains.dom0.toolstack.xlcfg.reader import Reader
+
+
+class Key(NamedTuple):
+    """A key that is acted on. `means`: in a line, for the docs."""
+
+    read: Callable[[Reader], Any]
+    means: str
+
+    def __call__(self, reader: Reader) -> Any:
+        """The value. Raises ConfigError."""
+        return self.read(reader)
+
+
+def number(minimum: int, maximum: int | None, means: str) -> Key:
+    """A key whose value is a number within bounds, both included."""
+    if maximum is None:
+        return Key(lambda value: value.number(minimum), means)
+    return Key(lambda value: value.number(minimum, maximum), means)
+
+
+KEYS: Final[dict[str, Key]] = {
+    "name": Key(Reader.name, "the domain's name"),
+    "kernel": Key(Reader.kernel, "an ELF file, a bzImage, or a Python class: `python:module:Class`"),
+    "bootloader": Key(
+        Reader.bootloader,
+        "`pygrub`: the kernel that the menu in its first disk names; `pvgrub`: PV GRUB; by path too",
+    ),
+    "firmware": Key(Reader.firmware, "`pvgrub64`, `pvgrub32`: PV GRUB as the guest's kernel"),
+    "ramdisk": Key(Reader.path, "the initial RAM disk"),
+    "cmdline": Key(Reader.text, "the kernel's command line"),
+    "root": Key(Reader.text, "without `cmdline`: `root=` and this before `extra`"),
+    "extra": Key(Reader.text, "without `cmdline`: the command line"),
+    "memory": number(1, MAX_MEMORY, "MiB at boot"),
+    "maxmem": number(1, MAX_MEMORY, "MiB at most"),
+    "vcpus": number(1, MAX_VCPUS, "vCPUs online at boot"),
+    "maxvcpus": number(1, MAX_VCPUS, "vCPUs at most"),
+    "uuid": Key(Reader.uuid, "the domain's UUID"),
+    "disk": Key(Reader.disks, "disks, as xl-disk-configuration(5)"),
+    "vif": Key(Reader.vifs, "network interfaces, as xl-network-configuration(5)"),
+    "type": Key(Reader.guest_type, "`pv` or `pvh`; `hvm` with a `firmware_override` that is a PVH kernel"),
+    "hap": Key(Reader.boolean, "of a PVH domain: 1 nested paging, 0 shadow paging"),
+    "shadow_memory": number(1, MAX_SHADOW_MEMORY, "of a PVH domain with `hap = 0`: MiB for its page tables"),
+    "builder": Key(Reader.builder, "the old name of `type`: `generic` is `pv`"),
+    "on_poweroff": Key(Reader.action, "what follows a power-off"),
+    "on_reboot": Key(Reader.action, "what follows a reboot"),
+    "on_crash": Key(Reader.action, "what follows a crash"),
+    "on_watchdog": Key(Reader.action, "what follows when the watchdog was not fed"),
+    "on_soft_reset": Key(Reader.action, "what follows when it asks for a soft reset"),
+    "cpus": Key(Reader.affinities, "CPUs that the vCPUs may run on, one list for all or one for each"),
+    "cpus_soft": Key(Reader.affinities, "CPUs that they should run on"),
+    "pool": Key(Reader.text, "the CPU pool"),
+    "period": Key(Reader.number, "of RTDS, µs"),
+    "extratime": Key(Reader.boolean, "of RTDS: it may use idle time"),
+    "cpu_weight": number(1, MAX_WEIGHT, "its share of the CPUs under credit and credit2"),
+    "cap": number(0, 100 * MAX_VCPUS, "percent of one CPU at most; 0: no limit"),
+    "max_grant_frames": number(1, None, "pages of its grant table"),
+    "max_maptrack_frames": number(0, None, "pages to keep track of mapped grants"),
+    "max_grant_version": number(1, MAX_GRANT_VERSION, "versions of the grant table it may choose"),
+    "max_event_channels": number(1, None, "its highest event channel"),
+    "driver_domain": Key(Reader.boolean, "it may hold back ends of other domains' devices"),
+}
+"""Every key that is acted on."""
 
 HVM_KEYS: Final = frozenset(
     """
-    acpi acpi_firmware acpi_laptop_slate acpi_s3 acpi_s4 altp2m altp2mhvm apic bios bios_path_override boot
-    device_model_stubdomain_override device_model_stubdomain_seclabel dm_restrict firmware firmware_override
-    gfx_passthru hap hdtype hpet hvm_pirq keymap mca_caps mmio_hole ms_vm_genid nestedhvm nx oos opengl pae rdm
-    rdm_mem_boundary serial shadow_memory smbios smbios_firmware soundhw spice spice_clipboard_sharing
-    spice_image_compression spice_streaming_video spiceagent_mouse spicedisable_ticketing spicehost spicepasswd
-    spiceport spicetls_port spiceusbredirection spicevdagent stdvga stubdomain_cmdline stubdomain_kernel
-    stubdomain_memory stubdomain_ramdisk timer_mode usb usbdevice usbversion vendor_device vga videoram viridian
-    vpt_align xen_platform_pci localtime rtc_timeoffset
+    acpi acpi_firmware acpi_laptop_slate acpi_s3 acpi_s4 altp2m altp2m_count altp2mhvm apic bios bios_path_override boot
+    device_model device_model_args device_model_override device_model_stubdomain_override
+    device_model_stubdomain_seclabel device_model_user device_model_version dm_restrict firmware_override gfx_passthru
+    hap hdtype hpet hvm_pirq keymap mca_caps mmio_hole ms_vm_genid nestedhvm nx oos opengl pae rdm rdm_mem_boundary serial
+    shadow_memory smbios smbios_firmware soundhw spice spice_clipboard_sharing spice_image_compression
+    spice_streaming_video spiceagent_mouse spicedisable_ticketing spicehost spicepasswd spiceport spicetls_port
+    spiceusbredirection spicevdagent stdvga stubdomain_cmdline stubdomain_kernel stubdomain_memory stubdomain_ramdisk
+    timer_mode usb usbdevice usbversion vendor_device vga videoram viridian vkb_device vpt_align xen_platform_pci
+    xen_platform_pci_bar_uc localtime rtc_timeoffset
     """.split()  # noqa: SIM905
 )
 DISPLAY_KEYS: Final = frozenset(
     """
-    display nographic sdl vnc vncconsole vncdisplay vnclisten vncpasswd vncunused vncviewer xauthority
+    display nographic sdl vfb vnc vncconsole vncdisplay vnclisten vncpasswd vncunused vncviewer xauthority
     """.split()  # noqa: SIM905
 )
+ARM_KEYS: Final = frozenset(
+    """
+    arm_sci device_tree dtdev gic_version llc_colors nr_spis sve tee trap_unmapped_accesses vuart
+    """.split()  # noqa: SIM905
+)
+PCI_KEYS: Final = ("pci_msitranslate", "pci_permissive", "pci_power_mgmt", "pci_seize")
+XM_KEYS: Final = """
+    autostart console cpu cpu_cap features gateway interface ip localhost machine_address_size netif netmask nics nfs_root
+    nfs_server on_xend_start on_xend_stop restart suppress_spurious_page_faults tpmif vcpu_avail vcpus_params vhpt vncview
+    """.split()  # noqa: SIM905
 OTHER_KEYS: Final = {
+    "bootloader_restrict": "the boot loader runs in the guest, not in Dom0",
+    "bootloader_user": "the boot loader runs in the guest, not in Dom0",
     "dhcp": "no part of Xen's reads it",
     "hostname": "no part of Xen's reads it",
     "loader": "a guest that needs one is built otherwise",
+    "nomigrate": "no domain migrates by itself",
     "seclabel": "there is no security module",
     "init_seclabel": "there is no security module",
+    "tsc_mode": "a guest's TSC is the emulated CPU's, in every mode",
+    **dict.fromkeys(("slice", "latency"), "it was the SEDF scheduler's, which Xen has no more"),
     "xend_suspend_evtchn_compat": "it means nothing to this toolstack",
 }
 IGNORED: Final = {
     **dict.fromkeys(HVM_KEYS, "it means nothing to a domain without a device model"),
     **dict.fromkeys(DISPLAY_KEYS, "there is no display"),
+    **dict.fromkeys(ARM_KEYS, "it is for Arm"),
+    **dict.fromkeys(PCI_KEYS, "there is no device to pass through"),
     **dict.fromkeys(("hap", "shadow_memory"), "a PV domain runs on its own page tables"),
+    **dict.fromkeys(XM_KEYS, "it was xm's; no part of xl reads it"),
     **OTHER_KEYS,
 }
-"""Keys that are read over, as xl does with a PV domain, and why."""
+"""Keys that are ignored, and why."""
 
-UNSUPPORTED: Final = frozenset(
-    """
-    bootloader bootloader_args bootloader_restrict bootloader_user channel claim_mode cpuid cpus
-    cpus_soft device_model device_model_args device_model_args_hvm device_model_args_pv
-    device_model_override device_model_user device_model_version device_tree dtdev e820_host extratime
-    gic_version iomem ioports irqs latency msr_relaxed nomigrate on_soft_reset p9 passthrough pci
-    pci_msitranslate pci_permissive pci_power_mgmt pci_seize period pool pvcalls pvshim pvshim_cmdline
-    pvshim_extra pvshim_path slice tee tsc_mode usbctrl usbdev vdispl vfb vif2 virtio vkb vkb_device
-    vmtrace_buf_kb vnuma vpmu vsnd vtpm vuart
-    """.split()  # noqa: SIM905
-)
-
-
-T = TypeVar("T")
-
-
-class Reader:
-    """Turns the value of one key into a typed one; every refusal names the key and stands at its position."""
-
-    def __init__(self, key: str, value: Value, folder: Path) -> None:
-        """`folder`: what relative paths are relative to."""
-        self._key = key
-        self._value = value
-        self._folder = folder
-
-    def text(self) -> str:
-        """A string without NUL."""
-        if not isinstance(self._value, Atom):
-            raise self.refused("is a string, not a list")
-        if "\0" in self._value.text:
-            raise self.refused("contains a NUL character")
-        return self._value.text
-
-    def name(self) -> str:
-        """A domain's name."""
-        name = self.text()
-        if (why := bad_name(name)) is not None:
-            raise self.refused(why)
-        return name
-
-    def number(self, minimum: int = 0, maximum: int = MAX_NUMBER) -> int:
-        """A number within these bounds, both included: decimal, octal after 0, hexadecimal after 0x."""
-        text = self.text()
-        try:
-            number = int(text, 8 if text.isdecimal() and text[0] == "0" else 0)
-        except ValueError:
-            raise self.refused(f"is a number, not '{text}'") from None
-        if not minimum <= number <= maximum:
-            raise self.refused(f"must lie between {minimum} and {maximum}, not at {number}")
-        return number
-
-    def boolean(self) -> bool:
-        """A number, as xl has it: anything but 0 is true."""
-        return self.number() != 0
-
-    def path(self) -> str:
-        """A file's absolute path."""
-        text = self.text()
-        if not text:
-            raise self.refused("is empty")
-        return str(self._folder / Path(text).expanduser())
-
-    def kernel(self) -> str:
-        """A file's absolute path, or `python:…:Class` with the file's absolute path if it names one."""
-        text = self.text()
-        if not text.startswith(PYTHON_PREFIX):
-            return self.path()
-        where, colon, name = text.removeprefix(PYTHON_PREFIX).rpartition(":")
-        if not colon or not where or not name.isidentifier():
-            raise self.refused("must be python:package.module:Class or python:./file.py:Class")
-        if where.endswith(".py"):
-            return f"{PYTHON_PREFIX}{(self._folder / Path(where).expanduser()).resolve()}:{name}"
-        if not all(part.isidentifier() for part in where.split(".")):
-            raise self.refused(f"'{where}' is neither a module nor a .py file")
-        return text
-
-    def action(self) -> Action:
-        """What follows an event."""
-        text = self.text()
-        if text in ("coredump-destroy", "coredump-restart", "soft-reset"):
-            raise self.refused(f"'{text}' is not supported yet")
-        try:
-            return Action(text)
-        except ValueError:
-            raise self.refused(f"is one of {', '.join(Action)}, not '{text}'") from None
-
-    def uuid(self) -> UUID:
-        """A UUID."""
-        text = self.text()
-        try:
-            return UUID(text)
-        except ValueError:
-            raise self.refused(f"'{text}' is no UUID") from None
-
-    def texts(self) -> tuple[Atom, ...]:
-        """The strings of a list."""
-        if isinstance(self._value, Atom):
-            raise self.refused("is a list: write [ '…' ]")
-        for item in self._value.items:
-            if isinstance(item, ListValue):
-                raise ConfigError(item.position, f"{self._key} is a list of strings, not of lists")
-        return tuple(item for item in self._value.items if isinstance(item, Atom))
-
-    def disks(self) -> tuple[Disk, ...]:
-        """A list of disk specifications."""
-        disks = self._parsed(parse_disk, MAX_DEVICES)
-        seen: set[int] = set()
-        for atom, disk in disks:
-            if disk.devid in seen:
-                raise ConfigError(atom.position, f"disk: vdev '{disk.vdev}' is used twice")
-            seen.add(disk.devid)
-        return tuple(disk for _, disk in disks)
-
-    def vifs(self) -> tuple[Vif, ...]:
-        """A list of network interface specifications."""
-        return tuple(vif for _, vif in self._parsed(parse_vif, MAX_DEVICES))
-
-    def _parsed(self, parse: Callable[[str], T], most: int) -> list[tuple[Atom, T]]:
-        """Each text of a list, and what it says. Raises ConfigError with all that are wrong."""
-        found, mistakes = [], []
-        atoms = self.texts()
-        if len(atoms) > most:
-            raise self.refused(f"has more than {most} entries")
-        for atom in atoms:
-            try:
-                found.append((atom, parse(atom.text)))
-            except ValueError as error:
-                mistakes.append(ConfigError(atom.position, f"{self._key}: {error}"))
-        if mistakes:
-            raise all_of(mistakes)
-        return found
-
-    def guest_type(self) -> GuestType:
-        """How the domain is virtualized."""
-        return GuestType(self.must_be(*(kind.value for kind in GuestType)))
-
-    def must_be(self, *allowed: str) -> str:
-        """One of the texts that this toolstack acts upon."""
-        text = self.text()
-        if text not in allowed:
-            raise self.refused(f"is {' or '.join(map(repr, allowed))}, not '{text}'")
-        return text
-
-    def refused(self, reason: str) -> ConfigError:
-        """The error that says so of this key, at its value's place."""
-        return ConfigError(self._value.position, f"{self._key} {reason}")
+NO_BACK_END: Final = "there is no such back end; leave it out"
+NO_HOST_DEVICE: Final = "devices of the host cannot be passed through; leave it out"
+REFUSED: Final = {
+    "bootloader_args": "there are none here; name kernel and ramdisk as files of the host",
+    "channel": NO_BACK_END,
+    "cpuid": "what CPUID says cannot be chosen; leave it out",
+    "e820_host": "there is no memory map of a host to hand on; leave it out",
+    **dict.fromkeys(("iomem", "ioports", "irqs", "passthrough", "pci"), NO_HOST_DEVICE),
+    "msr_relaxed": "an unknown MSR raises #GP here; leave it out",
+    **dict.fromkeys(
+        ("p9", "pvcalls", "usbctrl", "usbdev", "vdispl", "vif2", "virtio", "vkb", "vsnd", "vtpm"), NO_BACK_END
+    ),
+    **dict.fromkeys(
+        ("pvshim", "pvshim_cmdline", "pvshim_extra", "pvshim_path"),
+        'a PV guest needs no shim here; write type = "pv"',
+    ),
+    "vmtrace_buf_kb": "the emulated CPU has no processor trace; leave it out",
+    "vnuma": "a machine has one NUMA node; leave it out",
+    "vpmu": "the emulated CPU has no performance counters; leave it out",
+    "xenstore_feature_mask": "xenstored offers the same to every domain; leave it out",
+    "xenstore_quota": "xenstored's quotas are the same for every domain; leave it out",
+}
+"""Keys that xl acts upon and this toolstack does not, and what to do instead."""
+UNSUPPORTED: Final = frozenset(REFUSED)
+OF_PVH: Final = frozenset({"hap", "shadow_memory"})
+"""Keys that mean something to a PVH domain alone."""
 
 
-def unknown_key(key: str, known: frozenset[str]) -> str:
-    """What to say about a key that is not served: that it will be, or which one was meant."""
-    if key in UNSUPPORTED:
-        return f"{key} is not supported yet"
-    nearest = difflib.get_close_matches(key, known, n=1)
-    return f"unknown key '{key}'" + (f"; did you mean '{nearest[0]}'?" if nearest else "")
+SLIP: Final = 0.75
+"""How like a key that is acted on an unknown one may be before it is taken for a slip of the pen; 1 is the same."""
+
+
+def nearest(key: str) -> str | None:
+    """The key acted on that a slip of the pen can have made `key` of."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(key, list(KEYS), n=1, cutoff=SLIP)
+    return found[0] if found else None

@@ -8,13 +8,14 @@ Owns the grammar of Xen's libxlu_cfg (tools/libs/util/libxlu_cfg_l.l and libxlu_
     string     = '…' or "…", one line, with C's backslash escapes
     number     = decimal, octal after 0, hexadecimal after 0x
 
-Every error is a ConfigError, whose text is one line `file:line:column: message`. Deliberate differences from
-Xen: an error ends the parsing at once, `\\NNN` is octal, and lists nest at most MAX_DEPTH deep.
+Every error is a ConfigError, whose text is one line `file:line:column: message`; parsing goes on with the next line, or the
+next key behind a list. As for libxlutil a carriage return is an error outside of strings and comments, a comment
+needs a newline behind it, and the last setting does not. Deliberate differences from Xen: `\\NNN` is octal and `\\xNN` works (in
+libxlu_cfg.c neither does), and lists nest at most MAX_DEPTH deep.
 """
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
 COMMAND_LINE: Final = "command line"
@@ -22,10 +23,13 @@ COMMAND_LINE: Final = "command line"
 
 MAX_DEPTH: Final = 16
 """Levels of nested lists."""
+MAX_MISTAKES: Final = 50
+"""After so many, the rest of a text is not looked at."""
+PYTHON: Final = frozenset({"def", "del", "for", "from", "global", "if", "import", "print", "try", "while"})
+"""What begins a line of the descriptions of old, which were programs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """Where something stands, for messages; line and column count from 1."""
 
     file: str
@@ -57,8 +61,7 @@ def all_of(mistakes: Sequence[ConfigError]) -> ConfigError:
     return ConfigError(first.position, first.message, others)
 
 
-@dataclass(frozen=True, slots=True)
-class Atom:
+class Atom(NamedTuple):
     """A string or a number; Xen keeps both as text, and so does this."""
 
     text: str
@@ -66,8 +69,7 @@ class Atom:
     quoted: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class ListValue:
+class ListValue(NamedTuple):
     """A list in brackets."""
 
     items: tuple["Value", ...]
@@ -77,8 +79,7 @@ class ListValue:
 Value = Atom | ListValue
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One `key = value`."""
 
     key: str
@@ -97,7 +98,7 @@ class Token(NamedTuple):
 
 
 TOKENS: Final = re.compile(
-    r"""(?P<space>[ \t\r]+) | (?P<newline>\#[^\n]*\n?|\n)
+    r"""(?P<space>[ \t]+) | (?P<newline>\#[^\n]*\n|\n)
       | (?P<key>[a-z][._0-9a-z]*) | (?P<number>[0-9][0-9a-fx]*)
       | (?P<string>'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")
       | (?P<sign>\+=|[,\[\]=;])""",
@@ -109,7 +110,16 @@ ESCAPED: Final = dict(zip("abfnrtv\"'\\", "\a\b\f\n\r\t\v\"'\\", strict=True))
 
 def parse(text: str, file: str) -> list[Setting]:
     """The settings of a description in order; `file` is its name for messages. Raises ConfigError."""
-    return list(Parser(text, file).settings())
+    settings, mistakes = parse_all(text, file)
+    if mistakes:
+        raise all_of(mistakes)
+    return settings
+
+
+def parse_all(text: str, file: str) -> tuple[list[Setting], list[ConfigError]]:
+    """The settings that could be read, and what is wrong with the others."""
+    parser = Parser(text, file)
+    return list(parser.settings()), parser.mistakes
 
 
 def parse_override(argument: str) -> list[Setting]:
@@ -132,25 +142,43 @@ class Parser:
     """Reads one text from left to right, one token ahead."""
 
     def __init__(self, text: str, file: str) -> None:
+        self.mistakes: list[ConfigError] = []
         self._tokens = scan(text, file)
         self._next = next(self._tokens)
+        self._in_list = False
 
     def settings(self) -> Iterator[Setting]:
-        """Every setting, in order. ConfigError."""
-        while self._next.kind != "end":
+        """Every setting that can be read, in order; the others are put among the mistakes."""
+        while self._next.kind != "end" and len(self.mistakes) < MAX_MISTAKES:
             if self._next.kind == "newline" or self._next.text == ";":
                 self._take()
                 continue
-            yield self._setting()
-            if self._next.kind not in ("newline", "end") and self._next.text != ";":
-                self._refuse("a newline or ';' after the value")
+            self._in_list = False
+            try:
+                setting = self._setting()
+                if self._next.kind not in ("newline", "end") and self._next.text != ";":
+                    self._refuse("a newline or ';' after the value")
+            except ConfigError as error:
+                self.mistakes.append(error)
+                self._skip()
+            else:
+                yield setting
+
+    def _skip(self) -> None:
+        """To the next line; from within a list to the next line that begins with a key."""
+        while True:
+            while self._next.kind not in ("newline", "end"):
+                self._take()
+            self._skip_newlines()
+            if not self._in_list or self._next.kind in ("key", "end"):
+                return
 
     def _setting(self) -> Setting:
         if self._next.kind != "key":
             self._refuse("a key in small letters")
         key = self._take()
         if self._next.kind != "sign" or self._next.text not in ("=", "+="):
-            self._refuse(f"'=' after {key.text}")
+            self._refuse(f"'=' after {key.text}", PYTHON_HINT if key.text in PYTHON else "")
         adds = self._take().text == "+="
         return Setting(key.text, self._value(0), key.position, adds)
 
@@ -169,6 +197,7 @@ class Parser:
 
     def _list(self, depth: int) -> ListValue:
         position = self._take().position
+        self._in_list = True
         items: list[Value] = []
         self._skip_newlines()
         while self._next.text != "]" or self._next.kind != "sign":
@@ -192,21 +221,24 @@ class Parser:
             self._next = next(self._tokens)
         return token
 
-    def _refuse(self, wanted: str) -> NoReturn:
-        found = {"newline": "the end of the line", "end": "the end"}.get(
-            self._next.kind, f"'{self._next.text}'"
-        )
-        raise ConfigError(self._next.position, f"expected {wanted}, found {found}")
+    def _refuse(self, wanted: str, hint: str = "") -> NoReturn:
+        kind, text, position = self._next
+        if kind == "bad":
+            raise ConfigError(position, text)
+        found = {"newline": "the end of the line", "end": "the end"}.get(kind, f"'{text}'")
+        raise ConfigError(position, f"expected {wanted}, found {found}{hint}")
 
 
 def scan(text: str, file: str) -> Iterator[Token]:
-    """The tokens of `text` without blanks, then one of kind `end`."""
+    """The tokens of `text` without blanks, then one of kind `end`; what is none is of kind `bad`, with the reason as its text."""
     at, line, line_start = 0, 1, 0
     while at < len(text):
         position = Position(file, line, at - line_start + 1)
         match = TOKENS.match(text, at)
         if match is None:
-            raise ConfigError(position, unreadable(text[at]))
+            yield Token("bad", unreadable(text, at), position)
+            at += 1
+            continue
         at = match.end()
         kind = match.lastgroup or ""
         if kind == "newline":
@@ -216,13 +248,25 @@ def scan(text: str, file: str) -> Iterator[Token]:
     yield Token("end", "", Position(file, line, at - line_start + 1))
 
 
-def unreadable(character: str) -> str:
+PYTHON_HINT: Final = "; this looks like Python, of which xl.cfg has nothing: write the value out"
+CRLF_HINT: Final = "the line ends in CR LF, which xl takes for an error; sed -i 's/\\r$//' mends the file"
+COMMENT_HINT: Final = (
+    "the comment in the last line has no newline behind it, which xl takes for an error; add one"
+)
+
+
+def unreadable(text: str, at: int) -> str:
     """What to say of a character that begins no token."""
+    character = text[at]
+    if character == "\r":
+        return CRLF_HINT
+    if character == "#":
+        return COMMENT_HINT
     if character in "'\"":
         return f"the string that begins with {character} is not closed on its line"
     if character.isalpha() or character in "/.":
         return f"'{character}' begins neither a key nor a value; text must be quoted"
-    return f"unexpected character {character!r}"
+    return f"unexpected character {character!r}" + (PYTHON_HINT if character in "+-():" else "")
 
 
 def unquote(token: Token) -> str:

@@ -4,14 +4,16 @@ optional.
 
 import re
 from collections.abc import Callable
-from ipaddress import AddressValueError, IPv4Interface, NetmaskValueError
+from ipaddress import AddressValueError, IPv4Interface, NetmaskValueError, ip_interface
 from typing import Any, Final
 
-from domains.control.description import INTERFACE_NAME, MAC_ADDRESS, MAX_U32, Rate, Vif
+from domains.control.description import INTERFACE_NAME, MAC_ADDRESS, MAX_ADDRESSES, MAX_U32, Rate, Vif
 from domains.dom0.toolstack.xlcfg.backend import parse_backend
 
-IGNORED: Final = ("model", "type")
-"""What stands in descriptions for Xen and makes no difference here: a PV guest has no emulated device."""
+IGNORED: Final = ("model", "type", "accel")
+"""What stands in descriptions for Xen and makes no difference here: a PV guest has no emulated device; and what was xm's."""
+FLAGS: Final = ("trusted",)
+"""Words without a value that ask for what there is anyway."""
 SCRIPTS: Final = "/etc/xen/scripts"
 RATE: Final = re.compile(r"([0-9]+)([GMK]?)([Bb])/s(?:@([0-9]+)(s|ms|us)?)?")
 MULTIPLES: Final = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3}
@@ -27,14 +29,16 @@ def parse_vif(text: str) -> Vif:
     named: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = (part.strip() for part in item.partition("="))
+        if item in FLAGS:
+            continue
         if not equals:
             raise ValueError(f"'{item}' in a vif is not key=value")
         if key not in PARSERS and key not in IGNORED and key not in UNSUPPORTED:
             raise ValueError(f"unknown vif option '{key}'")
         if key in named:
             raise ValueError(f"vif option '{key}' is given twice")
-        if key in UNSUPPORTED and value not in UNSUPPORTED[key]:
-            raise ValueError(f"vif option '{key}' is not supported")
+        if key in UNSUPPORTED and value:
+            raise ValueError(f"vif option '{key}' is not supported: {UNSUPPORTED[key]}")
         named[key] = value
     fields = {field: parse(named[key]) for key, (field, parse) in PARSERS.items() if key in named}
     return Vif(**fields)
@@ -42,7 +46,7 @@ def parse_vif(text: str) -> Vif:
 
 def parse_mac(text: str) -> str:
     """Six bytes in hexadecimal, in lower case."""
-    mac = text.lower()
+    mac = ":".join(part.zfill(2) for part in re.split("[:-]", text.lower()))
     if not re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", mac):
         raise ValueError(f"'{text}' is no MAC address")
     if not MAC_ADDRESS.fullmatch(mac):
@@ -64,6 +68,21 @@ def parse_ip(text: str) -> str:
     except (AddressValueError, NetmaskValueError):
         raise ValueError(f"'{text}' is no IPv4 address, such as 10.0.0.1 or 10.0.0.1/24") from None
     return text
+
+
+def parse_ips(text: str) -> str:
+    """Addresses as `ip=` has them, for whoever filters or configures: IPv4 and IPv6, with or without the length of the prefix,
+    several with blanks between them.
+    """
+    words = text.split()
+    for word in words:
+        try:
+            ip_interface(word)
+        except ValueError:
+            raise ValueError(f"'{word}' is no IP address, such as 10.0.0.1, 10.0.0.1/24 or fd00::1") from None
+    if not words or len(text.encode()) > MAX_ADDRESSES:
+        raise ValueError(f"ip= has no address, or more than {MAX_ADDRESSES} bytes of them")
+    return " ".join(words)
 
 
 def parse_rate(text: str) -> Rate:
@@ -99,15 +118,18 @@ PARSERS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "mac": ("mac", parse_mac),
     "bridge": ("bridge", parse_name),
     "vifname": ("name", parse_name),
-    "ip": ("ip", parse_ip),
+    "ip": ("ip", parse_ips),
     "rate": ("rate", parse_rate),
     "mtu": ("mtu", parse_mtu),
     "script": ("script", parse_script),
     "backend": ("backend", parse_backend),
 }
-UNSUPPORTED: Final[dict[str, tuple[str, ...]]] = {
-    "gatewaydev": (),
-    "vlan": (),
-    "devid": (),
+ROUTED: Final = "there are bridges, and no routing scripts; write bridge="
+UNSUPPORTED: Final = {
+    "gatewaydev": ROUTED,
+    "netdev": ROUTED,
+    "vlan": "bridges here have no VLANs; make a bridge for each",
+    "devid": "interfaces are numbered as they stand in the list",
+    "forwarddev": "there is no COLO",
 }
-"""Options of xl's that are refused, unless they ask for what there is anyway."""
+"""Options of xl's that are refused, unless they say nothing, and what to do."""

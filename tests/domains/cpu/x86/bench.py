@@ -9,11 +9,8 @@ The window in L4 slot 260 holds a GDT page of the guest (null descriptors) and X
 """
 
 import os
-import subprocess
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.pv.engine import X86Cpu
@@ -26,6 +23,7 @@ from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
 from hypervisor.public.xen import shared_info
 from hypervisor.wire.mailbox import MAILBOX_FRAMES, Mailbox
 from hypervisor.wire.messages import Effect, EffectRecord
+from tests.domains.cpu.x86.assembler import assemble_flat
 
 NR_FRAMES = 1024
 CODE, STACK_TOP, DATA, HOLE = 0x400000, 0x414000, 0x418000, 0x430000
@@ -65,8 +63,9 @@ class BenchGate:
     """Answers hypercalls from `answers` (number → function of the arguments), -ENOSYS for the rest, and records them."""
 
     domid = 1
+    meter = None
 
-    def __init__(self) -> None:
+    def __init__(self, nr_vcpus: int = 1) -> None:
         self.memory = new_memory(NR_FRAMES)
         self.mailbox = new_mailbox()
         self.calls: list[tuple[int, ...]] = []
@@ -74,7 +73,7 @@ class BenchGate:
         self.pte_writes: list[tuple[int, int, int, int | None]] = []
         self.pte_result = 0
         self.stops = 0
-        self.mailbox.set_vcpus(1)
+        self.mailbox.set_vcpus(nr_vcpus)
 
     def hypercall(self, _vcpu: int, nr: int, *args: int) -> tuple[int, list[EffectRecord]]:
         self.calls.append((nr, *args))
@@ -83,10 +82,10 @@ class BenchGate:
         answer = self.answers[nr](*args) if nr in self.answers else -38
         return answer if isinstance(answer, tuple) else (answer, [])
 
-    def stopped(self, vcpu: int) -> list[EffectRecord]:
+    def stopped(self, vcpu: int) -> tuple[int, list[EffectRecord]]:
         self.stops += 1
         self.mailbox.set_stop(vcpu, False)
-        return []
+        return 0, []
 
     def pte_write(
         self, _vcpu: int, va: int, size: int, value: int, old: int | None
@@ -107,8 +106,8 @@ class BenchGate:
 class Bench:
     """A guest's CPU on the bench; `q[RAX]` and so on are its registers."""
 
-    def __init__(self) -> None:
-        self.gate = BenchGate()
+    def __init__(self, gate: BenchGate | None = None) -> None:
+        self.gate = gate or BenchGate()
         self.memory = self.gate.memory
         self._build_tables()
         self.cpu = X86Cpu(self.gate, PV64)  # type: ignore[arg-type]
@@ -199,24 +198,7 @@ _assembled: dict[str, tuple[bytes, dict[str, int]]] = {}
 
 
 def assemble(source: str) -> tuple[bytes, dict[str, int]]:
-    """Machine code for CODE and the addresses of its labels (GNU as)."""
+    """Machine code for CODE and the addresses of its labels."""
     if source not in _assembled:
-        with tempfile.TemporaryDirectory() as folder:
-            _assembled[source] = _assemble(source, Path(folder))
+        _assembled[source] = assemble_flat(PROLOGUE + ".globl _start\n_start:\n" + source, CODE)
     return _assembled[source]
-
-
-def _assemble(source: str, folder: Path) -> tuple[bytes, dict[str, int]]:
-    def tool(*command: Any) -> str:
-        return subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
-
-    text, object_, image, flat = (folder / name for name in ("a.S", "a.o", "a.elf", "a.bin"))
-    text.write_text(PROLOGUE + ".globl _start\n_start:\n" + source)
-    tool("as", "--64", "-o", object_, text)
-    tool("ld", "-Ttext", hex(CODE), "-o", image, object_)
-    tool("objcopy", "-O", "binary", "-j", ".text", image, flat)
-    symbols = {}
-    for line in tool("nm", image).splitlines():
-        address, _, name = line.split()
-        symbols[name] = int(address, 16)
-    return flat.read_bytes(), symbols

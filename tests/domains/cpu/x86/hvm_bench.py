@@ -8,10 +8,7 @@ in 32-bit protected mode without paging. `long_mode` takes it to 64-bit code wit
     0x40000   DATA                              0x1f0000 HOLE, 0x1f1000 READ_ONLY
 """
 
-import subprocess
-import tempfile
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.hvm.engine import HvmCpu
@@ -23,6 +20,7 @@ from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
 from hypervisor.public.xen import Hypercall, shared_info
 from hypervisor.wire.mailbox import Engine
 from hypervisor.wire.messages import CALLBACK_HVM_VECTOR, Effect, EffectRecord
+from tests.domains.cpu.x86.assembler import assemble_flat
 from tests.domains.cpu.x86.bench import BenchGate, Done, new_memory
 
 MACHINE, GUEST = 2048, 512
@@ -141,7 +139,7 @@ class HvmBench:
         self.cpu = HvmCpu(self.gate)  # type: ignore[arg-type]
         self.v = self.cpu.vcpu
         self.q = self.v.cpu.q
-        effects: list[EffectRecord] = [[Effect.P2M, P2M_L4], [Effect.VCPU_INFO, SHARED, 0]]
+        effects: list[EffectRecord] = [[Effect.P2M, P2M_L4], [Effect.VCPU_INFO, 0, SHARED, 0]]
         self.cpu.boot([*effects, [Effect.CONTEXT, initial_registers().pack()]])
 
     def mfn(self, gfn: int) -> int:
@@ -225,19 +223,3 @@ def assemble(source: str) -> tuple[bytes, dict[str, int]]:
         text = PROLOGUE + ".globl _start\n.code32\n_start:\n" + source + "\n"
         _assembled[source] = assemble_flat(text, CODE)
     return _assembled[source]
-
-
-def assemble_flat(text: str, at: int = 0) -> tuple[bytes, dict[str, int]]:
-    """Machine code for address `at`, and its symbols (GNU as)."""
-
-    def tool(*command: Any) -> str:
-        return subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
-
-    with tempfile.TemporaryDirectory() as folder:
-        source, object_, image, flat = (Path(folder) / name for name in ("a.S", "a.o", "a.elf", "a.bin"))
-        source.write_text(text)
-        tool("as", "--64", "-o", object_, source)
-        tool("ld", "-e", "0", "-Ttext", hex(at), "-o", image, object_)
-        tool("objcopy", "-O", "binary", "-j", ".text", image, flat)
-        words = [line.split() for line in tool("nm", image).splitlines()]
-        return flat.read_bytes(), {name: int(address, 16) for address, _, name in words}

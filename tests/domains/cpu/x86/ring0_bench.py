@@ -51,7 +51,7 @@ class Ring0Bench:
         self.cpu = HvmCpu(self.gate, kind=NATIVE if kind == "native" else None)  # type: ignore[arg-type]
         self.v, self.q = self.cpu.vcpu, self.cpu.vcpu.cpu.q
         if kind != "native":
-            self.cpu.boot([[Effect.P2M, P2M_L4], [Effect.VCPU_INFO, SHARED, 0]])
+            self.cpu.boot([[Effect.P2M, P2M_L4], [Effect.VCPU_INFO, 0, SHARED, 0]])
         load_context(self.v, initial_registers().pack())
         if kind == "native":
             self.v.cpu.set_hflags(HF_GUEST | HF_SVME, 0)

@@ -12,13 +12,13 @@ from domains.cpu.x86.registers import RSP
 from domains.cpu.x86.ring1.engine import Ring1Cpu
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
+from tests.domains.cpu.x86.assembler import assemble_flat
 from tests.domains.cpu.x86.bench import Done, GuestCrashed
 from tests.domains.cpu.x86.hvm_bench import (
     CODE,
     P2M_L4,
     STACK_TOP,
     TripleFault,
-    assemble_flat,
     machine_with_p2m,
     mfn_of,
 )

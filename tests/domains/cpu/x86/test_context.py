@@ -6,6 +6,7 @@ from domains.cpu.clock import TscClock
 from domains.cpu.x86.pv.context import load_context, save_context
 from domains.cpu.x86.pv.pit import COUNT, MODE, SPEAKER, Pit
 from domains.cpu.x86.registers import RBX
+from hypervisor.machine.debug_registers import DR6_DEFAULT, DR7_DEFAULT
 from hypervisor.public.arch_x86.xen import VGCF_i387_valid, vcpu_guest_context
 from tests.domains.cpu.x86.bench import DATA, Bench, new_mailbox
 
@@ -60,6 +61,17 @@ def test_without_an_image_the_fpu_is_as_after_a_reset(bench: Bench) -> None:
     control, status, tags = struct.unpack_from("<HHB", other.v.paging.read(DATA + 1024, 8))
     assert (control, status, tags) == (0x37F, 0, 0)
     assert struct.unpack("<I", other.v.paging.read(DATA + 1048, 4)) == (0x1F80,)
+
+
+def test_a_debug_register_that_xen_would_not_set_is_as_after_a_reset(bench: Bench) -> None:
+    """General detect is Xen's, and DR7 with it is refused: the guest runs without."""
+    context = vcpu_guest_context.unpack(save_context(bench.v))
+    context.debugreg = (0x1000, 0, 0, 0, 0, 0, DR6_DEFAULT, 1 << 13 | 1)
+    load_context(bench.v, context.pack())
+    assert vcpu_guest_context.unpack(save_context(bench.v)).debugreg == (
+        *(0x1000, 0, 0, 0, 0, 0),
+        *(DR6_DEFAULT, DR7_DEFAULT),
+    )
 
 
 def test_the_timer_goes_on_where_it_was() -> None:

@@ -45,10 +45,9 @@ def test_two_engines_in_one_process_keep_their_registers() -> None:
     assert (first.q[RBX], second.q[RBX]) == (1, 2)
 
 
-def test_the_timer_chip_counts_down_and_its_output_rises(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_timer_chip_counts_down_and_its_output_rises() -> None:
     now = 0
-    monkeypatch.setattr("domains.cpu.x86.pv.pit.monotonic_ns", lambda: now)
-    pit = Pit()
+    pit = Pit(lambda: now)
     pit.write(MODE, 0xB0)
     pit.write(COUNT, 0xFF)
     pit.write(COUNT, 0xFF)

@@ -8,14 +8,13 @@ stays clear, is left out here.
 import itertools
 import random
 import struct
-import subprocess
-from pathlib import Path
 
 import pytest
 
 from domains.cpu.x86.emulator.float_code import CODE, LABELS, tables
 from domains.cpu.x86.emulator.float_listing import SOURCE
 from domains.cpu.x86.registers import EXC_DB, EXC_XM, R12, RBP, RBX
+from tests.domains.cpu.x86.assembler import assemble_flat
 from tests.domains.cpu.x86.bench import DATA, Bench
 from tests.domains.cpu.x86.twin import by_guest, by_host
 
@@ -227,15 +226,7 @@ def test_an_exception_of_another_kind_than_the_unmasked_one_is_not_raised(bench:
     assert struct.pack("<Q", bench.word(DATA + 64)) == struct.pack("<d", 1.0 / 3.0)
 
 
-def test_the_bytes_are_those_of_the_listing(tmp_path: Path) -> None:
-    (tmp_path / "a.S").write_text(SOURCE)
-    for command in (
-        ["as", "--64", "-o", "a.o", "a.S"],
-        ["ld", "-Ttext", "0", "-o", "a.elf", "a.o"],
-        ["objcopy", "-O", "binary", "-j", ".text", "a.elf", "a.bin"],
-    ):
-        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    assert (tmp_path / "a.bin").read_bytes() == CODE + tables()
-    listed = subprocess.run(["nm", "a.elf"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
-    places = {words[2]: int(words[0], 16) for words in map(str.split, listed.splitlines()) if len(words) == 3}
+def test_the_bytes_are_those_of_the_listing() -> None:
+    code, places = assemble_flat(SOURCE)
+    assert code == CODE + tables()
     assert {name: places[name] for name in LABELS} == LABELS

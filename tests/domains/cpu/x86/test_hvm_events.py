@@ -78,7 +78,7 @@ class TestEvents:
 
     def test_a_moved_vcpu_info_is_watched(self, hvm: HvmBench) -> None:
         hvm.callback()
-        moved = [Effect.VCPU_INFO, hvm.mfn(DATA >> 12), 64]
+        moved = [Effect.VCPU_INFO, 0, hvm.mfn(DATA >> 12), 64]
         hvm.gate.answers[40] = lambda *_: (0, [moved])
         hvm.run(
             """start: long_mode; gate VECTOR, handler; sti

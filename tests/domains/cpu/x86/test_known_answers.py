@@ -1,8 +1,8 @@
 """What a domain's process answers by itself is what the core would have answered."""
 
-from domains.cpu.x86.cpuid import XEN_VERSION
 from domains.cpu.x86.registers import RBP, RBX
 from hypervisor.hypercalls.xen_version import XEN_MAJOR, XEN_MINOR
+from hypervisor.machine.cpuid import XEN_VERSION
 from hypervisor.public.errno import Errno
 from tests.domains.cpu.x86.bench import Bench
 

@@ -19,7 +19,8 @@ from hypervisor.machine.paging import (
     PFEC_PRESENT,
     PFEC_RESERVED,
 )
-from tests.domains.cpu.x86.hvm_bench import DATA, HOLE, READ_ONLY, TABLES, HvmBench, assemble_flat
+from tests.domains.cpu.x86.assembler import assemble_flat
+from tests.domains.cpu.x86.hvm_bench import DATA, HOLE, READ_ONLY, TABLES, HvmBench
 
 PW = PAGE_PRESENT | PAGE_RW
 

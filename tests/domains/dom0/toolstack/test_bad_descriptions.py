@@ -48,10 +48,13 @@ class Probe(Guest):
         ('name = "x" kernel = "k"', ":1:12: expected a newline"),
         ('name = "x"\nKernel = "k"', ":2:1: 'K'"),
         ('name = "x"\nkernel = "k"\ndisc = []', "did you mean 'disk'"),
-        ('name = "x"\nkernel = "k"\nbootloader = "pygrub"', ":3:1: bootloader is not supported yet"),
+        ('name = "x"\nkernel = "k"\nbootloader = "pygrub"', ":3:1: bootloader boots from a disk"),
         ('name = "x"\nkernel = "k"\nmemory = "lots"', ":3:10: memory is a number"),
         ('name = "x"\nkernel = "k"\nmemory = 8\nmaxmem = 4', ":4:1: maxmem 4 is less"),
-        ('name = "x"\nkernel = "k"\ndisk = ["a.qcow2,qcow2,xvda"]', ":3:9: disk: disk format 'qcow2'"),
+        (
+            'name = "x"\nkernel = "k"\ndisk = ["a.vmdk,vmdk,xvda"]',
+            ":3:9: disk: unknown value for format: near `vmdk'",
+        ),
         (
             'name = "x"\nkernel = "k"\ndisk = ["/a,,xvda", "/b,,xvda"]',
             ":3:21: disk: vdev 'xvda' is used twice",
@@ -66,14 +69,23 @@ class Probe(Guest):
         ("[" * 5000, ":1:1: expected a key"),
         ('name = "x"\nkernel = ' + "[" * 5000, "nested more than 16 deep"),
         ('name = "x"\nkernel = "k"\n' + "#" * (1 << 20), "longer than"),
+        (
+            'name = "x"\nkernel = "~nobody-is-called-so/k"',
+            ":2:10: kernel '~nobody-is-called-so/k' lies in the home folder",
+        ),
+        ('name = "x"\nkernel = "python:./loop.py:Class"', "kernel file"),
+        (IDLE + f'disk = ["{"a" * 300},,xvda"]', "File name too long"),
+        ("".join(f"k{n} = 1\n" for n in range(20_000)), "more than 100 unknown keys"),
     ],
 )
 def test_a_mistake_is_told_with_its_place(
     text: str, why: str, shared_machine: Machine, tmp_path: Path
 ) -> None:
+    (tmp_path / "loop.py").symlink_to("loop.py")
     failed = shared_machine.create(tmp_path, text)
     assert failed.returncode == 1
     assert why in failed.stderr
+    assert "cannot read /tmp" not in failed.stderr
     assert all(line.startswith("xenctl: ") for line in failed.stderr.splitlines())
 
 

@@ -13,7 +13,7 @@ def test_a_new_domains_tree_is_made_in_turns_and_its_name_in_the_first() -> None
     with hypervisor_in_process() as machine:
         both = TwoDomains(machine)
         domid, store = DomId(both.domid), both.store
-        making = make_tree(store, domid, uuid4(), "new")
+        making = make_tree(store, domid, uuid4(), "new", 10**18)
         next(making)
         assert store.read(f"{home(domid)}/name") == "new"
         assert read_or_none(store, f"{home(domid)}/{OWN_NODES[0]}") is None

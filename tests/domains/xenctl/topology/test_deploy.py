@@ -51,10 +51,10 @@ def test_up_starts_machine_and_domains_in_order_and_down_leaves_nothing(topo: To
 
 
 def test_up_warns_of_what_differs_from_a_description(topo: Topo) -> None:
-    topo.write('domains: {two: {kernel: "python:./guests.py:Server", memory: 8, vcpus: 2}}')
+    topo.write('domains: {two: {kernel: "python:./guests.py:Server", memory: 8, cpus: "0", cpus_soft: "1"}}')
     warnings = [line for line in topo.run("up").stderr.splitlines() if line.startswith("xenctl: warning: ")]
     assert len(warnings) == 1
-    assert "two has 1 vCPU, not 2" in warnings[0]
+    assert "may run on none of the CPUs that it should" in warnings[0]
 
 
 def test_a_second_up_changes_nothing(topo: Topo) -> None:

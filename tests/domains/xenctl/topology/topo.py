@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 from domains.xenctl.folder import folder_of
-from tests.machines import REPOSITORY, XENCTL
+from tests.machines import REPOSITORY
+from tests.warm_xenctl import warm_xenctl
 
 GUESTS = """
 from domains.kernel.guest import Guest
@@ -69,15 +70,7 @@ class Topo:
         self.file.write_text(text)
 
     def xenctl(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*XENCTL, *words],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            env=self.environment,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        return warm_xenctl().run(words, self.environment, "", 100)
 
     def run(self, command: str, *options: str) -> subprocess.CompletedProcess[str]:
         """A command that must succeed."""

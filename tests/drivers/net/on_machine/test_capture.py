@@ -9,6 +9,8 @@ from tests.drivers.net.captures import Capture, faults, frames_of, tshark
 from tests.drivers.net.on_machine.stations import GUESTS
 from tests.machines import Machine
 
+ARP = b"\x08\x06"
+
 
 def captured(machine: Machine, path: Path) -> None:
     """Capture at the web server while a client fetches its page, until the server is gone."""
@@ -50,7 +52,7 @@ def test_a_capture_that_is_interrupted_leaves_a_whole_file(machine: Machine, tmp
     path = tmp_path / "web.pcap"
     with Capture(machine, "webserver", path):
         pass
-    assert frames_of(path.read_bytes()) == []
+    assert all(frame[12:14] == ARP for frame in frames_of(path.read_bytes()))  # the server announces itself
     assert machine.xenctl("network-capture", "webserver", "1").returncode != 0
     done = machine.xenctl("create", "-c", GUESTS / "webclient.cfg")  # Dom0 forgets who no longer listens
     assert "200 OK" in done.stdout

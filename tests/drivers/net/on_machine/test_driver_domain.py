@@ -50,7 +50,7 @@ def await_another(machine: Machine, name: str, domid: int) -> int:
     wait_until(
         lambda: machine.domains().get(name, {"domid": domid})["domid"] != domid, what=f"another {name}"
     )
-    return int(machine.domains()[name]["domid"])
+    return int(machine.domain(name)["domid"])
 
 
 def nodes(machine: Machine) -> dict[str, tuple[str, list[str]]]:
@@ -88,7 +88,7 @@ def test_guests_reach_each_other_through_a_driver_domain_that_owns_its_nodes_onl
     said = create(machine, "-c", GUESTS / "webclient.cfg", by_netdom("10.0.0.2"))
     assert "200 OK" in said
     wait_until(lambda: "webclient" not in machine.domains(), what="the client's end")
-    driver, guest = (machine.domains()[name]["domid"] for name in ("netdom", "webserver"))
+    driver, guest = (machine.domain(name)["domid"] for name in ("netdom", "webserver"))
     front, back = f"/local/domain/{guest}/device/vif/0", f"/local/domain/{driver}/backend/vif/{guest}/0"
     found = nodes(machine)
     assert found[f"{front}/backend-id"][0] == str(driver)
@@ -131,7 +131,7 @@ def test_a_driver_domain_that_ends_for_good_unplugs_and_one_of_its_name_plugs_in
     create(machine, NETDOM, "on_crash=destroy")
     create(machine, GUESTS / "webserver.cfg", by_netdom("10.0.0.1"))
     wait_until(lambda: connected(machine, "webserver"), what="the server's first interface")
-    driver, guest = kill(machine, "netdom"), machine.domains()["webserver"]["domid"]
+    driver, guest = kill(machine, "netdom"), machine.domain("webserver")["domid"]
     wait_until(lambda: f"/libxl/{driver}" not in nodes(machine), what="the end of the driver domain")
     left = nodes(machine)
     assert f"/local/domain/{driver}" not in left

@@ -27,7 +27,7 @@ def test_the_store_says_of_an_interface_what_libxl_would(machine: Machine, tmp_p
     vif = "vif = ['', 'bridge=lan,ip=10.0.0.1,rate=1MB/s@20ms,vifname=web0,mtu=9000,script=/x']"
     machine.guest(tmp_path, ECHO, extra=vif)
     await_ready(machine)
-    domid = machine.domains()["guest"]["domid"]
+    domid = machine.domain("guest")["domid"]
     rows = machine.json("xenstore-ls")
     nodes = {row["path"]: row["value"] for row in rows}
     front, back = f"/local/domain/{domid}/device/vif/", f"/local/domain/0/backend/vif/{domid}/"
@@ -68,7 +68,7 @@ def test_guests_killed_in_mid_transfer_leave_nothing(machine: Machine, tmp_path:
             machine.guest(tmp_path, body, name=name, extra="vif = ['']")
         await_ready(machine, 2)
         for name in names:
-            os.kill(int(machine.domains()[name]["pid"]), signal.SIGKILL)
+            os.kill(int(machine.domain(name)["pid"]), signal.SIGKILL)
         wait_until(machine.census_is_clean, 15, "a clean census")
 
 

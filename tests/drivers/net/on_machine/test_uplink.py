@@ -73,7 +73,7 @@ def test_nothing_is_left_of_a_machine_that_is_killed_in_mid_transfer(victim: str
         with host.fetching(f"http://{SERVER}/bytes/16000000"):
             wait_until(lambda: host.received_bytes() > 1_000_000, what="the transfer")
             pids = pids_of(machine.supervisor)
-            dom0 = int(machine.domains()["Domain-0"]["pid"])
+            dom0 = int(machine.domain("Domain-0")["pid"])
             os.kill(dom0 if victim == "Dom0" else machine.supervisor, signal.SIGKILL)
             wait_until(lambda: not any(map(is_alive, pids)), 5, "the end of all processes")
 

@@ -1,5 +1,5 @@
-"""The CPU that guests see: a documented model, the same on every host, and Xen's own leaves from 0x40000000 on. What each kind of
-guest sees of it is in pv/cpuid and hvm/cpuid.
+"""The CPU that guests see: a documented model, the same on every host, and Xen's own leaves from 0x40000000 on. What HVM guests
+see of it is in hvm_cpuid; how an engine answers CPUID, in domains/cpu/x86/pv/cpuid and hvm/cpuid.
 
 The model is a 64-bit Intel CPU without what Unicorn lacks or does not do right: no AVX and so no XSAVE, no FSGSBASE;
 and without what PV guests do not get: no MTRR, no APIC. What is advertised here is what the engine's tests exercise.
@@ -10,11 +10,11 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from domains.cpu.clock import TSC_KHZ
-
 Leaf = tuple[int, int, int, int]
 """EAX, EBX, ECX, EDX."""
 
+TSC_KHZ: Final = 1_000_000
+"""The emulated CPUs' clock: their TSC counts nanoseconds."""
 NOTHING: Final[Leaf] = (0, 0, 0, 0)
 BRAND: Final = b"Xenoscope virtual CPU".ljust(48, b"\0")
 XEN_VERSION: Final = 4 << 16 | 17
@@ -88,3 +88,17 @@ def guest_cpuid(leaf: int, subleaf: int) -> Leaf:
     if leaf in SUBLEAVES:
         return SUBLEAVES[leaf](subleaf)
     return LEAVES.get(leaf, NOTHING)
+
+
+OF_64BIT_MODE: Final[dict[int, Leaf]] = {
+    0x0000_0001: (0, 0, 1 << 13, 0),  # cx16
+    0x8000_0001: (0, 0, 1 << 0, 1 << 11 | 1 << 29),  # lahf_lm; syscall, lm
+}
+"""Features that a 32-bit PV guest of an Intel CPU does not have."""
+
+
+def compat_cpuid(leaf: int, subleaf: int) -> Leaf:
+    """The answer to CPUID of a 32-bit guest."""
+    a, b, c, d = guest_cpuid(leaf, subleaf)
+    hidden = OF_64BIT_MODE.get(leaf, NOTHING)
+    return a & ~hidden[0], b & ~hidden[1], c & ~hidden[2], d & ~hidden[3]

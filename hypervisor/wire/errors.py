@@ -1,0 +1,7 @@
+"""The error of what arrives and is not of the protocol; apart from the messages, for who reads a few bytes alone."""
+
+from __future__ import annotations
+
+
+class ProtocolError(Exception):
+    """A message that no honest domain process sends."""
