@@ -18,6 +18,18 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
         signal.signal(number, handler)
 
 
+@pytest.fixture(autouse=True)
+def same_environment() -> Iterator[None]:
+    """A test that leaves another environment is told so, for it changes what the others of its worker see."""
+    before = dict(os.environ)
+    yield
+    left = {name for name, _ in before.items() ^ os.environ.items()} - {"PYTEST_CURRENT_TEST"}
+    os.environ.update(before)
+    for name in left - before.keys():
+        del os.environ[name]
+    assert not left, "what the test has changed in the environment"
+
+
 @pytest.fixture
 def machine() -> Iterator[Machine]:
     """A machine of the test's own; at the end nothing of it may be left."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -31,7 +32,10 @@ class Done(NamedTuple):
 
 
 def xenctl(machine: Machine, *words: str | Path) -> Done:
-    """A command against the machine."""
+    """A command against the machine. It has the environment and the streams of the whole process: two side by side would
+    restore each other's, and leave the machine's name behind.
+    """
+    assert threading.current_thread() is threading.main_thread(), "Machine.xenctl is for threads"
     out, err = StringIO(), StringIO()
     environment = patch.dict("os.environ", XENCTL_MACHINE=machine.name)
     with environment, redirect_stdout(out), redirect_stderr(err):

@@ -145,8 +145,9 @@ def test_what_cannot_be_written_leaves_what_was_there(shared_machine: Machine, t
     os.mkfifo(tmp_path / "mine.part")  # a stranger's, at which an opener would wait for ever
     succeeds(shared_machine, "dump-core", "pv", tmp_path / "mine")
     with ThreadPoolExecutor() as pool:  # into one file: each is whole, and the last one stays
-        ways = [pool.submit(xenctl, shared_machine, "dump-core", "pv", tmp_path / "mine") for _ in range(3)]
-        assert [way.result(timeout=60).code for way in ways] == [0, 0, 0]
+        words = ("dump-core", "pv", tmp_path / "mine")
+        ways = [pool.submit(shared_machine.xenctl, *words) for _ in range(3)]
+        assert [way.result(timeout=60).returncode for way in ways] == [0, 0, 0]
     core_at(tmp_path / "mine")
     assert sorted(path.name for path in tmp_path.glob("mine*")) == ["mine", "mine.part"]
     assert xenctl(shared_machine, "dump-core", "0", tmp_path / "core").code == 1

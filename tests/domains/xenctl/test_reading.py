@@ -60,6 +60,12 @@ WORDS = [
 """Values, and what is none."""
 
 
+@pytest.fixture(autouse=True)
+def no_machine_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may have named one."""
+    monkeypatch.delenv("XENCTL_MACHINE", raising=False)
+
+
 def as_typer_reads(name: str, words: list[str]) -> dict[str, Any] | None:
     """What typer calls the command's function with; None if it does not."""
     given: list[dict[str, Any]] = []
@@ -121,7 +127,6 @@ def test_what_is_wrong_or_rare_is_left_to_typer(name: str, words: list[str]) -> 
 def test_the_machine_of_the_environment_stands_in_for_the_option(
     variable: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("XENCTL_MACHINE", raising=False)
     if variable is not None:
         monkeypatch.setenv("XENCTL_MACHINE", variable)
     for words, machine in (([], variable or "default"), (["--machine", "other"], "other")):
@@ -185,10 +190,7 @@ def compared(name: str, chance: random.Random, lines: int) -> Iterator[tuple[lis
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_random_lines_mean_the_same_to_getopt_and_to_typer(
-    name: str, steps: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("XENCTL_MACHINE", raising=False)
+def test_random_lines_mean_the_same_to_getopt_and_to_typer(name: str, steps: int | None) -> None:
     for words, ours, theirs in compared(name, random.Random(name), steps or LINES):
         assert theirs is not None, words
         assert repr(sorted(ours.items())) == repr(sorted(theirs.items())), (
