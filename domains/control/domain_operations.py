@@ -1,5 +1,5 @@
 """What Dom0's toolstack can be asked about a domain between its making and its end: the records of xl's rename, config-update,
-sysrq, trigger, dump-core and top. A part of `operations.py`, which has the table of all.
+sysrq, trigger, dump-core, save, restore and top. A part of `operations.py`, which has the table of all.
 """
 
 from __future__ import annotations
@@ -8,7 +8,18 @@ from typing import Annotated, Any, Final
 
 from domains.control.arguments import Arguments, Count, DomIdNumber
 from domains.control.description import MAX_NAME, DomainConfig, DomainText, Number, PathText, bad_name
-from domains.control.records import Length, Record
+from domains.control.records import Length, Range, Record
+
+LONGEST_SUSPEND: Final = 86400
+"""Seconds of the longest time-out for a guest that is to suspend."""
+
+
+class Created(Record):
+    """A domain that was made; `warnings`: in what it differs from its description, a line each."""
+
+    domid: DomIdNumber
+    name: str
+    warnings: tuple[str, ...] = ()
 
 
 class Renamed(Record):
@@ -72,8 +83,47 @@ class DumpCore(Arguments[Dumped]):
     path: PathText
 
     def __post_init__(self) -> None:
-        if not self.path.startswith("/"):
-            raise ValueError(f"the file '{self.path}' is to be named by its absolute path")
+        _check_absolute(self.path)
+
+
+class Saved(Record):
+    """A domain that was written into a file: how many pages it has, and how many bytes the file."""
+
+    pages: Count
+    size: Count
+
+
+class Save(Arguments[Saved]):
+    """Write a domain into a file of the host's, by its absolute path, as xl does, and end it; with `checkpoint` it goes on, with
+    `paused` it stays, paused. `config`: the description that the file shall have; its own without. `timeout`: seconds in which
+    the guest must answer the request to suspend, and as many in which it must suspend then.
+    """
+
+    domain: DomainText
+    path: PathText
+    checkpoint: bool = False
+    paused: bool = False
+    config: DomainConfig | None = None
+    timeout: Annotated[float, Range(0.001, LONGEST_SUSPEND)] = 60.0
+
+    def __post_init__(self) -> None:
+        _check_absolute(self.path)
+
+
+class Restore(Arguments[Created]):
+    """Make a domain of such a file; `config`: its description, in place of the file's. With `paused` it does not run yet."""
+
+    path: PathText
+    config: DomainConfig | None = None
+    paused: bool = False
+
+    def __post_init__(self) -> None:
+        _check_absolute(self.path)
+
+
+def _check_absolute(path: str) -> None:
+    if not path.startswith("/"):
+        raise ValueError(f"the file '{path}' is to be named by its absolute path")
 
 
 class DomainTraffic(Record):
@@ -102,6 +152,8 @@ DOMAIN_OPERATIONS: Final[dict[str, type[Arguments[Any]]]] = {
     "sysrq": Sysrq,
     "trigger": Trigger,
     "dump-core": DumpCore,
+    "save": Save,
+    "restore": Restore,
     "traffic": Traffic,
 }
 """These operations by their names."""

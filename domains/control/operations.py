@@ -13,6 +13,7 @@ from domains.control.arguments import ANY_NUMBER, Arguments, Count, DomIdNumber,
 from domains.control.description import DomainConfig, DomainText, InterfaceText
 from domains.control.device_operations import DEVICE_OPERATIONS
 from domains.control.domain_operations import DOMAIN_OPERATIONS
+from domains.control.domain_operations import Created as Created
 from domains.control.exit_code import LARGEST
 from domains.control.memory_operations import MEMORY_OPERATIONS
 from domains.control.records import Length, Range, Record
@@ -35,14 +36,6 @@ RequestId = Annotated[int, Range(0, (1 << 63) - 1)]
 
 
 # --- results -----------------------------------------------------------------------------------------
-
-
-class Created(Record):
-    """A domain that was made; `warnings`: in what it differs from its description, a line each."""
-
-    domid: DomIdNumber
-    name: str
-    warnings: tuple[str, ...] = ()
 
 
 class Reason(Record):

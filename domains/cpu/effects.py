@@ -135,7 +135,7 @@ def local(cpu: VcpuState, nr: int, *args: int) -> None:
     cpu.local_call(nr, args[:5], args[5] or None if len(args) > 5 else None)
 
 
-def context(cpu: VcpuState, raw: bytes) -> None:
+def context(cpu: VcpuState, raw: bytes, _shared_info: int) -> None:
     """Initial registers: only what a Python kernel looks at is decoded (the whole takes a millisecond)."""
     cpu.context = raw
     regs = cpu_user_regs.unpack(raw, vcpu_guest_context.offsetof("user_regs"))

@@ -10,14 +10,28 @@ import ctypes
 from collections.abc import Iterator
 from typing import Final, NoReturn
 
+import numpy as np
+import numpy.typing as npt
+
 from domains.cpu.effects import VcpuState
 from domains.cpu.gate import Gate
 from domains.cpu.page_walk import PageWalk, Translation
 from domains.cpu.traps import Vector
 from hypervisor.machine.atomic import find_atomics
-from hypervisor.machine.paging import PFEC_USER, is_canonical
+from hypervisor.machine.paging import (
+    PAGE_ACCESSED,
+    PAGE_DIRTY,
+    PAGE_PRESENT,
+    PAGE_RW,
+    PAGE_USER,
+    PFEC_USER,
+    PTE_MFN_MASK,
+    TABLE_ENTRIES,
+    is_canonical,
+)
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
 
+Words = npt.NDArray[np.uint64]
 TLB_ENTRIES: Final = 4096
 MAX_REFAULTS: Final = 64
 PAGE_OFFSET: Final = PAGE_SIZE - 1
@@ -87,6 +101,50 @@ class PythonMemory(VcpuState):
     def views(self, va: int, size: int, write: bool = False) -> list[memoryview]:
         """Views that together cover `size` bytes from `va`, one a page."""
         return list(self._pages(va, size, write))
+
+    def load_pages(self, va: int, count: int) -> Words:
+        """Copies of `count` whole pages from page-aligned `va` on: uint64[count, 512]."""
+        pages = np.empty((count, TABLE_ENTRIES), np.uint64)
+        for first, frames in self._frames(va, count, False):
+            pages[first : first + len(frames)] = self.memory.frames[frames]
+        return pages
+
+    def store_pages(self, va: int, pages: Words) -> None:
+        """Write whole pages, uint64[n, 512], from page-aligned `va` on. Up to the page where it faults, it has been done."""
+        for first, frames in self._frames(va, len(pages), True):
+            self.memory.frames[frames] = pages[first : first + len(frames)]
+
+    def _frames(self, va: int, count: int, write: bool) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
+        """The frames behind `count` pages, in runs: (number of the first page, frames). A run's first page is walked to, and
+        faults like any other; those behind it in the same L1 table are looked up there together, as long as none would fault.
+        """
+        needed = np.uint64(PAGE_PRESENT | PAGE_USER | (PAGE_RW if write else 0))
+        marked = np.uint64(PAGE_ACCESSED | (PAGE_DIRTY if write else 0))
+        first = 0
+        while first < count:
+            at = va + first * PAGE_SIZE
+            self._fill(at, write)
+            frames = self._frames_in_l1(at, count - first, needed, marked)
+            yield first, frames
+            first += len(frames)
+
+    def _frames_in_l1(
+        self, va: int, count: int, needed: np.uint64, marked: np.uint64
+    ) -> npt.NDArray[np.intp]:
+        """The frames behind page `va`, which is mapped, and those behind it, as far as its L1 table has them."""
+        where = self._walk.last_entry(self._page_table() or 0, va)
+        if where < 0:  # it is mapped by an entry above L1
+            found = self.translate(va)
+            assert found is not None
+            return np.array([found.mfn], np.intp)
+        slot = where >> 3 & TABLE_ENTRIES - 1
+        entries = self.memory.frames[where >> PAGE_SHIFT][slot : slot + count]
+        good = entries & needed == needed
+        entries = entries if good.all() else entries[: max(1, int(np.argmin(good)))]
+        unmarked = entries & marked != marked
+        if unmarked.any():
+            entries[unmarked] |= marked
+        return (entries & np.uint64(PTE_MFN_MASK)).astype(np.intp) >> PAGE_SHIFT
 
     def _pages(self, va: int, size: int, write: bool) -> Iterator[memoryview]:
         while size > 0:

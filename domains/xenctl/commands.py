@@ -27,6 +27,8 @@ COMMANDS: Final[dict[str, str]] = {
     "sysrq": "upkeep_commands.sysrq",
     "trigger": "upkeep_commands.trigger",
     "dump-core": "upkeep_commands.dump_core",
+    "save": "saving_commands.save",
+    "restore": "saving_commands.restore",
     "domid": "domain_commands.domid",
     "domname": "domain_commands.domname",
     "list": "listing_commands.list_",

@@ -28,6 +28,8 @@ EXAMPLES: Final[dict[str, tuple[str, str]]] = {
     "sysrq": ("sysrq web h", "have Linux list the keys on its console"),
     "trigger": ("trigger web nmi", "a non-maskable interrupt; Linux says that it does not know why"),
     "dump-core": ("dump-core web web.core", "its memory and registers, for crash(8)"),
+    "save": ("save -c web web.saved", "write it into a file, and let it go on"),
+    "restore": ("restore web.saved", "make the domain of that file again"),
     "domid": ("domid web", "print its id"),
     "domname": ("domname 3", "print the name of domain 3"),
     "list": ("list -v web", "one domain, with its UUID"),

@@ -123,7 +123,8 @@ def install_context(hv: Hypervisor, vcpu: Vcpu, context: PvContext, budget: Budg
     vcpu.initialised = True
     runs = vcpu.vcpu_id == 0 or vcpu.domain.mailbox.engine.runs_all_vcpus
     vcpu.up = bool(context.flags & VGCF_online) and runs
-    vcpu.effects.set_context(vcpu.context, vcpu.mem.compat_l4)
+    l4 = vcpu.mem.compat_l4
+    vcpu.effects.set_context(vcpu.context, vcpu.domain.shared_info, *(() if l4 is None else (l4,)))
     vcpu.effects.append([Effect.VM_ASSIST, vcpu.domain.vm_assist])
 
 

@@ -146,6 +146,8 @@ class Vcpu:
     """vcpu_guest_context, or of an HVM vCPU hvm_hw_cpu, as the toolstack set it or the process last saved it."""
     info_frame: Mfn | None = None
     """The frame that VCPUOP_register_vcpu_info registered; a writable type reference is held (D7)."""
+    extended_callbacks: dict[int, EffectRecord] = field(default_factory=dict)
+    """By CALLBACKTYPE_syscall32 and _sysenter: the CALLBACK that told the process of it."""
     runstate_area: int = 0
     periodic_period: int = 0
     """ns between two VIRQ_TIMERs of VCPUOP_set_periodic_timer; 0: none."""

@@ -81,12 +81,12 @@ class Effects:
         for record in records:
             self.append(record)
 
-    def set_context(self, context: bytes, compat_l4: Mfn | None = None) -> None:
+    def set_context(self, context: bytes, *more: int) -> None:
         """Initial registers: before the page tables and the GDT that were just loaded, but after the first mappings.
 
-        `compat_l4`: of a 32-bit guest, the L4 that its CPU runs on.
+        `more`: of a PV guest the frame of its shared_info; of a 32-bit one, behind that, the L4 that its CPU runs on.
         """
-        record = [Effect.CONTEXT, context, *(() if compat_l4 is None else (compat_l4,))]
+        record = [Effect.CONTEXT, context, *more]
         key = (0, int(Effect.CONTEXT), 0)
         self._records.pop(key, None)
         records = list(self._records.items())

@@ -110,6 +110,11 @@ class VcpuRun:
         """Whether the guest executes nothing, and is between two instructions."""
         return self.state not in _EXECUTING
 
+    @property
+    def has_run(self) -> bool:
+        """Whether its process has ever been answered: before that the guest has executed nothing."""
+        return self.seq > 1 or self.state in _EXECUTING
+
     def snapshot(self) -> VcpuRun:
         """A copy, to be kept."""
         return replace(self)

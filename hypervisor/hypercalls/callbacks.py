@@ -100,6 +100,10 @@ _REGISTERABLE: Final = frozenset(
 )
 
 
+OF_EXTENDED_CONTEXT: Final = (CALLBACKTYPE_syscall32, CALLBACKTYPE_sysenter)
+"""Entry points that vcpu_guest_context has no room for; a toolstack gets and sets them by get_ and set_ext_vcpucontext."""
+
+
 def _callback_register(call: Call) -> Result:
     register = call.read(call.args[1], callback_register)
     address, entry = _entry_point(call, register.address)
@@ -107,9 +111,10 @@ def _callback_register(call: Call) -> Result:
         raise XenError(Errno.ENOSYS, f"callback type {register.type}")
     if register.type == CALLBACKTYPE_event and address == 0:
         raise XenError(Errno.EINVAL, "an event callback at 0")
-    call.effects.append(
-        [Effect.CALLBACK, register.type, address, register.flags & CALLBACKF_mask_events, *entry]
-    )
+    effect = [Effect.CALLBACK, register.type, address, register.flags & CALLBACKF_mask_events, *entry]
+    call.effects.append(effect)
+    if register.type in OF_EXTENDED_CONTEXT:
+        call.vcpu.extended_callbacks[register.type] = effect
     return 0
 
 

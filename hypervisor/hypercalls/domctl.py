@@ -26,6 +26,7 @@ from hypervisor.hypercalls.domctl_memory import MEMORY_OPS
 from hypervisor.hypercalls.domctl_paging import PAGING_DOMCTLS
 from hypervisor.hypercalls.domctl_sched import SCHED_DOMCTLS
 from hypervisor.hypercalls.domctl_trigger import do_sendtrigger
+from hypervisor.hypercalls.domctl_vcpu_state import VCPU_STATE_DOMCTLS
 from hypervisor.hypercalls.hypercall_page import HYPERCALL_PAGES
 from hypervisor.machine.frame_types import PGT
 from hypervisor.public.arch_x86.xen import XEN_X86_EMU_LAPIC, vcpu_guest_context
@@ -49,6 +50,7 @@ from hypervisor.public.domctl import (
     XEN_DOMCTL_scheduler_op,
     XEN_DOMCTL_sendtrigger,
     XEN_DOMCTL_set_address_size,
+    XEN_DOMCTL_set_ext_vcpucontext,
     XEN_DOMCTL_set_paging_mempool_size,
     XEN_DOMCTL_set_virq_handler,
     XEN_DOMCTL_setdomainhandle,
@@ -324,11 +326,13 @@ DOMCTL_OPS: Final[dict[int, DomctlHandler]] = {
     **HVM_DOMCTLS,
     **PAGING_DOMCTLS,
     **SCHED_DOMCTLS,
+    **VCPU_STATE_DOMCTLS,
 }
 _FOR_THE_LIVING: Final = frozenset(
     {
         int(XEN_DOMCTL_setvcpucontext),
         int(XEN_DOMCTL_sethvmcontext),
+        int(XEN_DOMCTL_set_ext_vcpucontext),
         int(XEN_DOMCTL_hypercall_init),
         int(XEN_DOMCTL_unpausedomain),
         int(XEN_DOMCTL_setvcpuaffinity),

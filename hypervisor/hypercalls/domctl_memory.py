@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from hypervisor.domain.domain import Domain
 from hypervisor.hypercalls.call import Call, Result
-from hypervisor.machine.frame_types import PGC, PGT
+from hypervisor.machine.frame_types import LEVELS, PGT, PINNED
+from hypervisor.mm.frame_table import FrameTable
 from hypervisor.public.domctl import (
     XEN_DOMCTL_PFINFO_L1TAB,
     XEN_DOMCTL_PFINFO_L2TAB,
@@ -22,13 +26,25 @@ from hypervisor.public.domctl import (
 from hypervisor.public.errno import Errno, XenError
 
 MAX_FRAMES_A_CALL: Final = 1024
-_TABLE_INFO: Final = {
-    PGT.l1_page_table: int(XEN_DOMCTL_PFINFO_L1TAB),
-    PGT.l2_page_table: int(XEN_DOMCTL_PFINFO_L2TAB),
-    PGT.pae_xen_l2_page_table: int(XEN_DOMCTL_PFINFO_L2TAB),
-    PGT.l3_page_table: int(XEN_DOMCTL_PFINFO_L3TAB),
-    PGT.l4_page_table: int(XEN_DOMCTL_PFINFO_L4TAB),
-}
+Words = npt.NDArray[np.uint64]
+
+
+def _infos_by_type() -> Words:
+    infos = np.zeros(max(PGT) + 1, np.uint64)
+    for level, info in enumerate(
+        (
+            XEN_DOMCTL_PFINFO_L1TAB,
+            XEN_DOMCTL_PFINFO_L2TAB,
+            XEN_DOMCTL_PFINFO_L3TAB,
+            XEN_DOMCTL_PFINFO_L4TAB,
+        ),
+        1,
+    ):
+        infos[[pgt for pgt in PGT if LEVELS[pgt] == level]] = int(info)
+    return infos
+
+
+INFO_BY_TYPE: Final = _infos_by_type()
 
 
 def do_max_mem(_call: Call, op: xen_domctl, target: Domain) -> Result:
@@ -42,19 +58,21 @@ def do_getpageframeinfo3(call: Call, op: xen_domctl, target: Domain) -> Result:
     info = op.u.getpageframeinfo3
     if info.num > MAX_FRAMES_A_CALL:
         raise XenError(Errno.E2BIG, f"{info.num} frames in one call")
-    answers = [_frame_info(call, target, mfn) for mfn in call.read_words(info.array, info.num)]
-    call.write_words(info.array, answers)
+    mfns = np.array(call.read_words(info.array, info.num), np.uint64)
+    call.write_words(info.array, _frame_infos(call.hv.frames, mfns, target.domid))
     return 0
 
 
-def _frame_info(call: Call, target: Domain, mfn: int) -> int:
-    frames = call.hv.frames
-    if mfn >= call.hv.memory.nr_frames or frames.owner[mfn] != target.domid:
-        return int(XEN_DOMCTL_PFINFO_XTAB)
-    info = _TABLE_INFO.get(PGT(frames.type[mfn]), 0)
-    if info and frames.flags[mfn] & PGC.PINNED:
-        info |= int(XEN_DOMCTL_PFINFO_LPINTAB)
-    return info
+def _frame_infos(frames: FrameTable, mfns: Words, domid: int) -> Words:
+    """XEN_DOMCTL_PFINFO_… of each. A frame that is used as a table no more is none, whatever its type word says."""
+    infos = np.full(len(mfns), int(XEN_DOMCTL_PFINFO_XTAB), np.uint64)
+    there = np.flatnonzero(mfns < np.uint64(frames.top))
+    there = there[frames.owner_np[mfns[there]] == domid]
+    own = mfns[there]
+    tables = np.where(frames.tcount_np[own] != 0, INFO_BY_TYPE[frames.type_np[own]], np.uint64(0))
+    pinned = (frames.flags_np[own] & PINNED != 0) & (tables != 0)
+    infos[there] = tables | np.where(pinned, np.uint64(int(XEN_DOMCTL_PFINFO_LPINTAB)), np.uint64(0))
+    return infos
 
 
 MEMORY_OPS: Final[dict[int, Callable[[Call, xen_domctl, Domain], Result]]] = {

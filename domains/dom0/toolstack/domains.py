@@ -36,7 +36,7 @@ class Record:
     acted upon; `exit_code`: the one that the guest told; `restarting`: until it is known whether the domain is made again,
     when `restarted` is sent; `successor`: the domain that was made of it; `updated`: the description to make it by, if that is
     not `config`. Ids change over a restart, and the successor can be gone as soon as it is there: an operation that waits for it
-    finds it here.
+    finds it here. `saving`: somebody writes it away; `unwanted_suspend`: it may still suspend on a request that was given up.
     """
 
     domid: DomId
@@ -52,6 +52,8 @@ class Record:
     restarted: Signal = field(default_factory=Signal)
     successor: Record | None = None
     updated: DomainConfig | None = None
+    saving: bool = False
+    unwanted_suspend: bool = False
 
 
 class Domains:

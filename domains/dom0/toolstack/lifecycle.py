@@ -18,7 +18,7 @@ from domains.dom0.toolstack import store_tree
 from domains.dom0.toolstack.adopted import Adopted
 from domains.dom0.toolstack.domains import Record
 from domains.dom0.toolstack.errors import ToolstackError
-from domains.dom0.toolstack.making import Maker
+from domains.dom0.toolstack.making import Fill, Maker, with_macs
 from domains.dom0.toolstack.operations import Operation
 from domains.dom0.toolstack.parts import Parts
 from domains.kernel.tasks import Pause, Task
@@ -70,6 +70,11 @@ class Lifecycle:
         Raises ToolstackError, and then nothing of it is left.
         """
         return self._maker.create(config, built, paused)
+
+    def make_of(self, config: DomainConfig, fill: Fill, paused: bool) -> Operation:
+        """The same of a domain whose memory and registers come by `fill`, and not from a kernel."""
+        config = with_macs(self._parts.backends.resolved(config), self._parts.chance)
+        return self._maker.make_of(config, fill, lambda _: None, paused)
 
     def destroy(self, domid: DomId, reason: str = "destroyed") -> Operation:
         """End a domain at once, whatever it is doing; nothing of it is left. Ends when its id is free."""
@@ -156,6 +161,10 @@ class Lifecycle:
 
     def _shut_down(self, record: Record, reason: int) -> None:
         """A domain that is suspended stays; one that gives a reason which Xen does not know is destroyed, as by xl."""
+        if reason == SHUTDOWN_suspend and record.unwanted_suspend:
+            record.unwanted_suspend = False
+            self._parts.suspending.resume(record)
+            return
         config = record.config
         actions: dict[int, Action] = {
             SHUTDOWN_poweroff: config.on_poweroff,

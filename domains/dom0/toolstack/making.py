@@ -22,7 +22,7 @@ from domains.control.description import DomainConfig, GuestType, numbered
 from domains.control.protocol import Exit
 from domains.dom0.toolstack import devices, store_tree
 from domains.dom0.toolstack.builder.build import Builder, prepare
-from domains.dom0.toolstack.builder.prepared import Prepared
+from domains.dom0.toolstack.builder.rings import Built
 from domains.dom0.toolstack.domains import Record
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.operations import Operation
@@ -32,6 +32,9 @@ from hypervisor.public.errno import XenError
 from hypervisor.public.types import PAGES_PER_MIB, DomId
 
 T = TypeVar("T")
+
+Fill = Callable[[DomId, DomainConfig], Task[Built]]
+"""Gives a new domain, which has nothing yet, its memory and its vCPUs' registers. ToolstackError, XenError."""
 
 DEVICE_TIMEOUT: Final = 10.0
 """Seconds a back end may take to get ready; libxl's hotplug time-out."""
@@ -69,12 +72,22 @@ class Maker:
         self._domains.check_name_free(config.name)
         config = with_macs(config, self._parts.chance)
         prepared = yield from prepare(self._kernel, self._parts.unpacker, config)
+
+        def fill(domid: DomId, config: DomainConfig) -> Task[Built]:
+            return self._builder.build(domid, config, prepared)
+
+        return (yield from self.make_of(config, fill, built, paused))
+
+    def make_of(
+        self, config: DomainConfig, fill: Fill, built: Callable[[DomId], None], paused: bool
+    ) -> Operation:
+        """The same of a domain whose memory and registers come by `fill`, and not from a kernel."""
         self._domains.check_name_free(config.name)
         self._check_memory(config)
         record = self._begin(config)
         domid, config = record.domid, record.config
         try:
-            yield from while_wanted(record, self._complete(record, prepared))
+            yield from while_wanted(record, self._complete(record, fill))
             built(domid)
             self._parts.backends.started(record)
             if not paused:
@@ -116,11 +129,11 @@ class Maker:
             cpupool=self._parts.scheduling.pool_of(config),
         )
 
-    def _complete(self, record: Record, prepared: Prepared) -> Task[None]:
+    def _complete(self, record: Record, fill: Fill) -> Task[None]:
         """Everything between an empty domain and one whose devices are ready."""
         domid, config, xenbus = record.domid, record.config, self._kernel.xenbus
         yield from store_tree.make_tree(xenbus, domid, record.uuid, config.name, self._kernel.wall_clock())
-        built = yield from self._builder.build(domid, config, prepared)
+        built = yield from fill(domid, config)
         record.warnings = (*self._parts.scheduling.apply(domid, config), *cut_short(config))
         record.console = self._parts.consoled.connect(domid, built.console_mfn, built.console_port)
         yield NEXT_TURN

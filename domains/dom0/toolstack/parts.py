@@ -13,6 +13,7 @@ from domains.dom0.toolstack.core_dump.dump import CoreDumps
 from domains.dom0.toolstack.domains import Domains
 from domains.dom0.toolstack.hotplug import Hotplug
 from domains.dom0.toolstack.operations import Operations
+from domains.dom0.toolstack.saving.suspend import Suspending
 from domains.dom0.toolstack.scheduling import Scheduling
 from domains.dom0.toolstack.xenctrl import XenCtrl
 from domains.dom0.xenstore.server import Xenstored
@@ -33,6 +34,7 @@ class Parts:
     hotplug: Hotplug
     scheduling: Scheduling
     cores: CoreDumps
+    suspending: Suspending
     chance: Random
     """Where what a description leaves open comes from: ids and addresses."""
     unpacker: socket.socket
@@ -57,6 +59,7 @@ class Parts:
             Hotplug(kernel.xenbus, domains, operations, backends, chance),
             Scheduling(kernel, xen, domains, chance),
             CoreDumps(kernel, xen, dumps),
+            Suspending(kernel, xen, xenstored, domains),
             chance,
             unpacker,
         )

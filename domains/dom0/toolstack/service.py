@@ -26,6 +26,8 @@ from domains.dom0.toolstack.lifecycle import Lifecycle, name_of
 from domains.dom0.toolstack.log_streams import LogStreams
 from domains.dom0.toolstack.operations import Operation
 from domains.dom0.toolstack.parts import Parts
+from domains.dom0.toolstack.restoring.restore import Restoring
+from domains.dom0.toolstack.saving.save import Saving
 from domains.dom0.toolstack.together import run_together
 from domains.dom0.toolstack.traffic import Devices
 from domains.dom0.toolstack.upkeep import Upkeep
@@ -55,7 +57,10 @@ class Service:
         self._lifecycle = lifecycle
         self._scheduling = parts.scheduling
         ballooning = Ballooning(parts.xen, parts.kernel.xenbus, parts.domains)
-        self._others = (parts.scheduling, parts.hotplug, ballooning, Upkeep(parts, devices))
+        self._others = (
+            *(parts.scheduling, parts.hotplug, ballooning, Upkeep(parts, devices)),
+            *(Saving(parts, lifecycle), Restoring(parts, lifecycle)),
+        )
         self._operations = parts.operations
         self._captures = captures
         self._machine = machine

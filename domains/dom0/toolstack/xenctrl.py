@@ -262,17 +262,20 @@ class XenCtrl:
         """
         p2m = np.empty(nr_pages, np.uint64)
         for first in range(0, nr_pages, EXTENTS_AT_ONCE):
-            count = min(EXTENTS_AT_ONCE, nr_pages - first)
-            pfns = np.arange(first, first + count, dtype="<u8")
-            with self._hypercalls.arguments as area:
-                va = area.push(pfns.tobytes())
-                request = xen_memory_reservation(extent_start=va, nr_extents=count, domid=domid)
-                done = self._hypercalls.hypercall_memory_op(XENMEM_populate_physmap, request)
-                if done != count:
-                    raise XenError(Errno.ENOMEM, f"{first + done} of {nr_pages} pages")
-                p2m[first : first + count] = np.frombuffer(self._load(va, count * 8), "<u8")
+            pfns = np.arange(first, min(first + EXTENTS_AT_ONCE, nr_pages), dtype=np.uint64)
+            p2m[first : first + len(pfns)] = self.populate(domid, pfns)
             yield NEXT_TURN
         return p2m
+
+    def populate(self, domid: DomId, pfns: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        """Give the domain a frame for each of these pages, at most EXTENTS_AT_ONCE; the Mfn of each. XenError(ENOMEM)."""
+        with self._hypercalls.arguments as area:
+            va = area.push(pfns.astype("<u8").tobytes())
+            request = xen_memory_reservation(extent_start=va, nr_extents=len(pfns), domid=domid)
+            done = self._hypercalls.hypercall_memory_op(XENMEM_populate_physmap, request)
+            if done != len(pfns):
+                raise XenError(Errno.ENOMEM, f"{done} of {len(pfns)} pages from {pfns[0]:#x} on")
+            return np.frombuffer(self._load(va, len(pfns) * 8), "<u8").astype(np.uint64)
 
     def alloc_unbound(self, domid: DomId, remote: DomId) -> Port:
         """A new port of `domid` that `remote` may bind to."""

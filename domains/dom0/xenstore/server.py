@@ -166,6 +166,12 @@ class Xenstored:
             domain.shutdown = True
             self._fire_special(RELEASE_DOMAIN)
 
+    def resume(self, domid: DomId) -> None:
+        """The domain runs again after it was shut down."""
+        domain = self.domains.find(domid)
+        if domain is not None:
+            domain.shutdown = False
+
     def release(self, domid: DomId) -> None:
         """Let go of a domain, introduced or not: to be called for every domain that ceases to exist.
 

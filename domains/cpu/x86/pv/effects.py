@@ -15,7 +15,7 @@ from domains.cpu.x86.pv.pv_state import Callback
 from domains.cpu.x86.pv.vcpu import X86Vcpu
 from domains.cpu.x86.registers import CR4_TSD
 from hypervisor.public.errno import Errno
-from hypervisor.public.types import PAGE_SHIFT
+from hypervisor.public.types import PAGE_SHIFT, Mfn
 from hypervisor.public.xen import Hypercall, vcpu_info
 from hypervisor.wire.messages import Effect, EffectRecord
 
@@ -96,8 +96,11 @@ def local(v: X86Vcpu, nr: int, a1: int, a2: int, a3: int, a4: int, a5: int, resu
             v.mode.set_result(-Errno.EFAULT)
 
 
-def context(v: X86Vcpu, raw: bytes, *more: int) -> None:
-    """Loads all registers from a vcpu_guest_context; a 32-bit guest's comes with the frame of Xen's L4."""
+def context(v: X86Vcpu, raw: bytes, shared_info: int, *more: int) -> None:
+    """Loads all registers from a vcpu_guest_context, and says in which frame shared_info lies; a 32-bit guest's comes with the
+    frame of Xen's L4, too.
+    """
+    v.shared_info = Mfn(shared_info)
     v.entry.load_context(v, raw, *more)
     cr4 = v.cpu.q[CR + 4]
     v.cpu.q[CR + 4] = cr4 & ~CR4_TSD | v.pv.cr4 & CR4_TSD

@@ -25,7 +25,6 @@ from domains.cpu.x86.emulator.float_code import HF_TF
 from domains.cpu.x86.emulator.fpu_image import INITIAL, load_fpu
 from domains.cpu.x86.emulator.interposed import interposed
 from domains.cpu.x86.emulator.stop_stub import StopStub
-from domains.cpu.x86.paging import GuestFault
 from domains.cpu.x86.pv.breakpoints import Breakpoints
 from domains.cpu.x86.pv.crash import crash
 from domains.cpu.x86.pv.effects import apply_effects
@@ -48,11 +47,9 @@ from domains.cpu.x86.registers import (
     FS,
     GS,
     MSR_EFER,
-    RSI,
     U32,
 )
-from hypervisor.public.types import PAGE_SIZE
-from hypervisor.public.xen import start_info
+from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
 from hypervisor.wire.messages import EffectRecord
 
 CR4_OF_CPU: Final = CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT
@@ -115,16 +112,10 @@ class X86Cpu:
                 v.cpu.set_segment(segment, 0, 0, U32, FLAT_DATA)
 
     def boot(self, effects: Sequence[EffectRecord]) -> None:
-        """Take over the answer to START: the vCPU's registers. RSI points at start_info, which names the shared page."""
+        """Take over the answer to START: the vCPU's registers, and where the shared page lies."""
         v = self.vcpu
         self.apply(effects)
-        abi = v.entry.abi
-        at = v.cpu.q[RSI] + abi.layout(start_info).offsetof("shared_info")
-        try:
-            info = v.paging.read(at, abi.word)
-        except GuestFault as fault:
-            crash(v, f"no start_info lies where RSI points: {fault}", walk=fault.va)
-        self.share(int.from_bytes(info, "little"))
+        self.share(v.shared_info << PAGE_SHIFT)
         for other in v.siblings[1:]:
             other.rest = lambda _result, first_effects: self.apply(first_effects)
             v.gate.announce(other.vcpu_id)

@@ -26,6 +26,7 @@ from domains.cpu.x86.pv.pv_state import PvState
 from domains.cpu.x86.pv.segments import Segments
 from domains.cpu.x86.registers import CR0_TS
 from hypervisor.machine.trace import Trace
+from hypervisor.public.types import Mfn
 from hypervisor.wire.messages import EffectRecord
 
 Rest = Callable[[int, list[EffectRecord]], None]
@@ -65,6 +66,8 @@ class X86Vcpu:
         self.pv = PvState()
         if gate.meter is not None:
             self.pv.pit = Pit(gate.meter.tsc)
+        self.shared_info: Mfn
+        """The frame of the page that the domain shares with Xen; there once the vCPU has its first registers."""
         self.events: EventWords
         """Of the shared page; there once the vCPU has its first registers."""
         self.breakpoints: Breakpoints

@@ -47,7 +47,7 @@ def test_what_is_loaded_is_saved() -> None:
     gate.memory.page(L4)[0] = L3 << PAGE_SHIFT | 7
     cpu.share(SHARED << PAGE_SHIFT)
     loaded = context()
-    cpu.apply([[Effect.CONTEXT, loaded.pack(), L4]])
+    cpu.apply([[Effect.CONTEXT, loaded.pack(), SHARED, L4]])
     saved = compat_vcpu_guest_context.unpack(PV32.entry.save_context(cpu.vcpu))
     for name in ("kernel_ss", "kernel_sp", "gdt_ents", "gdt_frames", "debugreg", "trap_ctxt"):
         assert getattr(saved, name) == getattr(loaded, name), name

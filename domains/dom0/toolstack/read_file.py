@@ -1,0 +1,87 @@
+"""A file of the host's that Dom0 reads from its beginning to its end, while everybody else's work goes on: a thread does the
+reading.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from domains.dom0.toolstack.errors import ToolstackError
+from domains.kernel.kernel import Kernel
+from domains.kernel.tasks import Signal, Task
+from drivers.block.aside import Aside
+
+AHEAD: Final = 1 << 18
+"""Bytes that are read at once for those who want few."""
+
+
+class ReadFile:
+    """A file being read; its methods but `do` and `read` are the thread's to call, and raise OSError."""
+
+    def __init__(self, kernel: Kernel, path: str) -> None:
+        self._kernel = kernel
+        self._aside = Aside(kernel)
+        self._path = path
+        self._fd = -1
+        self._ahead = memoryview(b"")
+
+    def do(self, work: Callable[[], None]) -> Task[None]:
+        """Have the thread do something, and wait for it. Raises ToolstackError."""
+        ended: list[OSError | None] = []
+        signal = Signal()
+
+        def done(error: OSError | None) -> None:
+            ended.append(error)
+            signal.send()
+
+        self._aside.submit(work, done)
+        yield from self._kernel.until(lambda: bool(ended), signal)
+        if (error := ended[0]) is not None:
+            raise ToolstackError(f"cannot read {self._path}: {error.strerror}")
+
+    def open(self) -> None:
+        """Begin. It must be a file: others may never give a byte."""
+        self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            raise OSError(0, "it is no regular file")
+
+    def read(self, size: int) -> Task[memoryview]:
+        """The next bytes, fewer only at the file's end; they are the caller's."""
+        if size > len(self._ahead):
+            buffer = memoryview(bytearray(max(size, AHEAD)))
+            kept = len(self._ahead)
+            buffer[:kept] = self._ahead
+            got = [kept]
+
+            def fill() -> None:
+                while got[0] < size:
+                    more = os.readv(self._fd, [buffer[got[0] :]])
+                    if not more:
+                        return
+                    got[0] += more
+
+            yield from self.do(fill)
+            self._ahead = buffer[: got[0]]
+        part, self._ahead = self._ahead[:size], self._ahead[size:]
+        return part
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._aside.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+@contextmanager
+def opened(kernel: Kernel, path: str) -> Iterator[ReadFile]:
+    """A file to be read."""
+    file = ReadFile(kernel, path)
+    try:
+        yield file
+    finally:
+        file.close()

@@ -1,0 +1,219 @@
+"""A PV domain's contents out of libxc's stream: which record may come when, and what it says.
+
+    static data     X86_PV_INFO, X86_CPUID_POLICY, X86_MSR_POLICY; STATIC_DATA_END
+    then, at will   X86_PV_P2M_FRAMES ─► PAGE_DATA …; X86_TSC_INFO, SHARED_INFO, X86_PV_VCPU_… of each vCPU
+    END             all is put together; Xen checks page tables and registers
+
+Whatever is missing, twice, in the wrong place, or refused by Xen is a StreamError that names its record.
+Source: Xen docs/specs/libxc-migration-stream.pandoc, tools/libs/guest/xg_sr_restore.c, xg_sr_restore_x86_pv.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from domains.control.description import DomainConfig
+from domains.dom0.toolstack.builder.memory_map import set_memory_map
+from domains.dom0.toolstack.builder.rings import Built, seed_grants
+from domains.dom0.toolstack.domain_pages import DomainPages
+from domains.dom0.toolstack.domain_state import DomainState
+from domains.dom0.toolstack.errors import ToolstackError
+from domains.dom0.toolstack.restoring.pv_memory import PvRestoredMemory
+from domains.dom0.toolstack.restoring.pv_vcpus import PvRestoredVcpus
+from domains.dom0.toolstack.stream import page_data
+from domains.dom0.toolstack.stream.framing import Record, RecordReader
+from domains.dom0.toolstack.stream.libxc import LibxcRecord
+from domains.dom0.toolstack.stream.pv_records import (
+    exactly,
+    unpack_p2m_frames,
+    unpack_pv_info,
+    unpack_tsc_info,
+    unpack_vcpu_blob,
+)
+from domains.dom0.toolstack.xenctrl import MAXMEM_CONSTANT, XenCtrl
+from domains.kernel.kernel import Kernel
+from domains.kernel.tasks import NEXT_TURN, Task
+from hypervisor.public.abi import COMPAT, NATIVE, Abi
+from hypervisor.public.arch_x86.xen import XEN_LEGACY_MAX_VCPUS, xen_cpuid_leaf, xen_msr_entry
+from hypervisor.public.errno import XenError
+from hypervisor.public.memory import E820_RAM, e820entry
+from hypervisor.public.types import PAGE_SIZE, PAGES_PER_MIB, DomId, Mfn
+from hypervisor.public.xen import shared_info, vcpu_info
+
+STATIC: Final = (LibxcRecord.X86_PV_INFO, LibxcRecord.X86_CPUID_POLICY, LibxcRecord.X86_MSR_POLICY)
+VCPU_RECORDS: Final = {
+    LibxcRecord.X86_PV_VCPU_BASIC: "basic",
+    LibxcRecord.X86_PV_VCPU_EXTENDED: "extended",
+    LibxcRecord.X86_PV_VCPU_XSAVE: "xsave",
+    LibxcRecord.X86_PV_VCPU_MSRS: "msrs",
+}
+
+
+class PvRestorer:
+    """Fills one new domain."""
+
+    def __init__(
+        self, kernel: Kernel, xen: XenCtrl, domid: DomId, config: DomainConfig, records: RecordReader
+    ) -> None:
+        self._kernel = kernel
+        self._xen = xen
+        self._domid = domid
+        self._config = config
+        self._records = records
+        self._state = DomainState(kernel, xen, domid)
+        self._pages = DomainPages(kernel, domid)
+        self._seen: set[int] = set()
+        self._shared_info: bytes | None = None
+        self._abi: Abi
+        self._memory: PvRestoredMemory
+        self._vcpus: PvRestoredVcpus
+
+    def restore(self) -> Task[Built]:
+        """Read the stream up to END. StreamError, XenError."""
+        yield from self._static_data()
+        config, xen, domid = self._config, self._xen, self._domid
+        xen.max_vcpus(domid, config.maxvcpus)
+        xen.max_mem(domid, config.memory * 1024 + MAXMEM_CONSTANT)
+        whole = e820entry(size=config.maxmem << 20, type=int(E820_RAM))
+        set_memory_map(self._kernel.hypercalls, domid, [whole])
+        most = max(config.maxmem, config.memory) * PAGES_PER_MIB
+        self._memory = PvRestoredMemory(self._kernel, xen, domid, most, self._abi.word)
+        self._vcpus = PvRestoredVcpus(self._kernel, xen, domid, config.maxvcpus, self._abi)
+        while (record := (yield from self._records.next())).type != LibxcRecord.END:
+            handler = self.HANDLERS.get(record.type)
+            if handler is None:
+                raise record.wrong("it does not belong here in the stream of a PV domain")
+            yield from handler(self, record)
+        return (yield from self._complete(record))
+
+    def _static_data(self) -> Task[None]:
+        found: dict[int, tuple[Record, bytes]] = {}
+        while (record := (yield from self._records.next())).type != LibxcRecord.STATIC_DATA_END:
+            record.need(record.type in STATIC, "it comes before STATIC_DATA_END")
+            record.need(record.type not in found, "there was one already")
+            found[record.type] = record.bare, bytes(record.body)
+            if record.type == LibxcRecord.X86_PV_INFO:
+                self._set_width(record)
+        record.need(LibxcRecord.X86_PV_INFO in found, "no X86_PV_INFO came before")
+        self._set_policy(found)
+
+    def _set_width(self, record: Record) -> None:
+        self._abi = NATIVE if unpack_pv_info(record) == NATIVE.word else COMPAT
+        try:
+            if self._abi is COMPAT:
+                self._xen.set_address_size(self._domid, COMPAT.address_size)
+        except XenError as error:
+            raise record.wrong(f"Xen refuses a guest of this width: {error}") from None
+
+    def _set_policy(self, found: dict[int, tuple[Record, bytes]]) -> None:
+        """The CPU that the guest saw must be the one that it sees here."""
+        parts = {LibxcRecord.X86_CPUID_POLICY: b"", LibxcRecord.X86_MSR_POLICY: b""}
+        sizes = {
+            LibxcRecord.X86_CPUID_POLICY: xen_cpuid_leaf.sizeof,
+            LibxcRecord.X86_MSR_POLICY: xen_msr_entry.sizeof,
+        }
+        for kind, size in sizes.items():
+            if kind in found:
+                record, parts[kind] = found[kind]
+                record.need(not len(parts[kind]) % size, f"its entries have {size} bytes each")
+                different = self._state.set_policy(
+                    *(part if known is kind else b"" for known, part in parts.items())
+                )
+                record.need(
+                    different is None, f"the guest was on another CPU: {different} is not as on this machine"
+                )
+
+    # --- records -----------------------------------------------------------------------------------
+
+    def _p2m_frames(self, record: Record) -> Task[None]:
+        self._memory.p2m_frames(record, unpack_p2m_frames(record, self._abi.word))
+        yield NEXT_TURN
+
+    def _page_data(self, record: Record) -> Task[None]:
+        return self._memory.page_data(record, page_data.unpack(record))
+
+    def _tsc_info(self, record: Record) -> Task[None]:
+        self._once(record)
+        try:
+            self._state.set_tsc(unpack_tsc_info(record))
+        except XenError as error:
+            raise record.wrong(f"its clock cannot go on here: {error}") from None
+        yield NEXT_TURN
+
+    def _shared(self, record: Record) -> Task[None]:
+        self._once(record)
+        exactly(record, PAGE_SIZE)
+        self._shared_info = bytes(record.body)
+        yield NEXT_TURN
+
+    def _vcpu(self, record: Record) -> Task[None]:
+        name = VCPU_RECORDS[LibxcRecord(record.type)]
+        self._vcpus.take(record, name, unpack_vcpu_blob(record, self._config.maxvcpus))
+        yield NEXT_TURN
+
+    def _once(self, record: Record) -> None:
+        record.need(record.type not in self._seen, "there was one already")
+        self._seen.add(record.type)
+
+    HANDLERS: Final[dict[int, Callable[[PvRestorer, Record], Task[None]]]] = {
+        LibxcRecord.X86_PV_P2M_FRAMES: _p2m_frames,
+        LibxcRecord.PAGE_DATA: _page_data,
+        LibxcRecord.X86_TSC_INFO: _tsc_info,
+        LibxcRecord.SHARED_INFO: _shared,
+        **dict.fromkeys(VCPU_RECORDS, _vcpu),
+    }
+    """What each record behind STATIC_DATA_END does."""
+
+    # --- the end -----------------------------------------------------------------------------------
+
+    def _complete(self, end: Record) -> Task[Built]:
+        for kind in (LibxcRecord.X86_TSC_INFO, LibxcRecord.SHARED_INFO):
+            end.need(kind in self._seen, f"no {kind.name} came before")
+        end.need(len(self._memory.p2m) > 0, "no X86_PV_P2M_FRAMES came before")
+        yield from self._memory.finish()
+        frame = self._write_shared_info()
+        built = yield from self._vcpus.restore(self._memory, end, frame)
+        yield from self._pin()
+        table = self._xen.grant_table_frame(self._domid)
+        seed_grants(self._kernel, self._domid, table, built.store_mfn, built.console_mfn)
+        return built
+
+    def _pin(self) -> Task[None]:
+        for pfn, level in self._memory.pins():
+            frame = self._memory.table_frame(pfn, level)
+            try:
+                if frame is not None:
+                    self._xen.pin_table(self._domid, Mfn(frame), level)
+            except XenError as error:
+                raise ToolstackError(
+                    f"libxc's PAGE_DATA of page {pfn:#x}: Xen refuses this page table of level {level}: {error}"
+                ) from None
+            yield NEXT_TURN
+
+    def _write_shared_info(self) -> Mfn:
+        """What the guest had there, but for the wall clock and events: no port is bound yet, and each is masked."""
+        info = self._xen.getdomaininfo(self._domid)
+        if info is None:
+            raise ToolstackError(f"domain {self._domid} has disappeared while it was made")
+        frame = np.array([info.shared_info_frame], np.uint64)
+        layout = self._abi.layout(shared_info)
+        old, new = self._shared_info, bytearray(self._pages.read(frame).tobytes())
+        assert old is not None
+        vcpus = layout.offsetof("vcpu_info")
+        arch, pending = layout.offsetof("arch"), layout.offsetof("evtchn_pending")
+        mask, clock = layout.offsetof("evtchn_mask"), layout.offsetof("wc_version")
+        new[vcpus:pending] = old[vcpus:pending]
+        new[arch : layout.sizeof] = old[arch : layout.sizeof]
+        new[pending:mask] = bytes(mask - pending)
+        new[mask:clock] = b"\xff" * (clock - mask)
+        word, lists = self._abi.word, layout.offsetof("arch.pfn_to_mfn_frame_list_list")
+        new[lists : lists + word] = bytes(word)
+        selector = self._abi.layout(vcpu_info).offsetof("evtchn_pending_sel")
+        for vcpu in range(XEN_LEGACY_MAX_VCPUS):
+            at = vcpus + vcpu * vcpu_info.sizeof + selector
+            new[at : at + word] = bytes(word)
+        self._pages.write(frame, np.frombuffer(new, "<u8").reshape(1, PAGE_SIZE >> 3))
+        return info.shared_info_frame

@@ -1,0 +1,96 @@
+"""A file of the host's that Dom0 writes whole or not at all, while everybody else's work goes on: a thread does the writing.
+
+It is written under another name beside its own, and takes its place when it is whole: what fails leaves what was there, and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from domains.dom0.toolstack.errors import ToolstackError
+from domains.kernel.kernel import Kernel
+from domains.kernel.tasks import Signal, Task
+from drivers.block.aside import Aside
+
+
+class WrittenFile:
+    """A file being written by a thread; its methods but `do` and `write` are the thread's to call, and raise OSError."""
+
+    def __init__(self, kernel: Kernel, path: str, folder: Path | None) -> None:
+        """`folder` is made if the file lies in it; others must be there."""
+        self._kernel = kernel
+        self._folder = folder
+        self._aside = Aside(kernel)
+        self._path = path
+        self._part = f"{path}.{secrets.token_hex(4)}.part"
+        """A name of its own: what is called so already is somebody's, as another one into the same file is."""
+        self._fd = -1
+
+    def do(self, work: Callable[[], None]) -> Task[None]:
+        """Have the thread do something, and wait for it. Raises ToolstackError."""
+        ended: list[OSError | None] = []
+        signal = Signal()
+
+        def done(error: OSError | None) -> None:
+            ended.append(error)
+            signal.send()
+
+        self._aside.submit(work, done)
+        yield from self._kernel.until(lambda: bool(ended), signal)
+        if (error := ended[0]) is not None:
+            raise ToolstackError(f"cannot write {self._path}: {error.strerror}; name another file")
+
+    def write(self, pieces: Sequence[bytes | memoryview]) -> Task[None]:
+        """Put these behind what was written before."""
+        return self.do(lambda: write_all(self._fd, pieces))
+
+    def open(self) -> None:
+        """Begin. What is there under its name already must be a file."""
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(os.stat(self._path).st_mode):
+                raise OSError(0, "it is no regular file")
+        if self._folder is not None and Path(self._path).parent == self._folder:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._fd = os.open(self._part, flags, 0o600)
+
+    def finish(self) -> None:
+        """It is whole."""
+        os.close(self._fd)
+        self._fd = -1
+        os.replace(self._part, self._path)
+
+    def close(self) -> None:
+        """Let go of everything; a part of a file is nobody's."""
+        self._aside.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            with suppress(OSError):
+                os.unlink(self._part)
+
+
+@contextmanager
+def opened(kernel: Kernel, path: str, folder: Path | None = None) -> Iterator[WrittenFile]:
+    """A file to be written; nothing of it is left if that fails."""
+    file = WrittenFile(kernel, path, folder)
+    try:
+        yield file
+    finally:
+        file.close()
+
+
+def write_all(fd: int, pieces: Sequence[bytes | memoryview]) -> None:
+    """Write pieces one after the other. Raises OSError."""
+    total = sum(map(len, pieces))
+    done = os.writev(fd, pieces)
+    if done == total:
+        return
+    rest = memoryview(b"".join(pieces))[done:]
+    while rest:
+        rest = rest[os.write(fd, rest) :]
