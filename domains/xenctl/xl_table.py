@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
-SAVING: Final = (
-    "a domain's state cannot be saved yet: use 'xenctl shutdown', and 'xenctl create' to make it again"
+MOVING: Final = (
+    "a domain cannot move while it runs yet: 'xenctl save' it, and 'xenctl restore --machine' it there"
 )
-MOVING: Final = "a domain cannot move to another machine yet: shut it down, and make it there with 'xenctl create --machine'"
 PCI: Final = "the host's PCI devices are not given to domains: give a file as disk=, an interface as vif="
 USB: Final = "the host's USB devices are not given to domains: give a file as disk="
 DISPLAY: Final = "there is no device model and no display: use 'xenctl console'"
@@ -23,7 +22,6 @@ CDROM: Final = "xl has it for domains with a device model: use 'xenctl block-det
 STORE: Final = "use Xen's own xenstore tools, with XENSTORED_PATH as 'xenctl info' shows it"
 
 REFUSED: Final[dict[str, str]] = {
-    **dict.fromkeys(("save", "restore"), SAVING),
     **dict.fromkeys(("migrate", "migrate-receive", "remus"), MOVING),
     "suspend": "a domain suspends itself, if it can: to stop it for a while use 'xenctl pause'",
     "resume": "use 'xenctl unpause' after 'xenctl pause'",
@@ -89,6 +87,8 @@ MISSING_OPTIONS: Final[dict[str, str]] = {
     "vcpu-pin": "`--ignore-global-affinity-masks`: there are none",
     "info": "`-n`: a machine is one NUMA node",
     "console": "`-t serial`, `-t vuart`: a domain has one PV console",
+    "save": "`-D`: a restored domain has another id",
+    "restore": "`-c` (use `xenctl console`), `-d`, `-F`, `-e`, `-V`, `-A`: no process of xl's waits for a domain, and there is no display",
     "trigger": "`power`, `sleep`, `reset`, `init`, `s3resume`: PV and PVH domains have none of them on Xen either",
     "shutdown": "`-ww`",
     "reboot": "`-ww`",

@@ -1,4 +1,4 @@
-"""What a toolstack that moves a domain gets and sets beside vcpu_guest_context: entry points, XSAVE, MSRs, the TSC, types of frames.
+"""What a toolstack that moves a domain gets and sets beside vcpu_guest_context: entry points, XSAVE, MSRs, TSC, types of frames.
 
 Source: Xen arch/x86/domctl.c, arch/x86/time.c (tsc_get_info, tsc_set_info).
 """

@@ -30,6 +30,7 @@ from domains.dom0.toolstack.written_file import opened
 from domains.dom0.toolstack.xenctrl import DomainInfo
 from domains.kernel.tasks import Task
 from hypervisor.public.errno import XenError
+from hypervisor.public.sched import SHUTDOWN_suspend
 
 
 class Saving:
@@ -47,7 +48,8 @@ class Saving:
             yield from file.do(file.open)
             sink = FileSink(file)
             with being_saved(record):
-                yield from self._parts.suspending.suspend(record, wanted.timeout)
+                if record.shutdown != SHUTDOWN_suspend:
+                    yield from self._parts.suspending.suspend(record, wanted.timeout)
                 try:
                     pages = yield from self._write(info, config, sink)
                     yield from file.do(file.finish)
@@ -58,7 +60,7 @@ class Saving:
         return Saved(pages, sink.size)
 
     def savable(self, domain: str) -> tuple[Record, DomainInfo]:
-        """A domain that can be saved. ToolstackError: it cannot, and why."""
+        """A domain that can be saved: one that runs, or has suspended by itself. ToolstackError: it cannot, and why."""
         info = self._parts.domains.guest(domain)
         record = self._parts.domains.records.get(info.domid)
         if record is None:
@@ -75,7 +77,7 @@ class Saving:
             )
         if record.saving:
             raise ToolstackError(f"domain '{domain}' is being saved already")
-        if info.shutdown is not None or info.dying:
+        if info.shutdown not in (None, SHUTDOWN_suspend) or record.shutdown != info.shutdown or info.dying:
             raise ToolstackError(f"domain '{domain}' has shut down, and cannot suspend")
         if info.paused:
             raise ToolstackError(
