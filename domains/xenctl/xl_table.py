@@ -88,7 +88,7 @@ MISSING_OPTIONS: Final[dict[str, str]] = {
     "info": "`-n`: a machine is one NUMA node",
     "console": "`-t serial`, `-t vuart`: a domain has one PV console",
     "save": "`-D`: a restored domain has another id",
-    "restore": "`-c` (use `xenctl console`), `-d`, `-F`, `-e`, `-V`, `-A`: no process of xl's waits for a domain, and there is no display",
+    "restore": "`-c` (use `xenctl console`), `-d`, `-F`, `-e`, `-V`, `-A`: no process waits for a domain; there is no display",
     "trigger": "`power`, `sleep`, `reset`, `init`, `s3resume`: PV and PVH domains have none of them on Xen either",
     "shutdown": "`-ww`",
     "reboot": "`-ww`",
