@@ -16,7 +16,9 @@ LIBXC_HEADERS = libxc.IMAGE_HEADER.size + libxc.DOMAIN_HEADER.size
 
 @dataclass
 class SavedFile:
-    """`records`: (type, body) of libxc's, END included; `before`: all that comes first, `after`: libxl's END."""
+    """`records`: (type, body) of libxc's, END included; `before`: all that comes first; `after`: libxl's END. Checksums are left
+    out.
+    """
 
     before: bytes
     records: list[tuple[int, bytes]] = field(default_factory=list)
@@ -34,7 +36,7 @@ class SavedFile:
             found.records.append((kind, data[at + 8 : at + 8 + length]))
             at += 8 + length + -length % 8
             if kind == LibxcRecord.END:
-                found.after = data[at:]
+                found.after = data[at : at + 8]
                 return found
 
     def write(self, file: Path) -> Path:

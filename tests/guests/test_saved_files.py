@@ -115,19 +115,43 @@ def refused(machine: Machine, file: Path) -> str:
 
 
 def test_a_file_that_is_cut_anywhere_makes_no_domain(machine: Machine, file: Path, tmp_path: Path) -> None:
-    data, chance = file.read_bytes(), random.Random(2)
     saved, short = SavedFile.read(file), tmp_path / "short"
+    data, chance = saved.write(tmp_path / "file").read_bytes(), random.Random(2)
     places = [*saved.places(), *(chance.randrange(len(data)) for _ in range(CUTS)), 0, len(data) - 1]
     for end in places:
         short.write_bytes(data[:end])
         assert refused(machine, short).endswith("ends within it")
 
 
+def test_a_byte_that_was_altered_is_found_with_its_record(
+    machine: Machine, file: Path, tmp_path: Path
+) -> None:
+    data, chance = bytearray(file.read_bytes()), random.Random(4)
+    saved = SavedFile.read(file)
+    for number, at in enumerate(saved.places(), 1):
+        kind, body = saved.records[number - 1]
+        if not body:
+            continue
+        byte = at + 8 + chance.randrange(len(body))
+        data[byte] ^= 1 << chance.randrange(8)
+        (tmp_path / "altered").write_bytes(data)
+        data[byte] = file.read_bytes()[byte]
+        text = refused(machine, tmp_path / "altered")
+        assert (
+            f"libxc record {number} ({Kind(kind).name}, at byte {at}): its bytes are not as they were" in text
+        )
+    data[100] ^= 1
+    (tmp_path / "altered").write_bytes(data)
+    assert refused(machine, tmp_path / "altered").startswith("xl's header")
+
+
 def test_a_file_with_altered_bytes_makes_a_domain_or_one_line(
     machine: Machine, file: Path, tmp_path: Path
 ) -> None:
-    """Bytes of ordinary pages are nobody's to check; all others are altered here more often than they weigh."""
-    data, chance = file.read_bytes(), random.Random(3)
+    """One without checksums, as Xen's are. Bytes of ordinary pages are nobody's to check then; all others are altered here more
+    often than they weigh.
+    """
+    data, chance = SavedFile.read(file).write(tmp_path / "file").read_bytes(), random.Random(3)
     places = list(SavedFile.read(file).places())
     for _ in range(ALTERED):
         altered = bytearray(data)

@@ -15,6 +15,8 @@ from domains.kernel.kernel import Kernel
 from domains.kernel.tasks import Signal, Task
 from drivers.block.aside import Aside
 
+MOST_AT_END: Final = 1 << 24
+"""Bytes that are looked at behind a stream."""
 AHEAD: Final = 1 << 18
 """Bytes that are read at once for those who want few."""
 
@@ -68,6 +70,17 @@ class ReadFile:
             self._ahead = buffer[: got[0]]
         part, self._ahead = self._ahead[:size], self._ahead[size:]
         return part
+
+    def last(self, size: int) -> Task[bytes]:
+        """The file's last bytes, or all if it has fewer."""
+        found: list[bytes] = []
+
+        def look() -> None:
+            end = os.fstat(self._fd).st_size
+            found.append(os.pread(self._fd, min(size, MOST_AT_END), max(0, end - size)))
+
+        yield from self.do(look)
+        return found[0]
 
     def close(self) -> None:
         """Let go of it."""

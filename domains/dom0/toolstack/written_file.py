@@ -48,7 +48,11 @@ class WrittenFile:
 
     def write(self, pieces: Sequence[bytes | memoryview]) -> Task[None]:
         """Put these behind what was written before."""
-        return self.do(lambda: write_all(self._fd, pieces))
+        return self.do(lambda: self.append(pieces))
+
+    def append(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """The same, for the thread to call."""
+        write_all(self._fd, pieces)
 
     def open(self) -> None:
         """Begin. What is there under its name already must be a file."""

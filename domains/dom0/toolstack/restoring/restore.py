@@ -46,8 +46,9 @@ class Restoring:
     def restore(self, wanted: Restore) -> Task[Created]:
         """ToolstackError, and then nothing is there that was not there before."""
         with opened(self._parts.kernel, wanted.path) as file:
-            yield from file.do(file.open)
-            record = yield from self.restore_from(FileSource(file), wanted.config, paused=wanted.paused)
+            source = FileSource(file)
+            yield from source.open()
+            record = yield from self.restore_from(source, wanted.config, paused=wanted.paused)
         return Created(record.domid, record.config.name, record.warnings)
 
     def restore_from(self, source: Source, config: DomainConfig | None, *, paused: bool) -> Task[Domain]:

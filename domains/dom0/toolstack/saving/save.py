@@ -52,7 +52,7 @@ class Saving:
                     yield from self._parts.suspending.suspend(record, wanted.timeout)
                 try:
                     pages = yield from self._write(info, config, sink)
-                    yield from file.do(file.finish)
+                    yield from sink.finish()
                 except BaseException:
                     self._parts.suspending.resume_if_there(record)
                     raise
@@ -131,9 +131,8 @@ def being_saved(record: Record) -> Iterator[None]:
 def write_stream(parts: Parts, info: DomainInfo, config: DomainConfig, sink: Sink) -> Task[int]:
     """A file's whole content, of a domain that stands still; how many pages it has. XenError: it ended meanwhile."""
     writer = RecordWriter(sink)
-    yield from writer.raw(
-        xl_file.header(libxl_configuration(config, str(config.uuid)), encode(config)), libxl.header()
-    )
+    yield from writer.raw(xl_file.header(libxl_configuration(config, str(config.uuid)), encode(config)))
+    yield from writer.raw(libxl.header())
     yield from writer.write(LibxlRecord.LIBXC_CONTEXT)
     saver = PvSaver(parts.kernel, parts.xen, info, writer)
     yield from saver.begin()

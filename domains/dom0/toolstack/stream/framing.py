@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+from domains.dom0.toolstack.stream.checksums import Altered
 from domains.dom0.toolstack.stream.ends import Bytes, Sink, Source
 from domains.dom0.toolstack.stream.errors import EndOfStream, StreamError
 from domains.kernel.tasks import Task
@@ -64,6 +65,10 @@ class Record:
             f"{self.layer.name} record {self.number} ({self.name}, at byte {self.offset}): {why}"
         )
 
+    def ends(self) -> EndOfStream:
+        """The error to raise: the stream ends before this record does."""
+        return EndOfStream(str(self.wrong("the stream ends within it")))
+
     def need(self, right: bool, why: str) -> None:
         """Raises StreamError unless it is right."""
         if not right:
@@ -94,6 +99,8 @@ class Counted:
             return form.unpack((yield from self.read(form.size)))
         except EndOfStream:
             raise EndOfStream(f"{what} at byte {self.offset}: the stream ends within it") from None
+        except Altered as altered:
+            raise StreamError(f"{what} at byte {self.offset}: {altered}") from None
 
 
 class RecordReader:
@@ -127,7 +134,9 @@ class RecordReader:
             record.need(length <= most, f"its length is {length}, and {most} at most for one of its type")
             body = yield from stream.read(length + -length % ALIGNMENT)
         except EndOfStream:
-            raise record.wrong("the stream ends within it") from None
+            raise record.ends() from None
+        except Altered as altered:
+            raise record.wrong(str(altered)) from None
         return Record(layer, self._number, at, kind, memoryview(body)[:length])
 
     def _skip(self, size: int) -> Task[None]:

@@ -13,6 +13,7 @@ import json
 import struct
 from typing import Any, Final
 
+from domains.dom0.toolstack.stream.checksums import Altered
 from domains.dom0.toolstack.stream.errors import EndOfStream, StreamError
 from domains.dom0.toolstack.stream.framing import Counted
 from domains.kernel.tasks import Task
@@ -43,6 +44,8 @@ def read_header(stream: Counted) -> Task[Any]:
         rest = bytes((yield from stream.read(length)))
     except EndOfStream:
         raise EndOfStream("xl's header: the file ends within it") from None
+    except Altered as altered:
+        raise StreamError(f"xl's header: {altered}") from None
     return _description(rest, is_json=bool(mandatory & JSON))
 
 
