@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from domains.control.domain_operations import Restore
+from domains.control.operations import XenstoreLs
 from domains.control.protocol import ControlError
 from domains.dom0.toolstack.stream.libxc import LibxcRecord as Kind
 from hypervisor.public.arch_x86.xen import vcpu_guest_context
@@ -313,3 +314,56 @@ def test_files_that_are_no_files_are_refused(machine: Machine, file: Path, tmp_p
     os.mkfifo(tmp_path / "pipe")
     assert "it is no regular file" in refused(machine, tmp_path / "pipe")
     assert "No such file" in refused(machine, tmp_path / "none")
+
+
+def test_what_cannot_be_saved_goes_on(machine: Machine, tmp_path: Path) -> None:
+    """A guest that takes no notice, one that is paused, one in Python, none at all; and files that cannot be written."""
+    image = compile_guest(HERE / "nmi.c", tmp_path / "nmi")
+    assert machine.create(tmp_path, f'name = "deaf"\nkernel = "{image}"\nmemory = 4\n').returncode == 0
+    idle = 'name = "idle"\nkernel = "python:domains.guests.idle:Idle"\nmemory = 8\n'
+    assert machine.create(tmp_path, idle).returncode == 0
+    (tmp_path / "there").write_text("is kept")
+
+    def save(domain: str, *options: str, to: Path = tmp_path / "there") -> str:
+        done = machine.xenctl("save", *options, domain, to)
+        assert done.returncode != 0
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        return done.stderr
+
+    assert "did not answer the request to suspend within 0.2 s" in save("deaf", "-t", "0.2")
+    state = machine.ask(XenstoreLs(f"/local/domain/{machine.domain('deaf')['domid']}/control/shutdown"))
+    assert state[0]["value"] in (b"", "")
+    assert "a guest in Python" in save("idle")
+    assert machine.xenctl("pause", "deaf").returncode == 0
+    assert "is paused, and cannot suspend" in save("deaf")
+    assert machine.xenctl("unpause", "deaf").returncode == 0
+    assert "there is no domain" in save("nobody")
+    assert "that would end or stop Dom0" in save("0")
+    assert "cannot write" in save("deaf", to=tmp_path / "no" / "folder")
+    assert (tmp_path / "there").read_text() == "is kept"
+    assert sorted(path.name for path in tmp_path.glob("*.part")) == []
+    assert {"b", "r"} & set(machine.domain("deaf")["state"])
+    for name in ("deaf", "idle"):
+        machine.destroy(name)
+
+
+def test_a_domain_is_restored_once(machine: Machine, file: Path, tmp_path: Path) -> None:
+    """Its name and its uuid are its own; with another description it is another domain."""
+    for options in (("-e",), ("-V",)):
+        done = machine.xenctl("restore", *options, file)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert machine.xenctl("restore", "-p", file).returncode == 0
+    assert "has the uuid" in machine.xenctl("restore", file).stderr
+    (tmp_path / "second.cfg").write_text('name = "second"\nkernel = "/none"\nmemory = 4\nmaxvcpus = 2\n')
+    done = machine.xenctl("restore", "-p", tmp_path / "second.cfg", file)
+    assert done.returncode == 0, done.stderr
+    assert sorted(machine.domains()) == ["Domain-0", "second", "suspend"]
+    (tmp_path / "small.cfg").write_text('name = "small"\nkernel = "/none"\nmemory = 2\nmaxvcpus = 2\n')
+    done = machine.xenctl("restore", tmp_path / "small.cfg", file)
+    assert done.returncode == 1
+    assert "the domain gets no more memory" in done.stderr
+    (tmp_path / "pvh.cfg").write_text('name = "other"\nkernel = "/none"\nmemory = 4\ntype = "pvh"\n')
+    done = machine.xenctl("restore", tmp_path / "pvh.cfg", file)
+    assert "a domain of type pv, and described as one of pvh" in done.stderr
+    for name in ("suspend", "second"):
+        machine.destroy(name)
