@@ -144,7 +144,8 @@ class PythonMemory(VcpuState):
         unmarked = entries & marked != marked
         if unmarked.any():
             entries[unmarked] |= marked
-        return (entries & np.uint64(PTE_MFN_MASK)).astype(np.intp) >> PAGE_SHIFT
+        frames: npt.NDArray[np.intp] = (entries & np.uint64(PTE_MFN_MASK)).astype(np.intp) >> PAGE_SHIFT
+        return frames
 
     def _pages(self, va: int, size: int, write: bool) -> Iterator[memoryview]:
         while size > 0:

@@ -84,4 +84,4 @@ def xen_accepts(file: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Libxc Record: X86 PV vcpu basic" in done.stdout
+    assert "Libxc Record: x86 PV vcpu basic" in done.stdout

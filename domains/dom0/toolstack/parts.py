@@ -13,8 +13,8 @@ from domains.dom0.toolstack.core_dump.dump import CoreDumps
 from domains.dom0.toolstack.domains import Domains
 from domains.dom0.toolstack.hotplug import Hotplug
 from domains.dom0.toolstack.operations import Operations
-from domains.dom0.toolstack.saving.suspend import Suspending
 from domains.dom0.toolstack.scheduling import Scheduling
+from domains.dom0.toolstack.suspending import Suspending
 from domains.dom0.toolstack.xenctrl import XenCtrl
 from domains.dom0.xenstore.server import Xenstored
 from domains.kernel.kernel import Kernel

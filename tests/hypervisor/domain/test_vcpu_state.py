@@ -54,7 +54,7 @@ class House:
         self.machine = machine
         self.hv = machine.hv
         self.dom0 = machine.build(privileged=True)
-        self.guest = machine.build()
+        self.guest = machine.build(pages=1536)
         assert self.domctl(Domctl.XEN_DOMCTL_pausedomain)[0] == 0
 
     def put(self, caller: Built, raw: bytes, offset: int = 0) -> VAddr:

@@ -72,7 +72,8 @@ class Restoring:
             end.need(end.type == LibxlRecord.END, "it does not belong behind the domain's contents")
             return built
 
-        return (yield from self._lifecycle.make_of(config, fill, paused))
+        record: Domain = yield from self._lifecycle.make_of(config, fill, paused)
+        return record
 
     def _fill(self, stream: Counted, domid: DomId, config: DomainConfig) -> Task[Built]:
         kind = (yield from libxc.read_headers(stream)).kind

@@ -54,5 +54,5 @@ class MemorySource:
         if size > len(self._rest):
             raise EndOfStream(f"{len(self._rest)} bytes are left, not {size}")
         part, self._rest = self._rest[:size], self._rest[size:]
+        yield from ()
         return part
-        yield

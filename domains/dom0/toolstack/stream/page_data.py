@@ -54,7 +54,8 @@ def pack(data: PageData) -> list[memoryview | bytes]:
     """The body, in pieces."""
     heads = data.types << TYPE_SHIFT | data.pfns
     pages = np.ascontiguousarray(data.pages)
-    return [HEAD.pack(len(heads), 0), *(memoryview(part).cast("B") for part in (heads, pages) if part.size)]
+    contents = [memoryview(pages.data).cast("B")] if pages.size else []
+    return [HEAD.pack(len(heads), 0), heads.tobytes(), *contents]
 
 
 def unpack(record: Record) -> PageData:

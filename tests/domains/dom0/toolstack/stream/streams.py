@@ -99,8 +99,8 @@ def read(data: Bytes) -> list[tuple[str, object]]:
     def inner() -> Task[None]:
         records = RecordReader(stream, LIBXC)
         while (record := (yield from records.next())).type != LibxcRecord.END:
-            unpack = UNPACK.get(record.type, lambda record: bytes(record.body))
-            found.append((record.name, unpack(record)))
+            unpack = UNPACK.get(record.type)
+            found.append((record.name, bytes(record.body) if unpack is None else unpack(record)))
 
     run(whole())
     return found
