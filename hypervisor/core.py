@@ -1,6 +1,6 @@
 """The core process: one loop that owns every socket and feeds the hypervisor.
 
-    STREAM ◄──────── requests, irqs ──────── domain processes
+    endpoint ◄────── requests, irqs ──────── domain processes
     supervisor pair ◄── FORKED ── the supervisor, parent of all
     pidfds (a process ended), pairs (BOUND: its endpoint is there), the supervisor's pidfd
 
@@ -37,6 +37,7 @@ from hypervisor.mm.layout import XEN_FRAMES
 from hypervisor.public.types import DomId
 from hypervisor.public.xen import Hypercall
 from hypervisor.sched.policies import make_scheduler
+from hypervisor.wire.errors import ConnectionEnded
 from hypervisor.wire.messages import (
     FRAME_TYPES_MEMFD,
     M2P_MEMFD,
@@ -225,6 +226,8 @@ class Core:
             return
         try:
             self._on_message(link, data)
+        except ConnectionEnded:
+            self.links.connection_ended(link)
         except ProtocolError as error:
             self.links.broke_the_protocol(link, str(error))
         except Exception:  # noqa: BLE001 - H3: a bug of the hypervisor ends nobody but the caller

@@ -24,10 +24,13 @@ from hypervisor.public.types import DomId
 from hypervisor.wire import descriptors
 from hypervisor.wire.descriptors import Note
 from hypervisor.wire.endpoint import CoreEndpoint
+from hypervisor.wire.errors import ProtocolError
 from hypervisor.wire.messages import Effect, pack
 
 RESERVED_DESCRIPTORS: Final = 64
 DESCRIPTORS_PER_DOMAIN: Final = 6
+DYING_MS: Final = 2
+"""Milliseconds from a process's last close to its end, at most."""
 
 
 @dataclass(eq=False)
@@ -66,8 +69,7 @@ class Links:
         self._supervisor_pidfd = supervisor_pidfd
         self._shared = shared
         self._epoll = epoll
-        self._monitor_fd = self.endpoint.monitor_fd
-        for fd in (supervisor_pidfd, self.endpoint.fd, self._monitor_fd, supervisor.fileno()):
+        for fd in (supervisor_pidfd, self.endpoint.fd, supervisor.fileno()):
             epoll.register(fd, select.EPOLLIN)
 
     def broke_the_protocol(self, link: Link, reason: str) -> None:
@@ -76,6 +78,14 @@ class Links:
         self.hv.counters.add("protocol errors")
         self.hv.crash(link.domain, "its process broke the protocol")
         begin_destroy(self.hv, link.domain)
+
+    def connection_ended(self, link: Link) -> None:
+        """A process that ends closes its connection a moment before its pidfd tells; one that lives on broke the protocol."""
+        poll = select.poll()
+        if link.pidfd >= 0:
+            poll.register(link.pidfd, select.POLLIN)
+        if not poll.poll(DYING_MS):
+            self.broke_the_protocol(link, "its connection broke")
 
     # --- Processes: what the hypervisor asks for -------------------------------------------------
 
@@ -193,25 +203,17 @@ class Links:
                 _send_signal(link, signal.SIGKILL)
 
     def on_descriptor(self, fd: int) -> None:
-        """A descriptor that is watched is ready: of the supervisor, of libzmq's monitor, or of a process."""
+        """A descriptor that is watched is ready: of the supervisor, or of a process."""
         if fd == self._supervisor_pidfd:
             self.ending = True
         elif fd == self._supervisor.fileno():
             self._on_supervisor()
-        elif fd == self._monitor_fd:
-            self._on_broken_connections()
         elif fd in self.by_fd:
             link = self.by_fd[fd]
             if fd == link.pidfd:
                 self._on_death(link)
             else:
                 self._on_pair(link)
-
-    def _on_broken_connections(self) -> None:
-        for domid in self.endpoint.broken():
-            link = self.by_domid.get(domid)
-            if link is not None and not link.killed:
-                self.broke_the_protocol(link, "its connection broke")
 
     def _on_pair(self, link: Link) -> None:
         """The process says, once, that its endpoint is bound; anything else, or its end, closes the pair's watch."""
@@ -226,7 +228,10 @@ class Links:
             self._unwatch(link.pair.fileno())
         elif not link.killed:
             link.bound = True
-            self.endpoint.connect(link.domain.domid, link.path)
+            try:
+                self.endpoint.connect(link.domain.domid, link.path)
+            except ProtocolError as error:
+                self.broke_the_protocol(link, str(error))
 
     def _on_death(self, link: Link) -> None:
         self._unwatch(link.pidfd)

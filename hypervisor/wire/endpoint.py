@@ -1,162 +1,195 @@
 """The core's end of the hypercall path, in ZeroMQ; a process's is in process_endpoint.py.
 
-The core's one socket connects *out* to each domain process's own endpoint, under an id that the core chose: a message's
-sender is a property of that connection, and no peer can claim another's. It is a STREAM: the core reads the frames itself
-(wire/zmtp.py), and of what a process sends at most RECEIVE_QUEUE chunks wait here. Endpoints lie in the machine's private folder
-and are unlinked as soon as their one client is connected. A full queue never blocks the core: the peer is broken.
+The core connects *out* to each domain process's own endpoint: a message's sender is a property of that connection, and no peer
+can claim another's. It reads and writes the frames itself (wire/zmtp.py), in its own thread: libzmq would have a second one,
+which would have to be woken for each message on its way in and on its way out. Endpoints lie in the machine's private folder and
+are unlinked as soon as their one client is connected.
+
+    process ── bytes ──► socket ──recv, one chunk a turn──► Incoming ──► messages ──► `receive`
+            ◄── socket ◄──send── what the socket does not take waits here, SEND_QUEUE replies at most
+
+What a process sends and nobody has read yet waits in its own socket, which holds it up, and of which the core reads one chunk at
+a time. Nothing here waits for a process.
 """
 
 from __future__ import annotations
 
+import select
+import socket
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import zmq
-
-from hypervisor.wire.messages import MAX_MESSAGE, ProtocolError
+from hypervisor.wire.errors import ConnectionEnded, ProtocolError
+from hypervisor.wire.messages import MAX_MESSAGE
 from hypervisor.wire.zmtp import OUR_HANDSHAKE, Incoming, frame
 
-RECEIVE_QUEUE: Final = 64
-"""Chunks (of at most 8 KiB) of one process that may wait in the core; what is beyond them waits in that process."""
+CHUNK: Final = 8192
+"""Bytes that are read of one process before it is the next one's turn."""
 SEND_QUEUE: Final = 1000
-"""Replies that may wait for one process. There is one at most, but libzmq learns with up to a millisecond's delay which were
-read (it looks at its command queue by the TSC), and would refuse a further one meanwhile."""
+"""Replies that may wait for a process which does not read them. An honest one waits for one at most."""
 
-# Plain ints: zmq's own are enums, whose every `|` and `&` takes longer than a system call.
-_NOBLOCK: Final = int(zmq.NOBLOCK)
-_MORE_NOBLOCK: Final = int(zmq.SNDMORE | zmq.NOBLOCK)
-_EVENTS: Final = int(zmq.EVENTS)
-_POLLIN: Final = int(zmq.POLLIN)
-
+_IN: Final = int(select.EPOLLIN)
+_OUT: Final = int(select.EPOLLOUT)
 
 Received = tuple[int | None, bytes | ProtocolError]
-"""The sender and one message, or what is wrong with that connection. Nobody: a part of a message, or its sender is gone."""
+"""The sender and one message, or what is wrong with that connection. Nobody: what came is no whole message yet."""
 _NOTHING_YET: Final[Received] = (None, b"")
 
 
-def _plain_send(socket: zmq.Socket[bytes]) -> Callable[..., None]:
-    """`socket.send` of pyzmq's backend: without the options that pyzmq's Python part adds, which none of ours needs, and which
-    take longer than the rest.
-    """
-    send: Callable[..., None] = super(zmq.Socket, socket).send
-    return send
+class Connection:
+    """With one domain process, of the domain id `domid`."""
+
+    __slots__ = ("domid", "fd", "incoming", "path", "socket", "unsent")
+
+    def __init__(self, domid: int, path: str) -> None:
+        """Raises ProtocolError if nobody is there: the process has said that it is."""
+        self.domid = domid
+        self.path = path
+        self.incoming = Incoming(MAX_MESSAGE)
+        self.unsent: deque[bytes] = deque()
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            self.socket.connect(path)
+        except OSError as error:
+            self.socket.close()
+            raise ProtocolError(f"its endpoint cannot be reached: {error.strerror or error}") from None
+        self.fd = self.socket.fileno()
+
+    def send(self, octets: bytes) -> int:
+        """How many of the bytes the socket takes now. What is sent to a process that has closed its end is lost."""
+        try:
+            return self.socket.send(octets)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return len(octets)
+
+    def read(self) -> bytes | None:
+        """What has come, one chunk at most; nothing (b"") if the process has closed its end, None if nothing has come."""
+        try:
+            return self.socket.recv(CHUNK)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
 
 
 class CoreEndpoint:
     """The core's end of every domain process's connection. Domain ids are ints."""
 
     def __init__(self) -> None:
-        self.context = zmq.Context(io_threads=1)
-        self.context.set(zmq.MAX_SOCKETS, 4096)
-        self.socket = self.context.socket(zmq.STREAM)
-        for option, value in (
-            (zmq.LINGER, 0),
-            (zmq.STREAM_NOTIFY, 0),
-            (zmq.SNDHWM, SEND_QUEUE),
-            (zmq.RCVHWM, RECEIVE_QUEUE),
-            (zmq.RECONNECT_IVL, -1),
-        ):
-            self.socket.setsockopt(option, value)
-        self._monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        # A pipe signals its reader only after the reader has once found it empty.
-        self._monitor.getsockopt(zmq.EVENTS)
-        self._ids: dict[int, bytes] = {}
-        self._incoming: dict[bytes, tuple[int, Incoming]] = {}
+        self._epoll = select.epoll()
+        self._by_domid: dict[int, Connection] = {}
+        self._by_fd: dict[int, Connection] = {}
+        self._ready: deque[tuple[int, int]] = deque()
+        """Descriptors that were found ready, and for what, and were not looked at yet."""
         self._received: deque[Received] = deque()
-        self._recv = self.socket.recv
-        self._send_frame = _plain_send(self.socket)
-        self._paths: dict[int, str] = {}
+        self.fd: Final = self._epoll.fileno()
+        """Readable while there is something to `receive` that was not found ready before."""
 
     def connect(self, domid: int, path: str) -> None:
-        """Connect to the endpoint that the process of `domid` has bound, once: libzmq ends a program that uses an id twice."""
-        identity = b"d%d" % domid
-        self.socket.setsockopt(zmq.CONNECT_ROUTING_ID, identity)
-        self.socket.connect(f"ipc://{path}")
-        self._ids[domid], self._incoming[identity], self._paths[domid] = (
-            identity,
-            (domid, Incoming(MAX_MESSAGE)),
-            path,
-        )
-        self._send(identity, OUR_HANDSHAKE)
+        """Connect to the endpoint that the process of `domid` has bound, once. Raises ProtocolError if it has not."""
+        connection = Connection(domid, path)
+        self._by_domid[domid] = self._by_fd[connection.fd] = connection
+        self._epoll.register(connection.fd, _IN)
+        self._send(connection, OUR_HANDSHAKE)
 
     def connected(self, domid: int) -> None:
         """The first message came: the name in the file system has done its work."""
-        Path(self._paths[domid]).unlink(missing_ok=True)
+        Path(self._by_domid[domid].path).unlink(missing_ok=True)
 
     def disconnect(self, domid: int) -> None:
-        """Forget a domain's connection and what lies in its queues."""
-        identity = self._ids.pop(domid, None)
-        if identity is None:
+        """Forget a domain's connection, and what came over it."""
+        connection = self._by_domid.pop(domid, None)
+        if connection is None:
             return
-        del self._incoming[identity]
-        path = self._paths.pop(domid)
-        with suppress(zmq.ZMQError):  # ENOENT: the peer closed its end first, and libzmq has forgotten it
-            self.socket.disconnect(f"ipc://{path}")
-        Path(path).unlink(missing_ok=True)
+        self._unwatch(connection)
+        connection.socket.close()
+        self._received = deque(one for one in self._received if one[0] != domid)
+        Path(connection.path).unlink(missing_ok=True)
 
     def receive(self) -> Received | None:
-        """The next message without waiting, or None."""
+        """The next message without waiting, or None. Each process whose bytes have come has its turn, of one chunk."""
         if self._received:
             return self._received.popleft()
-        try:
-            identity = self._recv(_NOBLOCK)
-        except zmq.Again:
-            return None
-        chunk = self._recv()
-        connection = self._incoming.get(identity)
+        if not self._ready:
+            self._ready.extend(self._epoll.poll(0))
+            if not self._ready:
+                return None
+        fd, events = self._ready.popleft()
+        connection = self._by_fd.get(fd)
         if connection is None:
             return _NOTHING_YET
-        domid, incoming = connection
+        if events & _OUT:
+            self._send_more(connection)
+        message = self._read(connection) if events & ~_OUT else None
+        return _NOTHING_YET if message is None else (connection.domid, message)
+
+    def _read(self, connection: Connection) -> bytes | ProtocolError | None:
+        """The first message of a chunk; others of it are put down as received."""
+        chunk = connection.read()
+        if chunk is None:
+            return None
+        if not chunk:
+            self._unwatch(connection)
+            return ConnectionEnded("its connection broke")
         try:
-            messages = incoming.feed(chunk)
+            messages = connection.incoming.feed(chunk)
         except ProtocolError as error:
-            return domid, error
-        if len(messages) == 1:
-            return domid, messages[0]
-        self._received.extend((domid, message) for message in messages)
-        return _NOTHING_YET
+            self._unwatch(connection)
+            return error
+        if not messages:
+            return None
+        if len(messages) > 1:
+            self._received.extend((connection.domid, message) for message in messages[1:])
+        return messages[0]
 
     def send(self, domid: int, data: bytes) -> bool:
-        """False when the peer's queue is full or its connection gone: it breaks the request-reply rule."""
-        identity = self._ids.get(domid)
-        return identity is not None and self._send(identity, frame(data))
+        """False if too many replies wait for the process, or it has no connection: it breaks the request-reply rule."""
+        connection = self._by_domid.get(domid)
+        return connection is not None and self._send(connection, frame(data))
 
-    def _send(self, identity: bytes, octets: bytes) -> bool:
-        try:
-            self._send_frame(identity, _MORE_NOBLOCK)
-            self._send_frame(octets, _NOBLOCK)
-        except zmq.ZMQError:
-            return False
+    def _send(self, connection: Connection, octets: bytes) -> bool:
+        if connection.unsent:
+            if len(connection.unsent) >= SEND_QUEUE:
+                return False
+            connection.unsent.append(octets)
+            return True
+        taken = connection.send(octets)
+        if taken < len(octets):
+            connection.unsent.append(octets[taken:])
+            self._watch(connection, _IN | _OUT)
         return True
 
-    @property
-    def fd(self) -> int:
-        """Readable when libzmq has something to tell; `readable` says whether it is a message, and resets it."""
-        return int(self.socket.getsockopt(zmq.FD))
+    def _send_more(self, connection: Connection) -> None:
+        """The socket has room again."""
+        unsent = connection.unsent
+        while unsent:
+            octets = unsent.popleft()
+            taken = connection.send(octets)
+            if taken < len(octets):
+                unsent.appendleft(octets[taken:])
+                return
+        self._watch(connection, _IN)
+
+    def _watch(self, connection: Connection, events: int) -> None:
+        if connection.fd in self._by_fd:
+            self._epoll.modify(connection.fd, events)
+
+    def _unwatch(self, connection: Connection) -> None:
+        """Read nothing more of it."""
+        if self._by_fd.pop(connection.fd, None) is not None:
+            self._epoll.unregister(connection.fd)
 
     def readable(self) -> bool:
-        """Whether `receive` has a message: to be asked before the core sleeps, after anything was sent."""
-        return bool(int(self.socket.getsockopt(_EVENTS)) & _POLLIN) or bool(self._received)
-
-    @property
-    def monitor_fd(self) -> int:
-        """Edge-triggered: look at `broken` when it is readable."""
-        return int(self._monitor.getsockopt(zmq.FD))
-
-    def broken(self) -> list[int]:
-        """Domains whose connection has ended since the last call: their process closed it."""
-        found = []
-        while int(self._monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            _event, address = self._monitor.recv_multipart()
-            found += [domid for domid, path in self._paths.items() if address == b"ipc://%b" % path.encode()]
-        return found
+        """Whether something that was found ready is still to be received; of what comes later `fd` tells."""
+        return bool(self._received or self._ready)
 
     def close(self) -> None:
         """Disconnects from every process; what was not sent is lost."""
-        self.socket.disable_monitor()
-        for domid in list(self._ids):
+        for domid in list(self._by_domid):
             self.disconnect(domid)
-        self.context.destroy(linger=0)
+        with suppress(OSError):
+            self._epoll.close()
