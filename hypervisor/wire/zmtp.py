@@ -3,8 +3,8 @@ to load libzmq would take longer than to ask. For the same reason nothing is imp
 
 libzmq shows a message only when its last frame has come, and bounds neither how many frames that takes nor what they weigh
 together: a process could make the core remember without end, by one message that never ends. It also has a thread of its own,
-which is woken for each message. So the core takes the bytes as they come, and reads the frames here. A message is one frame of at most MAX_MESSAGE bytes; the first byte of anything else ends
-the process's domain.
+which is woken for each message. So the core takes the bytes as they come, and reads the frames here. A message is one frame of
+at most MAX_MESSAGE bytes; the first byte of anything else ends the process's domain.
 
     greeting   FF, 8 bytes, 7F | version: 3, minor | "NULL", 16 × 0 | 32 bytes        64 bytes, each way
     handshake  04 | size u8  | 05 "READY" properties                                  a command, each way
