@@ -17,11 +17,16 @@ class Meter:
 
     def __init__(self, mailbox: Mailbox) -> None:
         self._sheet = mailbox.timesheet
-        self.tsc_at_start = mailbox.tsc_offset & U64
+        self._mailbox = mailbox
         self.resume = 0
         self.budget = 0
         self.unit = 0
         self._work = 0
+
+    @property
+    def tsc_at_start(self) -> int:
+        """The time-stamp counter when system time was 0."""
+        return self._mailbox.tsc_offset & U64
 
     @property
     def work(self) -> int:

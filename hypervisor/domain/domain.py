@@ -143,7 +143,7 @@ class Vcpu:
     rest: Pending | None = None
     """The rest of a multicall that one of its entries put to sleep."""
     context: bytes = b""
-    """vcpu_guest_context, or of an HVM vCPU hvm_hw_cpu, as the toolstack set it or the process last saved it."""
+    """vcpu_guest_context, or of an HVM vCPU xenoscope_hvm_vcpu, as the toolstack set it or the process last saved it."""
     info_frame: Mfn | None = None
     """The frame that VCPUOP_register_vcpu_info registered; a writable type reference is held (D7)."""
     extended_callbacks: dict[int, EffectRecord] = field(default_factory=dict)

@@ -8,11 +8,11 @@ from typing import Final
 from hypervisor.domain.domain import Domain, Life, Vcpu, Work
 from hypervisor.domain.hypervisor import Hypervisor
 from hypervisor.mm.budget import Budget, Portion, Restart
-from hypervisor.public.arch_x86.hvm.save import hvm_hw_cpu
 from hypervisor.public.arch_x86.xen import vcpu_guest_context
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.hvm.params import HVM_PARAM_TRIPLE_FAULT_REASON
 from hypervisor.public.sched import SHUTDOWN_reboot
+from hypervisor.public.xenoscope_hvm import xenoscope_hvm_vcpu
 from hypervisor.wire.messages import ProtocolError, Request
 
 Args = tuple[int | bytes, int, int, int, int]
@@ -84,7 +84,7 @@ class ProcessRequests:
         if not isinstance(context, bytes):
             raise ProtocolError("registers that are no bytes")
         domain = vcpu.domain
-        whole = hvm_hw_cpu.sizeof if domain.is_hvm else domain.abi.sizeof(vcpu_guest_context)
+        whole = xenoscope_hvm_vcpu.sizeof if domain.is_hvm else domain.abi.sizeof(vcpu_guest_context)
         if len(context) not in (0, whole):
             raise ProtocolError(f"registers of {len(context)} bytes")
         self.hv.saving.context_saved(vcpu, seq, context or vcpu.context)

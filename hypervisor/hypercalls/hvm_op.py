@@ -27,13 +27,29 @@ from hypervisor.public.hvm.hvm_op import (
 )
 from hypervisor.public.hvm.params import (
     HVM_NR_PARAMS,
+    HVM_PARAM_ACPI_IOPORTS_LOCATION,
+    HVM_PARAM_ACPI_S_STATE,
+    HVM_PARAM_ALTP2M,
+    HVM_PARAM_BUFIOREQ_EVTCHN,
+    HVM_PARAM_BUFIOREQ_PFN,
     HVM_PARAM_CALLBACK_IRQ,
     HVM_PARAM_CALLBACK_TYPE_VECTOR,
     HVM_PARAM_CONSOLE_EVTCHN,
     HVM_PARAM_CONSOLE_PFN,
+    HVM_PARAM_DM_DOMAIN,
+    HVM_PARAM_IOREQ_PFN,
+    HVM_PARAM_MCA_CAP,
+    HVM_PARAM_NESTEDHVM,
+    HVM_PARAM_NR_IOREQ_SERVER_PAGES,
+    HVM_PARAM_PAE_ENABLED,
     HVM_PARAM_STORE_EVTCHN,
     HVM_PARAM_STORE_PFN,
+    HVM_PARAM_TIMER_MODE,
+    HVM_PARAM_TRIPLE_FAULT_REASON,
+    HVM_PARAM_VIRIDIAN,
+    HVM_PARAM_X87_FIP_WIDTH,
 )
+from hypervisor.public.sched import SHUTDOWN_MAX
 from hypervisor.wire.messages import CALLBACK_HVM_VECTOR, Effect
 
 _TYPE_SHIFT: Final = 56
@@ -49,6 +65,34 @@ FOR_GUESTS: Final = frozenset(
     )
 )
 """What a guest may read of itself; it sets HVM_PARAM_CALLBACK_IRQ alone (Xen hvm_allow_get_param, hvm_allow_set_param)."""
+DEPRECATED: Final = frozenset(
+    {
+        *(int(HVM_PARAM_PAE_ENABLED), int(HVM_PARAM_DM_DOMAIN), int(HVM_PARAM_NESTEDHVM)),
+        *(int(HVM_PARAM_BUFIOREQ_EVTCHN), *range(20, 24), 25, 30),  # 20-23, 25, 30: HVM_PARAM_MEMORY_EVENT_*
+    }
+)
+FOR_GOOD: Final = frozenset(
+    int(param)
+    for param in (
+        HVM_PARAM_VIRIDIAN,
+        HVM_PARAM_IOREQ_PFN,
+        HVM_PARAM_BUFIOREQ_PFN,
+        HVM_PARAM_NR_IOREQ_SERVER_PAGES,
+        HVM_PARAM_MCA_CAP,
+    )
+)
+"""What is set once; 0 is nothing set."""
+VALUES: Final[dict[int, Callable[[int], bool]]] = {
+    int(HVM_PARAM_TIMER_MODE): lambda value: value <= 3,  # HVMPTM_one_missed_tick_pending
+    int(HVM_PARAM_VIRIDIAN): lambda value: value == 0,
+    int(HVM_PARAM_ACPI_S_STATE): lambda value: value == 0,
+    int(HVM_PARAM_ACPI_IOPORTS_LOCATION): lambda value: value <= 1,
+    int(HVM_PARAM_TRIPLE_FAULT_REASON): lambda value: value <= SHUTDOWN_MAX,
+    int(HVM_PARAM_ALTP2M): lambda value: value == 0,
+    int(HVM_PARAM_X87_FIP_WIDTH): lambda value: value in (0, 4, 8),
+    int(HVM_PARAM_MCA_CAP): lambda value: value == 0,
+}
+"""Which values those have that Xen looks at; what no domain here has (Viridian, S3, altp2m, LMCE) is not to be switched on."""
 
 
 def _subject(call: Call, domid: int) -> Domain:
@@ -68,13 +112,23 @@ def _parameter(call: Call) -> tuple[Domain, xen_hvm_param]:
 
 
 def do_set_param(call: Call) -> Result:
-    """Give a domain a parameter. EPERM for a guest, but for the way events reach it."""
+    """Give a domain a parameter. EPERM for a guest, but for the way events reach it; EINVAL: a parameter of old times, or a value
+    that it cannot have; EEXIST: it has another one for good.
+    """
     domain, request = _parameter(call)
-    if request.index == HVM_PARAM_CALLBACK_IRQ:
-        _set_callback(domain, request.value, latch=domain is call.domain)
+    index, value = request.index, request.value
+    if index in DEPRECATED:
+        raise XenError(Errno.EINVAL, f"HVM parameter {index} is deprecated")
+    if index == HVM_PARAM_CALLBACK_IRQ:
+        _set_callback(domain, value, latch=domain is call.domain)
     elif domain is call.domain:
-        raise XenError(Errno.EPERM, f"HVM parameter {request.index} is not the guest's to set")
-    domain.hvm_params[request.index] = request.value
+        raise XenError(Errno.EPERM, f"HVM parameter {index} is not the guest's to set")
+    if index in FOR_GOOD and (domain.hvm_params.get(index) or value) != value:
+        raise XenError(Errno.EEXIST, f"HVM parameter {index} is {domain.hvm_params[index]:#x} already")
+    may_be = VALUES.get(index)
+    if may_be is not None and not may_be(value):
+        raise XenError(Errno.EINVAL, f"HVM parameter {index} cannot be {value:#x}")
+    domain.hvm_params[index] = value
     return 0
 
 

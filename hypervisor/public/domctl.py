@@ -145,6 +145,7 @@ class xen_domctl_u(Union, size=128):
     settimeoffset: xen_domctl_settimeoffset
     tsc_info: xen_domctl_tsc_info
     hvmcontext: xen_domctl_hvmcontext
+    hvmcontext_partial: xen_domctl_hvmcontext_partial
     address_size: xen_domctl_address_size
     sendtrigger: xen_domctl_sendtrigger
     ext_vcpucontext: xen_domctl_ext_vcpucontext

@@ -242,6 +242,15 @@ class xen_domctl_hvmcontext(Struct, size=16):
     buffer: XEN_GUEST_HANDLE  # IN or OUT
 
 
+class xen_domctl_hvmcontext_partial(Struct, size=24):
+    """gethvmcontext_partial: one record's content."""
+
+    type: u32  # IN: HVM_SAVE_CODE_*
+    instance: u32  # IN: which vCPU
+    bufsz: u64  # IN: bytes of room; OUT: the record's length
+    buffer: XEN_GUEST_HANDLE  # OUT; 0 asks for the length alone
+
+
 class xen_domctl_address_size(Struct, size=4):
     """set_address_size, get_address_size."""
 

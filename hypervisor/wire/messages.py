@@ -49,7 +49,9 @@ class Request(IntEnum):
     START = -1  # the process is ready; answered, with CONTEXT, when the vCPU is first scheduled
     STOPPED = -2  # the stop byte was seen; answered when the vCPU holds a slice again
     CRASH = -3  # the guest broke the contract: (host-readable text follows as a1: bytes)
-    SAVED = -4  # the vCPU's registers (a1: bytes of vcpu_guest_context, HVM: hvm_hw_cpu), asked for by Effect.SAVE_CONTEXT
+    SAVED = (
+        -4
+    )  # the vCPU's registers (a1: vcpu_guest_context, HVM: xenoscope_hvm_vcpu), asked for by SAVE_CONTEXT
     PTE_WRITE = -5  # a store to a read-only page table: (va, size, value, has_old, old)
     NEW_BASEPTR = -6  # mov to CR3 by the guest's kernel: (mfn)
     LDT_PAGE = -7  # the CPU missed a page of the LDT: (byte offset in the LDT)

@@ -14,10 +14,9 @@ from domains.cpu.x86.registers import (
     MSR_UCODE_REV,
     U64,
 )
+from hypervisor.machine.hvm_reset import MCG_BANKS, MCG_CAP
 
 XEN_MSR_PAT: Final = 0x050100070406
-APIC_BASE: Final = 0xFEE00000 | 1 << 11
-APIC_BASE_BSP: Final = 1 << 8
 MISC_ENABLE_OF_XEN: Final = 1 | 1 << 11 | 1 << 12 | 1 << 23
 """Fast strings; no branch trace store, no PEBS, xTPR disabled."""
 FEATURE_CONTROL_LOCK: Final = 1
@@ -50,9 +49,6 @@ PERFORMANCE_COUNTERS: Final = (
 MACHINE_CHECK_BANKS: Final = range(0x400, 0x480)
 """IA32_MCi_CTL, STATUS, ADDR, MISC for 32 banks, of which MCG_BANKS exist. No machine check ever happens: none keeps a value."""
 MACHINE_CHECK_CTL2: Final = range(0x280, 0x2A0)
-MCG_BANKS: Final = 2
-MCG_CAP: Final = 1 << 24 | 1 << 11 | 1 << 10 | MCG_BANKS
-"""SER_P, TES_P, CMCI_P."""
 
 CONSTANTS: Final[dict[int, int]] = {
     MSR_DEBUGCTL: 0,

@@ -13,7 +13,7 @@ from domains.cpu.event_words import EventWords
 from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.emulator.svm import HF_GUEST, HF_SVME
 from domains.cpu.x86.emulator.unicorn_library import HOOK_INSN, UnicornLibrary
-from domains.cpu.x86.hvm.context import load_context
+from domains.cpu.x86.hvm.context import load_registers
 from domains.cpu.x86.hvm.engine import INSTRUCTIONS, HvmCpu
 from domains.cpu.x86.hvm.kinds import NATIVE, NESTED, HvmKind
 from domains.cpu.x86.hvm.paging import HvmPaging
@@ -126,7 +126,7 @@ class Ring0(Unported):
         self.v.events = EventWords(memoryview(self._page).cast("B"))
         if name != "native":
             self.cpu.boot([[Effect.P2M, P2M_TOP]])
-        load_context(self.v, initial_registers(self.image.entry).pack())
+        load_registers(self.v, initial_registers(self.image.entry))
         if name == "native":
             self.v.cpu.set_hflags(HF_GUEST | HF_SVME, 0)
         self.cpu.stubs.watch(ctypes.addressof(self._page))

@@ -12,7 +12,8 @@ from hypervisor.builder.hvm_contents import first_registers, start_info_page
 from hypervisor.builder.hvm_layout import ACPI_GFN, MAX_PAGES, POPULATED, HvmPlan, hvm_plan
 from hypervisor.builder.pv_contents import kernel_contents
 from hypervisor.builder.pv_image import LayoutError, PvImage, Segment
-from hypervisor.domain.hvm import check_cpu, records_of
+from hypervisor.domain.hvm_checks import check_cpu
+from hypervisor.domain.hvm_records import records_of
 from hypervisor.public.arch_x86.hvm.save import hvm_hw_cpu
 from hypervisor.public.arch_x86.hvm.start_info import (
     XEN_HVM_START_MAGIC_VALUE,
@@ -75,7 +76,8 @@ def test_start_info_names_the_ramdisk_the_map_and_the_command_line() -> None:
 def test_the_first_registers_are_at_the_entry_in_flat_protected_mode() -> None:
     plan = plan_with_ramdisk()
     ((_, vcpu, raw),) = records_of(first_registers(plan))
-    cpu = hvm_hw_cpu.unpack(check_cpu(raw))
+    cpu = hvm_hw_cpu.unpack(raw)
+    check_cpu(cpu)
     assert (vcpu, cpu.rip, cpu.rbx) == (0, MIB, plan.start_info << 12)
     assert (cpu.cr0, cpu.cs_base, cpu.cs_limit, cpu.cs_arbytes) == (0x11, 0, 0xFFFF_FFFF, 0xC9B)
 

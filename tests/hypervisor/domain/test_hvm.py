@@ -7,32 +7,20 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from hypervisor.domain.hvm import records_of
 from hypervisor.domain.requests import ProcessRequests
-from hypervisor.public.arch_x86.hvm.save import (
-    HVM_FILE_MAGIC,
-    HVM_FILE_VERSION,
-    HVM_SAVE_CODE_CPU,
-    HVM_SAVE_CODE_HEADER,
-    hvm_hw_cpu,
-    hvm_save_header,
-)
 from hypervisor.public.arch_x86.xen import XEN_X86_EMU_LAPIC, XEN_X86_EMU_VGA, xen_arch_domainconfig
 from hypervisor.public.domctl import (
     XEN_DOMCTL_INTERFACE_VERSION,
     XEN_DOMCTL_CDF_hap,
     XEN_DOMCTL_CDF_hvm,
     XEN_DOMCTL_createdomain,
-    XEN_DOMCTL_gethvmcontext,
     XEN_DOMCTL_getvcpucontext,
-    XEN_DOMCTL_sethvmcontext,
     xen_domctl,
     xen_domctl_createdomain,
-    xen_domctl_hvmcontext,
     xen_domctl_u,
     xen_domctl_vcpucontext,
 )
-from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.errno import Errno
 from hypervisor.public.event_channel import evtchn_init_control
 from hypervisor.public.grant_table import GNTTABOP_get_status_frames, GNTTABOP_transfer
 from hypervisor.public.hvm.hvm_op import (
@@ -48,10 +36,15 @@ from hypervisor.public.hvm.params import (
     HVM_NR_PARAMS,
     HVM_PARAM_CALLBACK_IRQ,
     HVM_PARAM_CONSOLE_PFN,
+    HVM_PARAM_IDENT_PT,
     HVM_PARAM_IOREQ_PFN,
+    HVM_PARAM_NESTEDHVM,
+    HVM_PARAM_STORE_EVTCHN,
+    HVM_PARAM_TIMER_MODE,
     HVM_PARAM_TRIPLE_FAULT_REASON,
+    HVM_PARAM_VIRIDIAN,
+    HVM_PARAM_X87_FIP_WIDTH,
 )
-from hypervisor.public.hvm.save import HVM_SAVE_CODE_END, hvm_save_descriptor
 from hypervisor.public.memory import XENMEM_machphys_mapping
 from hypervisor.public.physdev import PHYSDEVOP_eoi, PHYSDEVOP_map_pirq, PHYSDEVOP_set_iopl
 from hypervisor.public.sched import SHUTDOWN_crash, SHUTDOWN_reboot
@@ -65,7 +58,6 @@ from tests.hypervisor.mm.caller import Caller
 HVM = int(XEN_DOMCTL_CDF_hvm)
 HAP = int(XEN_DOMCTL_CDF_hap)
 LAPIC = int(XEN_X86_EMU_LAPIC)
-BUFFER = 0x200
 VECTOR = 2 << 56
 LATCH = 1
 
@@ -101,38 +93,19 @@ def create(dom0: Caller, flags: int, devices: int = LAPIC) -> int:
     return domctl(dom0, XEN_DOMCTL_createdomain, 77, createdomain=config)
 
 
-def record(typecode: int, content: bytes, instance: int = 0) -> bytes:
-    head = hvm_save_descriptor(typecode=typecode, instance=instance, length=len(content))
-    return head.pack() + content
-
-
-HEADER = record(HVM_SAVE_CODE_HEADER, hvm_save_header(magic=HVM_FILE_MAGIC, version=HVM_FILE_VERSION).pack())
-END = record(HVM_SAVE_CODE_END, b"")
-CPU = hvm_hw_cpu(rip=0x100000, rflags=2, cr0=0x11)
-
-
 def test_createdomain_makes_an_hvm_domain_whose_first_answer_has_all_it_needs(house: House) -> None:
     dom0, _ = house
     assert create(dom0, HVM | HAP) == 0
     domain = dom0.machine.hv.domains[DomId(77)]
     assert (domain.mailbox.engine, domain.is_hvm) == (Engine.X86_64_NESTED, True)
-    raw = HEADER + record(HVM_SAVE_CODE_CPU, CPU.pack()) + END
-    at = dom0.put(raw, BUFFER)
-    state = xen_domctl_hvmcontext(size=len(raw), buffer=at)
-    assert domctl(dom0, XEN_DOMCTL_sethvmcontext, 77, hvmcontext=state) == 0
     effects = {
         effect[0]: effect[1:] for effect in domain.vcpus[0].take_effects() if effect[0] != Effect.MAP_EXTENT
     }
     assert domain.mem.p2m is not None
     assert effects == {
-        Effect.CONTEXT: [CPU.pack()],
         Effect.P2M: [domain.mem.p2m.top],
         Effect.VCPU_INFO: [0, domain.shared_info, 0],
     }
-    back = xen_domctl_hvmcontext(size=4096 - BUFFER, buffer=at)
-    dom0.put(bytes(len(raw)), BUFFER)
-    assert domctl(dom0, XEN_DOMCTL_gethvmcontext, 77, hvmcontext=back) == 0
-    assert records_of(dom0.get(BUFFER, len(raw))) == [(HVM_SAVE_CODE_CPU, 0, CPU.pack())]
     assert not dom0.machine.memory.read(domain.shared_info << 12 | 1, 1)[0], (
         "an HVM guest's upcalls are not masked"
     )
@@ -152,36 +125,6 @@ def test_what_is_not_built_is_refused(house: House, flags: int, devices: int, er
     before = set(dom0.machine.hv.domains)
     assert create(dom0, flags, devices) == -errno
     assert set(dom0.machine.hv.domains) == before
-
-
-def altered(**fields: int) -> bytes:
-    cpu = hvm_hw_cpu.unpack(CPU.pack())
-    for name, value in fields.items():
-        setattr(cpu, name, value)
-    return record(HVM_SAVE_CODE_CPU, cpu.pack())
-
-
-@pytest.mark.parametrize(
-    ("raw", "errno"),
-    [
-        (b"", Errno.EINVAL),
-        (HEADER, Errno.EINVAL),
-        (END, Errno.EINVAL),
-        (HEADER[:-1] + END, Errno.EINVAL),
-        (HEADER + record(HVM_SAVE_CODE_CPU, CPU.pack()[:-8]) + END, Errno.EINVAL),
-        (HEADER + record(HVM_SAVE_CODE_CPU, CPU.pack(), 1) + END, Errno.EINVAL),
-        (HEADER + altered(cr0=1 << 31) + END, Errno.EINVAL),
-        (HEADER + altered(rflags=0) + END, Errno.EINVAL),
-        (HEADER + altered(pad0=1) + END, Errno.EINVAL),
-        (HEADER + record(3, bytes(8)) + END, Errno.ENODEV),
-    ],
-)
-def test_a_saved_state_that_is_none_changes_nothing(house: House, raw: bytes, errno: Errno) -> None:
-    dom0, _ = house
-    create(dom0, HVM | HAP)
-    state = xen_domctl_hvmcontext(size=len(raw), buffer=dom0.put(raw, BUFFER))
-    assert domctl(dom0, XEN_DOMCTL_sethvmcontext, 77, hvmcontext=state) == -errno
-    assert not dom0.machine.hv.domains[DomId(77)].vcpus[0].initialised
 
 
 def test_operations_on_pv_registers_are_refused(house: House) -> None:
@@ -313,6 +256,37 @@ def test_parameters_that_the_control_domain_sets_are_the_guests_to_read(house: H
     assert dom0.call(Hypercall.hvm_op, int(HVMOP_get_param), dom0.record(request)) == -Errno.EINVAL
 
 
+@pytest.mark.parametrize(
+    ("index", "value", "errno"),
+    [
+        (HVM_PARAM_IDENT_PT, 0xFEFFD000, 0),
+        (HVM_PARAM_STORE_EVTCHN, 1, 0),
+        (HVM_PARAM_TIMER_MODE, 3, 0),
+        (HVM_PARAM_TIMER_MODE, 4, Errno.EINVAL),
+        (HVM_PARAM_X87_FIP_WIDTH, 8, 0),
+        (HVM_PARAM_X87_FIP_WIDTH, 5, Errno.EINVAL),
+        (HVM_PARAM_TRIPLE_FAULT_REASON, 6, Errno.EINVAL),
+        (HVM_PARAM_VIRIDIAN, 1, Errno.EINVAL),
+        (HVM_PARAM_NESTEDHVM, 1, Errno.EINVAL),
+    ],
+)
+def test_the_control_domain_sets_what_a_domain_can_have(
+    house: House, index: int, value: int, errno: int
+) -> None:
+    dom0, guest = house
+    request = xen_hvm_param(domid=guest.d.domid, index=int(index), value=value)
+    assert dom0.call(Hypercall.hvm_op, int(HVMOP_set_param), dom0.record(request)) == -errno
+    assert dom0.call(Hypercall.hvm_op, int(HVMOP_get_param), dom0.record(request)) == 0
+    assert xen_hvm_param.unpack(dom0.get(0, 16)).value == (0 if errno else value)
+
+
+def test_some_parameters_are_set_for_good(house: House) -> None:
+    dom0, guest = house
+    for value, errno in ((0xFEFF8, 0), (0xFEFF8, 0), (0xFEFF9, Errno.EEXIST)):
+        request = xen_hvm_param(domid=guest.d.domid, index=int(HVM_PARAM_IOREQ_PFN), value=value)
+        assert dom0.call(Hypercall.hvm_op, int(HVMOP_set_param), dom0.record(request)) == -errno
+
+
 def test_the_time_and_a_flush(house: House) -> None:
     _, guest = house
     assert guest.call(Hypercall.hvm_op, int(HVMOP_get_time), ARGUMENTS) == 0
@@ -334,11 +308,6 @@ def test_a_fifo_control_block_is_looked_for_at_a_guest_frame(house: House) -> No
     for gfn, errno in ((9, Errno.ENOSYS), (0x500, Errno.EINVAL)):
         at = guest.record(evtchn_init_control(control_gfn=gfn))
         assert guest.call(Hypercall.event_channel_op, 11, at) == -errno
-
-
-def test_records_end() -> None:
-    with pytest.raises(XenError):
-        records_of(HEADER + hvm_save_descriptor(typecode=2, length=0xFFFF_FFFF).pack() + bytes(100))
 
 
 @pytest.mark.parametrize(("asked", "code"), [(None, SHUTDOWN_reboot), (SHUTDOWN_crash, SHUTDOWN_crash)])

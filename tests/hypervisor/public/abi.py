@@ -46,7 +46,15 @@ HEADER_OF = {
     "domctl_vcpu": "domctl.h",
     "sysctl_sched": "sysctl.h",
 }
-WITHOUT_HEADER = {"abi", "arch_x86.xen_x86_32", "compat", "layout", "types", "xenoscope_sched"}
+WITHOUT_HEADER = {
+    "abi",
+    "arch_x86.xen_x86_32",
+    "compat",
+    "layout",
+    "types",
+    "xenoscope_hvm",
+    "xenoscope_sched",
+}
 """xen_x86_32 has the names of xen_x86_64 with other values: test_compat.py looks at it."""
 
 # Families whose members leave out a prefix.
@@ -58,9 +66,6 @@ C_SIZE = {"sring": "offsetof(struct blkif_sring, ring)"}
 C_FIELD = {"sring.pad": "__pad"}
 C_NUMBER = {
     "XEN_COMMANDLINE_LEN": "sizeof(xen_commandline_t)",
-    "HVM_SAVE_CODE_END": "HVM_SAVE_CODE(END)",
-    "HVM_SAVE_CODE_HEADER": "HVM_SAVE_CODE(HEADER)",
-    "HVM_SAVE_CODE_CPU": "HVM_SAVE_CODE(CPU)",
 }
 NOT_C_TEXT = {"XEN_EMULATE_PREFIX"}  # there it is assembler source
 OURS = "XENOSCOPE_"
@@ -154,13 +159,19 @@ def questions() -> Iterator[str]:
             else:
                 yield f'printf("%zu bytes\\n", sizeof({item}));'
     for name in declared()["numbers"]:
-        yield f'printf("numbers\\t{name}\\t%lld\\n", (long long)({C_NUMBER.get(name, name)}));'
+        yield f'printf("numbers\\t{name}\\t%lld\\n", (long long)({c_number(name)}));'
     for name in declared()["texts"].keys() - {"xsd_errors"}:
         yield f'printf("texts\\t{name}\\t%s\\n", {name});'
     yield 'printf("texts\\txsd_errors\\t");'
     yield "for (int i = 0; i < sizeof(xsd_errors) / sizeof(xsd_errors[0]); i++)"
     yield '    printf("%s%s", i ? " " : "", xsd_errors[i].errstring);'
     yield 'printf("\\n");'
+
+
+def c_number(name: str) -> str:
+    """The C expression of a number's value."""
+    record = name.removeprefix("HVM_SAVE_CODE_")
+    return C_NUMBER.get(name, name) if record == name else f"HVM_SAVE_CODE({record})"
 
 
 def measured() -> Table:

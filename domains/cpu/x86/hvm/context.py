@@ -1,4 +1,7 @@
-"""A vCPU's whole state as hvm_hw_cpu: taken over at the start, given back when the core asks for it.
+"""A vCPU's whole state: taken over at the start, given back when the core asks for it.
+
+    cpu          registers, segments, MSRs that the CPU keeps, FPU      lapic_regs   vcpu.apic
+    pat          as the other MSRs                                      the TSC      goes on by the mailbox's offset
 
 A guest starts in 32-bit protected mode without paging, and gets to long mode by itself; a saved one goes on in the mode that its
 CR0, CR4, EFER and segments say. What QEMU keeps of these elsewhere (hflags) is computed here.
@@ -16,6 +19,7 @@ from domains.cpu.x86.emulator.cpu_state import (
     HF_CPL,
     HF_CS32,
     HF_CS64,
+    HF_INHIBIT_IRQ,
     HF_LMA,
     HF_SS32,
     HF_TS,
@@ -46,16 +50,21 @@ from domains.cpu.x86.registers import (
     GS,
     SS,
 )
-from hypervisor.public.arch_x86.hvm.save import XEN_X86_FPU_INITIALISED, hvm_hw_cpu
+from hypervisor.public.arch_x86.hvm.save import XEN_X86_FPU_INITIALISED, hvm_hw_cpu, hvm_hw_lapic_regs
+from hypervisor.public.xenoscope_hvm import xenoscope_hvm_vcpu
 
 IDTR: Final = GDTR + 1
 TR: Final = LDTR + 1
 SEGMENTS: Final = ((CS, "cs"), (DS, "ds"), (ES, "es"), (FS, "fs"), (GS, "gs"), (SS, "ss"))
 SYSTEM: Final = ((TR, "tr"), (LDTR, "ldtr"))
 TABLES: Final = ((IDTR, "idtr"), (GDTR, "gdtr"))
-NATIVE_MSRS: Final = (("msr_star", 603), ("msr_lstar", 605), ("msr_cstar", 606), ("msr_syscall_mask", 607))
-"""Where the CPU state has them (`q`): QEMU's order has vm_hsave behind STAR."""
-SHADOW_GS: Final = 608
+NATIVE_MSRS: Final = (
+    *(("sysenter_cs", 600), ("sysenter_esp", 601), ("sysenter_eip", 602)),
+    *(("msr_star", 603), ("msr_lstar", 605), ("msr_cstar", 606), ("msr_syscall_mask", 607)),
+    *(("shadow_gs", 608), ("msr_tsc_aux", 611)),
+)
+"""Where the CPU state has them (`q`), in QEMU's order: vm_hsave behind STAR, two of the TSC's before TSC_AUX."""
+PAT: Final = 659
 
 TSS, TSS_KIND, TSS_BUSY = 0x100, 0x1500, 1 << 9
 """Of a TSS' descriptor: bits by which it is told, and whether its task is the one that runs, which Unicorn does not keep."""
@@ -66,12 +75,21 @@ HF_MP, HF_EM = 1 << 9, 1 << 10
 HF_OSFXSR: Final = 1 << 22
 COMPUTED: Final = (
     HF_CPL | HF_CS32 | HF_SS32 | HF_ADDSEG | HF_PE | HF_MP | HF_EM | HF_TS | HF_LMA | HF_CS64 | HF_OSFXSR
-)
+) | HF_INHIBIT_IRQ
 
 
 def load_context(v: HvmVcpu, raw: bytes) -> None:
-    """Take over the registers in the bytes of a hvm_hw_cpu."""
-    context = hvm_hw_cpu.unpack(raw)
+    """Take over the state in the bytes of a xenoscope_hvm_vcpu."""
+    state = xenoscope_hvm_vcpu.unpack(raw)
+    load_registers(v, state.cpu)
+    v.apic.load(state.lapic_regs.data)
+    v.cpu.q[PAT] = state.pat
+    v.stubs.cpuid_faults = state.misc_features_enables != 0
+    v.take_clock()
+
+
+def load_registers(v: HvmVcpu, context: hvm_hw_cpu) -> None:
+    """Take over the CPU's registers; the TSC is the mailbox's to say."""
     cpu, q = v.cpu, v.cpu.q
     for number, name in enumerate(GPR_NAMES):
         q[number] = getattr(context, name)
@@ -90,7 +108,6 @@ def load_context(v: HvmVcpu, raw: bytes) -> None:
     for number in (0, 1, 2, 3, 6):
         q[DR + number] = getattr(context, f"dr{number}")
     v.stubs.set_dr7(context.dr7)
-    q[SHADOW_GS] = context.shadow_gs
     q[EFER] = context.msr_efer
     cpu.set_hflags(COMPUTED, _hflags(cpu))
     load_fpu(cpu, v.float_unit, context.fpu_regs if context.flags & XEN_X86_FPU_INITIALISED else INITIAL)
@@ -116,7 +133,18 @@ def _hflags(cpu: CpuState) -> int:
 
 
 def save_context(v: HvmVcpu) -> bytes:
-    """The bytes of this vCPU's hvm_hw_cpu."""
+    """The bytes of this vCPU's xenoscope_hvm_vcpu."""
+    return xenoscope_hvm_vcpu(
+        cpu=save_registers(v),
+        lapic_regs=hvm_hw_lapic_regs(data=v.apic.saved()),
+        pat=v.cpu.q[PAT],
+        misc_features_enables=int(v.stubs.cpuid_faults),
+        result_size=v.result_size,
+    ).pack()
+
+
+def save_registers(v: HvmVcpu) -> hvm_hw_cpu:
+    """The CPU's registers, and its TSC."""
     cpu, q, d = v.cpu, v.cpu.q, v.cpu.d
     context = hvm_hw_cpu()
     for number, name in enumerate(GPR_NAMES):
@@ -139,6 +167,6 @@ def save_context(v: HvmVcpu) -> bytes:
         setattr(context, f"dr{number}", q[DR + number])
     for name, at in NATIVE_MSRS:
         setattr(context, name, q[at])
-    context.shadow_gs, context.msr_efer, context.tsc = q[SHADOW_GS], q[EFER], v.clock.tsc()
+    context.msr_efer, context.tsc = q[EFER], v.clock.tsc()
     context.fpu_regs, context.flags = save_fpu(cpu, v.float_unit), XEN_X86_FPU_INITIALISED
-    return context.pack()
+    return context

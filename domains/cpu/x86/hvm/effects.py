@@ -46,7 +46,7 @@ def vcpu_info_moved(v: HvmVcpu, _vcpu: int, mfn: int, offset: int) -> None:
 
 
 def context(v: HvmVcpu, raw: bytes) -> None:
-    """Loads all registers from the bytes of a hvm_hw_cpu."""
+    """Loads the whole state from the bytes of a xenoscope_hvm_vcpu."""
     load_context(v, raw)
 
 

@@ -13,6 +13,8 @@ from hypervisor.public.sched import SCHEDOP_block
 from hypervisor.public.xen import Hypercall
 from hypervisor.wire.mailbox import GuestPaging
 
+U64_SIZE, U32_SIZE = 8, 4
+
 
 def hypercall(v: HvmVcpu) -> None:
     """Perform the hypercall in the registers; its effects are in force, and its result is there, afterwards."""
@@ -23,7 +25,9 @@ def hypercall(v: HvmVcpu) -> None:
     elif nr == Hypercall.sched_op and args[0] == SCHEDOP_block and _is_pending(v):
         v.mode.set_result(0)
     else:
+        v.result_size = U64_SIZE if v.mode.in_64bit_code else U32_SIZE
         v.mode.set_result(ask(v, nr, *args))
+        v.result_size = 0
 
 
 def ask(v: HvmVcpu, nr: int, *args: int) -> int:

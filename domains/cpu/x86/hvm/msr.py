@@ -15,8 +15,6 @@ from domains.cpu.x86.emulator.cpu_state import EFER, HF_LMA
 from domains.cpu.x86.emulator.svm import HF_SVME
 from domains.cpu.x86.hvm.vcpu import HvmVcpu
 from domains.cpu.x86.msr import (
-    APIC_BASE,
-    APIC_BASE_BSP,
     CONSTANTS,
     IGNORED,
     MSR_MISC_FEATURES_ENABLES,
@@ -29,8 +27,6 @@ from domains.cpu.x86.registers import (
     CR0_PG,
     EFER_LMA,
     EFER_LME,
-    EFER_NX,
-    EFER_SCE,
     MSR_APIC_BASE,
     MSR_CSTAR,
     MSR_EFER,
@@ -46,6 +42,8 @@ from domains.cpu.x86.registers import (
     MSR_SYSENTER_ESP,
     MSR_TSC,
 )
+from hypervisor.machine.control_registers import EFER_OF_HVM
+from hypervisor.machine.local_apic import apic_base
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
 from hypervisor.public.xen import Hypercall
 
@@ -58,7 +56,6 @@ HWCR_TSC_FREQ_SEL: Final = 1 << 24
 PLATFORM_INFO_CPUID_FAULTING: Final = 1 << 31
 """Of every HVM guest on Xen, for CPUID is Xen's there (arch/x86/cpu-policy.c, calculate_hvm_max_policy)."""
 CPUID_FAULTING: Final = 1
-EFER_KNOWN: Final = EFER_SCE | EFER_LME | EFER_LMA | EFER_NX
 HYPERCALL_SIZE: Final = 32
 """Bytes of a hypercall's entry in the page."""
 MOV_EAX, VMMCALL_RET, UD2 = b"\xb8", b"\x0f\x01\xd9\xc3", b"\x0f\x0b"
@@ -71,7 +68,7 @@ def read_msr(v: HvmVcpu, number: int) -> int | None:
     if number == MSR_TSC:
         return v.clock.tsc()
     if number == MSR_APIC_BASE:
-        return APIC_BASE | (0 if v.vcpu_id else APIC_BASE_BSP)
+        return apic_base(v.vcpu_id)
     if number == MSR_HWCR:
         return HWCR_TSC_FREQ_SEL
     if number == MSR_PLATFORM_INFO:
@@ -97,7 +94,7 @@ def write_msr(v: HvmVcpu, number: int, value: int) -> bool:
 def _write_efer(v: HvmVcpu, value: int) -> bool:
     """LME stays as it is while paging is on; LMA follows from both, and is the CPU's to change."""
     old = v.cpu.q[EFER]
-    if value & ~EFER_KNOWN or (v.paging.control(0) & CR0_PG and (value ^ old) & EFER_LME):
+    if value & ~EFER_OF_HVM or (v.paging.control(0) & CR0_PG and (value ^ old) & EFER_LME):
         return False
     set_efer(v, value & ~EFER_LMA | old & EFER_LMA)
     return True

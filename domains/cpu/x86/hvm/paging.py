@@ -17,18 +17,12 @@ from domains.cpu.x86.paging import GuestFault, NotMapped, PageFault
 from domains.cpu.x86.registers import (
     CR0_PG,
     CR0_WP,
-    CR4_DE,
-    CR4_OSFXSR,
-    CR4_OSXMMEXCPT,
     CR4_PAE,
-    CR4_PCE,
-    CR4_PGE,
-    CR4_PSE,
-    CR4_TSD,
     EFER_LMA,
     EFER_NX,
     U32,
 )
+from hypervisor.machine.control_registers import CR4_OF_HVM
 from hypervisor.machine.cpuid import MACHINE_ADDRESS_BITS
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.machine.paging import (
@@ -57,8 +51,6 @@ BEYOND_THE_MACHINE: Final = PTE_MFN_MASK & -(1 << MACHINE_ADDRESS_BITS)
 P2M_BITS: Final = 48
 """Of a guest-physical address, as many as four levels tell apart."""
 EVERY_RIGHT: Final = PAGE_RW | PAGE_USER
-CR4_KNOWN: Final = CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT
-"""Of hvm/cpuid's features (Xen hvm_cr4_guest_valid_bits)."""
 
 
 class Step(NamedTuple):
@@ -103,7 +95,7 @@ class HvmPaging(MachinePaging):
 
     def may_be_cr4(self, value: int) -> bool:
         """Whether the guest may have such a CR4: bits that are advertised, and PAE in long mode."""
-        return not value & ~CR4_KNOWN and bool(value & CR4_PAE or not self._cpu.q[EFER] & EFER_LMA)
+        return not value & ~CR4_OF_HVM and bool(value & CR4_PAE or not self._cpu.q[EFER] & EFER_LMA)
 
     def load_controls(self, cr0: int, cr2: int, cr3: int, cr4: int) -> None:
         """Put the guest's control registers in force; what QEMU derives of them is the caller's to set."""

@@ -139,7 +139,7 @@ class HvmStubs:
         self._set("clock_gettime", ctypes.cast(clock, ctypes.c_void_p).value or 0)
         self._set("upcall_pending", ctypes.addressof(self._no_event))
         self._set("event", ctypes.addressof(self._no_event))
-        self._set("tsc_offset", tsc_offset & (1 << 64) - 1)
+        self.set_tsc_offset(tsc_offset)
         for word, function in FUNCTIONS.items():
             self._set(word, exported(function))
         self._request = ctypes.c_uint32.from_address((library.cpu.value or 0) + INTERRUPT_REQUEST)
@@ -155,6 +155,10 @@ class HvmStubs:
         """`on_exit`, `on_invalid`, `on_cpuid` or `on_doubt` is this C callback from now on."""
         self._kept.append(function)
         self._set(word, ctypes.cast(function, ctypes.c_void_p).value or 0)
+
+    def set_tsc_offset(self, ns: int) -> None:
+        """RDTSC reads the clock and adds this."""
+        self._set("tsc_offset", ns & (1 << 64) - 1)
 
     def set_clock(self, function: int) -> None:
         """RDTSC asks the C function at that address, which is as clock_gettime, for the time."""

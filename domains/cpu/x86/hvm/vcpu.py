@@ -51,6 +51,16 @@ class HvmVcpu:
         """Of the shared page; there once the core has said where that lies."""
         self.events_seen = -1
         self.exits: Counter[str] = Counter()
+        self.result_size = 0
+        """Bytes of RAX into which the result of the hypercall that the guest makes goes; 0: it makes none."""
+
+    def take_clock(self) -> None:
+        """The TSC is ahead of the host's clock by what the core says now."""
+        mailbox = self.gate.mailbox
+        self.clock = self.gate.meter or TscClock(mailbox)
+        self.stubs.set_tsc_offset(mailbox.tsc_offset)
+        if hasattr(self, "events"):
+            self.events.set_clock(self.clock.tsc_at_start)
 
     def events_of(self, _vcpu: int) -> EventWords:
         """The event words of the only vCPU that runs."""

@@ -6,7 +6,7 @@ Source: Xen arch/x86/msr.c (guest_rdmsr, guest_wrmsr), arch/x86/pv/emul-priv-op.
 from collections.abc import Callable
 from typing import Final
 
-from domains.cpu.x86.msr import APIC_BASE, APIC_BASE_BSP, CONSTANTS, IGNORED, ZERO_ALONE
+from domains.cpu.x86.msr import CONSTANTS, IGNORED, ZERO_ALONE
 from domains.cpu.x86.pv.vcpu import X86Vcpu
 from domains.cpu.x86.registers import (
     FS,
@@ -18,11 +18,12 @@ from domains.cpu.x86.registers import (
     MSR_SHADOW_GS_BASE,
     MSR_TSC,
 )
+from hypervisor.machine.local_apic import apic_base
 from hypervisor.machine.paging import is_canonical
 
 READ: Final[dict[int, Callable[[X86Vcpu], int]]] = {
     MSR_EFER: lambda v: v.mode.efer,
-    MSR_APIC_BASE: lambda v: APIC_BASE | (0 if v.vcpu_id else APIC_BASE_BSP),
+    MSR_APIC_BASE: lambda v: apic_base(v.vcpu_id),
     MSR_FS_BASE: lambda v: v.cpu.base(FS),
     MSR_GS_BASE: lambda v: v.cpu.base(GS),
     MSR_SHADOW_GS_BASE: lambda v: v.mode.inactive_gs,

@@ -11,7 +11,6 @@ from typing import Final
 
 from domains.cpu.x86.emulator.cpu_state import CR, EFER, HF_CPL, HFLAGS, CpuState
 from domains.cpu.x86.emulator.unicorn_library import UnicornLibrary
-from domains.cpu.x86.hvm.paging import CR4_KNOWN
 from domains.cpu.x86.hvm.shadow_paging import ShadowPaging
 from domains.cpu.x86.hvm.shadow_tables import FRAME_BITS, LEAF, TABLE_SHIFT, UPPER, Tree
 from domains.cpu.x86.machine_paging import PAGE_OFFSET
@@ -33,6 +32,7 @@ from domains.cpu.x86.registers import (
     U32,
 )
 from domains.cpu.x86.ring1.tracing import Tracer
+from hypervisor.machine.control_registers import CR4_OF_HVM
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.machine.paging import (
     PAGE_NX,
@@ -143,7 +143,7 @@ class Ring1Paging(ShadowPaging):
 
     def may_be_cr4(self, value: int) -> bool:
         """Whether the guest may have such a CR4."""
-        return not value & ~CR4_KNOWN
+        return not value & ~CR4_OF_HVM
 
     def _put_in_force(self) -> None:
         env = self._cpu.env

@@ -1,6 +1,6 @@
-"""Records of an HVM guest's saved state: the header and a vCPU's registers.
+"""Records of an HVM guest's saved state: the header, a vCPU's registers and its local APIC.
 
-The records of devices, of which no guest here has one, are left out. Source: Xen public/arch-x86/hvm/save.h.
+Of the devices that no guest here has there are the numbers alone. Source: Xen public/arch-x86/hvm/save.h.
 """
 
 from typing import Annotated, Final
@@ -11,6 +11,24 @@ HVM_FILE_MAGIC: Final = 0x54381286
 HVM_FILE_VERSION: Final = 1
 HVM_SAVE_CODE_HEADER: Final = 1  # HVM_SAVE_CODE(HEADER)
 HVM_SAVE_CODE_CPU: Final = 2  # HVM_SAVE_CODE(CPU)
+HVM_SAVE_CODE_PIC: Final = 3
+HVM_SAVE_CODE_IOAPIC: Final = 4
+HVM_SAVE_CODE_LAPIC: Final = 5
+HVM_SAVE_CODE_LAPIC_REGS: Final = 6
+HVM_SAVE_CODE_PCI_IRQ: Final = 7
+HVM_SAVE_CODE_ISA_IRQ: Final = 8
+HVM_SAVE_CODE_PCI_LINK: Final = 9
+HVM_SAVE_CODE_PIT: Final = 10
+HVM_SAVE_CODE_RTC: Final = 11
+HVM_SAVE_CODE_HPET: Final = 12
+HVM_SAVE_CODE_PMTIMER: Final = 13
+HVM_SAVE_CODE_MTRR: Final = 14
+CPU_XSAVE_CODE: Final = 16
+HVM_SAVE_CODE_VMCE_VCPU: Final = 18
+HVM_SAVE_CODE_TSC_ADJUST: Final = 19
+CPU_MSR_CODE: Final = 20
+MTRR_VCNT: Final = 8
+NUM_FIXED_MSR: Final = 11
 XEN_X86_FPU_INITIALISED: Final = 1  # in `flags` of hvm_hw_cpu: fpu_regs counts
 
 
@@ -108,3 +126,51 @@ class hvm_hw_cpu(Struct, size=1032):
     error_code: u32
     flags: u32  # XEN_X86_FPU_INITIALISED
     pad0: u32
+
+
+class hvm_hw_lapic(Struct, size=24):
+    """LAPIC: what of a local APIC its registers do not show."""
+
+    apic_base_msr: u64
+    disabled: u32  # 1: by APIC_BASE, 2: by the spurious vector's register
+    timer_divisor: u32
+    tdt_msr: u64  # the deadline in TSC, of a timer that has one
+
+
+class hvm_hw_lapic_regs(Struct, size=1024):
+    """LAPIC_REGS: a local APIC's registers at their offsets, 32 bits every 16 bytes."""
+
+    data: Annotated[bytes, 1024]
+
+
+class hvm_hw_mtrr(Struct, size=240):
+    """MTRR: what memory is cached how."""
+
+    msr_pat_cr: u64
+    msr_mtrr_var: Annotated[tuple[u64, ...], 16]
+    msr_mtrr_fixed: Annotated[tuple[u64, ...], 11]
+    msr_mtrr_cap: u64  # how many pairs of msr_mtrr_var there are, in bits 0-7
+    msr_mtrr_def_type: u64
+
+
+class hvm_vmce_vcpu(Struct, size=32):
+    """VMCE_VCPU: the machine check registers that keep a value."""
+
+    caps: u64  # MCG_CAP
+    mci_ctl2_bank0: u64
+    mci_ctl2_bank1: u64
+    mcg_ext_ctl: u64
+
+
+class hvm_tsc_adjust(Struct, size=8):
+    """TSC_ADJUST."""
+
+    tsc_adjust: u64
+
+
+class hvm_one_msr(Struct, size=16):
+    """One of the registers in CPU_MSR, behind their number (xenoscope_hvm.xenoscope_hvm_msr_count)."""
+
+    index: u32
+    _rsvd: u32
+    val: u64

@@ -13,6 +13,7 @@ from typing import NoReturn
 from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.hvm.engine import HvmCpu
 from domains.lab.systems.ring0 import initial_registers as registers_at
+from hypervisor.machine.hvm_reset import vcpu_after_reset
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.machine.paging import PAGE_PRESENT, PAGE_RW, PAGE_USER
 from hypervisor.public.arch_x86.hvm.save import hvm_hw_cpu
@@ -128,8 +129,8 @@ class HvmBenchGate(BenchGate):
 class HvmBench:
     """A guest's CPU on the bench; `q[RAX]` and so on are its registers."""
 
-    def __init__(self, shadow_frames: int = 0) -> None:
-        """`shadow_frames`: shadow paging, with a pool of so many frames; 0: nested paging."""
+    def __init__(self, shadow_frames: int = 0, context: bytes | None = None) -> None:
+        """`shadow_frames`: shadow paging, with a pool of so many frames; 0: nested paging. `context`: another guest's state."""
         self.gate = HvmBenchGate()
         self.gate.mailbox.set_engine(Engine.X86_64_SHADOW if shadow_frames else Engine.X86_64_NESTED)
         self.gate.mailbox.set_shadow_frames(shadow_frames)
@@ -140,7 +141,8 @@ class HvmBench:
         self.v = self.cpu.vcpu
         self.q = self.v.cpu.q
         effects: list[EffectRecord] = [[Effect.P2M, P2M_L4], [Effect.VCPU_INFO, 0, SHARED, 0]]
-        self.cpu.boot([*effects, [Effect.CONTEXT, initial_registers().pack()]])
+        context = context or vcpu_after_reset(0, initial_registers()).pack()
+        self.cpu.boot([[Effect.CONTEXT, context], *effects])
 
     def mfn(self, gfn: int) -> int:
         """Where a guest's frame lies in the machine."""

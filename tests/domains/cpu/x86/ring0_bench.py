@@ -9,7 +9,7 @@ from typing import Literal
 from domains.cpu.event_words import EventWords
 from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.emulator.svm import HF_GUEST, HF_SVME
-from domains.cpu.x86.hvm.context import load_context
+from domains.cpu.x86.hvm.context import load_registers
 from domains.cpu.x86.hvm.engine import HvmCpu
 from domains.cpu.x86.hvm.kinds import NATIVE
 from domains.cpu.x86.registers import CS, DS, EFLAGS_IF, ES, RSP, SS
@@ -52,7 +52,7 @@ class Ring0Bench:
         self.v, self.q = self.cpu.vcpu, self.cpu.vcpu.cpu.q
         if kind != "native":
             self.cpu.boot([[Effect.P2M, P2M_L4], [Effect.VCPU_INFO, 0, SHARED, 0]])
-        load_context(self.v, initial_registers().pack())
+        load_registers(self.v, initial_registers())
         if kind == "native":
             self.v.cpu.set_hflags(HF_GUEST | HF_SVME, 0)
         line = self.machine(LINE)

@@ -2,13 +2,13 @@
 
 import pytest
 
+from domains.cpu.x86.hvm.context import save_registers
 from domains.cpu.x86.hvm.lapic import LocalApic
 from domains.cpu.x86.registers import CR0_EM as EM
 from domains.cpu.x86.registers import CR0_MP as MP
 from domains.cpu.x86.registers import CR0_TS as TS
 from domains.cpu.x86.registers import CR4_OSFXSR, R8, R9, R10, R12, RBX, RDI
 from domains.cpu.x86.registers import XEC_EXT as EXTERNAL
-from hypervisor.public.arch_x86.hvm.save import hvm_hw_cpu
 from tests.domains.cpu.x86.hvm_bench import TABLES, TSS32, USER_MODE, VECTOR, HvmBench, TripleFault
 
 
@@ -148,7 +148,7 @@ class TestWithoutATaskOfItsOwn:
         assert (guest.q[R9], guest.q[R10], guest.q[RBX]) == (0, guest.labels["fault"], 0x30)
 
     def test_what_is_saved_is_a_task_that_runs(self, guest: HvmBench) -> None:
-        assert hvm_hw_cpu.unpack(guest.cpu.save_context()).tr_arbytes == TSS32
+        assert save_registers(guest.v).tr_arbytes == TSS32
 
 
 class TestSoftwareInterrupts:
