@@ -6,6 +6,7 @@ Import them from `hypervisor.public.domctl`, the header they belong to. Source: 
 from enum import IntEnum, IntFlag
 from typing import Final
 
+from hypervisor.public.arch_x86.hvm.save import hvm_vmce_vcpu
 from hypervisor.public.layout import Struct, Union, u8, u16, u32, u64
 from hypervisor.public.types import XEN_GUEST_HANDLE
 from hypervisor.public.xen import xenctl_bitmap
@@ -173,15 +174,6 @@ class SendTrigger(IntEnum):
     XEN_DOMCTL_SENDTRIGGER_NMI, XEN_DOMCTL_SENDTRIGGER_RESET, XEN_DOMCTL_SENDTRIGGER_INIT,
     XEN_DOMCTL_SENDTRIGGER_POWER, XEN_DOMCTL_SENDTRIGGER_SLEEP,
 ) = SendTrigger.__members__.values()  # fmt: skip
-
-
-class hvm_vmce_vcpu(Struct, size=32):
-    """Machine check state of a vCPU (public/arch-x86/hvm/save.h)."""
-
-    caps: u64
-    mci_ctl2_bank0: u64
-    mci_ctl2_bank1: u64
-    mcg_ext_ctl: u64
 
 
 class xen_domctl_ext_vcpucontext(Struct, size=64):

@@ -322,7 +322,6 @@ def test_a_state_that_is_none_changes_nothing(house: House, raw: bytes, errno: E
         {"cr4": 0x680},  # long mode without PAE
         {"cr4": 1 << 20 | 0x6A0},
         {"msr_efer": 0x1D01},
-        {"msr_efer": 0x801},  # paging with PAE is all right, but the code is of 64 bits
         {"msr_efer": 0x901},  # LME and paging without LMA
         {"msr_efer": 0xC01},
         {"dr6": 1 << 32},

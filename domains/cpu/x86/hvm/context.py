@@ -64,7 +64,7 @@ NATIVE_MSRS: Final = (
     *(("shadow_gs", 608), ("msr_tsc_aux", 611)),
 )
 """Where the CPU state has them (`q`), in QEMU's order: vm_hsave behind STAR, two of the TSC's before TSC_AUX."""
-PAT: Final = 659
+PAT: Final = 660
 
 TSS, TSS_KIND, TSS_BUSY = 0x100, 0x1500, 1 << 9
 """Of a TSS' descriptor: bits by which it is told, and whether its task is the one that runs, which Unicorn does not keep."""

@@ -10,7 +10,7 @@ from domains.cpu.x86.registers import R8, R9, R10, R12, R13, R14, R15, RBP, RBX,
 from hypervisor.public.errno import Errno
 from hypervisor.public.xen import Hypercall, shared_info
 from hypervisor.wire.messages import Effect
-from tests.domains.cpu.x86.hvm_bench import BOOT, DATA, SHARED, STACK_TOP, USER_MODE, HvmBench, TripleFault
+from tests.domains.cpu.x86.hvm_bench import BOOT, SHARED, STACK_TOP, USER_MODE, HvmBench, TripleFault
 
 U64 = (1 << 64) - 1
 PENDING = shared_info.offsetof("evtchn_pending")
@@ -300,15 +300,6 @@ class TestExits:
 
 
 class TestContext:
-    def test_what_is_saved_goes_on_where_it_was(self, hvm: HvmBench) -> None:
-        hvm.run("start: long_mode; mov $5, %ebx; done; mov $6, %r12d; movq $9, DATA; done")
-        saved, other = hvm.cpu.save_context(), HvmBench()
-        other.memory.octets[:] = hvm.memory.octets
-        other.cpu.apply([[Effect.CONTEXT, saved]])
-        assert other.cpu.save_context()[:-32] == saved[:-32]
-        other.go_on()
-        assert (other.q[RBX], other.q[R12], other.words(DATA, 1)) == (5, 6, [9])
-
     def test_breakpoints_go_with_it(self, hvm: HvmBench) -> None:
         hvm.run(
             """start: long_mode; gate 1, handler

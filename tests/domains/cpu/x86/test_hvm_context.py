@@ -65,7 +65,7 @@ def test_everything_that_a_guest_set_is_taken_along(first: int, second: int) -> 
         {write_msrs()}
         fldpi; fld1; movq %rsp, %xmm3
         mov $0x1111, %eax; mov %rax, %dr0; mov $0x402, %eax; mov %rax, %dr7
-        mov $APIC, %edi; sub $APIC - 0x1f3000, %rdi
+        mov $0x1f3000, %edi
         movl $0x1ff, 0xf0(%rdi); movl $0xb, 0x3e0(%rdi); movl $0x20, 0x80(%rdi)
         std; stc; done"""
     )
