@@ -23,7 +23,7 @@ ACCESSED, WRITABLE, READABLE, CONFORMING, CODE = 1, 2, 2, 4, 8
 LDT, TSS16_BUSY, TSS_BUSY = 2, 3, 11
 DPL_SHIFT: Final = 5
 SELECTOR_TI: Final = 4
-U32, U16 = 0xFFFF_FFFF, 0xFFFF
+U32, WORD = 0xFFFF_FFFF, 0xFFFF
 PENDING: Final = 1 << 31
 PAT_TYPES: Final = frozenset((0, 1, 4, 5, 6, 7))
 
@@ -67,14 +67,14 @@ def refused_segments(cpu: hvm_hw_cpu) -> Iterator[str]:
         yield f"code of ring {levels[0]} on a stack of ring {levels[1]}"
     for name in ("gdtr", "idtr"):
         base, limit = getattr(cpu, f"{name}_base"), getattr(cpu, f"{name}_limit")
-        if limit > U16 or not is_canonical(base):
+        if limit > WORD or not is_canonical(base):
             yield f"{name.upper()} base {base:#x}, limit {limit:#x}"
 
 
 def may_be(name: str, selector: int, base: int, attributes: int) -> bool:
     """Whether this segment register, which is in use, can hold that."""
     kind = attributes & TYPE
-    if selector > U16 or attributes >> 12 or not attributes & PRESENT:
+    if selector > WORD or attributes >> 12 or not attributes & PRESENT:
         return False
     if name in ("tr", "ldtr"):
         if attributes & USER or selector & SELECTOR_TI:
