@@ -116,6 +116,19 @@ class XenbusEnd:
             raise
         return True
 
+    def tell_peer(self, node: str, value: str | int) -> Task[None]:
+        """Task: a node in the other end's directory, for those who may write there; nothing, if the directory is gone."""
+
+        def publish(directory: StoreTasks) -> Task[None]:
+            yield from directory.read(f"{self.peer_path}/state")
+            yield from directory.write(f"{self.peer_path}/{node}", str(value))
+
+        try:
+            yield from self._nodes.in_transaction(publish)
+        except XenError as error:
+            if error.errno not in ABSENT:
+                raise
+
     def watch_peer(self, callback: Callable[[], None]) -> Task[None]:
         """Task: have `callback` called soon and whenever the other end's state may have changed; see
         `peer_state`.

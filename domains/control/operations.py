@@ -18,6 +18,7 @@ from domains.control.exit_code import LARGEST
 from domains.control.memory_operations import MEMORY_OPERATIONS
 from domains.control.records import Length, Range, Record
 from domains.control.sched_operations import SCHED_OPERATIONS
+from domains.control.vxlan_operations import VXLAN_OPERATIONS, VxlanStatus
 
 MAX_KEYS: Final = 64
 """Debug keys pressed at once."""
@@ -93,6 +94,7 @@ class MachineInfo(Record):
     free_frames: Count
     domains: Count
     uplinks: tuple[Uplink, ...]
+    vxlans: tuple[VxlanStatus, ...]
     counters: tuple[Counter, ...]
     core_longest_busy_ms: Duration
     core_longest_busy_with: str
@@ -314,6 +316,7 @@ OPERATIONS: Final[dict[str, type[Arguments[Any]]]] = {
     **DEVICE_OPERATIONS,
     **MEMORY_OPERATIONS,
     **SCHED_OPERATIONS,
+    **VXLAN_OPERATIONS,
 }
 """Every operation by its name."""
 

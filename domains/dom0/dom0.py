@@ -4,7 +4,7 @@
       └─ consoles
           └─ toolstack ── the control endpoint
               ├─ privcmd ── hypercalls of the user's programs, such as xl
-              └─ block and net back ends ── uplinks to the host's network
+              └─ block and net back ends ── uplinks to the host's network, VXLAN ports to other hosts
 
 One kernel, one loop: sockets are physical interrupts in it, rings are event channels.
 """
@@ -33,6 +33,7 @@ from domains.dom0.toolstack.parts import Parts
 from domains.dom0.toolstack.service import Service
 from domains.dom0.toolstack.store_tree import write_all
 from domains.dom0.toolstack.traffic import Devices
+from domains.dom0.toolstack.vxlans import Vxlans
 from domains.dom0.toolstack.xenctrl import XenCtrl
 from domains.dom0.toolstack.xlcfg.uplink import parse_uplink
 from domains.dom0.uplinks import Uplinks
@@ -82,7 +83,8 @@ class Dom0(Guest):
         except TapError as error:
             print(error, file=sys.__stderr__, flush=True)  # the last words of a machine that does not start
             return
-        for_xl, service = self._start_toolstack(blocks, nets, uplinks)
+        vxlans = Vxlans(kernel, nets, self._seed is not None)
+        for_xl, service = self._start_toolstack(blocks, nets, uplinks, vxlans)
         calls = Calls(kernel, for_xl)
         for_xl.ending(calls.ends)
         privcmd = PrivcmdServer(calls, kernel, str(self._folder / PRIVCMD_SOCKET))
@@ -92,6 +94,7 @@ class Dom0(Guest):
         self._serve()
         service.close()
         privcmd.close()
+        vxlans.close()
         uplinks.close()
         store_socket.close()
 
@@ -102,7 +105,9 @@ class Dom0(Guest):
         for path in (BACKENDS, "/vm", "/libxl", "/tool"):
             xenbus.mkdir(path)
 
-    def _start_toolstack(self, blocks: BlockBack, nets: NetBack, uplinks: Uplinks) -> tuple[ForXl, Service]:
+    def _start_toolstack(
+        self, blocks: BlockBack, nets: NetBack, uplinks: Uplinks, vxlans: Vxlans
+    ) -> tuple[ForXl, Service]:
         kernel = self.kernel
         dumps = dump_folder(self._machine)
         parts = Parts.made(kernel, self._xenstored, self._chance, self._unpacker, dumps)
@@ -113,7 +118,7 @@ class Dom0(Guest):
             self._machine, self._folder, self._folder / STORE_SOCKET, uplinks.describe(), self._seed
         )
         captures, devices = Captures(kernel, nets), Devices(blocks, nets)
-        service = Service(parts, lifecycle, captures, devices, machine, self._stop)
+        service = Service(parts, lifecycle, captures, devices, machine, vxlans, self._stop)
         return ForXl(parts, lifecycle), service
 
     def _stop(self) -> None:

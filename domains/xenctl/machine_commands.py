@@ -14,6 +14,7 @@ from domains.xenctl.options import DEFAULT, Argument, Json, Machine, Option
 from domains.xenctl.output import print_json, print_lines, printable
 from domains.xenctl.seeded import Seed, cpus_with, repeatable
 from domains.xenctl.usage import checked
+from domains.xenctl.vxlan_commands import vxlan_text
 
 
 def start(
@@ -94,13 +95,15 @@ def info(name: Machine = DEFAULT, json: Json = False) -> None:
     if json:
         print_json(about)
         return
-    del about["uplinks"], about["counters"]
+    del about["uplinks"], about["vxlans"], about["counters"]
     for key, value in about.items():
         if value is None:
             continue
         print(f"{key:<22}: {value}")
     for one in info.uplinks:
         print(f"{'uplink':<22}: {uplink_text(one)}")
+    for port in info.vxlans:
+        print(f"{'vxlan':<22}: {vxlan_text(port)}")
     for counter in info.counters:
         print(f"{printable(counter.name):<22}: {counter.value}")
 

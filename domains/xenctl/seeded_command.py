@@ -158,9 +158,10 @@ def run_topology(
     project = load(file)
     with tempfile.TemporaryDirectory(prefix="xenoscope-run-") as scratch:
         plan = project.plan(Path(scratch))
-        if plan.uplinks:
+        if plan.uplinks or plan.vxlans.ports:
+            what = "an uplink" if plan.uplinks else "a VXLAN network"
             raise ControlError(
-                Exit.USAGE, "a topology with an uplink does not repeat itself: the host's network does not"
+                Exit.USAGE, f"a topology with {what} does not repeat itself: the host's network does not"
             )
         for planned in plan.domains.values():
             for image in planned.images:

@@ -114,6 +114,9 @@ class NetDevice(BackDevice):
     def open(self) -> Task[Nodes]:
         """Joins the bridge that xenstore names; what the front is to know of this back end."""
         bridge = yield from self.end.read(Node.BRIDGE)
+        mtu = self._switch_of(bridge or "").mtu
+        if mtu is not None and (yield from self.end.read(Node.MTU)) is None:  # as Xen's script vif-bridge
+            yield from self.end.tell_peer(Node.MTU, mtu)
         self._switch = self._switch_of(bridge or "")
         self._switch.attach(self.end.path, self._deliver)
         return {Node.SG: 1, Node.GSO_TCPV4: 1, Node.RX_COPY: 1, Node.RX_FLIP: 0}

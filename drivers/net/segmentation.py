@@ -41,6 +41,18 @@ def can_split(frame: bytes, size: int) -> bool:
     return found is not None and size > 0 and len(frame) - found[1] <= size * MAX_SEGMENTS
 
 
+def segments_of(packet: Packet, most: int) -> Packet:
+    """The packet as one that stands for segments of at most `most` bytes, whatever its sender has said of them; itself if it
+    fits, or cannot be cut.
+    """
+    if len(packet.data) <= most:
+        return packet
+    found = payload_at(packet.data)
+    size = most - found[1] if found is not None else 0
+    size = min(size, packet.gso_size or size)
+    return packet._replace(gso_size=size) if can_split(packet.data, size) else packet
+
+
 def split(packet: Packet) -> Iterator[Packet]:
     """The packets that one stands for, their TCP checksums blank; itself if that is one."""
     frame, size = packet.data, packet.gso_size

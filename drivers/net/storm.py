@@ -19,14 +19,14 @@ class StormControl:
         self._renewed = now
         self.dropped = 0
 
-    def allows(self, now: int) -> bool:
-        """Whether one more frame may go to everybody; if so it is paid for."""
+    def allows(self, now: int, cost: int = 1) -> bool:
+        """Whether one more frame may go to everybody; if so it is paid for, with so many tokens."""
         fresh = (now - self._renewed) * RATE // SECOND
         if fresh:
             self._tokens = min(self._tokens + fresh, BURST)
             self._renewed += fresh * SECOND // RATE
-        if not self._tokens:
+        if self._tokens < cost:
             self.dropped += 1
             return False
-        self._tokens -= 1
+        self._tokens -= cost
         return True

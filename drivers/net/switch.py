@@ -5,12 +5,14 @@ ports is `storm.py`'s.
 """
 
 from collections.abc import Callable, Hashable
-from typing import Protocol
+from typing import Final, Protocol
 
 from drivers.net.bridge import Bridge
 from drivers.net.protocol import Packet
 from drivers.net.storm import StormControl
 
+HOSTS_PER_TOKEN: Final = 8
+"""A copy for another host takes longer than one for a guest: a frame for everybody costs a token more for each so many."""
 Deliver = Callable[[Hashable, Packet], None]
 """Gets a packet, and the port it came from."""
 
@@ -30,14 +32,18 @@ class Switch:
 
     def __init__(self, clock: Callable[[], int]) -> None:
         self.observers: list[Observer] = []
+        self.mtu: int | None = None
+        """Bytes of the largest packet that goes everywhere; None: nothing was said."""
         self._clock = clock
         self._bridge: Bridge[Hashable] = Bridge()
         self._deliver: dict[Hashable, Deliver] = {}
         self._storms: dict[Hashable, StormControl] = {}
 
-    def attach(self, port: Hashable, deliver: Deliver) -> None:
-        """A new port; ValueError if there is one of that name."""
-        self._bridge.add(port)
+    def attach(self, port: Hashable, deliver: Deliver, isolated: bool = False) -> None:
+        """A new port; ValueError if there is one of that name. `isolated`: another host is behind it, and nothing goes to it
+        that comes from a host.
+        """
+        self._bridge.add(port, isolated)
         self._storms[port] = StormControl(self._clock())
         self._deliver[port] = deliver
 
@@ -46,12 +52,20 @@ class Switch:
         self._bridge.remove(port)
         del self._deliver[port], self._storms[port]
 
+    def stations(self, port: Hashable) -> int:
+        """How many stations were last seen behind a port."""
+        return self._bridge.stations(port)
+
     def accept(self, port: Hashable, packet: Packet) -> None:
         """A packet came in at `port`."""
         for observer in self.observers:
             observer.saw(packet)
         now = self._clock()
         others = self._bridge.forward(port, packet.data, now)
-        if len(others) < 2 or self._storms[port].allows(now):
+        if len(others) < 2 or self._storms[port].allows(now, self._cost(others)):
             for other in others:
                 self._deliver[other](port, packet)
+
+    def _cost(self, others: list[Hashable]) -> int:
+        """Tokens for a frame that goes to these ports, two at least."""
+        return 1 + self._bridge.isolated(others) // HOSTS_PER_TOKEN

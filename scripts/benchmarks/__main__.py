@@ -71,6 +71,9 @@ FIGURES: Final[dict[str, Family]] = {
     "net_pps": net.net,
     "net_rtt": net.net,
     "net_fairness": net.net_fairness,
+    "vxlan_throughput": net.vxlan,
+    "vxlan_pps": net.vxlan,
+    "vxlan_rtt": net.vxlan,
     **dict.fromkeys(crowd.WORK, crowd.crowd),
     **peer.FAMILIES,
 }

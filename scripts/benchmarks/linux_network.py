@@ -3,7 +3,8 @@
     this process ──JSON lines──► near process, 10.99.0.1 ═══ veth pair ═══ far process, 10.99.0.2
 
 Namespaces are made in a user namespace, without root; where the host does not allow that (or has no `ip`), both
-processes talk over the host's loopback interface instead, and `kind` says so. Run as a module it is the near process,
+processes talk over the host's loopback interface instead, and `kind` says so. With `vxlan` it is a vxlan device in each namespace
+that has these addresses, and 10.98.0.1 and 10.98.0.2 are those of the veth pair. Run as a module it is the near process,
 which starts the far one.
 """
 
@@ -25,6 +26,7 @@ from scripts.benchmarks.machine import environment
 
 MIB: Final = 1 << 20
 NEAR, FAR = "10.99.0.1", "10.99.0.2"
+BELOW: Final = {NEAR: "10.98.0.1", FAR: "10.98.0.2"}
 ECHO_REQUEST: Final = 8
 IP_HEADER: Final = 20
 SILENCE: Final = 0.5
@@ -39,13 +41,19 @@ class LinuxNetwork:
     datagrams per second that came; ["ping", calls] → the median in seconds.
     """
 
+    def __init__(self, vxlan: bool = False) -> None:
+        self._vxlan = vxlan
+
     def __enter__(self) -> LinuxNetwork:
         self.namespaces = can_make_namespaces()
-        self.kind = "a veth pair" if self.namespaces else "loopback (no namespaces can be made here)"
+        kind = "vxlan over a veth pair" if self._vxlan else "a veth pair"
+        self.kind = kind if self.namespaces else "loopback (no namespaces can be made here)"
         self.ping_kind = "ping" if self.namespaces else "a UDP echo"
         command = [sys.executable, "-m", "scripts.benchmarks.linux_network"]
         self._near = subprocess.Popen(
-            [*NAMESPACES, *command, "veth"] if self.namespaces else [*command, "loopback"],
+            [*NAMESPACES, *command, "vxlan" if self._vxlan else "veth"]
+            if self.namespaces
+            else [*command, "loopback"],
             env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -84,7 +92,8 @@ def can_make_namespaces() -> bool:
 class Near:
     """One end: does what it is asked for, and starts the other."""
 
-    def __init__(self, veth: bool) -> None:
+    def __init__(self, kind: str) -> None:
+        veth = kind != "loopback"
         self.far = FAR if veth else "127.0.0.1"
         command = [sys.executable, "-m", "scripts.benchmarks.linux_network", "far"]
         self._peer = subprocess.Popen(
@@ -96,9 +105,8 @@ class Near:
         self._hear()  # it is in its namespace
         if veth:
             ip(f"link add near type veth peer name far netns {self._peer.pid}")
-            for words in (f"addr add {NEAR}/24 dev near", "link set near up", "link set lo up"):
-                ip(words)
-        self.tell(self.far, "far" if veth else "")
+            set_up("near", NEAR, FAR, kind)
+        self.tell(self.far, "far" if veth else "", kind)
         self.tcp, self.udp = self._hear()
         self.ping = self.icmp_ping if veth else self.udp_ping
 
@@ -178,10 +186,9 @@ class Far:
 
     def __init__(self) -> None:
         print(json.dumps("ready"), flush=True)
-        address, device = json.loads(sys.stdin.readline())
+        address, device, kind = json.loads(sys.stdin.readline())
         if device:
-            for words in (f"addr add {FAR}/24 dev {device}", f"link set {device} up", "link set lo up"):
-                ip(words)
+            set_up(device, FAR, NEAR, kind)
         self.tcp = socket.create_server((address, 0))
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * MIB)
@@ -238,6 +245,17 @@ def echo_request(number: int) -> bytes:
     return struct.pack(">BBH", ECHO_REQUEST, 0, ~total & 0xFFFF) + body
 
 
+def set_up(device: str, own: str, other: str, kind: str) -> None:
+    """One end of the veth pair, with the address `own`, or with a vxlan device on it that has that address."""
+    if kind == "vxlan":
+        for words in (f"addr add {BELOW[own]}/24 dev {device}", f"link set {device} up"):
+            ip(words)
+        ip(f"link add vx type vxlan id 42 remote {BELOW[other]} dstport 4789 dev {device}")
+        device = "vx"
+    for words in (f"addr add {own}/24 dev {device}", f"link set {device} up", "link set lo up"):
+        ip(words)
+
+
 def ip(words: str) -> None:
     """Runs `ip` with these words; CalledProcessError if it fails."""
     subprocess.run(["ip", *words.split()], check=True)
@@ -247,4 +265,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "far":
         Far().serve()
     else:
-        Near(sys.argv[1] == "veth").serve()
+        Near(sys.argv[1]).serve()

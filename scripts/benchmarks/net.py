@@ -8,6 +8,7 @@ from statistics import median
 from typing import Final
 
 from domains.control.operations import Pause, Unpause
+from domains.control.vxlan_operations import Vxlan, VxlanAttach
 from domains.guests import netattack
 from scripts.benchmarks.figure import Figure, Sizes, compare
 from scripts.benchmarks.linux_network import LinuxNetwork
@@ -24,6 +25,8 @@ SMALL: Final = 18
 FRAME: Final = 60
 SEGMENT: Final = 1448
 """Bytes of TCP's data in a frame of Ethernet's usual size."""
+ENDS: Final = ("127.77.99.1", "127.77.99.2")
+"""Of the two machines that VXLAN connects."""
 
 
 def station(machine: Machine, number: int) -> Guest:
@@ -33,41 +36,55 @@ def station(machine: Machine, number: int) -> Guest:
 
 def net(sizes: Sizes) -> Iterator[Figure]:
     """Throughput, packets and round trip between two Python domains on one bridge."""
-    rounds = max(2, sizes.rounds // 4)
     with Pipe() as pipe, LinuxNetwork() as linux, Machine() as machine:
-        here, there = station(machine, 1), station(machine, 2)
-        there.ask("sink", TCP_PORT)
-        there.ask("catch", UDP_PORT)
-        mib = max(1, sizes.calls // 25)
-        count = max(50, sizes.calls * 20)
-        throughput = compare(
-            "net_throughput",
-            "MiB/s",
-            f"TCP over {linux.kind}",
-            lambda: 1 / float(here.ask("pour", "10.0.0.2", TCP_PORT, mib)),
-            lambda: 1 / float(linux.ask("pour", 8 * mib)),
-            rounds,
-        )
-        yield with_pipe(throughput, pipe.messages_per_second(SEGMENT, 10 * count) * SEGMENT / MIB)
-        packets = compare(
-            "net_pps",
-            "packets/s",
-            f"UDP over {linux.kind}",
-            lambda: packets_per_second(here, there, count),
-            lambda: float(linux.ask("throw", SMALL, 10 * count)),
-            rounds,
-        )
-        yield with_pipe(packets, pipe.messages_per_second(FRAME, 10 * count))
-        round_trip = compare(
-            "net_rtt",
-            "µs",
-            f"{linux.ping_kind} over {linux.kind}",
-            lambda: float(here.ask("ping", "10.0.0.2", sizes.calls)),
-            lambda: float(linux.ask("ping", sizes.calls)),
-            rounds,
-            MICROSECONDS,
-        )
-        yield with_pipe(round_trip, pipe.round_trip(sizes.calls) * MICROSECONDS)
+        yield from between(station(machine, 1), station(machine, 2), "net", linux, pipe, sizes)
+
+
+def vxlan(sizes: Sizes) -> Iterator[Figure]:
+    """The same between Python domains of two machines, whose bridges VXLAN connects over the loopback interface."""
+    with Pipe() as pipe, LinuxNetwork(vxlan=True) as linux, Machine(256) as one, Machine(256) as two:
+        for machine, own, other in zip((one, two), ENDS, reversed(ENDS), strict=True):
+            machine.control.call(VxlanAttach(Vxlan("xenbr0", 42, (other,), local=own)))
+        yield from between(station(one, 1), station(two, 2), "vxlan", linux, pipe, sizes)
+
+
+def between(
+    here: Guest, there: Guest, name: str, linux: LinuxNetwork, pipe: Pipe, sizes: Sizes
+) -> Iterator[Figure]:
+    """Throughput, packets and round trip between two stations, beside Linux' own; the figures' names begin with `name`."""
+    rounds = max(2, sizes.rounds // 4)
+    there.ask("sink", TCP_PORT)
+    there.ask("catch", UDP_PORT)
+    mib = max(1, sizes.calls // 25)
+    count = max(50, sizes.calls * 20)
+    throughput = compare(
+        f"{name}_throughput",
+        "MiB/s",
+        f"TCP over {linux.kind}",
+        lambda: 1 / float(here.ask("pour", "10.0.0.2", TCP_PORT, mib)),
+        lambda: 1 / float(linux.ask("pour", 8 * mib)),
+        rounds,
+    )
+    yield with_pipe(throughput, pipe.messages_per_second(SEGMENT, 10 * count) * SEGMENT / MIB)
+    packets = compare(
+        f"{name}_pps",
+        "packets/s",
+        f"UDP over {linux.kind}",
+        lambda: packets_per_second(here, there, count),
+        lambda: float(linux.ask("throw", SMALL, 10 * count)),
+        rounds,
+    )
+    yield with_pipe(packets, pipe.messages_per_second(FRAME, 10 * count))
+    round_trip = compare(
+        f"{name}_rtt",
+        "µs",
+        f"{linux.ping_kind} over {linux.kind}",
+        lambda: float(here.ask("ping", "10.0.0.2", sizes.calls)),
+        lambda: float(linux.ask("ping", sizes.calls)),
+        rounds,
+        MICROSECONDS,
+    )
+    yield with_pipe(round_trip, pipe.round_trip(sizes.calls) * MICROSECONDS)
 
 
 def packets_per_second(sender: Guest, catcher: Guest, count: int) -> float:

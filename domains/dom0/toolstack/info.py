@@ -10,6 +10,7 @@ from uuid import UUID
 
 from domains.control.operations import Counter, Listed, MachineInfo, StoreNode, Uplink
 from domains.control.records import encode
+from domains.control.vxlan_operations import VxlanStatus
 from domains.dom0.toolstack.domains import Domains
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.lifecycle import name_of
@@ -79,7 +80,12 @@ def describe_all(
 
 
 def describe_machine(
-    xen: XenCtrl, scheduling: Scheduling, identity: MachineIdentity, busiest: Busiest | None, now: int
+    xen: XenCtrl,
+    scheduling: Scheduling,
+    identity: MachineIdentity,
+    vxlans: tuple[VxlanStatus, ...],
+    busiest: Busiest | None,
+    now: int,
 ) -> MachineInfo:
     """The machine as `info` shows it. `busiest`: what held Dom0's loop; `now`: system time, ns."""
     physical = xen.physinfo()
@@ -97,6 +103,7 @@ def describe_machine(
         free_frames=physical.free_pages,
         domains=len(xen.domains()),
         uplinks=identity.uplinks,
+        vxlans=vxlans,
         counters=tuple(
             Counter(name, sum(values))
             for name, values in counted.items()

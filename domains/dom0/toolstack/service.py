@@ -32,6 +32,7 @@ from domains.dom0.toolstack.together import run_together
 from domains.dom0.toolstack.traffic import Devices
 from domains.dom0.toolstack.upkeep import Upkeep
 from domains.dom0.toolstack.viewers import Viewers
+from domains.dom0.toolstack.vxlans import Vxlans
 from domains.kernel.tasks import Task
 from hypervisor.public.errno import XenError
 from hypervisor.public.sched import SHUTDOWN_reboot
@@ -48,6 +49,7 @@ class Service:
         captures: Captures,
         devices: Devices,
         machine: MachineIdentity,
+        vxlans: Vxlans,
         stop: Callable[[], None],
     ) -> None:
         self._parts = parts
@@ -57,8 +59,9 @@ class Service:
         self._lifecycle = lifecycle
         self._scheduling = parts.scheduling
         ballooning = Ballooning(parts.xen, parts.kernel.xenbus, parts.domains)
+        self._vxlans = vxlans
         self._others = (
-            *(parts.scheduling, parts.hotplug, ballooning, Upkeep(parts, devices)),
+            *(parts.scheduling, parts.hotplug, ballooning, Upkeep(parts, devices), vxlans),
             *(Saving(parts, lifecycle), Restoring(parts, lifecycle)),
         )
         self._operations = parts.operations
@@ -123,7 +126,8 @@ class Service:
 
     def _info(self, _request: Request, _wanted: ops.Info) -> ops.MachineInfo:
         busiest, now = self._kernel.loop.busiest, self._kernel.now()
-        return describe_machine(self._xen, self._scheduling, self._machine, busiest, now)
+        vxlans = self._vxlans.statuses()
+        return describe_machine(self._xen, self._scheduling, self._machine, vxlans, busiest, now)
 
     def _stop_machine(self, request: Request, _wanted: ops.Stop) -> object:
         request.answer(None)

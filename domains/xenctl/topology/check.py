@@ -23,6 +23,7 @@ from domains.xenctl.topology.model import (
     Machine,
     Network,
     Topology,
+    VxlanNetwork,
     Wait,
 )
 from domains.xenctl.topology.problems import located, problem_of, read_document
@@ -100,6 +101,7 @@ PARTS: Final[dict[str, dict[int, type[BaseModel]]]] = {
     "domains": {2: Domain},
     "networks": {2: Network, 4: DomainNetwork},
     "disks": {2: Disk, 4: DomainDisk},
+    "vxlan": {3: VxlanNetwork},
     "wait": {3: Wait},
     "machine": {1: Machine},
 }

@@ -25,6 +25,7 @@ from domains.xenctl.topology.check import Project, memory_needed, project_of
 from domains.xenctl.topology.expand import Plan, Planned
 from domains.xenctl.topology.model import Topology
 from domains.xenctl.topology.state import State, mark_of
+from domains.xenctl.topology.vxlan_ports import connect, disconnect
 from hypervisor.public.types import PAGES_PER_MIB
 
 DESTROY_TIMEOUT: Final = 30.0
@@ -89,6 +90,7 @@ class Deployment:
             if started:
                 state.note_machine()
             self._check_machine(client, plan)
+            connect(client, plan.vxlans, state)
             folder = self.project.folder
             BringUp(client, plan, state, folder, self._tell).run(names)
 
@@ -102,6 +104,7 @@ class Deployment:
             started = state.started_machine
             while own := [about for about in client.call(List()) if state.owns(about)]:
                 self._destroy(client, own)
+            disconnect(client, state)
             others = [about for about in client.call(List()) if about.domid != 0]
             state.remove()
         if started and not others:

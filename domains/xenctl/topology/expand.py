@@ -30,6 +30,7 @@ from domains.xenctl.topology.model import (
     Wait,
 )
 from domains.xenctl.topology.source import Path, Problem
+from domains.xenctl.topology.vxlans import Vxlans
 
 PLACEHOLDER: Final = re.compile(r"(?<!\$)\$\{([^${}]*)\}")
 NESTED: Final = 4
@@ -103,11 +104,14 @@ class Planned:
 
 @dataclass
 class Plan:
-    """All domains by name, in the file's order, what is wrong, and how the machine is to be connected with the host."""
+    """All domains by name, in the file's order, what is wrong, and how the machine is to be connected with the host and with
+    other hosts.
+    """
 
     domains: dict[str, Planned] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     uplinks: list[UplinkSpec] = field(default_factory=list)
+    vxlans: Vxlans = field(default_factory=Vxlans)
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,7 @@ class Expansion:
         self._ips: dict[tuple[str, str], str] = {}
         self._macs: set[str] = set()
         self._uplinks: list[UplinkSpec] = []
+        self._vxlans = Vxlans()
 
     def plan(self) -> Plan:
         """Every domain that there shall be, with all that was found wrong on the way."""
@@ -152,7 +157,7 @@ class Expansion:
                 self._instances[name] = Instance(name, key, index, domain)
         plugs = self._plugs()
         domains = {name: self._planned(instance, plugs[name]) for name, instance in self._instances.items()}
-        return Plan(domains, self._problems, self._uplinks)
+        return Plan(domains, self._problems, self._uplinks, self._vxlans)
 
     def _refuse(self, path: Path, message: str, at_key: bool = False) -> None:
         problem = Problem(path, message, at_key)
@@ -191,6 +196,8 @@ class Expansion:
                     self._refuse(("networks", name, "subnet"), str(error))
             if network.uplink is not None:
                 self._uplink(name, network, found.get(name))
+            if network.vxlan is not None:
+                self._vxlans.add(name, network.bridge or name, network.vxlan, self._refuse)
         return found
 
     def _uplink(self, name: str, network: Network, subnet: Subnet | None) -> None:
@@ -209,6 +216,7 @@ class Expansion:
         if network is None:
             self._refuse(path, f"there is no network '{wanted.network}'")
             return None
+        self._vxlans.check_mtu(wanted, path, self._refuse)
         subnet = subnets.get(wanted.network)
         try:
             ip = self._filled(instance, wanted.ip, (*path, "ip")) if wanted.ip is not None else None

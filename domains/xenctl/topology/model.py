@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from domains.control.vxlan_operations import MAX_MTU, MAX_PEERS, MAX_VNI, MIN_MTU, VXLAN_PORT
 from hypervisor.public.xenoscope_sched import SCHEDULER_NAMES
 
 NAME: Final = r"^[A-Za-z][A-Za-z0-9_-]{0,31}$"
@@ -70,6 +71,32 @@ class Machine(Part):
     )
 
 
+class VxlanNetwork(Part):
+    """A network over several hosts, by VXLAN (RFC 7348). It encrypts nothing: what guests send can be read and forged on the way,
+    unless the hosts' own network is encrypted (such as WireGuard, whose addresses are named as peers then).
+    """
+
+    vni: int = Field(ge=1, le=MAX_VNI, description="The network's number, the same on all hosts")
+    peers: list[str] | None = Field(
+        default=None,
+        max_length=MAX_PEERS,
+        description="The other hosts' addresses, as 10.0.0.2 or [fd00::2]:4789; this host's own may be among them."
+        " By default they are set while it runs (xenctl vxlan-peers)",
+    )
+    port: int = Field(
+        default=VXLAN_PORT, ge=1, le=0xFFFF, description="UDP port here, and of peers that say none"
+    )
+    local: str | None = Field(
+        default=None, description="The address of this end; by default all of the host's"
+    )
+    mtu: int | None = Field(
+        default=None,
+        ge=MIN_MTU,
+        le=MAX_MTU,
+        description="Of guests' interfaces; by default what fits into 1500 on the way: 1450, over IPv6 1430",
+    )
+
+
 class Network(Part):
     """A bridge that interfaces are plugged into."""
 
@@ -83,6 +110,9 @@ class Network(Part):
     uplink: str | None = Field(
         default=None,
         description="The host's address in it, as 10.0.0.254: connects the bridge with the host's network",
+    )
+    vxlan: VxlanNetwork | None = Field(
+        default=None, description="Connects the bridge with those of other hosts"
     )
 
     @model_validator(mode="before")

@@ -2,7 +2,8 @@
 
     <machine folder>/topology/<name>/
         lock          held by whoever changes the topology
-        made.json     whether the machine was started for it, which domains were ready or have done their work
+        made.json     whether the machine was started for it, which domains were ready or have done their work, which bridges were
+                      given a VXLAN port
         *.img         disk images without a path of their own
 
 Its domains bear a mark, `<name>:<fingerprint>`, that the toolstack keeps: a domain without it is never touched.
@@ -71,6 +72,16 @@ class State:
     def note_machine(self) -> None:
         """Notes that `up` has started the machine, so that `down` stops it."""
         self._notes["started_machine"] = True
+        self._write()
+
+    @property
+    def vxlans(self) -> set[str]:
+        """The bridges that `up` has given a VXLAN port."""
+        return set(self._notes.get("vxlans", ()))
+
+    def note_vxlans(self, bridges: set[str]) -> None:
+        """Notes which bridges are given one, so that `down` takes it away."""
+        self._notes["vxlans"] = sorted(bridges)
         self._write()
 
     def note_ready(self, planned: Planned, domid: int | None) -> None:

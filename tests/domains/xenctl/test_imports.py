@@ -36,6 +36,7 @@ OURS = {
     "domains.control.records",
     "domains.control.sched_operations",
     "domains.control.vdev",
+    "domains.control.vxlan_operations",
     "domains.xenctl",
     "domains.xenctl.commands",
     "domains.xenctl.domain_commands",

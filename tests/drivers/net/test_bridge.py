@@ -100,3 +100,17 @@ def test_the_bridge_agrees_with_a_naive_one(frames: list[tuple[str, bytes, bytes
 @given(st.binary(max_size=40))
 def test_no_frame_harms_the_bridge(data: bytes) -> None:
     assert set(bridge("a", "b").forward("a", data, 0)) <= {"b"}
+
+
+def test_isolated_ports_have_nothing_to_do_with_each_other() -> None:
+    it = bridge("a", "b")
+    for port in ("x", "y"):
+        it.add(port, isolated=True)
+    assert it.forward("x", frame(BROADCAST, A), 0) == ["a", "b"]
+    assert it.forward("y", frame(A, B), 1) == []  # it is known behind x
+    assert it.forward("a", frame(BROADCAST, C), 2) == ["b", "x", "y"]
+    assert it.forward("a", frame(A, C), 3) == ["x"]
+    assert it.forward("x", frame(C, A), 4) == ["a"]
+    it.remove("x")
+    it.add("x")
+    assert it.forward("y", frame(BROADCAST, B), 5) == ["a", "b", "x"]

@@ -188,6 +188,43 @@ ONE = f"domains:\n  a: {{kernel: {IDLE}, "
             "networks: {lan: {uplink: ¦everywhere}}\n" + ONE + "networks: [lan]}",
             ["'everywhere' is no IPv4 address, such as 10.0.0.1 or 10.0.0.1/24"],
         ),
+        ("networks: {lan: {vxlan: ¦{peers: [10.0.0.2]}}}\n" + ONE + "networks: [lan]}", ["'vni' is missing"]),
+        (
+            "networks: {lan: {vxlan: {vni: ¦0}}}\n" + ONE + "networks: [lan]}",
+            ["vni: Input should be greater"],
+        ),
+        (
+            "networks: {lan: {vxlan: {vni: 42, ¦ports: 1}}}\n" + ONE + "networks: [lan]}",
+            ["unknown key 'ports'; did you mean 'port'?"],
+        ),
+        (
+            "networks: {lan: {vxlan: {vni: 42, peers: [10.0.0.2, ¦there]}}}\n" + ONE + "networks: [lan]}",
+            ["'there' is no IP address, such as 10.0.0.2 or fd00::2"],
+        ),
+        (
+            "networks: {lan: {vxlan: {vni: 42, peers: ¦[10.0.0.2, '[fd00::2]:1']}}}\n"
+            + ONE
+            + "networks: [lan]}",
+            ["peers are of IPv4 or of IPv6, not some of each"],
+        ),
+        (
+            "networks: {lan: {vxlan: {vni: 42, local: ¦here}}}\n" + ONE + "networks: [lan]}",
+            ["'here' is no IP address"],
+        ),
+        (
+            "networks: {lan: {vxlan: {vni: 42}}, wan: {vxlan: {vni: ¦42}}}\n" + ONE + "networks: [lan]}",
+            ["networks lan and wan have one VNI, 42"],
+        ),
+        (
+            "networks: {lan: {vxlan: {vni: 1}}, wan: {bridge: lan, vxlan: ¦{vni: 2}}}\n"
+            + ONE
+            + "networks: [lan]}",
+            ["networks lan and wan connect one bridge, lan, twice"],
+        ),
+        (
+            "networks: {lan: {vxlan: {vni: 42}}}\n" + ONE + "networks: [{network: lan, mtu: ¦1451}]}",
+            ["an MTU of 1451 is too large for lan, which takes 1450"],
+        ),
         (ONE + "vif: ¦[mac=5]}", ["vif: '5' is no MAC address"]),
         (ONE + "cmdline: ¦'${ip.lan}'}", ["${ip.lan} stands for nothing here"]),
         (ONE + "memory: 9, maxmem: ¦8}", ["maxmem 8 is less than memory 9"]),

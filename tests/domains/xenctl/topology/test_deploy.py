@@ -161,7 +161,7 @@ def test_a_domain_that_does_not_get_ready_leaves_out_what_comes_after_it_alone(
 
 
 def test_a_crashed_domain_that_is_preserved_is_noticed_too(topo: Topo) -> None:
-    text = "domains: {a: {kernel: 'python:./guests.py:Crashing', memory: 8, on_crash: preserve, wait: console x}}"
+    text = "domains: {a: {kernel: 'python:./guests.py:Crashing', memory: 8, on_crash: preserve, wait: console never}}"
     topo.write(text)
     assert topo.xenctl("up", str(topo.file)).returncode == 5
     assert topo.states() == {"a": "ended"}
