@@ -44,8 +44,8 @@ TABLE_FLAGS: Final = PAGE_PRESENT | PAGE_RW | PAGE_USER | PAGE_ACCESSED | PAGE_D
 READ_ONLY: Final = PAGE_PRESENT | PAGE_USER | PAGE_ACCESSED | PAGE_NX
 READ_WRITE: Final = READ_ONLY | PAGE_RW
 """Of an entry that names a page of data."""
-BATCH: Final = 256
-"""Requests in one mmu_update."""
+BATCH: Final = 1024
+"""Requests in one mmu_update: half of the room for arguments."""
 L1_SPAN: Final = TABLE_ENTRIES * PAGE_SIZE
 
 Words = npt.NDArray[np.uint64]

@@ -26,11 +26,18 @@ _P, _NOT_FASTPATH = np.uint64(PAGE_PRESENT), np.uint64(NOT_FASTPATH)
 
 
 def try_updates(
-    types: PageTypes, d: DomainMemory, ptrs: Words, values: Words, *, posted: bool = False
+    types: PageTypes,
+    d: DomainMemory,
+    ptrs: Words,
+    values: Words,
+    *,
+    posted: bool = False,
+    owner: DomainMemory | None = None,
 ) -> bool:
     """Perform all requests (uint64 arrays of one length) as `d` on its own frames, or none: False.
 
-    `posted`: the entries stand in the guest's frames already, and are only recorded (mm/posted.py).
+    `owner`: the entries name frames of this domain, which `d` controls, and which is not translated. `posted`: the entries
+    stand in the guest's frames already, and are only recorded (mm/posted.py).
     """
     tables = own_l1s(types, d, ptrs)
     if tables is None:
@@ -50,7 +57,7 @@ def try_updates(
         taken, dropped = new, old
     parts = [(mfn, slots[where], new[where]) for mfn, where in tables]
     take, drop = named_by(taken, bits_of(taken)), named_by(dropped, bits_of(dropped))
-    if frees_a_frame(types, drop.mfns) or not try_take_l1es(types, d, take):
+    if frees_a_frame(types, drop.mfns) or not try_take_l1es(types, owner or d, take):
         return False
     write = types.tables.record_entries if posted else types.tables.write_entries
     for mfn, into, entries in parts:  # the references are taken, and nothing can be refused any more

@@ -79,14 +79,14 @@ class UpdateRequests:
         down before the next one (U9): that is a restart, too.
         """
         pt_owner, pg_owner = owners
-        own = pt_owner is d and pg_owner == d.domid
+        owner = self._owner_of_run(d, pg_owner) if pt_owner is d else None
         if progress.done and portion.budget.exhausted:
             progress.restart = True
             return
         words = memoryview(requests).cast("Q")
-        if own and portion.vcpu.old_table is None and len(words) >= 2 * update_batch.MIN_RUN:
+        if owner is not None and portion.vcpu.old_table is None and len(words) >= 2 * update_batch.MIN_RUN:
             array = np.frombuffer(requests, np.uint64)
-            if update_batch.try_updates(self.updates.types, d, array[0::2], array[1::2]):
+            if update_batch.try_updates(self.updates.types, d, array[0::2], array[1::2], owner=owner):
                 progress.done += len(array) // 2
                 portion.budget.spend(COST_OF_RUN + COST_OF_BATCHED_UPDATE * (len(array) // 2))
                 return
@@ -101,6 +101,13 @@ class UpdateRequests:
             progress.restart = True
         except XenError as refusal:
             progress.error = refusal
+
+    def _owner_of_run(self, d: DomainMemory, pg_owner: int) -> DomainMemory | None:
+        """The owner of the frames that many requests of `d` name together; None: they are looked at one by one."""
+        if pg_owner == d.domid:
+            return d
+        owner = self.domains.get(DomId(pg_owner))
+        return owner if owner is not None and owner.p2m is None and d.controls(pg_owner) else None
 
     def perform(
         self, d: DomainMemory, pt_owner: DomainMemory, pg_owner: int, ptr: int, value: int, portion: Portion

@@ -29,7 +29,9 @@ class ReadFile:
         self._aside = Aside(kernel)
         self._path = path
         self._fd = -1
-        self._ahead = memoryview(b"")
+        self._buffer = memoryview(bytearray(AHEAD))
+        self._ahead = self._buffer[:0]
+        """What of the buffer was read, and not asked for yet."""
 
     def do(self, work: Callable[[], None]) -> Task[None]:
         """Have the thread do something, and wait for it. Raises ToolstackError."""
@@ -52,12 +54,15 @@ class ReadFile:
             raise OSError(0, "it is no regular file")
 
     def read(self, size: int) -> Task[memoryview]:
-        """The next bytes, fewer only at the file's end; they are the caller's."""
+        """The next bytes, fewer only at the file's end; good until the next read."""
         if size > len(self._ahead):
-            buffer = memoryview(bytearray(max(size, AHEAD)))
             kept = len(self._ahead)
-            buffer[:kept] = self._ahead
-            got = [kept]
+            if size > len(self._buffer):
+                fresh = memoryview(bytearray(size))
+                fresh[:kept], self._buffer = self._ahead, fresh
+            else:
+                self._buffer[:kept] = self._ahead
+            buffer, got = self._buffer, [kept]
 
             def fill() -> None:
                 while got[0] < size:

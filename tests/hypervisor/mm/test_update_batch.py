@@ -83,7 +83,7 @@ def test_arrays_and_single_entries_agree(twins: Twins, data: st.DataObject) -> N
     words = [(table << 12 | slot << 3, pte(target, flags)) for table, slot, target, flags in requests]
     by_arrays, one_by_one = twins.guests
     left = state(by_arrays, by_arrays.update(*words))
-    with patch.object(update_batch, "try_updates", lambda *_: False):
+    with patch.object(update_batch, "try_updates", lambda *_, **__: False):
         right = state(one_by_one, one_by_one.update(*words))
     assert left == right
 
@@ -97,3 +97,72 @@ def test_uniform_runs_do_take_the_array_path(twins: Twins) -> None:
         assert update_batch.try_updates(guest.mmu.types, guest.d, ptrs, values)
         guest.machine.recount()
     twins.guests[1].update(*zip(ptrs.tolist(), values.tolist(), strict=True))
+
+
+class ControllingTwins(Twins):
+    """The guests are Dom0s, and have a neighbour each; `data` are frames of the neighbours."""
+
+    def make(self) -> Guest:
+        guest = SmallMachine().domain(20, privileged=True)
+        neighbour = guest.machine.domain(40)
+        self.neighbour = neighbour.d.domid
+        self.data = neighbour.take(NR_DATA)
+        self.l1s = [guest.l1([]) for _ in range(NR_L1S)]
+        self.read_only = neighbour.l1(self.data[:2], RO)
+        for owner, l1 in ((guest, self.l1s[0]), (guest, self.l1s[1]), (neighbour, self.read_only)):
+            owner.pin(l1, 1)
+        neighbour.mmu.reservation.remove_page(neighbour.d, self.data[0])
+        return guest
+
+
+@pytest.fixture(scope="module")
+def controlling() -> Iterator[ControllingTwins]:
+    twins = ControllingTwins()
+    yield twins
+    twins.close()
+
+
+def maps(guest: Guest, domid: int, words: list[tuple[int, int]]) -> Progress:
+    """Updates of the guest's tables with frames of a domain."""
+    progress = Progress()
+    requests = np.array(words, "<u8").tobytes()
+    owners = guest.mmu.update_requests.owners(guest.d, domid)
+    guest.mmu.update_requests.run(guest.d, owners, requests, guest.portion(), progress)
+    return progress
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_arrays_and_single_entries_agree_on_frames_of_others(
+    controlling: ControllingTwins, data: st.DataObject
+) -> None:
+    tables = st.sampled_from([*controlling.l1s, *controlling.l1s, controlling.read_only])
+    targets = st.sampled_from(
+        [*controlling.data, *controlling.data, controlling.l1s[0], controlling.read_only]
+    )
+    requests = data.draw(
+        st.lists(
+            st.tuples(tables, st.integers(0, 40), targets, FLAGS), min_size=update_batch.MIN_RUN, max_size=24
+        )
+    )
+    words = [(table << 12 | slot << 3, pte(target, flags)) for table, slot, target, flags in requests]
+    by_arrays, one_by_one = controlling.guests
+    left = state(by_arrays, maps(by_arrays, controlling.neighbour, words))
+    with patch.object(update_batch, "try_updates", lambda *_, **__: False):
+        right = state(one_by_one, maps(one_by_one, controlling.neighbour, words))
+    assert left == right
+
+
+def test_many_frames_of_others_do_take_the_array_path(controlling: ControllingTwins) -> None:
+    guest = controlling.guests[0]
+    words = [
+        (controlling.l1s[0] << 12 | (100 + i) << 3, pte(controlling.data[5 + i % 7], RW)) for i in range(40)
+    ]
+    with patch.object(guest.mmu.update_requests, "perform", side_effect=AssertionError("one by one")):
+        assert maps(guest, controlling.neighbour, words).done == len(words)
+    guest.machine.recount()
+    for one in controlling.guests:
+        one.update(*[(where, 0) for where, _ in words])
+    array = np.array(words, np.uint64)
+    assert not update_batch.try_updates(guest.mmu.types, guest.d, array[:, 0], array[:, 1])
