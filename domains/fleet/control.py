@@ -1,0 +1,353 @@
+"""The fleet's head as a state machine: what happens goes in with its time, what is to be done comes out.
+
+A domain's life:
+
+    waiting ──all it comes after are ready, and a host has room──► starting ──► ready ──ended as it should──► done
+     ▲  ▲                                                           │    │      ▲   │
+     │  └────────────── could not be started: tried again ──────────┘    │      │   ▼
+     │                                       for the third time: failed ◄┘    moving: it runs at the source, and has its share
+     └──────── from starting, ready or moving: its host is lost ◄─                     at the target, too
+
+A domain whose source is lost while it is moved starts at the target, and only there: it may have arrived.
+
+A host joins, is closed when it is drained (it takes no more domains) and may be opened again. When its lease is over, or when
+it joins anew, all that it ran waits.
+
+What has done its work is not started again when its host is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from domains.fleet.lease import Book, Held, Terms
+from domains.fleet.placement import Placement
+from domains.fleet.wanted import HostSpec, NoRoom, Wanted
+
+ATTEMPTS: Final = 3
+"""How often a domain is started, at most, before it counts as failed."""
+ARRIVING: Final = " arriving"
+"""Behind the name of a domain that moves: its share at the target. No domain's name has a blank."""
+
+
+class State(StrEnum):
+    """How a domain stands."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    READY = "ready"
+    MOVING = "moving"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Do(StrEnum):
+    """What the head asks of hosts."""
+
+    START = "start"
+    MOVE = "move"
+
+
+class Action(NamedTuple):
+    """`do`: what; `host`: who; `target`: of MOVE, where to."""
+
+    do: Do
+    domain: str
+    host: str
+    target: str | None = None
+
+
+@dataclass
+class Domain:
+    """A domain of the fleet. `host`: where it is placed; `moves`: how often it has changed its host; `why`: it failed, or
+    waits.
+    """
+
+    wanted: Wanted
+    after: frozenset[str]
+    state: State = State.WAITING
+    host: str | None = None
+    target: str | None = None
+    attempts: int = 0
+    moves: int = 0
+    why: str = ""
+
+
+@dataclass
+class Head:
+    """Everything that the fleet's head knows. Times are ns of the head's own clock."""
+
+    terms: Terms = field(default_factory=Terms)
+    placement: Placement = field(default_factory=Placement)
+    domains: dict[str, Domain] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.book = Book(self.terms)
+        self._comes_after: dict[str, list[str]] = {}
+        self._waiting: dict[str, None] = {}
+        """Names of all that wait, in the order in which they began to."""
+        self._last_host: dict[str, str] = {}
+        self.overdue: list[tuple[str, Held]] = []
+        """What the last `tick` found out about hosts."""
+
+    # --- hosts -----------------------------------------------------------------------------------
+
+    def join(self, spec: HostSpec, incarnation: int, now: int) -> list[Action]:
+        """A host has begun, with nothing running; what it ran before, as another incarnation, starts anew. A host that was
+        closed is open then.
+        """
+        actions = self._lose(spec.name) if self.book.incarnation(spec.name) is not None else []
+        self.placement.add_host(spec)
+        self.book.join(spec.name, incarnation, now)
+        return actions + self.start_waiting()
+
+    def renew(self, host: str, incarnation: int, stamp: int, now: int) -> int | None:
+        """As Book.renew."""
+        return self.book.renew(host, incarnation, stamp, now)
+
+    def tick(self, now: int) -> list[Action]:
+        """Time has passed: what hosts ran whose leases are over starts elsewhere."""
+        self.overdue = self.book.due(now)
+        lost = [host for host, held in self.overdue if held is Held.OVER]
+        actions = [action for host in lost for action in self.leave(host)]
+        return actions + self.start_waiting() if lost else []
+
+    def leave(self, host: str) -> list[Action]:
+        """A host runs nothing any more, and is no part of the fleet; what it ran waits, or starts where it was to be moved."""
+        if self.book.incarnation(host) is None:
+            return []
+        self.book.leave(host)
+        return self._lose(host)
+
+    def _lose(self, host: str) -> list[Action]:
+        actions = []
+        for wanted in self.placement.remove_host(host):
+            name = wanted.name.removesuffix(ARRIVING)
+            domain = self.domains[name]
+            if wanted.name != name:  # it was on its way here, and its source says what becomes of it
+                domain.target = None
+            elif domain.target is None:
+                self._wait_again(domain)
+            else:
+                actions.append(self._start_at_target(domain, domain.target))
+        return actions
+
+    def _start_at_target(self, domain: Domain, target: str) -> Action:
+        """Its source was lost while it was being moved: whether it has arrived, the target alone knows, and so it starts nowhere
+        else. A host that is told to start what runs there already says that it is ready.
+        """
+        name = domain.wanted.name
+        self.placement.release(name + ARRIVING)
+        self.placement.put(domain.wanted, target)
+        domain.host, domain.target, domain.state = target, None, State.STARTING
+        domain.moves += 1
+        return Action(Do.START, name, target)
+
+    def _wait_again(self, domain: Domain, why: str = "") -> None:
+        """It has no place any more; the placement has forgotten it."""
+        if domain.host is not None:
+            self._last_host[domain.wanted.name] = domain.host
+        domain.host, domain.state, domain.why = None, State.WAITING, why
+        self._waiting[domain.wanted.name] = None
+
+    # --- domains ---------------------------------------------------------------------------------
+
+    def want(self, wanted: Sequence[Wanted], after: Mapping[str, Iterable[str]]) -> list[Action]:
+        """Have these domains, each when those are ready that it comes after. All get their places at once, or none: raises
+        NoRoom, and nothing is changed then.
+        """
+        new = [one for one in wanted if one.name not in self.domains]
+        places = self.placement.place_all(new)
+        for one in new:
+            domain = Domain(one, frozenset(after.get(one.name, ())), host=places[one.name])
+            self.domains[one.name] = domain
+            self._waiting[one.name] = None
+            for before in domain.after:
+                self._comes_after.setdefault(before, []).append(one.name)
+        return self.start_waiting()
+
+    def start_waiting(self) -> list[Action]:
+        """Start what waits, and may, and has a place or gets one now."""
+        actions = []
+        for name in list(self._waiting):
+            domain = self.domains[name]
+            if not all(self._is_ready(before) for before in domain.after):
+                continue
+            if domain.host is None:
+                domain.host = self.placement.try_place(domain.wanted)
+                if domain.host is None:
+                    domain.why = domain.why or "no host has room"
+                    continue
+                domain.moves += domain.host != self._last_host.pop(name, domain.host)
+            del self._waiting[name]
+            domain.state, domain.why = State.STARTING, ""
+            domain.attempts += 1
+            actions.append(Action(Do.START, name, domain.host))
+        return actions
+
+    def _is_ready(self, name: str) -> bool:
+        return name not in self.domains or self.domains[name].state in (State.READY, State.MOVING, State.DONE)
+
+    def ready(self, name: str, host: str, *, done: bool = False) -> list[Action]:
+        """A host says that a domain is ready there, or has `done` its work. One that was placed elsewhere meanwhile is heard no
+        more.
+        """
+        domain = self.domains.get(name)
+        if domain is None or domain.host != host or domain.state not in (State.STARTING, State.READY):
+            return []
+        domain.state, domain.attempts = (State.DONE if done else State.READY), 0
+        if done:
+            self.placement.release(name)
+            domain.host = None
+        if done or self._comes_after.get(name):
+            return self.start_waiting()
+        return []
+
+    def failed(self, name: str, host: str, why: str) -> list[Action]:
+        """A host could not start a domain. After a while it is tried again, which is up to whoever calls `start_waiting`."""
+        domain = self.domains.get(name)
+        if domain is None or domain.host != host or domain.state is not State.STARTING:
+            return []
+        self.placement.release(name)
+        if domain.attempts >= ATTEMPTS:
+            domain.state, domain.host, domain.why = State.FAILED, None, why
+            self._leave_out(name)
+        else:
+            self._wait_again(domain, why)
+        return []
+
+    def _leave_out(self, failed: str) -> None:
+        """What waits for a domain that failed fails, too; a list, and no recursion, for the row of those may be long."""
+        rest = [failed]
+        while rest:
+            before = rest.pop()
+            for name in self._comes_after.get(before, ()):
+                domain = self.domains.get(name)
+                if domain is not None and domain.state is State.WAITING:
+                    if domain.host is not None:
+                        self.placement.release(name)
+                    del self._waiting[name]
+                    domain.state, domain.host = State.FAILED, None
+                    domain.why = f"left out, for {before} did not come up"
+                    rest.append(name)
+
+    def forget(self, name: str) -> None:
+        """The domain is not wanted any more, and runs nowhere. Raises KeyError."""
+        self.domains.pop(name)
+        self._waiting.pop(name, None)
+        self._last_host.pop(name, None)
+        for place in (name, name + ARRIVING):
+            if self.placement.host_of(place) is not None:
+                self.placement.release(place)
+
+    # --- moving ----------------------------------------------------------------------------------
+
+    def move(self, name: str, target: str | None) -> Action:
+        """Move a domain that is ready to this host, or to the best one but its own. Raises NoRoom, and nothing is
+        changed then.
+        """
+        domain = self.domains[name]
+        source = domain.host
+        if domain.state is not State.READY or source is None:
+            raise NoRoom(name, f"is {domain.state}, and only what is ready is moved")
+        if target == source:
+            raise NoRoom(name, f"runs on {source} already")
+        share = arriving(domain.wanted)
+        if target is not None:
+            self.placement.put(share, target)
+        else:
+            was_open = self.placement.is_open(source)
+            self.placement.close(source)
+            try:
+                target = self.placement.place(share)
+            finally:
+                if was_open:
+                    self.placement.reopen(source)
+        domain.state, domain.target = State.MOVING, target
+        return Action(Do.MOVE, name, source, target)
+
+    def moved(self, name: str, source: str, target: str, *, why: str = "") -> list[Action]:
+        """A move has ended: the domain runs at the target; or, if `why` says so, still at the source."""
+        domain = self.domains.get(name)
+        if domain is None or domain.state is not State.MOVING or domain.host != source:
+            return []
+        if domain.target is not None:
+            self.placement.release(name + ARRIVING)
+        lost_target = domain.target != target
+        domain.target = None
+        if why:
+            domain.state, domain.why = State.READY, why
+            return self.start_waiting()
+        self.placement.release(name)
+        if lost_target:  # it arrived, and then its host was lost
+            self._wait_again(domain)
+            return self.start_waiting()
+        self.placement.put(domain.wanted, target)
+        domain.state, domain.host, domain.why = State.READY, target, ""
+        domain.moves += 1
+        return self.start_waiting()
+
+    def fell(self, name: str, source: str, why: str) -> list[Action]:
+        """A move has ended, and the domain runs nowhere: it starts where there is room."""
+        domain = self.domains.get(name)
+        if domain is None or domain.state is not State.MOVING or domain.host != source:
+            return []
+        if domain.target is not None:
+            self.placement.release(name + ARRIVING)
+            domain.target = None
+        self.placement.release(name)
+        self._wait_again(domain, why)
+        return self.start_waiting()
+
+    def drain(self, host: str) -> list[Action]:
+        """Close a host and move what is ready there elsewhere. Raises NoRoom, and nothing is changed then. What is only
+        starting is moved by another `drain`, once it is ready.
+        """
+        was_open = self.placement.is_open(host)
+        self.placement.close(host)
+        actions: list[Action] = []
+        try:
+            for wanted in self.placement.domains_on(host):
+                domain = self.domains.get(wanted.name)
+                if domain is not None and domain.state is State.READY:
+                    actions.append(self.move(wanted.name, None))
+        except NoRoom:
+            for action in actions:
+                self._call_off(action.domain)
+            if was_open:
+                self.placement.reopen(host)
+            raise
+        return actions
+
+    def _call_off(self, name: str) -> None:
+        self.placement.release(name + ARRIVING)
+        self.domains[name].state, self.domains[name].target = State.READY, None
+
+    # --- how it stands ---------------------------------------------------------------------------
+
+    def waiting(self) -> Iterable[str]:
+        """Names of the domains that wait, for others or for room."""
+        return iter(self._waiting)
+
+    def settled(self) -> bool:
+        """Whether nothing waits, starts or moves."""
+        return not self._waiting and all(
+            domain.state in (State.READY, State.DONE, State.FAILED) for domain in self.domains.values()
+        )
+
+
+def arriving(wanted: Wanted) -> Wanted:
+    """The share of a domain at the host that it moves to. It keeps its kind, so that what is to be apart stays apart."""
+    return Wanted(
+        wanted.name + ARRIVING,
+        wanted.kind,
+        wanted.memory,
+        wanted.vcpus,
+        wanted.strategy,
+        wanted.labels,
+        wanted.beside,
+        wanted.apart,
+    )
