@@ -16,9 +16,10 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Final, Literal
 
-from domains.fleet.control import Action, Do, Head, State
+from domains.fleet.control import Head
 from domains.fleet.lease import NS_PER_S, Held, Tenant, Terms
 from domains.fleet.placement import Placement
+from domains.fleet.starting import Action, Do, State
 from domains.fleet.wanted import HostSpec, NoRoom, Wanted
 
 DRIFT: Final = 200e-6

@@ -72,6 +72,7 @@ COMMANDS: Final[dict[str, str]] = {
     "validate": "topology_commands.validate",
     "graph": "topology_commands.graph",
     "ps": "topology_commands.ps",
+    "fleet": "fleet_command.fleet",
     "sched-sim": "sched_sim_command.sched_sim",
     "lab": "lab_commands.lab",
     "exercise": "exercise_commands.exercise",

@@ -73,6 +73,7 @@ EXAMPLES: Final[dict[str, tuple[str, str]]] = {
     "validate": ("validate shop.yaml", "every mistake with line and column"),
     "graph": ("graph shop.yaml --format graphviz", "a drawing for Graphviz"),
     "ps": ("ps shop.yaml", "how each of its domains stands"),
+    "fleet": ("fleet migrate shop-fleet.yaml web-1 two", "move a domain to another host of the fleet"),
     "sched-sim": ("sched-sim load.yaml --sched credit2 --seconds 10", "shares and waits, in virtual time"),
     "lab": ("lab page-fault --step", "go through an experiment step by step"),
     "exercise": ("exercise page-fault --begin handler.py", "begin an exercise"),

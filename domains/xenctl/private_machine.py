@@ -35,9 +35,11 @@ class PrivateMachine:
         prefix: str,
         hardware: Hardware,
         deadline: float | None = None,
+        *,
+        exactly: bool = False,
     ) -> None:
-        """`prefix` begins its name; by `deadline` on the monotonic clock it must be up."""
-        self.name = f"{prefix}-{os.getpid()}-{os.urandom(3).hex()}"
+        """`prefix` begins its name, or is `exactly` its name; by `deadline` on the monotonic clock it must be up."""
+        self.name = prefix if exactly else f"{prefix}-{os.getpid()}-{os.urandom(3).hex()}"
         self.folder = folder_of(self.name)
         self.ended = -1
         self._hardware = hardware
@@ -78,18 +80,21 @@ class PrivateMachine:
         within(STOP_TIMEOUT, self.ended)
         return last_words(self._log)
 
-    def end(self) -> None:
-        """End the machine with everything in it; returns when nothing of it is left. Idempotent."""
+    def end(self, patience: float = STOP_TIMEOUT) -> None:
+        """End the machine with everything in it; returns when nothing of it is left. After `patience` seconds it is killed.
+        Idempotent.
+        """
         if self._client is not None:
             self._client.close()
             self._client = None
         if self._supervisor:
             os.kill(self._supervisor, signal.SIGTERM)
-            if not within(STOP_TIMEOUT, self.ended):
+            if not within(patience, self.ended):
                 os.kill(self._supervisor, signal.SIGKILL)  # its core then ends the machine
             os.waitpid(self._supervisor, 0)
             self._supervisor = 0
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._log >= 0:  # the folder is this machine's, and not that of another one which has the name
+            shutil.rmtree(self.folder, ignore_errors=True)
         for fd in (self.ended, self._log):
             if fd >= 0:
                 os.close(fd)

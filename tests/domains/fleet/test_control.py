@@ -11,8 +11,10 @@ import random
 
 import pytest
 
-from domains.fleet.control import Action, Do, Head, State
+from domains.fleet.control import Head
 from domains.fleet.lease import NS_PER_S, Terms
+from domains.fleet.placement import Placement
+from domains.fleet.starting import Action, Do, State
 from domains.fleet.wanted import HostSpec, NoRoom, Wanted
 
 S = NS_PER_S
@@ -20,7 +22,7 @@ TERMS = Terms(5 * S, S, 2 * S)
 
 
 def head_of(*hosts: tuple[str, int]) -> Head:
-    head = Head(TERMS)
+    head = Head(TERMS, Placement())
     for name, memory in hosts:
         assert head.join(HostSpec(name, memory, 4), 1, 0) == []
     return head
@@ -185,16 +187,18 @@ class Played:
                 return
             self.running[action.host].add(action.domain)
             self.todo += self.head.ready(action.domain, action.host)
-        elif action.domain in self.running[action.host] and self.still_there(action):
+            return
+        target = action.target or ""
+        if action.domain in self.running[action.host] and self.still_there(action.domain, target):
             self.running[action.host].remove(action.domain)
-            self.running[action.target].add(action.domain)
-            self.todo += self.head.moved(action.domain, action.host, action.target)
+            self.running[target].add(action.domain)
+            self.todo += self.head.moved(action.domain, action.host, target)
         else:
-            self.todo += self.head.moved(action.domain, action.host, action.target or "", why="no target")
+            self.todo += self.head.moved(action.domain, action.host, target, why="no target")
 
-    def still_there(self, action: Action) -> bool:
+    def still_there(self, domain: str, target: str) -> bool:
         """Whether the target of a move is the one that was meant: one that has begun anew is not."""
-        return action.target in self.running and self.head.domains[action.domain].target == action.target
+        return target in self.running and self.head.domains[domain].target == target
 
     def step(self) -> None:
         chance = self.draw.random()

@@ -124,18 +124,18 @@ def test_random_play_gives_nothing_twice_and_finds_room_where_there_is() -> None
         assert (chosen in possible) if possible else chosen is None
         if chosen is not None:
             there[wanted.name] = wanted
-        for host in placement.hosts:
-            assert (
-                sum(one.memory for one in host.domains.values())
-                == host.spec.memory - host.free_memory
-                <= host.spec.memory
-            )
-            assert (
-                sum(one.vcpus for one in host.domains.values()) == host.vcpus - host.free_vcpus <= host.vcpus
-            )
-            assert not [
-                one
-                for one in host.domains.values()
-                for k in one.apart
-                if host.kinds.get(k, 0) > (k == one.kind)
-            ]
+        check(placement)
+
+
+def check(placement: Placement) -> None:
+    """Nothing is given twice, and what is to be apart is."""
+    for host in placement.hosts:
+        assert (
+            sum(one.memory for one in host.domains.values())
+            == host.spec.memory - host.free_memory
+            <= host.spec.memory
+        )
+        assert sum(one.vcpus for one in host.domains.values()) == host.vcpus - host.free_vcpus <= host.vcpus
+        assert not [
+            one for one in host.domains.values() for k in one.apart if host.kinds.get(k, 0) > (k == one.kind)
+        ]

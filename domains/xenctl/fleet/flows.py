@@ -1,0 +1,101 @@
+"""What the head does step by step with one domain: send what its host lacks, start it, move it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
+
+from domains.control.fleet_messages import CHUNK
+from domains.control.protocol import ControlError, Exit
+from domains.fleet.control import Head
+from domains.fleet.starting import Action
+from domains.xenctl.fleet.journal import note
+from domains.xenctl.fleet.orders import Ask, Flow, HostLost
+from domains.xenctl.fleet.portable import Files, Portable
+
+
+class Flows:
+    """Of one fleet."""
+
+    def __init__(
+        self,
+        head: Head,
+        files: Files,
+        domains: Mapping[str, Portable],
+        perform: Callable[[list[Action]], None],
+    ) -> None:
+        self._head, self._files, self._domains, self._perform = head, files, domains, perform
+
+    def starting(self, name: str, host: str) -> Flow:
+        """Start a domain on a host. If the host is lost on the way, what becomes of it is decided where that is found out."""
+        try:
+            yield from self._send_files(name, host)
+            answer = yield self._start(name, host)
+        except HostLost:
+            return
+        except ControlError as error:
+            note(f"{name} on {host} failed: {error.message}")
+            self._perform(self._head.failed(name, host, error.message))
+            return
+        self._perform(self._head.ready(name, host, done=done_its_work(answer)))
+
+    def moving(self, name: str, source: str, target: str) -> Flow:
+        """Move a domain: it is stopped, and started at the target; if that does not succeed, again at the source."""
+        try:
+            yield from self._send_files(name, target)
+            yield Ask(source, "stop", {"name": name})
+        except ControlError as error:
+            if not (isinstance(error, HostLost) and self._head.domains[name].host != source):
+                self._perform(self._head.moved(name, source, target, why=error.message))
+            return
+        try:
+            if self._head.domains[name].target != target:  # it was lost meanwhile, and may have begun anew
+                raise HostLost(target)
+            yield self._start(name, target)
+        except ControlError as error:
+            why = error.message
+        else:
+            note(f"{name} has moved from {source} to {target}")
+            self._perform(self._head.moved(name, source, target))
+            return
+        try:
+            yield self._start(name, source)
+        except ControlError:
+            self._perform(self._head.fell(name, source, why))
+            return
+        self._perform(self._head.moved(name, source, target, why=why))
+
+    def _start(self, name: str, host: str) -> Ask:
+        return Ask(host, "start", {"domain": self._domains[name].model_dump(mode="json")})
+
+    def _send_files(self, name: str, host: str) -> Generator[Ask, Any, None]:
+        """What the host does not have of what the domain reads. Raises ControlError."""
+        files = self._domains[name].files
+        if not files:
+            return
+        missing = yield Ask(host, "missing", {"digests": list(files)})
+        for digest in missing if isinstance(missing, list) else ():
+            if digest not in files:
+                continue
+            note(f"{files[digest]} is sent to {host}")
+            try:
+                yield from self._send_file(digest, files[digest], host)
+            except OSError as error:
+                path = self._files.paths[digest]
+                raise ControlError(Exit.FAILURE, f"{name}: cannot read {path}: {error.strerror}") from None
+
+    def _send_file(self, digest: str, file: str, host: str) -> Generator[Ask, Any, None]:
+        with self._files.paths[digest].open("rb") as reader:
+            offset, data = 0, reader.read(CHUNK)
+            while True:
+                after = reader.read(CHUNK)
+                about = {"digest": digest, "name": file, "offset": offset, "last": not after}
+                yield Ask(host, "put", about, data)
+                if not after:
+                    return
+                offset, data = offset + len(data), after
+
+
+def done_its_work(answer: Any) -> bool:
+    """Whether an agent says that a domain has ended as it should."""
+    return isinstance(answer, dict) and answer.get("done") is True

@@ -1,0 +1,117 @@
+"""A host that is cut off from the network stops its domains before they start elsewhere, and a host that is killed loses them
+to others.
+
+Three hosts in network namespaces of their own on a bridge in the head's; nobody's network is touched. The log of each side has
+one clock (CLOCK_BOOTTIME), so that what came first is read, not measured.
+
+Control: with the wait of the head cut to nothing (Terms.margin, the simulation's control in tests/domains/fleet) a domain runs
+twice.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from domains.xenctl.fleet.place import folder_of_fleet
+from tests.domains.xenctl.fleets import FleetOfTests, kill
+from tests.host_network import namespace, skip_without_tools
+from tests.machines import wait_until
+
+HEAD = "10.77.0.254"
+
+
+class Lan:
+    """The head's namespace with a bridge, and one namespace a host. `cut` and `join` pull a host's plug and put it in again."""
+
+    def __init__(self, stack: ExitStack, hosts: str) -> None:
+        self.enter = stack.enter_context(namespace())
+        self.hosts = {host: stack.enter_context(namespace()) for host in hosts}
+        self._run("ip", "link", "set", "lo", "up")
+        self._run("ip", "link", "add", "lan", "type", "bridge")
+        self._run("ip", "address", "add", f"{HEAD}/24", "dev", "lan")
+        self._run("ip", "link", "set", "lan", "up")
+        for number, (host, enter) in enumerate(self.hosts.items(), 1):
+            pid = enter[2]
+            self._run("ip", "link", "add", f"to-{host}", "type", "veth", "peer", "name", "eth0", "netns", pid)
+            self._run("ip", "link", "set", f"to-{host}", "master", "lan", "up")
+            for words in (
+                ("link", "set", "lo", "up"),
+                ("address", "add", f"10.77.0.{number}/24", "dev", "eth0"),
+                ("link", "set", "eth0", "up"),
+            ):
+                subprocess.run([*enter, "ip", *words], check=True)
+
+    def _run(self, *words: str) -> None:
+        subprocess.run([*self.enter, *words], check=True)
+
+    def cut(self, host: str) -> None:
+        """Nothing reaches it any more, and it reaches nothing."""
+        self._run("ip", "link", "set", f"to-{host}", "down")
+
+    def join(self, host: str) -> None:
+        """As before."""
+        self._run("ip", "link", "set", f"to-{host}", "up")
+
+
+@pytest.fixture
+def lan() -> Iterator[Lan]:
+    skip_without_tools()
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to make network namespaces that it may administer")
+    with ExitStack() as stack:
+        yield Lan(stack, "abc")
+
+
+def when(log: Path, text: str) -> float:
+    """The clock of the last line that has this text."""
+    found = re.findall(rf"^([\d.]+) .*{text}", log.read_text(), re.MULTILINE)
+    assert found, log.read_text()
+    return float(found[-1])
+
+
+def test_a_host_that_is_cut_off_stops_before_others_start(lan: Lan, tmp_path: Path) -> None:
+    hosts = "".join(
+        f"  {host}: {{memory: 112, address: 10.77.0.{number}, through: {' '.join(enter)}}}\n"
+        for number, (host, enter) in enumerate(lan.hosts.items(), 1)
+    )
+    fleet = FleetOfTests(
+        tmp_path, hosts, f"address: {HEAD}\nlease: {{lasts: 2s, renew: 400ms, margin: 1500ms}}\n"
+    )
+    fleet.under = lan.enter
+    try:
+        fleet.succeeds("up")
+        is_cut_off(fleet, lan)
+        is_killed(fleet)
+    finally:
+        fleet.down("a", "b", "c")
+
+
+def is_cut_off(fleet: FleetOfTests, lan: Lan) -> None:
+    host = fleet.places()["db"] or ""
+    lan.cut(host)
+    wait_until(lambda: fleet.places().get("db") not in (None, host), 15, "the start of db elsewhere")
+    folder = folder_of_fleet(fleet.name)
+    stopped = when(folder / f"{host}.log", "has stopped .* db")
+    started = when(folder / "log", "db starts on")
+    assert stopped < started
+    assert fleet.listed(host) == set()
+    lan.join(host)
+    wait_until(
+        lambda: [one["state"] for one in fleet.status()["hosts"]] == ["up"] * 3, 20, "the host's coming back"
+    )
+    fleet.succeeds("migrate", "db", host)
+    assert fleet.places()["db"] == host
+
+
+def is_killed(fleet: FleetOfTests) -> None:
+    """Its agent, with no time to say anything."""
+    host = fleet.places()["db"] or ""
+    kill(fleet.pid_of(host))
+    wait_until(lambda: fleet.places().get("db") not in (None, host), 15, "the start of db elsewhere")
