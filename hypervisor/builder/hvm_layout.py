@@ -49,17 +49,22 @@ class HvmPlan:
 
     def memory_map(self) -> tuple[e820entry, ...]:
         """What the guest is told of its physical memory, from the lowest address up."""
-        regions = (
-            (Area(Pfn(0), self.nr_pages), E820_RAM),
-            (Area(ACPI_GFN, 1), E820_ACPI),
-            (SHARED_INFO_REGION, E820_RESERVED),
-            (Area(APIC_GFN, 1), E820_RESERVED),
-            (SPECIAL_PAGES, E820_RESERVED),
-        )
-        return tuple(
-            e820entry(addr=area.pfn << PAGE_SHIFT, size=area.pages << PAGE_SHIFT, type=int(kind))
-            for area, kind in regions
-        )
+        return memory_map(self.nr_pages)
+
+
+def memory_map(nr_pages: int) -> tuple[e820entry, ...]:
+    """The memory map of a domain with so many pages of RAM, from the lowest address up."""
+    regions = (
+        (Area(Pfn(0), nr_pages), E820_RAM),
+        (Area(ACPI_GFN, 1), E820_ACPI),
+        (SHARED_INFO_REGION, E820_RESERVED),
+        (Area(APIC_GFN, 1), E820_RESERVED),
+        (SPECIAL_PAGES, E820_RESERVED),
+    )
+    return tuple(
+        e820entry(addr=area.pfn << PAGE_SHIFT, size=area.pages << PAGE_SHIFT, type=int(kind))
+        for area, kind in regions
+    )
 
 
 def hvm_plan(image: PvImage, nr_pages: int, ramdisk_bytes: int = 0) -> HvmPlan:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from hypervisor.domain.domain import Domain
 from hypervisor.hypercalls.call import Call, Result
-from hypervisor.machine.frame_types import LEVELS, PGT, PINNED
+from hypervisor.machine.frame_types import LEVELS, PGT, PINNED, XEN
 from hypervisor.mm.frame_table import FrameTable
 from hypervisor.public.domctl import (
     XEN_DOMCTL_PFINFO_L1TAB,
@@ -64,10 +64,12 @@ def do_getpageframeinfo3(call: Call, op: xen_domctl, target: Domain) -> Result:
 
 
 def _frame_infos(frames: FrameTable, mfns: Words, domid: int) -> Words:
-    """XEN_DOMCTL_PFINFO_… of each. A frame that is used as a table no more is none, whatever its type word says."""
+    """XEN_DOMCTL_PFINFO_… of each. A frame that is used as a table no more is none, whatever its type word says; one
+    of Xen's own, such as shared_info, is not the domain's.
+    """
     infos = np.full(len(mfns), int(XEN_DOMCTL_PFINFO_XTAB), np.uint64)
     there = np.flatnonzero(mfns < np.uint64(frames.top))
-    there = there[frames.owner_np[mfns[there]] == domid]
+    there = there[(frames.owner_np[mfns[there]] == domid) & (frames.flags_np[mfns[there]] & XEN == 0)]
     own = mfns[there]
     tables = np.where(frames.tcount_np[own] != 0, INFO_BY_TYPE[frames.type_np[own]], np.uint64(0))
     pinned = (frames.flags_np[own] & PINNED != 0) & (tables != 0)

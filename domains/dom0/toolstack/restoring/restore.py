@@ -23,6 +23,7 @@ from domains.dom0.toolstack.lifecycle import Lifecycle
 from domains.dom0.toolstack.parts import Parts
 from domains.dom0.toolstack.read_file import opened
 from domains.dom0.toolstack.restoring.file_source import FileSource
+from domains.dom0.toolstack.restoring.hvm import HvmRestorer
 from domains.dom0.toolstack.restoring.pv import PvRestorer
 from domains.dom0.toolstack.stream import libxc, libxl, xl_file
 from domains.dom0.toolstack.stream.ends import Source
@@ -81,11 +82,9 @@ class Restoring:
             raise StreamError(
                 f"libxc's domain header: a domain of type {KINDS[kind]}, and described as one of {config.type}"
             )
-        if kind is not GuestKind.X86_PV:
-            raise StreamError("libxc's domain header: only PV domains can be restored")
+        parts, restorer = self._parts, PvRestorer if kind is GuestKind.X86_PV else HvmRestorer
         records = RecordReader(stream, LIBXC)
-        parts = self._parts
-        return (yield from PvRestorer(parts.kernel, parts.xen, domid, config, records).restore())
+        return (yield from restorer(parts.kernel, parts.xen, domid, config, records).restore())
 
     def _check_uuid(self, config: DomainConfig) -> None:
         for record in self._parts.domains.records.values():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from domains.control.description import DomainConfig, GuestType
+from domains.control.description import DomainConfig
 from domains.control.domain_operations import Save, Saved
 from domains.control.records import encode
 from domains.dom0.toolstack.domains import Record
@@ -21,6 +21,7 @@ from domains.dom0.toolstack.for_xl import libxl_configuration
 from domains.dom0.toolstack.lifecycle import Lifecycle
 from domains.dom0.toolstack.parts import Parts
 from domains.dom0.toolstack.saving.file_sink import FileSink
+from domains.dom0.toolstack.saving.hvm import HvmSaver
 from domains.dom0.toolstack.saving.pv import PvSaver
 from domains.dom0.toolstack.stream import libxl, xl_file
 from domains.dom0.toolstack.stream.ends import Sink
@@ -31,6 +32,9 @@ from domains.dom0.toolstack.xenctrl import DomainInfo
 from domains.kernel.tasks import Task
 from hypervisor.public.errno import XenError
 from hypervisor.public.sched import SHUTDOWN_suspend
+
+Saver = PvSaver | HvmSaver
+"""Both write a domain in rounds if need be: `begin`, any number of `look` and `pages`, and `finish` once it stands still."""
 
 
 class Saving:
@@ -70,10 +74,6 @@ class Saving:
         if record.config.python_guest is not None:
             raise ToolstackError(
                 f"domain '{domain}' is a guest in Python: what its interpreter holds is not in its memory, and cannot be saved"
-            )
-        if record.config.type is not GuestType.PV:
-            raise ToolstackError(
-                f"domain '{domain}' is of type {record.config.type}: only PV domains can be saved"
             )
         if record.saving:
             raise ToolstackError(f"domain '{domain}' is being saved already")
@@ -128,13 +128,18 @@ def being_saved(record: Record) -> Iterator[None]:
         record.saving = False
 
 
+def saver_of(parts: Parts, info: DomainInfo, writer: RecordWriter) -> Saver:
+    """What writes this domain."""
+    return (HvmSaver if info.translated else PvSaver)(parts.kernel, parts.xen, info, writer)
+
+
 def write_stream(parts: Parts, info: DomainInfo, config: DomainConfig, sink: Sink) -> Task[int]:
     """A file's whole content, of a domain that stands still; how many pages it has. XenError: it ended meanwhile."""
     writer = RecordWriter(sink)
     yield from writer.raw(xl_file.header(libxl_configuration(config, str(config.uuid)), encode(config)))
     yield from writer.raw(libxl.header())
     yield from writer.write(LibxlRecord.LIBXC_CONTEXT)
-    saver = PvSaver(parts.kernel, parts.xen, info, writer)
+    saver = saver_of(parts, info, writer)
     yield from saver.begin()
     yield from saver.pages(saver.memory.ordinary)
     yield from saver.pages(saver.memory.tables)

@@ -1,0 +1,153 @@
+"""A PVH domain's contents out of libxc's stream: which record may come when, and what it says.
+
+    static data     X86_CPUID_POLICY, X86_MSR_POLICY; STATIC_DATA_END
+    then, at will   PAGE_DATA …; X86_TSC_INFO, HVM_CONTEXT, HVM_PARAMS
+    END             parameters are set, with new ports for the store and the console; Xen checks and takes the vCPUs' state
+
+A page lies where the guest has it, so nothing is translated; page tables are pages like all others. Whatever is missing, twice,
+in the wrong place, or refused by Xen is a StreamError that names its record.
+Source: Xen docs/specs/libxc-migration-stream.pandoc, tools/libs/guest/xg_sr_restore.c, xg_sr_restore_x86_hvm.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from domains.control.description import DomainConfig
+from domains.dom0.toolstack.builder.memory_map import set_memory_map
+from domains.dom0.toolstack.builder.rings import Built
+from domains.dom0.toolstack.domain_state import DomainState
+from domains.dom0.toolstack.hvm_state import HvmState
+from domains.dom0.toolstack.restoring.hvm_memory import HvmRestoredMemory
+from domains.dom0.toolstack.restoring.static_data import read_static_data
+from domains.dom0.toolstack.stream import page_data
+from domains.dom0.toolstack.stream.framing import Record, RecordReader
+from domains.dom0.toolstack.stream.hvm_records import unpack_params
+from domains.dom0.toolstack.stream.libxc import LibxcRecord
+from domains.dom0.toolstack.stream.pv_records import unpack_tsc_info
+from domains.dom0.toolstack.xenctrl import MAXMEM_CONSTANT, XenCtrl
+from domains.kernel.kernel import Kernel
+from domains.kernel.tasks import NEXT_TURN, Task
+from hypervisor.builder.hvm_layout import memory_map
+from hypervisor.public.errno import XenError
+from hypervisor.public.hvm.params import (
+    HVM_PARAM_CONSOLE_EVTCHN,
+    HVM_PARAM_CONSOLE_PFN,
+    HVM_PARAM_STORE_EVTCHN,
+    HVM_PARAM_STORE_PFN,
+)
+from hypervisor.public.types import PAGES_PER_MIB, DomId, Mfn
+
+DOM0: Final = DomId(0)
+RINGS: Final = (int(HVM_PARAM_STORE_PFN), int(HVM_PARAM_CONSOLE_PFN))
+
+
+class HvmRestorer:
+    """Fills one new domain."""
+
+    def __init__(
+        self, kernel: Kernel, xen: XenCtrl, domid: DomId, config: DomainConfig, records: RecordReader
+    ) -> None:
+        self._kernel = kernel
+        self._xen = xen
+        self._domid = domid
+        self._config = config
+        self._records = records
+        self._state = DomainState(kernel, xen, domid)
+        self._hvm = HvmState(kernel, domid)
+        self._memory = HvmRestoredMemory(kernel, xen, domid)
+        self._found: dict[int, Record] = {}
+        """By type: the record that says it, without its body."""
+        self._context = b""
+        self._params: dict[int, int] = {}
+
+    def restore(self) -> Task[Built]:
+        """Read the stream up to END. StreamError, XenError."""
+        yield from read_static_data(self._records, self._state, {})
+        config, xen, domid = self._config, self._xen, self._domid
+        xen.max_vcpus(domid, config.maxvcpus)
+        xen.max_mem(domid, config.maxmem * 1024 + MAXMEM_CONSTANT)
+        if config.is_shadowed:
+            xen.set_paging_mempool_size(domid, config.shadow_mib << 20)
+        set_memory_map(self._kernel.hypercalls, domid, memory_map(config.memory * PAGES_PER_MIB))
+        while (record := (yield from self._records.next())).type != LibxcRecord.END:
+            handler = self.HANDLERS.get(record.type)
+            if handler is None:
+                raise record.wrong("it does not belong here in the stream of a PVH domain")
+            yield from handler(self, record)
+        return (yield from self._complete(record))
+
+    # --- records -----------------------------------------------------------------------------------
+
+    def _page_data(self, record: Record) -> Task[None]:
+        return self._memory.page_data(record, page_data.unpack(record))
+
+    def _tsc_info(self, record: Record) -> Task[None]:
+        self._once(record)
+        try:
+            self._state.set_tsc(unpack_tsc_info(record))
+        except XenError as error:
+            raise record.wrong(f"its clock cannot go on here: {error}") from None
+        yield NEXT_TURN
+
+    def _hvm_context(self, record: Record) -> Task[None]:
+        self._once(record)
+        self._context = bytes(record.body)
+        yield NEXT_TURN
+
+    def _hvm_params(self, record: Record) -> Task[None]:
+        self._once(record)
+        self._params = unpack_params(record)
+        yield NEXT_TURN
+
+    def _once(self, record: Record) -> None:
+        record.need(record.type not in self._found, "there was one already")
+        self._found[record.type] = record.bare
+
+    HANDLERS: Final[dict[int, Callable[[HvmRestorer, Record], Task[None]]]] = {
+        LibxcRecord.PAGE_DATA: _page_data,
+        LibxcRecord.X86_TSC_INFO: _tsc_info,
+        LibxcRecord.HVM_CONTEXT: _hvm_context,
+        LibxcRecord.HVM_PARAMS: _hvm_params,
+    }
+    """What each record behind STATIC_DATA_END does."""
+
+    # --- the end -----------------------------------------------------------------------------------
+
+    def _complete(self, end: Record) -> Task[Built]:
+        for kind in (LibxcRecord.X86_TSC_INFO, LibxcRecord.HVM_CONTEXT, LibxcRecord.HVM_PARAMS):
+            end.need(kind in self._found, f"no {kind.name} came before")
+        store, console = self._rings()
+        yield NEXT_TURN
+        built = self._set_params(store, console)
+        context = self._found[LibxcRecord.HVM_CONTEXT]
+        try:
+            self._hvm.set_context(self._context)
+        except XenError as error:
+            raise context.wrong(f"Xen refuses this state of the vCPUs: {error}") from None
+        context.need(self._state.is_online(0), "it has no registers of vCPU 0")
+        self._hvm.seed_grants(built.store_mfn, built.console_mfn)
+        yield NEXT_TURN
+        return built
+
+    def _rings(self) -> tuple[int, int]:
+        """The guest's pages of the rings to the store and to the console. The store's begins anew."""
+        record = self._found[LibxcRecord.HVM_PARAMS]
+        for param, what in zip(RINGS, ("xenstore", "the console"), strict=True):
+            gfn = self._params.get(param)
+            record.need(gfn is not None and self._memory.has(gfn), f"it names no page for the ring of {what}")
+        store, console = (self._params[param] for param in RINGS)
+        self._memory.clear(store)
+        return store, console
+
+    def _set_params(self, store: int, console: int) -> Built:
+        record = self._found[LibxcRecord.HVM_PARAMS]
+        ports = [self._xen.alloc_unbound(self._domid, DOM0) for _ in RINGS]
+        events = dict(zip((HVM_PARAM_STORE_EVTCHN, HVM_PARAM_CONSOLE_EVTCHN), ports, strict=True))
+        for index, value in (self._params | {int(param): port for param, port in events.items()}).items():
+            try:
+                self._hvm.set_param(index, value)
+            except XenError as error:
+                raise record.wrong(f"Xen refuses parameter {index} as {value:#x}: {error}") from None
+        return Built(Mfn(store), ports[0], Mfn(console), ports[1])

@@ -1,0 +1,143 @@
+"""What is written of a PVH domain: the records, in their order, of a domain that stands still, or of one that runs, in rounds.
+
+    begin()      its CPU; STATIC_DATA_END
+    pages(…)     some of its pages, as the guest numbers them; its page tables are pages like all others
+    finish()     the clock, Xen's saved state of its vCPUs, its parameters; END: of a domain that is suspended
+
+Source: Xen tools/libs/guest/xg_sr_save.c, xg_sr_save_x86_hvm.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from domains.dom0.toolstack.core_dump.asking import gethvmcontext
+from domains.dom0.toolstack.core_dump.contents import frames_of
+from domains.dom0.toolstack.domain_pages import AT_ONCE, DomainPages, Words
+from domains.dom0.toolstack.domain_state import DomainState
+from domains.dom0.toolstack.hvm_state import HvmState
+from domains.dom0.toolstack.stream import libxc, page_data
+from domains.dom0.toolstack.stream.framing import RecordWriter
+from domains.dom0.toolstack.stream.hvm_records import pack_params
+from domains.dom0.toolstack.stream.libxc import GuestKind, LibxcRecord
+from domains.dom0.toolstack.stream.page_data import XTAB, PageData
+from domains.dom0.toolstack.xenctrl import DomainInfo, XenCtrl
+from domains.kernel.kernel import Kernel
+from domains.kernel.tasks import Task
+from hypervisor.public.hvm.params import (
+    HVM_PARAM_ACPI_IOPORTS_LOCATION,
+    HVM_PARAM_BUFIOREQ_PFN,
+    HVM_PARAM_CONSOLE_PFN,
+    HVM_PARAM_IDENT_PT,
+    HVM_PARAM_IOREQ_PFN,
+    HVM_PARAM_MCA_CAP,
+    HVM_PARAM_MONITOR_RING_PFN,
+    HVM_PARAM_NR_IOREQ_SERVER_PAGES,
+    HVM_PARAM_PAGING_RING_PFN,
+    HVM_PARAM_SHARING_RING_PFN,
+    HVM_PARAM_STORE_PFN,
+    HVM_PARAM_VIRIDIAN,
+    HVM_PARAM_VM86_TSS_SIZED,
+    HVM_PARAM_VM_GENERATION_ID_ADDR,
+    HVM_PARAM_X87_FIP_WIDTH,
+)
+from hypervisor.public.version import XENVER_version
+
+SAVED_PARAMS: Final = (
+    *(HVM_PARAM_STORE_PFN, HVM_PARAM_IOREQ_PFN, HVM_PARAM_BUFIOREQ_PFN, HVM_PARAM_PAGING_RING_PFN),
+    *(
+        HVM_PARAM_MONITOR_RING_PFN,
+        HVM_PARAM_SHARING_RING_PFN,
+        HVM_PARAM_VM86_TSS_SIZED,
+        HVM_PARAM_CONSOLE_PFN,
+    ),
+    *(
+        HVM_PARAM_ACPI_IOPORTS_LOCATION,
+        HVM_PARAM_VIRIDIAN,
+        HVM_PARAM_IDENT_PT,
+        HVM_PARAM_VM_GENERATION_ID_ADDR,
+    ),
+    *(HVM_PARAM_NR_IOREQ_SERVER_PAGES, HVM_PARAM_X87_FIP_WIDTH, HVM_PARAM_MCA_CAP),
+)
+"""Those that libxc writes: by which vector events come is the guest's to say again."""
+NO_TABLES: Final = np.empty(0, np.uint64)
+NO_PAGES: Final = np.empty((0, 512), np.uint64)
+
+
+class HvmMemory(NamedTuple):
+    """`ordinary`: the guest's numbers of the pages that it has, from the lowest up. `tables`: none; a PV domain has some."""
+
+    ordinary: Words
+    tables: Words = NO_TABLES
+
+
+class HvmSaver:
+    """Of one domain. `memory` is as it was when it was last looked at."""
+
+    memory: HvmMemory
+
+    def __init__(self, kernel: Kernel, xen: XenCtrl, info: DomainInfo, writer: RecordWriter) -> None:
+        self._kernel = kernel
+        self._xen = xen
+        self._info = info
+        self._writer = writer
+        self._state = DomainState(kernel, xen, info.domid)
+        self._hvm = HvmState(kernel, info.domid)
+        self._pages = DomainPages(kernel, info.domid)
+        self._told = NO_TABLES
+        """The pages that the stream has, from the lowest up."""
+        self.sent = 0
+        """How many pages were written."""
+
+    def begin(self) -> Task[None]:
+        """Headers, and what does not change."""
+        writer = self._writer
+        version = self._kernel.hypercalls.hypercall_xen_version(int(XENVER_version))
+        yield from writer.raw(libxc.headers(GuestKind.X86_HVM, version >> 16, version & 0xFFFF))
+        leaves, msrs = self._state.policy()
+        yield from writer.write(LibxcRecord.X86_CPUID_POLICY, leaves)
+        yield from writer.write(LibxcRecord.X86_MSR_POLICY, msrs)
+        yield from writer.write(LibxcRecord.STATIC_DATA_END)
+        yield from self.look()
+
+    def look(self) -> Task[None]:
+        """Find out anew what pages the domain has, and say which it has no more. What Xen shows it, such as shared_info and the
+        grant table, is not its own.
+        """
+        gfns, _ = yield from frames_of(self._kernel, self._xen, self._info.domid)
+        self.memory = HvmMemory(np.sort(gfns))
+        gone = np.setdiff1d(self._told, self.memory.ordinary)
+        self._told = np.setdiff1d(self._told, gone)
+        for first in range(0, len(gone), AT_ONCE):
+            part = gone[first : first + AT_ONCE]
+            absent = PageData(part, np.full(len(part), XTAB, np.uint64), NO_PAGES)
+            yield from self._writer.write(LibxcRecord.PAGE_DATA, *page_data.pack(absent))
+
+    def pages(self, gfns: Words, seen: Callable[[Words, Words], None] | None = None) -> Task[None]:
+        """Write these pages, as they are now. `seen(gfns, pages)` gets each batch as it is written. XenError: the domain has
+        ended, or gave one of them away.
+        """
+        for first in range(0, len(gfns), AT_ONCE):
+            part = gfns[first : first + AT_ONCE]
+            pages = self._pages.read(part)
+            if seen is not None:
+                seen(part, pages)
+            types = np.zeros(len(part), np.uint64)
+            yield from self._writer.write(
+                LibxcRecord.PAGE_DATA, *page_data.pack(PageData(part, types, pages))
+            )
+            self.sent += len(part)
+            self._told = np.union1d(self._told, part)
+
+    def finish(self) -> Task[None]:
+        """All that is not memory. XenError."""
+        writer, domid = self._writer, self._info.domid
+        yield from writer.write(LibxcRecord.X86_TSC_INFO, self._state.tsc().pack())
+        yield from writer.write(LibxcRecord.HVM_CONTEXT, gethvmcontext(self._kernel, self._xen, domid))
+        values = {int(index): self._hvm.param(index) for index in SAVED_PARAMS}
+        params = {index: value for index, value in values.items() if value}
+        yield from writer.write(LibxcRecord.HVM_PARAMS, *pack_params(params))
+        yield from writer.write(LibxcRecord.END)
