@@ -23,6 +23,7 @@ from domains.dom0.toolstack.domain_state import DomainState
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.restoring.pv_memory import PvRestoredMemory
 from domains.dom0.toolstack.restoring.pv_vcpus import PvRestoredVcpus
+from domains.dom0.toolstack.restoring.static_data import read_static_data
 from domains.dom0.toolstack.stream import page_data
 from domains.dom0.toolstack.stream.framing import Record, RecordReader
 from domains.dom0.toolstack.stream.libxc import LibxcRecord
@@ -37,13 +38,12 @@ from domains.dom0.toolstack.xenctrl import MAXMEM_CONSTANT, XenCtrl
 from domains.kernel.kernel import Kernel
 from domains.kernel.tasks import NEXT_TURN, Task
 from hypervisor.public.abi import COMPAT, NATIVE, Abi
-from hypervisor.public.arch_x86.xen import XEN_LEGACY_MAX_VCPUS, xen_cpuid_leaf, xen_msr_entry
+from hypervisor.public.arch_x86.xen import XEN_LEGACY_MAX_VCPUS
 from hypervisor.public.errno import XenError
 from hypervisor.public.memory import E820_RAM, e820entry
 from hypervisor.public.types import PAGE_SIZE, PAGES_PER_MIB, DomId, Mfn
 from hypervisor.public.xen import shared_info, vcpu_info
 
-STATIC: Final = (LibxcRecord.X86_PV_INFO, LibxcRecord.X86_CPUID_POLICY, LibxcRecord.X86_MSR_POLICY)
 VCPU_RECORDS: Final = {
     LibxcRecord.X86_PV_VCPU_BASIC: "basic",
     LibxcRecord.X86_PV_VCPU_EXTENDED: "extended",
@@ -73,7 +73,8 @@ class PvRestorer:
 
     def restore(self) -> Task[Built]:
         """Read the stream up to END. StreamError, XenError."""
-        yield from self._static_data()
+        width = {int(LibxcRecord.X86_PV_INFO): self._set_width}
+        yield from read_static_data(self._records, self._state, width)
         config, xen, domid = self._config, self._xen, self._domid
         xen.max_vcpus(domid, config.maxvcpus)
         xen.max_mem(domid, config.memory * 1024 + MAXMEM_CONSTANT)
@@ -89,17 +90,6 @@ class PvRestorer:
             yield from handler(self, record)
         return (yield from self._complete(record))
 
-    def _static_data(self) -> Task[None]:
-        found: dict[int, tuple[Record, bytes]] = {}
-        while (record := (yield from self._records.next())).type != LibxcRecord.STATIC_DATA_END:
-            record.need(record.type in STATIC, "it comes before STATIC_DATA_END")
-            record.need(record.type not in found, "there was one already")
-            found[record.type] = record.bare, bytes(record.body)
-            if record.type == LibxcRecord.X86_PV_INFO:
-                self._set_width(record)
-        record.need(LibxcRecord.X86_PV_INFO in found, "no X86_PV_INFO came before")
-        self._set_policy(found)
-
     def _set_width(self, record: Record) -> None:
         self._abi = NATIVE if unpack_pv_info(record) == NATIVE.word else COMPAT
         try:
@@ -107,24 +97,6 @@ class PvRestorer:
                 self._xen.set_address_size(self._domid, COMPAT.address_size)
         except XenError as error:
             raise record.wrong(f"Xen refuses a guest of this width: {error}") from None
-
-    def _set_policy(self, found: dict[int, tuple[Record, bytes]]) -> None:
-        """The CPU that the guest saw must be the one that it sees here."""
-        parts = {LibxcRecord.X86_CPUID_POLICY: b"", LibxcRecord.X86_MSR_POLICY: b""}
-        sizes = {
-            LibxcRecord.X86_CPUID_POLICY: xen_cpuid_leaf.sizeof,
-            LibxcRecord.X86_MSR_POLICY: xen_msr_entry.sizeof,
-        }
-        for kind, size in sizes.items():
-            if kind in found:
-                record, parts[kind] = found[kind]
-                record.need(not len(parts[kind]) % size, f"its entries have {size} bytes each")
-                different = self._state.set_policy(
-                    *(part if known is kind else b"" for known, part in parts.items())
-                )
-                record.need(
-                    different is None, f"the guest was on another CPU: {different} is not as on this machine"
-                )
 
     # --- records -----------------------------------------------------------------------------------
 
