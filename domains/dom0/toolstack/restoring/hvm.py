@@ -70,7 +70,7 @@ class HvmRestorer:
         xen.max_mem(domid, config.maxmem * 1024 + MAXMEM_CONSTANT)
         if config.is_shadowed:
             xen.set_paging_mempool_size(domid, config.shadow_mib << 20)
-        set_memory_map(self._kernel.hypercalls, domid, memory_map(config.memory * PAGES_PER_MIB))
+        set_memory_map(self._kernel.hypercalls, domid, memory_map(config.maxmem * PAGES_PER_MIB))
         while (record := (yield from self._records.next())).type != LibxcRecord.END:
             handler = self.HANDLERS.get(record.type)
             if handler is None:
