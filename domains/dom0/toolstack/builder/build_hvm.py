@@ -11,10 +11,10 @@ from typing import Final
 import numpy as np
 
 from domains.control.description import DomainConfig
+from domains.dom0.toolstack.builder.hvm_state import HvmState
 from domains.dom0.toolstack.builder.memory_map import set_memory_map
 from domains.dom0.toolstack.builder.prepared import Prepared
 from domains.dom0.toolstack.builder.rings import Built, write_pages
-from domains.dom0.toolstack.hvm_state import HvmState
 from domains.dom0.toolstack.xenctrl import MAXMEM_CONSTANT, XenCtrl
 from domains.kernel.kernel import Kernel
 from domains.kernel.tasks import NEXT_TURN, Task

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from typing import Final
 
 from domains.control.description import DomainConfig
+from domains.dom0.toolstack.builder.hvm_state import HvmState
 from domains.dom0.toolstack.builder.memory_map import set_memory_map
 from domains.dom0.toolstack.builder.rings import Built
 from domains.dom0.toolstack.domain_state import DomainState
-from domains.dom0.toolstack.hvm_state import HvmState
 from domains.dom0.toolstack.restoring.hvm_memory import HvmRestoredMemory
 from domains.dom0.toolstack.restoring.static_data import read_static_data
 from domains.dom0.toolstack.stream import page_data

@@ -14,11 +14,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from domains.dom0.toolstack.builder.hvm_state import HvmState
 from domains.dom0.toolstack.core_dump.asking import gethvmcontext
 from domains.dom0.toolstack.core_dump.contents import frames_of
 from domains.dom0.toolstack.domain_pages import AT_ONCE, DomainPages, Words
 from domains.dom0.toolstack.domain_state import DomainState
-from domains.dom0.toolstack.hvm_state import HvmState
 from domains.dom0.toolstack.stream import libxc, page_data
 from domains.dom0.toolstack.stream.framing import RecordWriter
 from domains.dom0.toolstack.stream.hvm_records import pack_params
