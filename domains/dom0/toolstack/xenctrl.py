@@ -48,11 +48,7 @@ from hypervisor.public.domctl_domain import (
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.event_channel import EVTCHNOP_alloc_unbound, evtchn_alloc_unbound
 from hypervisor.public.grant_table import GNTST_okay, GNTTABOP_setup_table, gnttab_setup_table
-from hypervisor.public.memory import (
-    XENMEM_decrease_reservation,
-    XENMEM_populate_physmap,
-    xen_memory_reservation,
-)
+from hypervisor.public.memory import XENMEM_populate_physmap, xen_memory_reservation
 from hypervisor.public.sched import SHUTDOWN_crash
 from hypervisor.public.sysctl import (
     XEN_SYSCTL_INTERFACE_VERSION,
@@ -280,15 +276,6 @@ class XenCtrl:
             if done != len(pfns):
                 raise XenError(Errno.ENOMEM, f"{done} of {len(pfns)} pages from {pfns[0]:#x} on")
             return np.frombuffer(self._load(va, len(pfns) * 8), "<u8").astype(np.uint64)
-
-    def decrease_reservation(self, domid: DomId, pages: npt.NDArray[np.uint64]) -> None:
-        """Take at most EXTENTS_AT_ONCE frames from the domain; a translated domain's as it numbers them. XenError(EINVAL)."""
-        with self._hypercalls.arguments as area:
-            va = area.push(pages.astype("<u8").tobytes())
-            request = xen_memory_reservation(extent_start=va, nr_extents=len(pages), domid=domid)
-            done = self._hypercalls.hypercall_memory_op(XENMEM_decrease_reservation, request)
-        if done != len(pages):
-            raise XenError(Errno.EINVAL, f"{done} of {len(pages)} pages were taken")
 
     def alloc_unbound(self, domid: DomId, remote: DomId) -> Port:
         """A new port of `domid` that `remote` may bind to."""

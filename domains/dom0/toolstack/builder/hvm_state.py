@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+import numpy as np
+import numpy.typing as npt
 
 from domains.dom0.toolstack.builder.rings import seed_grants
 from domains.kernel.kernel import Kernel
@@ -14,18 +15,18 @@ from hypervisor.public.domctl import (
     xen_domctl_hvmcontext,
     xen_domctl_u,
 )
+from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.hvm.hvm_op import HVMOP_get_param, HVMOP_set_param, xen_hvm_param
 from hypervisor.public.memory import (
     XENMAPSPACE_grant_table,
     XENMEM_add_to_physmap,
+    XENMEM_decrease_reservation,
     XENMEM_remove_from_physmap,
     xen_add_to_physmap,
+    xen_memory_reservation,
     xen_remove_from_physmap,
 )
 from hypervisor.public.types import DomId, Mfn
-
-MOST_STATE: Final = 1 << 18
-"""Bytes of saved state that are handed to Xen."""
 
 
 class HvmState:
@@ -46,6 +47,15 @@ class HvmState:
         """Give it a value."""
         request = xen_hvm_param(domid=self._domid, index=int(index), value=value)
         self._hypercalls.hypercall_hvm_op(HVMOP_set_param, request)
+
+    def take_pages(self, gfns: npt.NDArray[np.uint64]) -> None:
+        """Take pages from the domain, at most EXTENTS_AT_ONCE of those that it has."""
+        with self._hypercalls.arguments as area:
+            va = area.push(gfns.astype("<u8").tobytes())
+            request = xen_memory_reservation(extent_start=va, nr_extents=len(gfns), domid=self._domid)
+            done = self._hypercalls.hypercall_memory_op(XENMEM_decrease_reservation, request)
+        if done != len(gfns):
+            raise XenError(Errno.EINVAL, f"{done} of {len(gfns)} pages were taken")
 
     def set_context(self, state: bytes) -> None:
         """The state of its vCPUs, as records of Xen's."""

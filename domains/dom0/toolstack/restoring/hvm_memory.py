@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from domains.dom0.toolstack.builder.hvm_state import HvmState
 from domains.dom0.toolstack.domain_pages import DomainPages, Words
 from domains.dom0.toolstack.stream.framing import Record
 from domains.dom0.toolstack.stream.page_data import XALLOC, PageData, has_content
@@ -29,6 +30,7 @@ class HvmRestoredMemory:
     def __init__(self, kernel: Kernel, xen: XenCtrl, domid: DomId) -> None:
         self._xen = xen
         self._domid = domid
+        self._hvm = HvmState(kernel, domid)
         self._pages = DomainPages(kernel, domid)
         self._there: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
         """By guest frame number."""
@@ -76,5 +78,5 @@ class HvmRestoredMemory:
     def _take_back(self, gfns: Words) -> None:
         for first in range(0, len(gfns), EXTENTS_AT_ONCE):
             part = gfns[first : first + EXTENTS_AT_ONCE]
-            self._xen.decrease_reservation(self._domid, part)
+            self._hvm.take_pages(part)
             self._there[part.astype(np.intp)] = False
