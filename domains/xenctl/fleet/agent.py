@@ -54,7 +54,11 @@ class Agent:
             default_store() if introduction.store is None else Path(introduction.store).expanduser()
         )
         self._tenant = Tenant(time.time_ns())
-        self._runs = Runs(self._machine, introduction.host)
+        try:
+            self._runs = Runs(self._machine, introduction)
+        except ControlError:
+            self._machine.end(KILL_AFTER)
+            raise
         self._joined = False
         self._next = 0
         self._ends = self._orphaned = False
@@ -142,7 +146,7 @@ class Agent:
         self._machine = self._new_machine()
         self._machine.start()
         self._link.watch(self._machine.ended)
-        self._runs = Runs(self._machine, host)
+        self._runs = Runs(self._machine, self._about)
         self._tenant, self._joined, self._next = Tenant(time.time_ns()), False, 0
 
     def _new_machine(self) -> PrivateMachine:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 from domains.control.protocol import ControlError, Exit
 from domains.fleet.placement import Placement
 from domains.fleet.wanted import VCPUS_PER_CPU, HostSpec, NoRoom, Wanted
+from domains.xenctl.fleet.networks import address_problems, loopback_address
 from domains.xenctl.fleet.parts import Labels, Lease, Part, Placed, beside_in_a_circle
 from domains.xenctl.place import LONGEST_NAME
 from domains.xenctl.topology import check as topologies
@@ -103,6 +104,16 @@ class Loaded:
         """What the machine of a host is called."""
         return f"{self.name}-{host}"
 
+    @property
+    def on_loopback(self) -> bool:
+        """Whether the hosts are processes of one computer, and reach each other by its loopback."""
+        return all(host.address is None for host in self.fleet.hosts.values())
+
+    def address_of(self, host: str) -> str:
+        """Where other hosts reach it."""
+        given = self.fleet.hosts[host].address
+        return loopback_address(self.name, list(self.fleet.hosts).index(host)) if given is None else given
+
     def spec_of(self, host: str) -> HostSpec:
         """What a host has for domains."""
         about = self.fleet.hosts[host]
@@ -166,6 +177,18 @@ def problems_of(loaded: Loaded) -> list[Problem]:
         if network.uplink is not None:
             found.append(
                 Problem(("topology",), f"network {name} has an uplink, and a fleet has none on any host")
+            )
+    found += address_problems(
+        {name: host.address for name, host in fleet.hosts.items()}, loaded.project.topology
+    )
+    for name, about in fleet.hosts.items():
+        if (
+            loaded.project.topology.networks
+            and about.address is None
+            and (about.through or fleet.engine == "ray")
+        ):
+            found.append(
+                Problem(("hosts", name), "it needs an address, for the networks that join it with others")
             )
     for host in fleet.hosts:
         if len(loaded.machine_of(host)) > LONGEST_NAME:

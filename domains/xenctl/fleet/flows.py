@@ -39,6 +39,13 @@ class Flows:
             return
         self._perform(self._head.ready(name, host, done=done_its_work(answer)))
 
+    def knowing(self, host: str, peers: list[str]) -> Flow:
+        """Tell a host the addresses of all. If that cannot be, networks go on as they were."""
+        try:
+            yield Ask(host, "peers", {"peers": peers})
+        except ControlError as error:
+            note(f"networks of {host}: {error.message}")
+
     def moving(self, name: str, source: str, target: str) -> Flow:
         """Move a domain: it is stopped, and started at the target; if that does not succeed, again at the source."""
         try:

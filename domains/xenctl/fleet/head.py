@@ -27,6 +27,7 @@ from domains.xenctl.fleet.file import Loaded
 from domains.xenctl.fleet.flows import Flows
 from domains.xenctl.fleet.hosts import Hosts, Introduction
 from domains.xenctl.fleet.journal import boottime, note
+from domains.xenctl.fleet.networks import lans_of
 from domains.xenctl.fleet.orders import Orders
 from domains.xenctl.fleet.place import SOCKET
 from domains.xenctl.fleet.portable import Files, Portable, portable
@@ -104,7 +105,11 @@ class HeadProcess:
                 lasts=terms.lasts,
                 renew=terms.renew,
                 margin=terms.margin,
-                address=about.address or fleet.address,
+                address=self._loaded.address_of(host),
+                lans=lans_of(
+                    self._loaded.project.topology, self._loaded.name, loopback=self._loaded.on_loopback
+                ),
+                peers=[self._loaded.address_of(one) for one in fleet.hosts],
                 store=about.store,
             )
         )
@@ -117,6 +122,7 @@ class HeadProcess:
             note(f"host {host} is {held}", now)
             if held is Held.OVER:
                 self._orders.lost(host)
+                self._tell_peers()
         self.perform(actions)
         if not self._desk.begun:
             self._gather()
@@ -189,9 +195,22 @@ class HeadProcess:
         except (ValueError, TypeError):
             self._desk.joined[host] = {}
         self._orders.lost(host)
+        if self._desk.begun:
+            self._tell_peers(host)
         actions = self.head.join(self._loaded.spec_of(host), message.incarnation, now)
         note(f"host {host} has joined; {len(actions)} domains start", now)
         self.perform(actions)
+
+    def _tell_peers(self, *come: str) -> None:
+        """Tell all hosts which there are, so that nothing is sent to one that is lost, and what was learned of it is
+        forgotten.
+        """
+        if not self._loaded.project.topology.networks:
+            return
+        there = [host.spec.name for host in self.head.placement.hosts if host.spec.name not in come]
+        peers = [self._loaded.address_of(host) for host in (*there, *come)]
+        for host in there:
+            self._orders.start(self._flows.knowing(host, peers))
 
     def perform(self, actions: list[Action]) -> None:
         """Do what the head has decided."""

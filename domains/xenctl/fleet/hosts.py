@@ -14,6 +14,8 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from domains.xenctl.fleet.networks import Lan
+
 
 class Introduction(BaseModel):
     """All that an agent is told by whoever starts it: the head, its own keys, and its machine. Times in ns."""
@@ -35,6 +37,8 @@ class Introduction(BaseModel):
     renew: int
     margin: int
     address: str
+    lans: list[Lan]
+    peers: list[str]
     store: str | None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,9 @@ from domains.control.client import ControlClient
 from domains.control.operations import Destroy, List, Listed
 from domains.control.protocol import ControlError, Exit
 from domains.xenctl import machine as machines
+from domains.xenctl.fleet.hosts import Introduction
 from domains.xenctl.fleet.journal import note
+from domains.xenctl.fleet.networks import connect_lans
 from domains.xenctl.fleet.portable import Missing, Portable, planned_here
 from domains.xenctl.fleet.store import Store
 from domains.xenctl.private_machine import PrivateMachine
@@ -31,11 +33,19 @@ class WrongOrder(Exception):
 class Runs:
     """The domains of a machine, made by orders of the head. Its methods are called by many threads."""
 
-    def __init__(self, machine: PrivateMachine, host: str) -> None:
-        self._machine, self._host = machine, host
+    def __init__(self, machine: PrivateMachine, about: Introduction) -> None:
+        """Of a machine that has just begun; its bridges are joined with the other hosts'. Raises ControlError."""
+        self._machine, self._host, self._about = machine, about.host, about
         self._abandoned = False
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._ready: set[str] = set()
+        self.know(about.peers)
+
+    def know(self, peers: Sequence[str]) -> dict[str, Any]:
+        """Join the bridges with those of the hosts at these addresses, and of no others. Raises ControlError."""
+        with self._locks[""], self._client() as client:
+            connect_lans(client, self._about.lans, self._about.address, peers)
+        return {}
 
     def names(self) -> list[str]:
         """Of the domains that were brought up here and have not ended by an order."""
@@ -55,6 +65,9 @@ class Runs:
         if what == "stop":
             name = str(about["name"])
             return lambda: self.stop(name)
+        if what == "peers":
+            peers = [str(one) for one in about["peers"]]
+            return lambda: self.know(peers)
         if what == "list":
             return self.listed
         raise WrongOrder(f"there is no order '{what}'")
