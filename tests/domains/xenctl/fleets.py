@@ -108,6 +108,25 @@ class FleetOfTests:
         )
         return {one["name"] for one in json.loads(done.stdout)} - {"Domain-0"}
 
+    def fetches(self, host: str, *urls: str) -> str:
+        """What a guest on this host's machine gets from these URLs, before it ends."""
+        config = self.folder / "visitor.cfg"
+        config.write_text(
+            f'name = "visitor"; kernel = "python:domains.guests.webclient:WebClient"; memory = 16; extra = "{" ".join(urls)}"\n'
+            'vif = ["bridge=front,ip=10.0.0.250/24"]\n'
+        )
+        command = [*XENCTL, "create", "--console", "--machine", f"{self.name}-{host}", str(config)]
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=self.environment,
+            cwd=REPOSITORY,
+            check=False,
+        )
+        return done.stdout
+
     def log(self) -> str:
         """Of the head and of all agents."""
         return "".join(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,9 +23,10 @@ import pytest
 from domains.xenctl.fleet.place import folder_of_fleet
 from tests.domains.xenctl.fleets import FleetOfTests, kill
 from tests.host_network import namespace, skip_without_tools
-from tests.machines import wait_until
+from tests.machines import REPOSITORY, wait_until
 
 HEAD = "10.77.0.254"
+SHOP = (REPOSITORY / "docs" / "examples" / "shop.yaml").read_text()
 
 
 class Lan:
@@ -76,17 +78,19 @@ def when(log: Path, text: str) -> float:
     return float(found[-1])
 
 
-def test_a_host_that_is_cut_off_stops_before_others_start(lan: Lan, tmp_path: Path) -> None:
+def test_a_shop_survives_the_loss_of_its_hosts(lan: Lan, tmp_path: Path) -> None:
     hosts = "".join(
-        f"  {host}: {{memory: 112, address: 10.77.0.{number}, through: {' '.join(enter)}}}\n"
+        f"  {host}: {{memory: 256, address: 10.77.0.{number}, through: {' '.join(enter)}}}\n"
         for number, (host, enter) in enumerate(lan.hosts.items(), 1)
     )
-    fleet = FleetOfTests(
-        tmp_path, hosts, f"address: {HEAD}\nlease: {{lasts: 2s, renew: 400ms, margin: 1500ms}}\n"
-    )
+    rest = f"address: {HEAD}\nlease: {{lasts: 2s, renew: 400ms, margin: 1500ms}}\n"
+    fleet = FleetOfTests(tmp_path, hosts, rest, SHOP)
     fleet.under = lan.enter
     try:
         fleet.succeeds("up")
+        states = Counter(one["state"] for one in fleet.status()["domains"])
+        assert states == {"ready": 11, "done": 9}  # a customer that is done has fetched its page
+        assert set(fleet.places().values()) == {"a", "b", "c"}
         is_cut_off(fleet, lan)
         is_killed(fleet)
     finally:
@@ -94,24 +98,38 @@ def test_a_host_that_is_cut_off_stops_before_others_start(lan: Lan, tmp_path: Pa
 
 
 def is_cut_off(fleet: FleetOfTests, lan: Lan) -> None:
-    host = fleet.places()["db"] or ""
+    host = fleet.places()["office"] or ""
     lan.cut(host)
-    wait_until(lambda: fleet.places().get("db") not in (None, host), 15, "the start of db elsewhere")
+    wait_until(lambda: ready_without(fleet, host), 15, "the start of all domains elsewhere")
     folder = folder_of_fleet(fleet.name)
-    stopped = when(folder / f"{host}.log", "has stopped .* db")
-    started = when(folder / "log", "db starts on")
+    stopped = when(folder / f"{host}.log", "has stopped .* domains: office")
+    started = when(folder / "log", "office starts on")
     assert stopped < started
     assert fleet.listed(host) == set()
+    all_pages_are_fetched(fleet, "ab".replace(host, "c")[0])
     lan.join(host)
     wait_until(
-        lambda: [one["state"] for one in fleet.status()["hosts"]] == ["up"] * 3, 20, "the host's coming back"
+        lambda: [one["state"] for one in fleet.status()["hosts"]] == ["up"] * 3, 20, "the host's return"
     )
-    fleet.succeeds("migrate", "db", host)
-    assert fleet.places()["db"] == host
+    fleet.succeeds("migrate", "office", host)
+    assert fleet.places()["office"] == host
 
 
 def is_killed(fleet: FleetOfTests) -> None:
     """Its agent, with no time to say anything."""
-    host = fleet.places()["db"] or ""
+    host = fleet.places()["web-1"] or ""
     kill(fleet.pid_of(host))
-    wait_until(lambda: fleet.places().get("db") not in (None, host), 15, "the start of db elsewhere")
+    wait_until(lambda: ready_without(fleet, host), 15, "the start of all domains elsewhere")
+    all_pages_are_fetched(fleet, "ab".replace(host, "c")[0])
+
+
+def ready_without(fleet: FleetOfTests, host: str) -> bool:
+    """Whether all servers are ready, and none on this host."""
+    places = fleet.places()
+    return len(places) == 11 and host not in places.values()
+
+
+def all_pages_are_fetched(fleet: FleetOfTests, host: str) -> None:
+    """By a client on this host, of all six web servers."""
+    said = fleet.fetches(host, *(f"http://10.0.0.{number}/" for number in range(1, 7)))
+    assert said.count("200 OK") == 6, said
