@@ -142,10 +142,12 @@ class HeadLink:
         socket = self._clients if peer.host is None else self._agents
         send(socket, [peer.route, pack(message)])
 
-    def tell(self, host: str, message: Record) -> None:
-        """To an agent, over the connection that it spoke by last. One that was never heard of, or is gone, is told nothing."""
-        if (route := self._routes.get(host)) is not None:
-            send(self._agents, [route, pack(message)])
+    def tell(self, host: str, message: Record) -> bool:
+        """To an agent, over the connection that it spoke by last. Whether it was handed over: not to one that was never heard of.
+        It may be lost all the same.
+        """
+        route = self._routes.get(host)
+        return route is not None and send(self._agents, [route, pack(message)])
 
     def close(self) -> None:
         """End all connections, when the last messages have left."""

@@ -13,6 +13,7 @@ import select
 import signal
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,6 +41,8 @@ KILL_AFTER: Final = 0.5
 """Seconds that a machine has to end by itself when its host's lease is over. The margin of leases must cover it."""
 THREADS: Final = 16
 """Orders that are carried out side by side."""
+REMEMBERED: Final = 1000
+"""Orders whose answers are kept; the head has fewer under way."""
 
 
 class Agent:
@@ -63,6 +66,8 @@ class Agent:
         self._next = 0
         self._ends = self._orphaned = False
         self._answers: SimpleQueue[Answer] = SimpleQueue()
+        self._orders: OrderedDict[int, Answer | None] = OrderedDict()
+        """The last orders, by their ids; None: the answer is not known yet."""
         self._awake, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
         self._threads = ThreadPoolExecutor(THREADS)
@@ -172,9 +177,21 @@ class Agent:
         elif isinstance(message, Order):
             self._ordered(message)
 
+    def _answer(self, answer: Answer) -> None:
+        self._orders[answer.id] = answer
+        self._link.send(answer)
+
     def _ordered(self, order: Order) -> None:
+        """Carry an order out, once: it comes again until it is answered, and its answer may have been lost."""
+        if order.id in self._orders:
+            if (answer := self._orders[order.id]) is not None:
+                self._link.send(answer)
+            return
+        self._orders[order.id] = None
+        while len(self._orders) > REMEMBERED:
+            self._orders.popitem(last=False)
         if self._tenant.look(boottime()) is not Held.HELD:
-            self._link.send(Answer(order.id, "the host has no lease"))
+            self._answer(Answer(order.id, "the host has no lease"))
             return
         try:
             about = json.loads(order.about)
@@ -190,16 +207,16 @@ class Agent:
                     order.data,
                     last=bool(about["last"]),
                 )
-                self._link.send(Answer(order.id))
+                self._answer(Answer(order.id))
             else:
                 work = self._runs.work(order.what, about, self._store)
                 self._threads.submit(self._carry_out, order.id, work)
         except (NotKept, WrongOrder) as error:
-            self._link.send(Answer(order.id, str(error)))
+            self._answer(Answer(order.id, str(error)))
         except OSError as error:
-            self._link.send(Answer(order.id, f"{error.filename or 'the host'}: {error.strerror}"))
+            self._answer(Answer(order.id, f"{error.filename or 'the host'}: {error.strerror}"))
         except (ValueError, KeyError, TypeError, ValidationError):
-            self._link.send(Answer(order.id, f"the order '{order.what}' is not as it should be"))
+            self._answer(Answer(order.id, f"the order '{order.what}' is not as it should be"))
 
     def _carry_out(self, number: int, work: Callable[[], Any]) -> None:
         """In a thread."""
@@ -225,7 +242,7 @@ class Agent:
             os.read(self._awake, 4096)
         try:
             while True:
-                self._link.send(self._answers.get_nowait())
+                self._answer(self._answers.get_nowait())
         except Empty:
             return
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -95,6 +96,7 @@ class Desk:
         ]
         about = {
             "fleet": self._loaded.name,
+            "pid": os.getpid(),
             "hosts": hosts,
             "domains": domains,
             "trouble": self.trouble,

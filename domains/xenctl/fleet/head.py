@@ -33,7 +33,6 @@ from domains.xenctl.fleet.place import SOCKET
 from domains.xenctl.fleet.portable import Files, Portable, portable
 
 JOIN_TIMEOUT: Final = 30.0
-"""Seconds in which every host must have joined."""
 TICK: Final = 0.1
 """Seconds between two looks at leases and agents."""
 RETRY: Final = NS_PER_S
@@ -45,9 +44,13 @@ LAST_WORDS: Final = 5.0
 class HeadProcess:
     """One fleet's."""
 
-    def __init__(self, loaded: Loaded, folder: Path, hosts: Hosts) -> None:
-        """Raises OSError if a file cannot be read, or the head cannot listen."""
-        self._loaded, self._folder, self._hosts = loaded, folder, hosts
+    def __init__(
+        self, loaded: Loaded, folder: Path, hosts: Hosts, join_timeout: float = JOIN_TIMEOUT
+    ) -> None:
+        """`join_timeout`: seconds in which every host must have joined. Raises OSError if a file cannot be read, or
+        the head cannot listen.
+        """
+        self._loaded, self._hosts, self._join_timeout = loaded, hosts, join_timeout
         self._files = Files(loaded.project.folder)
         self._portable: dict[str, Portable] = {
             name: portable(planned, self._files) for name, planned in loaded.planned.items()
@@ -77,7 +80,7 @@ class HeadProcess:
     # --- hosts -----------------------------------------------------------------------------------
 
     def _begin_all(self) -> None:
-        self._deadline = time.monotonic() + JOIN_TIMEOUT
+        self._deadline = time.monotonic() + self._join_timeout
         try:
             for host in self._loaded.fleet.hosts:
                 self._begin(host)
@@ -124,6 +127,7 @@ class HeadProcess:
                 self._orders.lost(host)
                 self._tell_peers()
         self.perform(actions)
+        self._orders.send_again()
         if not self._desk.begun:
             self._gather()
         elif now >= self._next_retry:
@@ -146,7 +150,9 @@ class HeadProcess:
             except NoRoom as error:
                 self._in_trouble(str(error))
         elif time.monotonic() > self._deadline:
-            what = f"its agent has not reached the head at {self._link.endpoint} within {JOIN_TIMEOUT:g} s"
+            what = (
+                f"its agent has not reached the head at {self._link.endpoint} within {self._join_timeout:g} s"
+            )
             self._in_trouble(f"host {missing[0]}: {what}, so it has no lease")
 
     def _want(self, loaded: Loaded) -> list[Action]:

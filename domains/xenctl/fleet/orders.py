@@ -5,13 +5,21 @@ meanwhile others go on.
 from __future__ import annotations
 
 import json
+import math
+import time
+from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from domains.control.fleet_messages import Answer, Order
 from domains.control.protocol import ControlError, Exit
+
+AT_ONCE: Final = 16
+"""Orders that a host has at most; each may hold a thread there, and a piece of a file."""
+AGAIN: Final = 2.0
+"""Seconds without an answer until an order is sent again."""
 
 
 class Ask(NamedTuple):
@@ -37,19 +45,26 @@ class HostLost(ControlError):
 
 @dataclass
 class Waiting:
-    """A flow that waits for an answer."""
+    """A flow that waits for an answer; `sent`: when its order went out last, s of the monotonic clock."""
 
     flow: Flow
     host: str
+    order: Order
+    sent: float = -math.inf
 
 
-@dataclass
 class Orders:
-    """All flows. `tell(host, order)` sends one."""
+    """All flows. `tell(host, order)` sends one, or says that it cannot now.
 
-    tell: Callable[[str, Order], None]
-    _waiting: dict[int, Waiting] = field(default_factory=dict)
-    _numbers: count[int] = field(default_factory=lambda: count(1))
+    An order is sent again until it is answered: messages are lost when a connection breaks. Agents carry out each once, by its id
+    (agent.py). A host has AT_ONCE orders at most; what is more waits here.
+    """
+
+    def __init__(self, tell: Callable[[str, Order], bool]) -> None:
+        self._tell = tell
+        self._waiting: dict[int, Waiting] = {}
+        self._queued: dict[str, deque[Waiting]] = {}
+        self._numbers = count(1)
 
     def start(self, flow: Flow) -> None:
         """Begin a flow."""
@@ -65,18 +80,27 @@ class Orders:
         if answer.error is not None:
             error = ControlError(Exit.FAILURE, answer.error)
             self._go_on(lambda: flow.throw(error), flow)
-            return
-        try:
-            about = json.loads(answer.about)
-        except ValueError:
-            about = None
-        self._go_on(lambda: flow.send(about), flow)
+        else:
+            about = plain(answer.about)
+            self._go_on(lambda: flow.send(about), flow)
+        self._send_queued(host)
 
     def lost(self, host: str) -> None:
         """There will be no more answers to what this host was asked."""
+        gone = [*self._queued.pop(host, ())]
         for number, waiting in list(self._waiting.items()):
-            if waiting.host == host and self._waiting.pop(number, None) is not None:
-                self._throw_lost(waiting)
+            if waiting.host == host:
+                del self._waiting[number]
+                gone.append(waiting)
+        for waiting in gone:
+            self._throw_lost(waiting)
+
+    def send_again(self) -> None:
+        """What has not been answered for a while."""
+        now = time.monotonic()
+        for waiting in self._waiting.values():
+            if now - waiting.sent >= AGAIN:
+                self._send(waiting, now)
 
     def _throw_lost(self, waiting: Waiting) -> None:
         self._go_on(lambda: waiting.flow.throw(HostLost(waiting.host)), waiting.flow)
@@ -86,6 +110,25 @@ class Orders:
             ask = step()
         except StopIteration:
             return
-        number = next(self._numbers)
-        self._waiting[number] = Waiting(flow, ask.host)
-        self.tell(ask.host, Order(number, ask.what, json.dumps(ask.about), ask.data))
+        order = Order(next(self._numbers), ask.what, json.dumps(ask.about), ask.data)
+        self._queued.setdefault(ask.host, deque()).append(Waiting(flow, ask.host, order))
+        self._send_queued(ask.host)
+
+    def _send_queued(self, host: str) -> None:
+        queue = self._queued.get(host)
+        while queue and sum(one.host == host for one in self._waiting.values()) < AT_ONCE:
+            waiting = queue.popleft()
+            self._waiting[waiting.order.id] = waiting
+            self._send(waiting, time.monotonic())
+
+    def _send(self, waiting: Waiting, now: float) -> None:
+        if self._tell(waiting.host, waiting.order):
+            waiting.sent = now
+
+
+def plain(text: str) -> Any:
+    """What is in an answer; None if it is not JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

@@ -6,6 +6,9 @@ Real machines, one fleet for all that goes well. The agent of a host that is kil
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +17,15 @@ import pytest
 
 from domains.control.operations import Info
 from domains.control.protocol import Exit
+from domains.xenctl.fleet.begin import hosts_of
 from domains.xenctl.fleet.file import FleetError, load
-from domains.xenctl.fleet.place import folder_of_fleet, is_up
+from domains.xenctl.fleet.head import HeadProcess
+from domains.xenctl.fleet.place import folder_of_fleet, is_up, take_fleet
 from domains.xenctl.folder import folder_of, is_running
 from domains.xenctl.launch import Hardware, start_machine
 from domains.xenctl.machine import connect, stop_machine
 from domains.xenctl.main import run
-from tests.domains.xenctl.fleets import FleetOfTests, kill
+from tests.domains.xenctl.fleets import FleetOfTests, is_gone, kill
 from tests.machines import wait_until
 
 HOSTS = "  a: {memory: 112}\n  b: {memory: 112}\n  c: {memory: 112}\n"
@@ -139,6 +144,37 @@ def test_a_name_belongs_to_whoever_has_it_first(tmp_path: Path) -> None:
             client.call(Info())
     finally:
         stop_machine(name)
+
+
+def test_a_host_that_never_joins_has_no_lease_and_its_fleet_does_not_begin(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nor does it leave anything: the other host's machine ends, too."""
+    mute = "{memory: 112, through: [sh, -c, 'exec cat > /dev/null']}"
+    fleet = FleetOfTests(tmp_path, f"  a: {{memory: 112}}\n  mute: {mute}\n")
+    loaded = load(fleet.file)
+    folder = folder_of_fleet(fleet.name)
+    lock = take_fleet(fleet.name, fleet.file)
+    HeadProcess(loaded, folder, hosts_of(loaded, folder), join_timeout=5).run()
+    os.close(lock)
+    shutil.rmtree(folder)
+    assert re.search(
+        r"in trouble: host mute: its agent has not reached the head at tcp://\S+ within 5 s, so it has no lease",
+        capfd.readouterr().err,
+    )
+    assert not folder_of(f"{fleet.name}-a").exists()
+
+
+def test_without_a_head_nothing_runs_and_another_may_begin(tmp_path: Path) -> None:
+    fleet = FleetOfTests(tmp_path, "  a: {memory: 112}\n", "lease: {lasts: 1s, renew: 200ms, margin: 1s}\n")
+    try:
+        fleet.succeeds("up")
+        kill(fleet.status()["pid"])
+        wait_until(lambda: is_gone(folder_of(f"{fleet.name}-a")), 15, "the end of a host without a head")
+        fleet.succeeds("up")
+        assert set(fleet.places().values()) == {"a"}
+    finally:
+        fleet.down("a")
 
 
 MISTAKES = """\
