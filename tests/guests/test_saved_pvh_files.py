@@ -34,6 +34,7 @@ CUTS = 20
 CPU = hvm_save_descriptor.sizeof * 2 + 24
 """Where in HVM_CONTEXT the registers of vCPU 0 begin: behind the header."""
 NESTED, SHADOW = 1, 0
+XTAB = 0xF << 60
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +215,21 @@ def test_records_that_no_such_domain_can_have_are_named(
 ) -> None:
     text = refused(machine, SavedFile.read(file).altered(kind, change).write(tmp_path / "file"))
     assert says in text
+
+
+def test_a_page_that_is_there_no_more_is_taken_back(machine: Machine, file: Path, tmp_path: Path) -> None:
+    """As a stream says it of a domain that gave memory back while it was written."""
+    saved = SavedFile.read(file)
+    at = saved.number(Kind.PAGE_DATA)
+    gone = Kind.PAGE_DATA, struct.pack("<IIQQ", 2, 0, XTAB | 0x300, XTAB | 0x3FF)
+    later = SavedFile(saved.before, [*saved.records[:at], gone, *saved.records[at:]], saved.after)
+    machine.ask(Restore(str(file), paused=True))
+    whole = int(machine.domain("suspend")["memory_kib"])
+    assert machine.xenctl("destroy", "suspend").returncode == 0
+    machine.ask(Restore(str(later.write(tmp_path / "later")), paused=True))
+    assert int(machine.domain("suspend")["memory_kib"]) == whole - 8
+    assert machine.xenctl("unpause", "suspend").returncode == 0
+    wait_until(lambda: machine.is_gone("suspend"), 40, "the guest's end")
 
 
 def test_a_domain_of_another_kind_is_not_made_of_it(machine: Machine, file: Path, tmp_path: Path) -> None:
