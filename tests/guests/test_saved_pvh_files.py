@@ -2,7 +2,7 @@
 should be make no domain.
 
 Negative control: without `record.need(gfn is not None …)` in restoring/hvm.py's _rings, HVM_PARAMS that name no page end in "the
-toolstack failed: KeyError"; without `wrong` in hvm_memory.py's page_data, pages beyond all guests' in another.
+toolstack failed: KeyError"; without `wrong` in hvm_memory.py's page_data, pages that are said to be page tables make a domain.
 """
 
 from __future__ import annotations

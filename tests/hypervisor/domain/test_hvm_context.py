@@ -5,6 +5,7 @@ Negative control: without `check_cpu` in hvm.py's _read_cpu the altered register
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -55,6 +56,7 @@ from tests.hypervisor.mm.caller import Caller
 
 BUFFER = 0x200
 ROOM = 4096 - BUFFER
+ROUNDS = 100
 ORDER = [
     *(HVM_SAVE_CODE_CPU, HVM_SAVE_CODE_LAPIC, HVM_SAVE_CODE_LAPIC_REGS),
     *(HVM_SAVE_CODE_MTRR, HVM_SAVE_CODE_VMCE_VCPU, HVM_SAVE_CODE_TSC_ADJUST, CPU_MSR_CODE),
@@ -368,3 +370,25 @@ def test_what_stands_behind_the_end_is_not_looked_at(house: House) -> None:
 
 def test_end_is_a_record_without_content() -> None:
     assert strung([])[-8:] == hvm_save_descriptor(typecode=HVM_SAVE_CODE_END).pack()
+
+
+def test_random_bytes_are_taken_or_refused_and_nothing_else(house: House) -> None:
+    """What was taken comes back, but for what Xen adds; never does the hypervisor fail over it."""
+    hv, chance = house.dom0.machine.hv, random.Random(5)
+    state = strung(whole())
+    heads = [0, 32, 32 + 8 + hvm_hw_cpu.sizeof]
+    taken = 0
+    for _ in range(ROUNDS):
+        raw = bytearray(state[: chance.choice((len(state), len(state), 1 + chance.randrange(len(state))))])
+        for _ in range(chance.choice((1, 1, 2, 30))):
+            at = chance.choice((chance.randrange(len(state)), *heads)) + chance.randrange(8)
+            raw[min(at, len(raw) - 1)] = chance.choice((0, 1, 0xFF, chance.randrange(256)))
+        result = house.set(bytes(raw))
+        assert result <= 0
+        taken += result == 0
+        got = house.get()
+        assert isinstance(got, bytes)
+        assert house.set(got) == 0
+        assert house.get() == got
+    assert 0 < taken < ROUNDS
+    assert hv.counters["hypervisor bugs"] == 0

@@ -38,7 +38,7 @@ from hypervisor.public.version import (
     xen_platform_parameters,
 )
 
-FRAMES_AT_ONCE: Final = 128
+FRAMES_AT_ONCE: Final = 512
 """That Xen is asked about in one turn."""
 MOST_PFN: Final = 1 << 40
 """No guest's frame has a higher number: the rest of the M2P's entries say that there is none."""
