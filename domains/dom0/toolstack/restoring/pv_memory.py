@@ -18,7 +18,7 @@ from domains.dom0.toolstack.domain_pages import AT_ONCE, DomainPages, Words
 from domains.dom0.toolstack.stream.errors import StreamError
 from domains.dom0.toolstack.stream.framing import Record
 from domains.dom0.toolstack.stream.page_data import LEVEL, PINNED, XALLOC, PageData, has_content
-from domains.dom0.toolstack.stream.page_tables import NONE, BadEntry, localise
+from domains.dom0.toolstack.stream.page_tables import NONE, TABLES_AT_ONCE, BadEntry, localise
 from domains.dom0.toolstack.stream.pv_records import P2mFrames
 from domains.dom0.toolstack.xenctrl import EXTENTS_AT_ONCE, XenCtrl
 from domains.kernel.kernel import Kernel
@@ -81,8 +81,8 @@ class PvRestoredMemory:
                 self.p2m[part] = self._xen.populate(self._domid, part.astype(np.uint64))
             except XenError as error:
                 raise record.wrong(f"the domain gets no more memory: {error}") from None
-        self._pages.write(self.p2m[pfns[data.with_content]], data.pages)
-        yield NEXT_TURN
+            yield NEXT_TURN
+        yield from self._pages.write_all(self.p2m[pfns[data.with_content]], data.pages)
 
     # --- at the stream's end -----------------------------------------------------------------------
 
@@ -119,8 +119,8 @@ class PvRestoredMemory:
 
     def _localise(self) -> Task[None]:
         tables = np.flatnonzero((self.types & LEVEL != 0) & has_content(self.types) & (self.p2m != NONE))
-        for first in range(0, len(tables), AT_ONCE):
-            part = tables[first : first + AT_ONCE]
+        for first in range(0, len(tables), TABLES_AT_ONCE):
+            part = tables[first : first + TABLES_AT_ONCE]
             pages = self._pages.read(self.p2m[part])
             try:
                 localise(pages, self.frame_of)

@@ -29,6 +29,8 @@ OWN_L3_SLOTS: Final = 4
 XEN_L2_SLOTS: Final = slice(0xF580_0000 >> 21 & 511, 512)
 """Of that one of a 32-bit guest's L2s which maps Xen."""
 
+TABLES_AT_ONCE: Final = 64
+"""What is translated in a few milliseconds."""
 NONE: Final = np.uint64((1 << 64) - 1)
 """Stands for no page, and for no frame."""
 Numbers = Callable[[Words], Words]
