@@ -10,7 +10,7 @@
     0xC00  epoch u64             the host's CLOCK_MONOTONIC, ns, at system time 0 (core, once)
     0xC10  vcpus u64             how many vCPUs the domain has (core, once)
     0xC18  engine u8             which CPU the process plays: Engine (core, before the process has its first slice)
-    0xC20  tsc_offset i64        the guest's TSC is the host's CLOCK_MONOTONIC, ns, plus this (core, before the process is there)
+    0xC20  tsc_offset i64        the guest's TSC is the host's CLOCK_MONOTONIC, ns, plus this (core, before the first slice)
     0xC28  shinfo32 u8           HVM: 1 if shared_info has a 32-bit guest's layout (process, as its guest sets up events)
     0xC30  shadow_frames u64     HVM: how many frames of its own the process may use for shadows (core, before the first slice)
     0xC38…C47                    as +32…63
@@ -135,7 +135,9 @@ class Mailbox:
         self._octets[_ENGINE] = engine
 
     def set_tsc_offset(self, ns: int) -> None:
-        """For the core, once: how far the guest's TSC is ahead of this host's clock; 0 unless the guest comes from elsewhere."""
+        """For the core, before the first slice: how far the guest's TSC is ahead of this host's clock; 0 unless the guest comes
+        from elsewhere.
+        """
         self._octets[_TSC_OFFSET : _TSC_OFFSET + 8] = ns.to_bytes(8, "little", signed=True)
 
     def set_shadow_frames(self, count: int) -> None:

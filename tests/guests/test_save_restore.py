@@ -1,5 +1,6 @@
 """Debian's Linux with a disk and an interface is written into files, and goes on: on its machine, and on another one. As a PV
-guest it has two vCPUs; as a PVH guest it has nested paging first, and shadow paging on the other machine.
+guest it has two vCPUs; as a PVH guest it has nested paging first, and shadow paging on the other machine. There a driver domain
+serves its interface.
 
 All the while it is at work: doubles stay in registers, a file on the disk is written and compared, a ping goes out every second,
 and bytes come in over a TCP stream. Booting takes longest by far, so that what one Linux can show is one test.
@@ -19,6 +20,9 @@ from typing import NamedTuple
 
 import pytest
 
+from domains.control.address import MachineAddress
+from domains.control.client import ControlClient
+from domains.control.operations import Wait
 from tests.guests.compiled import HERE, gcc
 from tests.guests.linux_disk import host_tool, make_disk
 from tests.guests.linux_shell import LinuxShell
@@ -26,6 +30,7 @@ from tests.guests.test_debian import BOOT_SECONDS, CACHE
 from tests.machines import REPOSITORY, Machine, wait_until
 
 SAVE_SECONDS = 120
+GUESTS = REPOSITORY / "domains" / "guests"
 XL_CACHE = CACHE.parent / "xl"
 LINUX, SERVER = "10.0.0.2", "10.0.0.3"
 STREAM = 16_000_000
@@ -54,7 +59,7 @@ class Kind(NamedTuple):
     verified: str
 
 
-PV = Kind("vcpus = 2", "", 2, "vcpu1 basic context")
+PV = Kind("vcpus = 2", "vcpus = 2", 2, "vcpu1 basic context")
 PVH = Kind('type = "pvh"\nhap = 1', 'type = "pvh"\nhap = 0', 1, "HVM context")
 
 
@@ -62,18 +67,19 @@ PVH = Kind('type = "pvh"\nhap = 1', 'type = "pvh"\nhap = 0', 1, "HVM context")
 def test_linux_goes_on_with_its_work_here_and_on_another_machine(tmp_path: Path, kind: Kind) -> None:
     image, saved, sums = disk(tmp_path), tmp_path / "linux.saved", []
     with clean_machine() as here, clean_machine() as there:
-        for machine in (here, there):
-            done = machine.xenctl(
-                "create", REPOSITORY / "domains/guests/webserver.cfg", f"vif=['ip={SERVER}/24,rate=1MB/s']"
-            )
-            assert done.returncode == 0, done.stderr
+        serves(here, f"vif=['ip={SERVER}/24,rate=1MB/s']")
+        succeeds(there, "create", GUESTS / "netdom.cfg")
+        serves(there, f"vif=['backend=netdom,ip={SERVER}/24']")
         boot(here, tmp_path, image, kind)
         with LinuxShell(here, "linux") as shell:
             shell.await_shell(f"network is up: {LINUX}", BOOT_SECONDS)
             assert shell.run(WORK)[0] == 0
             it_is_at_work(shell)
-            saves(here, saved, "-c")
-            it_is_at_work(shell)
+            with ControlClient(MachineAddress.in_folder(here.folder), timeout=60) as client:
+                client.post(Wait("linux"))
+                saves(here, saved, "-c")
+                it_is_at_work(shell)
+                assert client.receive(0.0) is None, "who waits for a domain's end was told of a checkpoint"
             gives_memory_back(here, shell)
             before = uptime(shell)
             saves(here, saved)
@@ -87,7 +93,7 @@ def test_linux_goes_on_with_its_work_here_and_on_another_machine(tmp_path: Path,
             sums = re.findall(r"[0-9a-f]{64}", shell.run("cat /sum")[1])
             assert mebibytes(here) == 160
             saves(here, saved)
-        restores(there, saved, *elsewhere(tmp_path, image, kind))
+        restores(there, elsewhere(tmp_path, image, kind), saved)
         with LinuxShell(there, "linux") as shell:
             it_is_at_work(shell)
             assert shell.run("kill $(busybox pidof doubles ping); grep -c processor /proc/cpuinfo")[
@@ -121,10 +127,19 @@ def disk(tmp_path: Path) -> Path:
     return tmp_path / "linux.img"
 
 
-def description(image: Path, settings: str) -> str:
+def serves(machine: Machine, vif: str) -> None:
+    succeeds(machine, "create", GUESTS / "webserver.cfg", vif)
+
+
+def succeeds(machine: Machine, *words: str | Path) -> None:
+    done = machine.xenctl(*words, timeout=SAVE_SECONDS)
+    assert done.returncode == 0, done.stderr
+
+
+def description(image: Path, settings: str, backend: str = "") -> str:
     return (
         f'name = "linux"\nkernel = "{CACHE}/vmlinuz"\nramdisk = "{CACHE}/initramfs.img"\nmemory = 192\n'
-        f"{settings}\ndisk = ['{image},raw,xvda,w']\nvif = ['mac=00:16:3e:00:00:02']\n"
+        f"{settings}\ndisk = ['{image},raw,xvda,w']\nvif = ['mac=00:16:3e:00:00:02{backend}']\n"
         f'cmdline = "console=hvc0 noreplace-smp task=net address={LINUX}/24"\n'
     )
 
@@ -134,12 +149,10 @@ def boot(machine: Machine, tmp_path: Path, image: Path, kind: Kind) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def elsewhere(tmp_path: Path, image: Path, kind: Kind) -> list[Path]:
-    """The description for the other machine, if it is not the one in the file."""
-    if not kind.elsewhere:
-        return []
-    (tmp_path / "elsewhere.cfg").write_text(description(image, kind.elsewhere))
-    return [tmp_path / "elsewhere.cfg"]
+def elsewhere(tmp_path: Path, image: Path, kind: Kind) -> Path:
+    """The description for the other machine."""
+    (tmp_path / "elsewhere.cfg").write_text(description(image, kind.elsewhere, ",backend=netdom"))
+    return tmp_path / "elsewhere.cfg"
 
 
 def it_is_at_work(shell: LinuxShell) -> None:
@@ -170,13 +183,11 @@ def mebibytes(machine: Machine) -> int:
 
 
 def saves(machine: Machine, file: Path, *options: str) -> None:
-    done = machine.xenctl("save", *options, "linux", file, timeout=SAVE_SECONDS)
-    assert done.returncode == 0, done.stderr
+    succeeds(machine, "save", *options, "linux", file)
 
 
-def restores(machine: Machine, file: Path, *description: Path) -> None:
-    done = machine.xenctl("restore", *description, file, timeout=SAVE_SECONDS)
-    assert done.returncode == 0, done.stderr
+def restores(machine: Machine, *files: Path) -> None:
+    succeeds(machine, "restore", *files)
 
 
 def uptime(shell: LinuxShell) -> float:

@@ -366,3 +366,17 @@ def test_a_domain_is_restored_once(machine: Machine, file: Path, tmp_path: Path)
     assert "a domain of type pv, and described as one of pvh" in done.stderr
     for name in ("suspend", "second"):
         machine.destroy(name)
+
+
+def test_a_file_has_the_description_that_it_is_to_have(machine: Machine, tmp_path: Path) -> None:
+    image = compile_guest(HERE / "suspend.c", tmp_path / "suspend")
+    text = f'name = "suspend"\nkernel = "{image}"\nmemory = 4\nvcpus = 2\n'
+    (tmp_path / "named.cfg").write_text(text.replace("suspend", "named", 1))
+    assert machine.create(tmp_path, text).returncode == 0
+    stands_still(machine)
+    assert machine.xenctl("save", "-c", "suspend", tmp_path / "file", tmp_path / "named.cfg").returncode == 0
+    stands_still(machine)
+    machine.destroy("suspend")
+    assert machine.xenctl("restore", "-p", tmp_path / "file").returncode == 0
+    assert sorted(machine.domains()) == ["Domain-0", "named"]
+    machine.destroy("named")

@@ -55,6 +55,11 @@ class Record:
     saving: bool = False
     unwanted_suspend: bool = False
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has shut down, and not only for as long as it is saved."""
+        return self.shutdown is not None and not self.saving
+
 
 class Domains:
     """Looks domains up; keeps the records."""

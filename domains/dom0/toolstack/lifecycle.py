@@ -128,7 +128,7 @@ class Lifecycle:
         self, domid: DomId, record: Record | None, wanted: str, timeout: float | None = None
     ) -> Operation:
         yield from self._parts.operations.until(
-            lambda: (record is not None and record.shutdown is not None) or self._domains.gone(domid),
+            lambda: (record is not None and record.has_ended) or self._domains.gone(domid),
             self._domains.changed(domid),
             f"domain '{wanted}' did not shut down",
             timeout,
