@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from domains.cpu.backing import Backing
+from domains.cpu.event_posts import EventPosts
 from domains.cpu.meter import Meter
 from domains.cpu.post_queue import PostQueue
 from domains.cpu.watched_fds import WatchedFds
@@ -95,6 +96,7 @@ class Gate:
         self._early: list[tuple[int, int, list[EffectRecord]]] = []
         """The answer that ended a turn: (vCPU, result, effects)."""
         self.posts = PostQueue(self._endpoint.send, timed=self.meter is None)
+        self._event_posts = EventPosts(self.posts if self.meter is None else None)
         descriptors.send(pair, [Note.BOUND])
 
     # --- requests --------------------------------------------------------------------------------
@@ -191,6 +193,10 @@ class Gate:
             if number != vcpu
         )
 
+    def post_event(self, vcpu: int, port: int) -> bool:
+        """Send an event on a port without waiting, if that is certain to succeed. False: it is to be asked for, next."""
+        return self._event_posts.send(vcpu, port, alone=self.is_alone(vcpu))
+
     def frame_types(self) -> FrameTypes:
         """What each machine frame is used as, read-only."""
         return FrameTypes(self._memfd(FRAME_TYPES_MEMFD))
@@ -223,6 +229,7 @@ class Gate:
                 self._send(vcpu, Request.SAVED, self.save_context(vcpu), 0, 0, 0, 0)
                 return None
         port.asks = None
+        self._event_posts.answered(vcpu, result)
         if port.held:
             effects, port.held = port.held + effects, []
         if self.meter is not None:
@@ -240,6 +247,9 @@ class Gate:
             elif effect[0] == Effect.UNMAP_EXTENT:
                 self.memory.unmap(effect[1], effect[2])
                 self._backing.unmap(effect[1], effect[2])
+            elif effect[0] == Effect.EVTCHN_CLEAR:
+                self._event_posts.closed(effect[1])
+                rest.append(effect)
             elif effect[0] == Effect.CLOSE_MEMFD:
                 os.close(self._memfd(effect[1]))
                 del self._memfds[effect[1]]

@@ -36,6 +36,11 @@ class PostQueue:
         if len(words) >= 2 * MAX_POSTS:
             self.send(vcpu)
 
+    def send_at_once(self, vcpu: int, first: int, second: int) -> None:
+        """The vCPU has done an operation of which the core is told now."""
+        self._words += (first, second)
+        self.send(vcpu)
+
     def send(self, vcpu: int) -> None:
         """Tell the core now, if there is anything to be told."""
         if self._words:

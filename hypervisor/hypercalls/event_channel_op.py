@@ -110,12 +110,7 @@ def do_close(call: Call, arg: int) -> int:
 
 def do_send(call: Call, arg: int) -> int:
     """Sends an event to the other end of a port. The vCPU that an IPI is for has its turn next: its sender may wait for it."""
-    port, events = call.read(arg, evtchn_send).port, call.domain.events
-    events.send(port)
-    channel = events.channel(port)
-    if channel.state is ECS.IPI and channel.notify_vcpu_id != call.vcpu.vcpu_id:
-        sibling = call.domain.vcpus[channel.notify_vcpu_id]
-        call.hv.run.slices.yield_to(call.vcpu.unit, sibling.unit, call.hv.now())
+    send_event(call.hv, call.vcpu, call.read(arg, evtchn_send).port)
     return 0
 
 

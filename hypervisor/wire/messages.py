@@ -72,6 +72,7 @@ class Post(IntEnum):
     NEW_BASEPTR = 1  # (kind, frame of a pinned L4 table that the kernel runs on now)
     NEW_USER_BASEPTR = 2  # (kind, frame of a pinned L4 table for user mode, or 0: none)
     SINGLESHOT_TIMER = 3  # (kind, the system time, ns, at which the vCPU gets VIRQ_TIMER)
+    EVTCHN_SEND = 4  # (kind, port): an event was sent
 
 
 POST_SIZE: Final = 16

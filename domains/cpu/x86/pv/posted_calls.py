@@ -5,6 +5,7 @@
     mmuext_op             of a 64-bit guest: another L4 for the kernel, for user mode, or both: a change of address spaces; and a
                           vCPU's own translations dropped, of which the core need not even be told
     vcpu_op               the vCPU's own single-shot timer, at whatever time
+    event_channel_op      an event, on a port on which one was sent before
 
 All other forms, and what is not certain, are asked for as ever. Each function gives the hypercall's result, or None.
 Source: Xen arch/x86/mm.c.
@@ -22,6 +23,7 @@ from hypervisor.machine.paging import PAGE_ACCESSED, PAGE_DIRTY, is_canonical
 from hypervisor.public.abi import NATIVE
 from hypervisor.public.arch_x86 import xen_x86_32
 from hypervisor.public.arch_x86.xen_x86_64 import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
+from hypervisor.public.event_channel import EVTCHNOP_send, evtchn_send
 from hypervisor.public.types import U64
 from hypervisor.public.vcpu import VCPUOP_set_singleshot_timer, vcpu_set_singleshot_timer
 from hypervisor.public.xen import (
@@ -145,6 +147,14 @@ def do_vcpu_op(v: X86Vcpu, posting: Posting, args: tuple[int, ...]) -> int | Non
     return 0 if not flags and posting.timer(timeout) else None
 
 
+def do_event_channel_op(v: X86Vcpu, _posting: Posting, args: tuple[int, ...]) -> int | None:
+    """(command, argument)."""
+    if args[0] != EVTCHNOP_send:
+        return None
+    port = int.from_bytes(_read(v, args[1], evtchn_send.sizeof), "little")
+    return 0 if v.gate.post_event(v.vcpu_id, port) else None
+
+
 def _read(v: X86Vcpu, va: int, size: int) -> bytes:
     """Arguments. GuestFault: they are not all there, or lie in Xen's range, which the guest may read but not name (H2): there
     lie the M2P's words, which it can choose.
@@ -182,4 +192,5 @@ POSTED_CALLS: Final[dict[int, Callable[[X86Vcpu, Posting, tuple[int, ...]], int 
     Hypercall.update_va_mapping: do_update_va_mapping,
     Hypercall.mmuext_op: do_mmuext_op,
     Hypercall.vcpu_op: do_vcpu_op,
+    Hypercall.event_channel_op: do_event_channel_op,
 }

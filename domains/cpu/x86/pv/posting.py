@@ -140,8 +140,7 @@ class Posting:
         """
         if self._gate.meter is not None:
             return False
-        self._gate.posts.add(self._vcpu_id, int(Post.SINGLESHOT_TIMER), timeout)
-        self.send()
+        self._gate.posts.send_at_once(self._vcpu_id, int(Post.SINGLESHOT_TIMER), timeout)
         return True
 
     def send(self) -> None:
