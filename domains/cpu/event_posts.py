@@ -1,8 +1,8 @@
 """Events that are sent without waiting for an answer: EVTCHNOP_send on a port on which it is certain to succeed.
 
-A send on a port succeeds until its own domain closes the port: if the other end goes, the event is dropped without a word (E5). So a
-port is certain from its first send that succeeded to the answer that says that it is closed. The core is told of a posted send at
-once, in a message of its own, and the vCPU goes on.
+A send on a port succeeds until its own domain closes the port: if the other end goes, the event is dropped without a word (E5).
+So a port is certain from its first send that succeeded to the answer that says that it is closed. The core is told of a posted
+send at once, in a message of its own, and the vCPU goes on.
 
     send ─► certain? ─no──► asked for: answered 0? ─► certain from now on
                      └yes─► posted, AT_ONCE at most between two answers of the core, so that nobody sends faster than it performs
@@ -20,7 +20,7 @@ AT_ONCE: Final = 16
 
 
 class EventPosts:
-    """One domain's. `posts`: what its process tells the core; None on a machine that repeats itself, where each request counts."""
+    """One domain's. `posts`: what its process tells the core; None on a machine that repeats itself, where requests count."""
 
     def __init__(self, posts: PostQueue | None) -> None:
         self._posts = posts

@@ -33,6 +33,7 @@ from domains.cpu.traps import TI_GET_IF, TrapFrame
 from hypervisor.machine.paging import PFEC_FETCH
 from hypervisor.public.arch_x86.xen import vcpu_guest_context
 from hypervisor.public.callback import CALLBACKTYPE_event, CALLBACKTYPE_syscall
+from hypervisor.public.event_channel import EVTCHNOP_send, evtchn_send
 from hypervisor.public.sched import SCHEDOP_block
 from hypervisor.public.trace import TRC_PV_TRAP
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, VAddr
@@ -41,6 +42,7 @@ from hypervisor.wire.messages import EffectRecord
 
 MAX_NESTED_TRAPS: Final = 8
 _BLOCKING: Final = {(int(Hypercall.sched_op), int(SCHEDOP_block))}
+_SENDING: Final = (int(Hypercall.event_channel_op), int(EVTCHNOP_send))
 
 
 class PythonCpu(PythonMemory):
@@ -177,10 +179,10 @@ class PythonCpu(PythonMemory):
 
     def _is_sent(self, argument: int) -> bool:
         """Whether an event needs no answer (event_posts.py)."""
-        try:
-            port = self.load(argument, evtchn_send.sizeof)
-        except GuestFault:
+        page, offset = self.tlb_read.get(argument >> PAGE_SHIFT), argument & PAGE_OFFSET
+        if page is None or offset > PAGE_SIZE - evtchn_send.sizeof:
             return False
+        port = page[offset : offset + evtchn_send.sizeof]
         return self.gate.post_event(self.vcpu, int.from_bytes(port, "little"))
 
     def _block(self) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from domains.kernel.hypercalls import Hypercalls
 from domains.kernel.loop import Callback, Loop, Source
 from domains.kernel.shared_info import SharedInfo
-from hypervisor.public.errno import Errno, XenError
+from hypervisor.public.errno import XenError
 from hypervisor.public.event_channel import (
     EVTCHNOP_alloc_unbound,
     EVTCHNOP_bind_interdomain,
@@ -29,7 +29,7 @@ from hypervisor.public.event_channel import (
     evtchn_unmask,
 )
 from hypervisor.public.types import DomId, Port
-from hypervisor.public.xen import DOMID_SELF, Hypercall, multicall_entry
+from hypervisor.public.xen import DOMID_SELF
 
 
 class EventPorts:
@@ -106,21 +106,15 @@ class EventPorts:
         self._hypercalls.hypercall_event_channel_op(EVTCHNOP_send, self._send)
 
     def notify_all(self, ports: Sequence[Port]) -> None:
-        """The same for several ports, in one hypercall."""
-        if len(ports) < 2:
-            for port in ports:
+        """The same for several ports. XenError, of the first that is refused, after the others were sent."""
+        refused = None
+        for port in ports:
+            try:
                 self.notify(port)
-            return
-        with self._hypercalls.arguments as area:
-            sends = [area.push(evtchn_send(port=port).pack()) for port in ports]
-            entries = [
-                multicall_entry(op=Hypercall.event_channel_op, args=(int(EVTCHNOP_send), send, 0, 0, 0, 0))
-                for send in sends
-            ]
-            self._hypercalls.hypercall_multicall(entries)
-        refused = next((entry.result for entry in entries if entry.result), 0)
-        if refused:
-            raise XenError(Errno((1 << 64) - refused), "event_channel_op")
+            except XenError as error:
+                refused = refused or error
+        if refused is not None:
+            raise refused
 
     def close(self, port: Port) -> None:
         """Close the channel (EVTCHNOP_close) and forget its handler."""

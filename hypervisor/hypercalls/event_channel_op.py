@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hypervisor.domain.domain import Domain
+from hypervisor.domain.sending import send_event
 from hypervisor.events.channel import ECS, Channel
 from hypervisor.hypercalls.call import Call, Continue
 from hypervisor.hypercalls.outputs import write_outputs
@@ -109,7 +110,7 @@ def do_close(call: Call, arg: int) -> int:
 
 
 def do_send(call: Call, arg: int) -> int:
-    """Sends an event to the other end of a port. The vCPU that an IPI is for has its turn next: its sender may wait for it."""
+    """Sends an event to the other end of a port."""
     send_event(call.hv, call.vcpu, call.read(arg, evtchn_send).port)
     return 0
 

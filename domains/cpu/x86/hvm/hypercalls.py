@@ -24,9 +24,7 @@ def hypercall(v: HvmVcpu) -> None:
     v.exits["hypercall"] += 1
     if v.mode.cpl:
         v.mode.set_result(-Errno.EPERM)
-    elif nr == Hypercall.sched_op and args[0] == SCHEDOP_block and _is_pending(v):
-        v.mode.set_result(0)
-    elif nr == Hypercall.event_channel_op and args[0] == EVTCHNOP_send and _is_sent(v, args[1]):
+    elif _is_done_here(v, nr, args):
         v.mode.set_result(0)
     else:
         v.result_size = U64_SIZE if v.mode.in_64bit_code else U32_SIZE
@@ -42,6 +40,13 @@ def ask(v: HvmVcpu, nr: int, *args: int) -> int:
     if effects:
         apply_effects(v, effects)
     return result
+
+
+def _is_done_here(v: HvmVcpu, nr: int, args: tuple[int, ...]) -> bool:
+    """Whether it needs no answer of the core: a block with an event pending, or an event that is certain to be sent."""
+    if nr == Hypercall.sched_op:
+        return args[0] == SCHEDOP_block and _is_pending(v)
+    return nr == Hypercall.event_channel_op and args[0] == EVTCHNOP_send and _is_sent(v, args[1])
 
 
 def _is_sent(v: HvmVcpu, argument: int) -> bool:
