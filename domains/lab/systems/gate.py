@@ -86,6 +86,10 @@ class InProcessGate:
         """Nobody stops it."""
         return 0, []
 
+    def post_event(self, _vcpu: int, _port: int) -> bool:
+        """Each event is asked for."""
+        return False
+
     def pte_write(self, vcpu: int, va: int, size: int, value: int, old: int | None) -> Answer:
         """A store to a page table that the core is to perform."""
         return self._request(vcpu, Request.PTE_WRITE, va, size, value, int(old is not None), old or 0)

@@ -66,6 +66,9 @@ class LocalGate:
     def start(self) -> list[list[Any]]:
         return without_extents(self.built.vcpu.take_effects())
 
+    def post_event(self, _vcpu: int, _port: int) -> bool:
+        return False
+
     def hypercall(self, vcpu: int, nr: int, *args: int) -> tuple[int, list[list[Any]]]:
         self.calls.append((nr, *args))
         self.looks += 1

@@ -82,6 +82,9 @@ class BenchGate:
         answer = self.answers[nr](*args) if nr in self.answers else -38
         return answer if isinstance(answer, tuple) else (answer, [])
 
+    def post_event(self, _vcpu: int, _port: int) -> bool:
+        return False
+
     def stopped(self, vcpu: int) -> tuple[int, list[EffectRecord]]:
         self.stops += 1
         self.mailbox.set_stop(vcpu, False)
