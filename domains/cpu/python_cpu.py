@@ -149,7 +149,7 @@ class PythonCpu(PythonMemory):
         try:
             if args and (nr, args[0]) in _BLOCKING:
                 result = self._block()
-            elif args and (nr, args[0]) == _SENDING and self._is_sent(args[1]):
+            elif args and (nr, args[0]) == _SENDING and is_sent(self, args[1]):
                 result = 0
             else:
                 result, effects = self.gate.hypercall(self.vcpu, nr, *args)
@@ -176,14 +176,6 @@ class PythonCpu(PythonMemory):
         self._give_slice_back()
         self.deliver_events()
         return result
-
-    def _is_sent(self, argument: int) -> bool:
-        """Whether an event needs no answer (event_posts.py)."""
-        page, offset = self.tlb_read.get(argument >> PAGE_SHIFT), argument & PAGE_OFFSET
-        if page is None or offset > PAGE_SIZE - evtchn_send.sizeof:
-            return False
-        port = page[offset : offset + evtchn_send.sizeof]
-        return self.gate.post_event(self.vcpu, int.from_bytes(port, "little"))
 
     def _block(self) -> int:
         """SCHEDOP_block: unmasks events; returns at once if one is pending. No upcall can come between the
@@ -298,3 +290,12 @@ class PythonCpu(PythonMemory):
         """The guest broke the contract: its domain ends."""
         self._in_xen = True
         self.gate.crash(self.vcpu, reason)
+
+
+def is_sent(cpu: PythonCpu, argument: int) -> bool:
+    """Whether an event needs no answer (event_posts.py). Its argument is looked at only where that cannot fault."""
+    page, offset = cpu.tlb_read.get(argument >> PAGE_SHIFT), argument & PAGE_OFFSET
+    if page is None or offset > PAGE_SIZE - evtchn_send.sizeof:
+        return False
+    port = page[offset : offset + evtchn_send.sizeof]
+    return cpu.gate.post_event(cpu.vcpu, int.from_bytes(port, "little"))
