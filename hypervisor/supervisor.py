@@ -45,11 +45,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class Service:
-    """A process that serves Dom0 from the beginning: `run(pair)`, where Dom0 holds the other end of `pair`."""
+    """A process that serves Dom0 from the beginning: `run(pair)`, where Dom0 holds the other end of `pair`. It alone goes on
+    with the descriptors `own`.
+    """
 
     name: str
     pair: socket.socket
     run: Callable[[socket.socket], None]
+    own: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,10 @@ class Supervisor:
             become(service.name, dies_with_parent=True)
             service.run(service.pair)
 
-        self._fork(body, keep={service.pair.fileno()})
+        self._fork(body, keep={service.pair.fileno(), *service.own})
         service.pair.close()
+        for fd in service.own:
+            os.close(fd)
 
     def _loop(self, wake_read: int) -> None:
         poll = self._poll

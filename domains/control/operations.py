@@ -16,6 +16,7 @@ from domains.control.domain_operations import DOMAIN_OPERATIONS
 from domains.control.domain_operations import Created as Created
 from domains.control.exit_code import LARGEST
 from domains.control.memory_operations import MEMORY_OPERATIONS
+from domains.control.migration_operations import MIGRATION_OPERATIONS
 from domains.control.records import Length, Range, Record
 from domains.control.sched_operations import SCHED_OPERATIONS
 from domains.control.vxlan_operations import VXLAN_OPERATIONS, VxlanStatus
@@ -81,7 +82,7 @@ class MachineInfo(Record):
     """A machine: its name and paths, its scheduler, its CPUs and how many of them are in no pool, memory in frames of 4 KiB, the
     number of its domains; what the hypervisor has counted; what held the core longest at a time, and for how many ms of CPU
     time; the same of Dom0's loop; the seed of a machine that repeats itself, how long it has run in its own time, and the hash
-    of its run.
+    of its run; HOST:PORT where other machines may connect to send domains.
     """
 
     machine: str
@@ -103,6 +104,7 @@ class MachineInfo(Record):
     seed: Count | None = None
     system_time_ns: Count | None = None
     run_hash: str | None = None
+    listens: str | None = None
 
 
 class Listed(Record):
@@ -315,6 +317,7 @@ OPERATIONS: Final[dict[str, type[Arguments[Any]]]] = {
     **DOMAIN_OPERATIONS,
     **DEVICE_OPERATIONS,
     **MEMORY_OPERATIONS,
+    **MIGRATION_OPERATIONS,
     **SCHED_OPERATIONS,
     **VXLAN_OPERATIONS,
 }

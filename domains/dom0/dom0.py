@@ -53,8 +53,9 @@ BACKENDS: Final = "/local/domain/0/backend"
 
 
 class Dom0(Guest):
-    """`folder=` and `machine=` on the command line say which machine this is, each `uplink=` what connects it; `unpacker=` is
-    the descriptor of the process that unpacks kernels; what is chosen at random follows from `seed=`, if that is given.
+    """`folder=` and `machine=` on the command line say which machine this is, each `uplink=` what connects it with the host,
+    `listens=` where other machines may connect; `unpacker=` and `carrier=` are descriptors of the processes that unpack kernels
+    and that connect machines; what is chosen at random follows from `seed=`, if that is given.
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -67,6 +68,8 @@ class Dom0(Guest):
         self._seed = int(settings["seed"]) if "seed" in settings else None
         self._chance = SystemRandom() if self._seed is None else Random(self._seed)
         self._unpacker = socket.socket(fileno=int(settings["unpacker"]))
+        self._carrier = socket.socket(fileno=int(settings["carrier"]))
+        self._listens = settings.get("listens")
         self._uplink_specs = [parse_uplink(text) for name, text in options if name == "uplink"]
 
     def main(self) -> None:
@@ -110,12 +113,17 @@ class Dom0(Guest):
     ) -> tuple[ForXl, Service]:
         kernel = self.kernel
         dumps = dump_folder(self._machine)
-        parts = Parts.made(kernel, self._xenstored, self._chance, self._unpacker, dumps)
+        parts = Parts.made(kernel, self._xenstored, self._chance, self._unpacker, self._carrier, dumps)
         lifecycle = Lifecycle(parts, print)
         kernel.events.bind_virq(VIRQ_DOM_EXC, lifecycle.domain_exception)
         kernel.xenbus.watch(BACKENDS, parts.domains.device_changed)
         machine = MachineIdentity(
-            self._machine, self._folder, self._folder / STORE_SOCKET, uplinks.describe(), self._seed
+            self._machine,
+            self._folder,
+            self._folder / STORE_SOCKET,
+            uplinks.describe(),
+            self._seed,
+            self._listens,
         )
         captures, devices = Captures(kernel, nets), Devices(blocks, nets)
         service = Service(parts, lifecycle, captures, devices, machine, vxlans, self._stop)

@@ -30,6 +30,12 @@ EXAMPLES: Final[dict[str, tuple[str, str]]] = {
     "dump-core": ("dump-core web web.core", "its memory and registers, for crash(8)"),
     "save": ("save -c web web.saved", "write it into a file, and let it go on"),
     "restore": ("restore web.saved", "make the domain of that file again"),
+    "migrate": (
+        "migrate web second --progress",
+        "move it to the machine 'second', with a line for each round",
+    ),
+    "resume": ("resume web--migratedaway", "when it is certain that it does not run on the other machine"),
+    "key": ("key", "the machine's public key, for others' authorized_keys"),
     "domid": ("domid web", "print its id"),
     "domname": ("domname 3", "print the name of domain 3"),
     "list": ("list -v web", "one domain, with its UUID"),

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from domains.carrier.door import Door
 from domains.control.description import DomainConfig
 from domains.control.operations import Info
 from domains.control.protocol import ControlError, Exit, MachineEnded
@@ -32,7 +33,8 @@ DEFAULT_SCHEDULER: Final = "credit2"
 
 class Hardware(NamedTuple):
     """What a machine is started with: memory in MiB, emulated CPUs and their scheduler (`slice_ns`: how long its slices are;
-    None: as is usual with it), and connections with the host's network. `guest`: the domain that it is started for.
+    None: as is usual with it), and connections with the host's network.
+    `guest`: the domain that it is started for; `listen`: HOST:PORT where other machines may connect to send domains.
     """
 
     memory: int = DEFAULT_MEMORY
@@ -42,6 +44,7 @@ class Hardware(NamedTuple):
     slice_ns: int | None = None
     seed: int | None = None
     guest: DomainConfig | None = None
+    listen: str | None = None
 
 
 class Born(NamedTuple):
@@ -87,15 +90,38 @@ def launch(name: str, hardware: Hardware, fork: Callable[[Callable[[], None]], i
         for entry in folder.iterdir():
             if entry.name != LOCK:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        door = None if hardware.listen is None else opened(hardware.listen)
         with private_files():
             log = os.open(folder / LOG, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        ended = fork(lambda: supervise(name, folder, hardware, lock, log))
-    except OSError:
+        ended = fork(lambda: supervise(name, folder, hardware, lock, log, door))
+        if door is not None:
+            os.close(door.fd)
+    except (OSError, ControlError):
         shutil.rmtree(folder, ignore_errors=True)
         raise
     finally:
         os.close(lock)
     return Born(log, ended)
+
+
+def opened(listen: str) -> Door:
+    """A listening socket at HOST:PORT. Raises ControlError."""
+    import socket
+
+    host, _, port = listen.rpartition(":")
+    try:
+        family, kind, _proto, _name, address = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(16)
+    except OSError as error:
+        raise ControlError(Exit.FAILURE, f"cannot listen at {listen}: {error.strerror or error}") from None
+    name, number = listener.getsockname()[:2]
+    place = f"[{name}]:{number}" if family == socket.AF_INET6 else f"{name}:{number}"
+    return Door(listener.detach(), place)
 
 
 def check_scheduler(hardware: Hardware) -> None:
@@ -132,7 +158,9 @@ def detach(body: Callable[[], None]) -> int:
         os._exit(0)
 
 
-def supervise(name: str, folder: Path, hardware: Hardware, lock: int, log: int) -> None:
+def supervise(
+    name: str, folder: Path, hardware: Hardware, lock: int, log: int, door: Door | None = None
+) -> None:
     """The supervisor's whole life. The lock stays held until it ends; if it cannot even begin, the folder goes."""
     null = os.open(os.devnull, os.O_RDONLY)
     for fd, source in ((0, null), (1, log), (2, log)):
@@ -159,7 +187,7 @@ def supervise(name: str, folder: Path, hardware: Hardware, lock: int, log: int) 
             seed=hardware.seed,
             lock_fd=lock,
         )
-        run_machine(config, hardware.uplinks, hardware.guest)
+        run_machine(config, hardware.uplinks, hardware.guest, door)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
+from domains.control.migration_operations import PLACE
 from domains.control.operations import DebugKeys, Dmesg, Info, Uplink
 from domains.control.protocol import ControlError, Exit
 from domains.control.records import encode
@@ -15,6 +16,11 @@ from domains.xenctl.output import print_json, print_lines, printable
 from domains.xenctl.seeded import Seed, cpus_with, repeatable
 from domains.xenctl.usage import checked
 from domains.xenctl.vxlan_commands import vxlan_text
+
+Listen = Annotated[
+    str | None,
+    Option(metavar="HOST:PORT", help="Let machines connect there whose keys are known; port 0: any."),
+]
 
 
 def start(
@@ -39,6 +45,7 @@ def start(
             help="Connect a bridge with the host, whose end gets the address. Repeatable.",
         ),
     ] = None,
+    listen: Listen = None,
     seed: Seed = None,
     json: Json = False,
 ) -> None:
@@ -46,17 +53,33 @@ def start(
     repeatable(seed)
     slice_ns = None if slice_ms is None else round(slice_ms * 1e6)
     uplinks = checked_uplinks(uplink or [])
-    hardware = launch.Hardware(memory, cpus_with(seed, cpus), uplinks, sched, slice_ns, seed)
+    check_listen(listen, seed)
+    hardware = launch.Hardware(memory, cpus_with(seed, cpus), uplinks, sched, slice_ns, seed, listen=listen)
     if not launch.start_machine(name, hardware):
         raise ControlError(Exit.FAILURE, f"machine '{name}' is running already; 'xenctl stop' ends it")
     if json:
         info(name, json=True)
         return
     print(f"machine {name} started")
-    if uplink:
+    if uplink or listen:
         with machine.connect(name) as client:
-            for one in client.call(Info()).uplinks:
-                print(f"uplink {uplink_text(one)}")
+            about = client.call(Info())
+        for one in about.uplinks:
+            print(f"uplink {uplink_text(one)}")
+        if about.listens is not None:
+            print(f"listens at tcp://{about.listens}")
+
+
+def check_listen(listen: str | None, seed: int | None) -> None:
+    """Raises ControlError for what is no HOST:PORT, and for a machine that repeats itself."""
+    if listen is None:
+        return
+    if PLACE.fullmatch(listen) is None or int(listen.rpartition(":")[2]) >= 1 << 16:
+        raise ControlError(Exit.USAGE, f"'{listen}' is no HOST:PORT, such as 0.0.0.0:7800 or [::]:7800")
+    if seed is not None:
+        raise ControlError(
+            Exit.USAGE, "--listen: a machine that repeats itself (--seed) takes nothing from others"
+        )
 
 
 def checked_uplinks(texts: Sequence[str]) -> list[str]:

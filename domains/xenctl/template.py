@@ -16,6 +16,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
+from domains.carrier.door import Door
+from domains.carrier.process import serve as carry
 from domains.control.description import PYTHON_PREFIX, DomainConfig, GuestType
 from domains.cpu.process import ENGINES, load_engine, run_domain
 from domains.kernel.image import make_image
@@ -80,21 +82,40 @@ def unpack(pair: socket.socket) -> None:
     serve(pair)
 
 
-def run_machine(config: MachineConfig, uplinks: Sequence[str], guest: DomainConfig | None = None) -> None:
+def run_machine(
+    config: MachineConfig,
+    uplinks: Sequence[str],
+    guest: DomainConfig | None = None,
+    door: Door | None = None,
+) -> None:
     """Run a machine to its end; its folder is removed. Dom0's part of `config` is filled in here. With a seed it repeats.
 
-    `guest`: the domain that it is started for.
+    `guest`: the domain that it is started for; `door`: where other machines may connect.
     """
     dom0_end, unpacker_end = descriptors.pair()
+    carried, carrier_end = descriptors.pair()
     config = config._replace(
         dom0_kernel=make_image(DOM0),
-        dom0_options=(f"unpacker={dom0_end.fileno()}", *(f"uplink={uplink}" for uplink in uplinks)),
-        dom0_fds=(dom0_end.fileno(),),
+        dom0_options=(
+            f"unpacker={dom0_end.fileno()}",
+            f"carrier={carried.fileno()}",
+            *(f"uplink={uplink}" for uplink in uplinks),
+            *(() if door is None else (f"listens={door.place}",)),
+        ),
+        dom0_fds=(dom0_end.fileno(), carried.fileno()),
     )
     entries = Entries(
         core=run_core,
         domain=run_domain,
-        services=(Service("xeno-unpacker", unpacker_end, unpack),),
+        services=(
+            Service("xeno-unpacker", unpacker_end, unpack),
+            Service(
+                "xeno-carrier",
+                carrier_end,
+                lambda pair: carry(pair, config.name, door),
+                () if door is None else (door.fd,),
+            ),
+        ),
         prepare=prepare,
         warm=lambda: load(WARM),
         ahead=lambda: load_for(guest),

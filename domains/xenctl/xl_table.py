@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-MOVING: Final = (
-    "a domain cannot move while it runs yet: 'xenctl save' it, and 'xenctl restore --machine' it there"
+RECEIVING: Final = (
+    "a machine's Dom0 takes domains by itself: 'xenctl start --listen', and 'xenctl migrate' on the other one"
 )
 PCI: Final = "the host's PCI devices are not given to domains: give a file as disk=, an interface as vif="
 USB: Final = "the host's USB devices are not given to domains: give a file as disk="
@@ -22,9 +22,9 @@ CDROM: Final = "xl has it for domains with a device model: use 'xenctl block-det
 STORE: Final = "use Xen's own xenstore tools, with XENSTORED_PATH as 'xenctl info' shows it"
 
 REFUSED: Final[dict[str, str]] = {
-    **dict.fromkeys(("migrate", "migrate-receive", "remus"), MOVING),
+    "migrate-receive": RECEIVING,
+    "remus": "there are no checkpoints to another machine: 'xenctl migrate' moves a domain, 'xenctl save -c' keeps its state",
     "suspend": "a domain suspends itself, if it can: to stop it for a while use 'xenctl pause'",
-    "resume": "use 'xenctl unpause' after 'xenctl pause'",
     **dict.fromkeys(("cd-insert", "cd-eject"), CDROM),
     **dict.fromkeys(("pci-attach", "pci-detach", "pci-list"), PCI),
     **dict.fromkeys(("pci-assignable-add", "pci-assignable-remove", "pci-assignable-list"), PCI),
@@ -87,6 +87,7 @@ MISSING_OPTIONS: Final[dict[str, str]] = {
     "vcpu-pin": "`--ignore-global-affinity-masks`: there are none",
     "info": "`-n`: a machine is one NUMA node",
     "console": "`-t serial`, `-t vuart`: a domain has one PV console",
+    "migrate": "`-s`, `-C`, `-D`: machines connect by themselves, and a domain keeps its description and gets another id",
     "save": "`-D`: a restored domain has another id",
     "restore": "`-c` (use `xenctl console`), `-d`, `-F`, `-e`, `-V`, `-A`: no process waits for a domain; there is no display",
     "trigger": "`power`, `sleep`, `reset`, `init`, `s3resume`: PV and PVH domains have none of them on Xen either",

@@ -31,6 +31,8 @@ START_SECONDS: Final = 8.0
 """What a qemu-nbd may take to open its image."""
 AGAIN: Final = 20
 AGAIN_SECONDS: Final = 0.1
+LOCK_SECONDS: Final = 20.0
+"""What the machine that a domain comes from may take to let go of its images."""
 
 
 class BlockAttachment(NamedTuple):
@@ -48,11 +50,18 @@ class BlockDevice(BackDevice):
 
     _image: Image | NbdImage | None = None
     _attachment: BlockAttachment | None = None
+    _lock_due = False
+    """The image is not locked yet: the domain comes from another machine, which has it still."""
 
     @property
     def counters(self) -> Counters | None:
         """What was done for the front that is attached."""
         return self._attachment.server.counters if self._attachment else None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is left to do for the front, as it stands."""
+        return self._attachment is None or self._attachment.server.is_idle
 
     def turn(self, crowd: int) -> bool:
         """Serves some of the front's requests; `crowd`: how many devices want a turn."""
@@ -66,6 +75,7 @@ class BlockDevice(BackDevice):
         mode = (yield from self.end.read(Node.MODE)) or "r"
         may_discard = (yield from self.end.read(Node.DISCARD_ENABLE)) != "0"
         format, path = ("", params) if params.startswith("/") else params.partition(":")[::2]
+        self._lock_due = (yield from self.end.read(Node.LOCK_LATE)) == "1" and format not in QEMU_FORMATS
         image = yield from self._opened(path, format, mode)
         self._image = image
         return {
@@ -81,7 +91,7 @@ class BlockDevice(BackDevice):
     def _opened(self, path: str, format: str, mode: str) -> Task[Image | NbdImage]:
         """The image. A qemu-nbd that ends still, of a domain that has just gone, is waited for. Raises OSError."""
         if format not in QEMU_FORMATS:
-            return Image(path, mode)
+            return Image(path, mode, locked=not self._lock_due)
         if not self.kernel.privileged:
             raise OSError(errno.EOPNOTSUPP, f"{format} is served by Dom0 alone; leave backend= out", path)
         for _ in range(AGAIN):
@@ -110,9 +120,25 @@ class BlockDevice(BackDevice):
         remote_port = yield from end.read_peer_number(Node.EVENT_CHANNEL, -1, U32)
         abi = (yield from end.read_peer(Node.PROTOCOL)) or XEN_IO_PROTO_ABI_X86_64
         persistent = (yield from end.read_peer_number(Node.PERSISTENT, 0, 1)) == 1
+        if self._lock_due:
+            yield from self._take_lock()
         if self._image is None or ref < 0 or remote_port < 0 or abi not in RECORDS:
             raise FrontError(f"no ring: ring-ref {ref}, event-channel {remote_port}, protocol {abi}")
         return self._reach(self._image, ref, Port(remote_port), RECORDS[abi], persistent)
+
+    def _take_lock(self) -> Task[None]:
+        """The front end connects, so its domain runs here, and nowhere else: whoever had the image lets go of it, when all is
+        written that was to be. FrontError: it does not.
+        """
+        for _ in range(round(LOCK_SECONDS / AGAIN_SECONDS)):
+            try:
+                if isinstance(self._image, Image):
+                    self._image.lock()
+                self._lock_due = False
+                return
+            except BlockingIOError:
+                yield from self.kernel.until(lambda: False, timeout=AGAIN_SECONDS)
+        raise FrontError("its image is in use by another device or machine")
 
     def _reach(
         self, image: Image | NbdImage, ref: int, remote_port: Port, records: Records, persistent: bool

@@ -34,8 +34,10 @@ class Image:
     waits: Final = False
     """Whether everything but a read of what is in memory takes long; then it is done by the device's thread."""
 
-    def __init__(self, path: str, mode: str) -> None:
-        """Open `path`; `mode` as in xl's disk line: "r" or "w", with "!" to share it against the lock."""
+    def __init__(self, path: str, mode: str, *, locked: bool = True) -> None:
+        """Open `path`; `mode` as in xl's disk line: "r" or "w", with "!" to share it against the lock. Without `locked` the lock
+        is taken later, by `lock`.
+        """
         self.path = path
         self.writable = self.discards = mode.startswith("w")
         access = os.O_RDWR if self.writable else os.O_RDONLY
@@ -44,8 +46,9 @@ class Image:
             kind = os.fstat(self._fd).st_mode
             if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
                 raise OSError(errno.EINVAL, "neither a file nor a block device")
-            if not mode.endswith("!"):
-                fcntl.flock(self._fd, (fcntl.LOCK_EX if self.writable else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            self.shared = mode.endswith("!")
+            if locked:
+                self.lock()
             self._regular = stat.S_ISREG(kind)
             self._no_wait = os.RWF_NOWAIT
             size = os.lseek(self._fd, 0, os.SEEK_END)
@@ -57,6 +60,11 @@ class Image:
             in_use = isinstance(error, BlockingIOError)
             why = "in use by another device or machine" if in_use else error.strerror
             raise OSError(error.errno, why, path) from error
+
+    def lock(self) -> None:
+        """Take the lock, unless it is shared against it. BlockingIOError: somebody else has it."""
+        if not self.shared:
+            fcntl.flock(self._fd, (fcntl.LOCK_EX if self.writable else fcntl.LOCK_SH) | fcntl.LOCK_NB)
 
     def read_at_once(self, sector: int, pages: Sequence[memoryview], size: int) -> bool:
         """Do as `read` does, unless that would wait for the disk: then False, and some of `pages` may be filled. A file

@@ -61,6 +61,7 @@ class Node(StrEnum):
 
     MODE = "mode"
     PARAMS = "params"
+    LOCK_LATE = "lock-late"
     ONLINE = "online"
     VIRTUAL_DEVICE = "virtual-device"
 

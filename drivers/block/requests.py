@@ -130,6 +130,8 @@ class RequestServer:
         self._later: Work | None = None
         """What is left to do of the request that is being performed, and is put aside."""
         self._plans: dict[bytes, Plan] = {}
+        self._aside_now = 0
+        """Requests that were put aside and are not done."""
         self._moved = 0  # sectors, in this turn
         self._answer = np.zeros(1, records.response.dtype)
         self.counters = Counters()
@@ -139,6 +141,11 @@ class RequestServer:
         self._perform(crowd)
         self._show()
         return self._ring.final_check()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every request that is in the ring has been answered."""
+        return self._aside_now == 0 and not self._ring.final_check()
 
     def _perform(self, crowd: int) -> None:
         """Perform requests up to the bounds of a turn."""
@@ -171,6 +178,7 @@ class RequestServer:
             status = int(BLKIF_RSP_OKAY)
             later, self._later = self._later, None
             if later is not None and self._aside is not None:
+                self._aside_now += 1
                 self._aside.submit(later, partial(self._finish, int(request["id"]), operation))
                 return
         except BadRequest as bad:
@@ -183,6 +191,7 @@ class RequestServer:
 
     def _finish(self, id: int, operation: int, error: OSError | None) -> None:
         """A request that was put aside is done."""
+        self._aside_now -= 1
         self._put_answer(id, operation, int(BLKIF_RSP_OKAY if error is None else BLKIF_RSP_ERROR))
         self._show()
 

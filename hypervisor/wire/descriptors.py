@@ -1,7 +1,7 @@
 """Descriptors travel over SOCK_SEQPACKET pairs inherited at the fork (SCM_RIGHTS), beside one small msgpack list.
 
-Three kinds of pair: core ↔ supervisor (`FORK`, `FORKED`), core ↔ domain process (`MEMFD`, `BOUND`), Dom0 → its unpacker
-(`UNPACK`).
+Four kinds of pair: core ↔ supervisor (`FORK`, `FORKED`), core ↔ domain process (`MEMFD`, `BOUND`), Dom0 → its unpacker
+(`UNPACK`), Dom0 ↔ its carrier (`CARRY`, `CARRIED`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class Note(IntEnum):
     READY = 5  # core → supervisor: Dom0 runs
     STOP = 6  # core → supervisor: the machine ends
     UNPACK = 7  # Dom0 → unpacker: name, kernel, ramdisk, MiB, PVH; a memfd for the pages and a socket for the answer ride along
+    CARRY = 8  # Dom0 → carrier: HOST:PORT, public key; a socket to be connected with the machine there rides along
+    CARRIED = 9  # carrier → Dom0: public key and address of a machine that has connected; a socket to it rides along
 
 
 @dataclass

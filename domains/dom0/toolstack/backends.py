@@ -194,14 +194,15 @@ def wanted(record: Record) -> Iterator[Wanted]:
     """The devices of a domain."""
     config, domid = record.config, record.domid
     for disk in config.disks:
-        yield wanted_disk(domid, disk)
+        yield wanted_disk(domid, disk, lock_late=record.arrives)
     for devid, vif in numbered(config.vifs):
         yield wanted_vif(domid, devid, vif)
 
 
-def wanted_disk(domid: DomId, disk: Disk) -> Wanted:
-    """A disk of that domain."""
-    return Wanted(disk.backend, "vbd", disk.devid, partial(devices.add_disk, domid=domid, disk=disk))
+def wanted_disk(domid: DomId, disk: Disk, *, lock_late: bool = False) -> Wanted:
+    """A disk of that domain; `lock_late`: see devices.add_disk."""
+    add = partial(devices.add_disk, domid=domid, disk=disk, lock_late=lock_late)
+    return Wanted(disk.backend, "vbd", disk.devid, add)
 
 
 def wanted_vif(domid: DomId, devid: int, vif: Vif) -> Wanted:

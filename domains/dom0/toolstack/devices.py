@@ -46,8 +46,10 @@ def note_path(domid: DomId, kind: str = "", devid: int | str = "") -> str:
     return f"/libxl/{domid}/device/{kind}/{devid}".rstrip("/")
 
 
-def add_disk(nodes: StoreCalls, domid: DomId, backend: DomId, disk: Disk) -> None:
-    """Announce a disk to both ends; to be done in one transaction."""
+def add_disk(nodes: StoreCalls, domid: DomId, backend: DomId, disk: Disk, *, lock_late: bool = False) -> None:
+    """Announce a disk to both ends; to be done in one transaction. `lock_late`: the image is locked when its front end connects,
+    for another machine has it until the domain runs here.
+    """
     kind = "cdrom" if disk.cdrom else "disk"
     back: dict[str, str | int] = {
         "params": disk.target if disk.format == "raw" else f"{disk.format}:{disk.target}",
@@ -62,6 +64,7 @@ def add_disk(nodes: StoreCalls, domid: DomId, backend: DomId, disk: Disk) -> Non
         "device-type": kind,
         "discard-enable": int(disk.writable and disk.discard),
         "specification": "xen",
+        **({"lock-late": 1} if lock_late else {}),
         "state": int(XenbusStateInitialising),
     }
     front: dict[str, str | int] = {

@@ -54,6 +54,8 @@ class Record:
     updated: DomainConfig | None = None
     saving: bool = False
     unwanted_suspend: bool = False
+    arrives: bool = False
+    """It comes from another machine, which may have its images until it runs here."""
 
     @property
     def has_ended(self) -> bool:
@@ -68,6 +70,8 @@ class Domains:
         self._xen = xen
         self._xenbus = xenbus
         self.records: dict[DomId, Record] = {}
+        self.reserved: set[str] = set()
+        """Names of domains that are on their way here from other machines."""
         self._changed: dict[DomId, Signal] = {}
         self.adopted: dict[DomId, None] = {}
         """Domains that others have made (adopted.py)."""
@@ -155,7 +159,11 @@ class Domains:
         return info
 
     def check_name_free(self, name: str) -> None:
-        """Raises ToolstackError if a domain has the name."""
+        """Raises ToolstackError if a domain has the name, or is to have it."""
+        if name in self.reserved:
+            raise ToolstackError(
+                f"domain '{name}' is on its way here from another machine; choose another name"
+            )
         for info in self._named(name):
             if not info.dying:
                 raise ToolstackError(

@@ -42,6 +42,8 @@ class MachineIdentity:
     xenstored_path: Path
     uplinks: tuple[Uplink, ...]
     seed: int | None
+    listens: str | None = None
+    """HOST:PORT where other machines may connect."""
 
 
 def describe(
@@ -115,6 +117,7 @@ def describe_machine(
         dom0_longest_busy_with=busiest.what if busiest is not None else "",
         seed=identity.seed,
         system_time_ns=now if repeats else None,
+        listens=identity.listens,
         run_hash=next((name.removeprefix(RUN_HASH) for name in counted if name.startswith(RUN_HASH)), None),
     )
 

@@ -39,10 +39,18 @@ class Parts:
     """Where what a description leaves open comes from: ids and addresses."""
     unpacker: socket.socket
     """The process that unpacks kernels (builder/unpacker.py)."""
+    carrier: socket.socket
+    """The process that has the network's end of migrations (domains/carrier)."""
 
     @classmethod
     def made(
-        cls, kernel: Kernel, xenstored: Xenstored, chance: Random, unpacker: socket.socket, dumps: Path
+        cls,
+        kernel: Kernel,
+        xenstored: Xenstored,
+        chance: Random,
+        unpacker: socket.socket,
+        carrier: socket.socket,
+        dumps: Path,
     ) -> Parts:
         """The toolstack's own parts, around Dom0's kernel and its store; `dumps`: the folder of core dumps."""
         xen, operations = XenCtrl(kernel), Operations(kernel)
@@ -62,4 +70,5 @@ class Parts:
             Suspending(kernel, xen, xenstored, domains),
             chance,
             unpacker,
+            carrier,
         )

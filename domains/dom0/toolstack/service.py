@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from domains.control import operations as ops
 from domains.control.address import MachineAddress
+from domains.control.migration_operations import Migrate, Round
 from domains.control.protocol import Exit
 from domains.control.server import Congested, ControlServer, Disconnected, Request
 from domains.dom0.toolstack.ballooning import Ballooning
@@ -24,6 +25,7 @@ from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.info import MachineIdentity, describe, describe_all, describe_machine, walk_store
 from domains.dom0.toolstack.lifecycle import Lifecycle, name_of
 from domains.dom0.toolstack.log_streams import LogStreams
+from domains.dom0.toolstack.migrating.migrations import Migrations
 from domains.dom0.toolstack.operations import Operation
 from domains.dom0.toolstack.parts import Parts
 from domains.dom0.toolstack.restoring.restore import Restoring
@@ -59,10 +61,12 @@ class Service:
         self._lifecycle = lifecycle
         self._scheduling = parts.scheduling
         ballooning = Ballooning(parts.xen, parts.kernel.xenbus, parts.domains)
+        saving, restoring = Saving(parts, lifecycle), Restoring(parts, lifecycle)
+        self._migrations = Migrations(parts, lifecycle, saving, restoring, devices, machine.folder, print)
         self._vxlans = vxlans
         self._others = (
             *(parts.scheduling, parts.hotplug, ballooning, Upkeep(parts, devices), vxlans),
-            *(Saving(parts, lifecycle), Restoring(parts, lifecycle)),
+            *(saving, restoring, self._migrations),
         )
         self._operations = parts.operations
         self._captures = captures
@@ -81,6 +85,7 @@ class Service:
 
     def close(self) -> None:
         """Answer no more."""
+        self._migrations.close()
         if self._server is not None:
             self._kernel.remove_reader(self._server.fd)
             self._server.close()
@@ -203,6 +208,16 @@ class Service:
     def _domname(self, _request: Request, wanted: ops.Domname) -> str | None:
         return self._domains.name_of(self._domains.find(wanted.domain).domid)
 
+    def _migrate(self, request: Request, wanted: Migrate) -> Operation:
+        def tell(done: Round) -> None:
+            with suppress(Congested):
+                try:
+                    request.stream(done)
+                except Disconnected:
+                    raise ToolstackError("whoever asked for it has gone") from None
+
+        return self._migrations.migrate(wanted, tell)
+
     # --- streams ---------------------------------------------------------------------------------
 
     def _console(self, request: Request, wanted: ops.Console) -> object:
@@ -268,6 +283,7 @@ class Service:
         ops.Wait: _wait,
         ops.Domid: _domid,
         ops.Domname: _domname,
+        Migrate: _migrate,
         ops.Console: _console,
         ops.ConsoleInput: _console_input,
         ops.ConsoleDetach: _console_detach,

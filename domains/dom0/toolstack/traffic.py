@@ -20,6 +20,11 @@ class Devices:
         self._blocks = blocks
         self._nets = nets
 
+    def disks_idle(self, domid: int) -> bool:
+        """Whether Dom0's back ends have done all that a domain, which stands still, has asked of its disks."""
+        of_domain = f"backend/vbd/{domid}/"
+        return all(disk.is_idle for path, disk in self._blocks.devices.items() if of_domain in path)
+
     def traffic(self) -> list[DomainTraffic]:
         """What each domain's devices have done so far, by the order of ids. A disk's counts begin anew when its front end
         connects again.

@@ -31,6 +31,7 @@ OURS = {
     "domains.control.exit_code",
     "domains.control.device_operations",
     "domains.control.memory_operations",
+    "domains.control.migration_operations",
     "domains.control.operations",
     "domains.control.protocol",
     "domains.control.records",

@@ -59,8 +59,10 @@ class Restoring:
         config = config or description(described)
         return (yield from self.make(stream, config, paused=paused))
 
-    def make(self, stream: Counted, config: DomainConfig, *, paused: bool) -> Task[Domain]:
-        """The same of a stream that begins with libxl's header."""
+    def make(
+        self, stream: Counted, config: DomainConfig, *, paused: bool, arrives: bool = False
+    ) -> Task[Domain]:
+        """The same of a stream that begins with libxl's header. `arrives`: it comes from another machine, which has it still."""
         self._check_uuid(config)
         yield from libxl.read_header(stream)
         records = RecordReader(stream, LIBXL)
@@ -68,6 +70,7 @@ class Restoring:
         first.need(first.type == LibxlRecord.LIBXC_CONTEXT, "libxc's stream does not come first")
 
         def fill(domid: DomId, config: DomainConfig) -> Task[Built]:
+            self._parts.domains.records[domid].arrives = arrives
             built = yield from self._fill(stream, domid, config)
             end = yield from records.next()
             end.need(end.type == LibxlRecord.END, "it does not belong behind the domain's contents")
