@@ -26,6 +26,8 @@ from drivers.net.vxlan.vtep import Vtep
 
 TURN_PACKETS: Final = 32
 """Packets taken in one turn of the loop."""
+TURN_BYTES: Final = 1 << 16
+"""A turn ends with the packet that makes it so many bytes: a peer may send frames of 64 KiB."""
 Send = Callable[[bytes, End, int], bool]
 """Gets a packet, where it goes, and the number of its flow; whether the host took it."""
 
@@ -117,10 +119,12 @@ class VxlanEnd:
 
     def _take(self) -> None:
         """Packets have come."""
+        size = 0
         for _ in range(TURN_PACKETS):
-            came = self._udp.receive()
+            came = self._udp.receive() if size < TURN_BYTES else None
             if came is None:
                 return
+            size += len(came[0])
             arrived = self.vtep.received(*came)
             if arrived is not None:
                 self._overlays[arrived.segment.vni].arrived(arrived.peer, arrived.frame)
