@@ -10,6 +10,7 @@ Root makes the namespaces as they are; everybody else within a user namespace of
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -95,6 +96,11 @@ def linux_vxlan(hosts: Hosts, vni: int, near: str, address: str) -> None:
     assert done.returncode == 0, done.stderr
     hosts.on_far("ip", "address", "add", f"{address}/24", "dev", f"vx{vni}")
     hosts.on_far("ip", "link", "set", f"vx{vni}", "up")
+
+
+def loopback_address() -> str:
+    """One that no other test has."""
+    return f"127.{random.randrange(1, 255)}.{random.randrange(256)}.{random.randrange(1, 255)}"
 
 
 def attach(machine: Machine, bridge: str, vni: int, *words: str) -> None:

@@ -23,6 +23,7 @@ from tests.guests.linux_shell import LinuxShell
 from tests.guests.test_debian import BOOT_SECONDS, CACHE
 from tests.host_network import HOST, HostSide, Rights, machine_with_uplink
 from tests.machines import REPOSITORY, Machine, wait_until
+from tests.vxlan_hosts import attach, loopback_address, port_of
 
 pytestmark = [
     pytest.mark.needs_guests,
@@ -32,7 +33,7 @@ pytestmark = [
 ]
 
 WEBSERVER = REPOSITORY / "domains" / "guests" / "webserver.cfg"
-ALICE, BOB, PYTHON, VISITOR = "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"
+ALICE, BOB, PYTHON, VISITOR, FAR_SERVER = "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"
 FETCH = """
 import hashlib
 from domains.guests.webclient import OverStack
@@ -97,6 +98,7 @@ def test_linux_works_on_a_disk_and_talks_with_linux_a_python_guest_and_the_host_
             with Capture(machine, "alice", tmp_path / "alice.pcap"):
                 guests_reach_each_other(machine, tmp_path, alice, bob)
                 guests_and_the_host_reach_each_other(host, tmp_path, alice)
+            another_host_and_linux_reach_each_other(machine, tmp_path, alice)
             if shutil.which("tshark"):
                 is_sound(tmp_path / "alice.pcap")
             comes_back_after_it_was_unbound(bob)
@@ -122,6 +124,25 @@ def guests_and_the_host_reach_each_other(host: HostSide, tmp_path: Path, alice: 
     (tmp_path / "data").write_bytes(busybox)
     with host.serving(tmp_path) as port:
         assert alice.run(f"wget -q -O - http://{HOST}:{port}/data | cmp - /bin/busybox")[0] == 0
+
+
+def another_host_and_linux_reach_each_other(machine: Machine, tmp_path: Path, alice: LinuxShell) -> None:
+    """By VXLAN, between which and the interfaces that are there nobody has agreed on an MTU: TCP is cut to what fits."""
+    near, far = loopback_address(), loopback_address()
+    other = Machine(memory=128)
+    try:
+        attach(machine, "xenbr0", 42, far, "--local", near)
+        attach(other, "xenbr0", 42, near, "--local", far)
+        assert other.xenctl("create", WEBSERVER, f"vif=['ip={FAR_SERVER}/24']").returncode == 0
+        reaches(alice, FAR_SERVER)
+        assert fetched(other, tmp_path, ALICE, "/busybox") == md5(alice, "cat /bin/busybox")
+        status, output = alice.run(f"wget -q -O - http://{FAR_SERVER}/bytes/300000 | wc -c")
+        assert (status, output.split()[-1]) == (0, "300000"), output
+        assert port_of(machine)["dropped"]["too_big"] == 0
+        assert alice.run(f"ping -c 1 -W 1 -s 1472 {FAR_SERVER}")[0] != 0
+        assert port_of(machine)["dropped"]["too_big"] == 1
+    finally:
+        other.stop()
 
 
 def fetched(machine: Machine, tmp_path: Path, host: str, path: str, address: str = VISITOR) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from domains.xenctl.topology.check import load
 from tests.domains.xenctl.topology.topo import Topo
 from tests.machines import Machine
+from tests.vxlan_hosts import loopback_address
 
 HALVES = """
 name: {name}
@@ -51,7 +51,7 @@ def ports(topo: Topo) -> list[dict[str, object]]:
 def test_two_machines_are_one_network_while_their_topologies_are_up(topos: list[Topo]) -> None:
     """The client has its page from the other machine's server, or it would not have done its work."""
     one, two = topos
-    first, second = (f"127.{random.randrange(1, 255)}.{random.randrange(256)}.{n}" for n in (1, 2))
+    first, second = loopback_address(), loopback_address()
     server = {"guest": "webserver:WebServer", "ip": "10.0.0.1", "wait": 'console "serving http"'}
     client = {"guest": "webclient:WebClient", "ip": "10.0.0.2", "wait": "shutdown"}
     ends = {"first": first, "second": second}
@@ -71,7 +71,7 @@ def test_two_machines_are_one_network_while_their_topologies_are_up(topos: list[
 def test_peers_that_the_file_does_not_say_stay_as_somebody_has_set_them(topos: list[Topo]) -> None:
     """As a fleet does, which knows the hosts."""
     one, _ = topos
-    local = f"127.{random.randrange(1, 255)}.{random.randrange(256)}.1"
+    local = loopback_address()
     text = 'domains: {a: {kernel: "python:./guests.py:Server", memory: 8, networks: [lan]}}\n'
     one.write(f"networks: {{lan: {{vxlan: {{vni: 7, local: {local}}}}}}}\n{text}")
     one.run("up")
@@ -92,7 +92,7 @@ def test_peers_that_the_file_does_not_say_stay_as_somebody_has_set_them(topos: l
 
 def test_a_network_that_cannot_be_leaves_none_of_the_others(topos: list[Topo]) -> None:
     one, _ = topos
-    local = f"127.{random.randrange(1, 255)}.{random.randrange(256)}.1"
+    local = loopback_address()
     networks = f"lan: {{vxlan: {{vni: 7, local: {local}}}}}, wan: {{vxlan: {{vni: 7, local: 192.0.2.1}}}}"
     one.write(
         f"networks: {{{networks}}}\n"

@@ -6,7 +6,6 @@ in `Overlay.arrived` no TCP connection with Linux' own device comes to be.
 
 from __future__ import annotations
 
-import random
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,7 +18,17 @@ from tests.drivers.net.network import frame, mac_of
 from tests.drivers.net.on_machine.stations import ECHO, FRAMES, GUESTS, await_ready, said
 from tests.host_network import HOST, HostNetwork
 from tests.machines import Machine, wait_until
-from tests.vxlan_hosts import FAR4, FAR6, NEAR4, NEAR6, attach, linux_vxlan, port_of, two_hosts
+from tests.vxlan_hosts import (
+    FAR4,
+    FAR6,
+    NEAR4,
+    NEAR6,
+    attach,
+    linux_vxlan,
+    loopback_address,
+    port_of,
+    two_hosts,
+)
 
 SERVER = "10.0.0.1"
 VNI = 42
@@ -53,16 +62,11 @@ def nothing_is_left() -> None:
     """A machine of its own, which each test here has, is looked at when it is stopped."""
 
 
-def loopback() -> str:
-    """An address that no other test has."""
-    return f"127.{random.randrange(1, 255)}.{random.randrange(256)}.{random.randrange(1, 255)}"
-
-
 @contextmanager
 def machines(count: int, vni: int = VNI) -> Iterator[tuple[list[Machine], list[str]]]:
     """Machines whose bridges are connected, each with its address. (All are told all addresses, their own among them.)"""
     with ExitStack() as stack:
-        made, addresses = [], [loopback() for _ in range(count)]
+        made, addresses = [], [loopback_address() for _ in range(count)]
         for address in addresses:
             made.append(Machine(memory=128))
             stack.callback(made[-1].stop)
@@ -123,7 +127,7 @@ def test_peers_are_changed_while_it_runs(tmp_path: Path) -> None:
 
 
 def test_hostile_packets_are_counted_and_harm_nobody(tmp_path: Path) -> None:
-    peer, stranger = loopback(), loopback()
+    peer, stranger = loopback_address(), loopback_address()
     with machines(1) as ((machine,), (address,)), ExitStack() as stack:
         assert machine.xenctl("vxlan-peers", "xenbr0", peer).returncode == 0
         for name, body in (("listener", LISTENER), ("echo", ECHO)):
@@ -195,7 +199,7 @@ def test_what_cannot_be_is_refused_in_one_line(
 @pytest.fixture(scope="module")
 def port_there() -> Iterator[tuple[Machine, str]]:
     """A machine with a VXLAN port, and that port's address."""
-    machine, own = Machine(memory=64), loopback()
+    machine, own = Machine(memory=64), loopback_address()
     attach(machine, "there", 7, "--local", own)
     yield machine, own
     machine.stop()
