@@ -19,7 +19,7 @@ from domains.control.memory_operations import MEMORY_OPERATIONS
 from domains.control.migration_operations import MIGRATION_OPERATIONS
 from domains.control.records import Length, Range, Record
 from domains.control.sched_operations import SCHED_OPERATIONS
-from domains.control.vxlan_operations import VXLAN_OPERATIONS, VxlanStatus
+from domains.control.vxlan_operations import VXLAN_OPERATIONS, VxlanSummary
 
 MAX_KEYS: Final = 64
 """Debug keys pressed at once."""
@@ -95,7 +95,7 @@ class MachineInfo(Record):
     free_frames: Count
     domains: Count
     uplinks: tuple[Uplink, ...]
-    vxlans: tuple[VxlanStatus, ...]
+    vxlans: tuple[VxlanSummary, ...]
     counters: tuple[Counter, ...]
     core_longest_busy_ms: Duration
     core_longest_busy_with: str

@@ -133,8 +133,9 @@ class Vxlan(Record):
     @property
     def is_ipv6(self) -> bool:
         """Whether IPv6 carries it."""
-        ends = parse_peers(self.peers, self.port)
-        return ":" in self.local if self.local else bool(ends) and ends[0].is_ipv6
+        if self.local:
+            return ":" in self.local
+        return bool(self.peers) and parse_peer(self.peers[0]).is_ipv6
 
     @property
     def own(self) -> UdpAddress:
@@ -153,6 +154,16 @@ class Vxlan(Record):
         if own is not None and found and found[0].is_ipv6 != own.is_ipv6:
             raise ValueError(f"{found[0].host} cannot be reached from {own.host}: one is IPv6")
         return found
+
+
+class VxlanSummary(Record):
+    """A VXLAN port, for `info`. `local`: its end here; `hosts`: how many others there are."""
+
+    bridge: str
+    vni: Count
+    local: str
+    mtu: Count
+    hosts: Count
 
 
 class VxlanPeer(Record):

@@ -18,6 +18,7 @@ from domains.control.vxlan_operations import (
     VxlanPeer,
     VxlanPeers,
     VxlanStatus,
+    VxlanSummary,
 )
 from domains.xenctl import machine
 from domains.xenctl.options import DEFAULT, Argument, Json, Machine, Option
@@ -94,7 +95,7 @@ def vxlan_list(name: Machine = DEFAULT, json: Json = False) -> None:
         print_json(encode(ports))
         return
     for port in ports:
-        print(vxlan_text(port))
+        print(vxlan_text(port, len(port.peers)))
         for peer in port.peers:
             print(f"  peer {peer_text(peer)}")
         counts = ", ".join(
@@ -103,10 +104,10 @@ def vxlan_list(name: Machine = DEFAULT, json: Json = False) -> None:
         print(f"  dropped: {counts}")
 
 
-def vxlan_text(port: VxlanStatus) -> str:
-    """A port in a line."""
-    hosts = "1 peer" if len(port.peers) == 1 else f"{len(port.peers)} peers"
-    return f"{port.bridge}: VNI {port.vni} at {port.local}, MTU {port.mtu}, {hosts}"
+def vxlan_text(port: VxlanSummary | VxlanStatus, hosts: int) -> str:
+    """A port with so many peers in a line."""
+    peers = "1 peer" if hosts == 1 else f"{hosts} peers"
+    return f"{port.bridge}: VNI {port.vni} at {port.local}, MTU {port.mtu}, {peers}"
 
 
 def peer_text(peer: VxlanPeer) -> str:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from domains.control.operations import Counter, Listed, MachineInfo, StoreNode, Uplink
 from domains.control.records import encode
-from domains.control.vxlan_operations import VxlanStatus
+from domains.control.vxlan_operations import VxlanSummary
 from domains.dom0.toolstack.domains import Domains
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.lifecycle import name_of
@@ -85,7 +85,7 @@ def describe_machine(
     xen: XenCtrl,
     scheduling: Scheduling,
     identity: MachineIdentity,
-    vxlans: tuple[VxlanStatus, ...],
+    vxlans: tuple[VxlanSummary, ...],
     busiest: Busiest | None,
     now: int,
 ) -> MachineInfo:

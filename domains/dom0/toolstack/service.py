@@ -131,7 +131,7 @@ class Service:
 
     def _info(self, _request: Request, _wanted: ops.Info) -> ops.MachineInfo:
         busiest, now = self._kernel.loop.busiest, self._kernel.now()
-        vxlans = self._vxlans.statuses()
+        vxlans = self._vxlans.summaries()
         return describe_machine(self._xen, self._scheduling, self._machine, vxlans, busiest, now)
 
     def _stop_machine(self, request: Request, _wanted: ops.Stop) -> object:

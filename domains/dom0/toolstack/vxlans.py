@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from domains.control import vxlan_operations as ops
+from domains.control.records import encode
 from domains.control.vxlan_operations import UdpAddress
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.kernel.kernel import Kernel
+from domains.kernel.tasks import NEXT_TURN, Task
 from drivers.net.back import NetBack
 from drivers.net.vxlan.header import Bad
 from drivers.net.vxlan.overlay import Overlay, VxlanEnd
 from drivers.net.vxlan.segment import Peer
-from drivers.net.vxlan.udp import UdpError, is_local
+from drivers.net.vxlan.udp import UdpError, local_among
 
 
 @dataclass(slots=True)
@@ -40,7 +42,7 @@ class Vxlans:
         self._ends: dict[tuple[str, int], VxlanEnd] = {}
 
     def perform(self, wanted: Any) -> Any:
-        """What the operation answers. Raises ToolstackError."""
+        """What the operation answers, or a task that will. Raises ToolstackError."""
         return self.HANDLERS[type(wanted)](self, wanted)
 
     def close(self) -> None:
@@ -48,9 +50,17 @@ class Vxlans:
         for end in self._ends.values():
             end.close()
 
-    def statuses(self, _wanted: ops.VxlanList | None = None) -> tuple[ops.VxlanStatus, ...]:
-        """All ports as they stand."""
-        return tuple(map(status, self._ports.values()))
+    def summaries(self) -> tuple[ops.VxlanSummary, ...]:
+        """All ports, for `info`."""
+        return tuple(summary(port) for port in self._ports.values())
+
+    def _list(self, _wanted: ops.VxlanList) -> Task[list[Any]]:
+        """All ports as they stand, in the form in which they are sent; the others' turn comes after each."""
+        listed: list[Any] = []
+        for port in list(self._ports.values()):
+            listed.append(encode(status(port)))
+            yield NEXT_TURN
+        return listed
 
     def _attach(self, wanted: ops.VxlanAttach) -> None:
         config = wanted.vxlan
@@ -102,11 +112,9 @@ class Vxlans:
         """The peers without this host's own end. ToolstackError: they are too many for the machine."""
         own = config.own
         any_address = own.host in ops.ADDRESS_ANY.values()
-        others = [
-            peer
-            for peer in config.ends(peers)
-            if peer != own and not (any_address and peer.port == own.port and is_local(peer.host))
-        ]
+        ends = config.ends(peers)
+        mine = local_among([end.host for end in ends if end.port == own.port]) if any_address else {own.host}
+        others = [end for end in ends if end.port != own.port or end.host not in mine]
         of_others = sum(
             len(port.overlay.segment.peers)
             for port in self._ports.values()
@@ -134,9 +142,16 @@ class Vxlans:
         ops.VxlanAttach: _attach,
         ops.VxlanPeers: _set_peers,
         ops.VxlanDetach: _detach,
-        ops.VxlanList: statuses,
+        ops.VxlanList: _list,
     }
     """What performs each operation."""
+
+
+def summary(port: Port) -> ops.VxlanSummary:
+    """A port without what has passed."""
+    segment = port.overlay.segment
+    own = str(port.config.own)
+    return ops.VxlanSummary(port.config.bridge, segment.vni, own, segment.mtu, len(segment.peers))
 
 
 def status(port: Port) -> ops.VxlanStatus:

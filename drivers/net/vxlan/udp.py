@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 SENDERS: Final = 8
 RECEIVE_BUFFER: Final = 4 << 20
 """Bytes that may wait to be read, as far as the host grants them (net.core.rmem_max)."""
 SEND_BUFFER: Final = 1 << 20
 LARGEST: Final = 65535
+DISCARD_PORT: Final = 9
 IP_MTU_DISCOVER, IP_PMTUDISC_DO = 10, 2
 IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO = 23, 2
 
@@ -89,15 +91,20 @@ def why(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def is_local(host: str) -> bool:
-    """Whether an address is this host's own: from there it would be spoken to from that very address."""
-    if host.startswith("127.") or host == "::1":
-        return True
+def local_among(hosts: Sequence[str]) -> set[str]:
+    """Those of these addresses that are this host's own: it would speak to them from that very address."""
+    return {
+        host for host in hosts if host.startswith("127.") or host == "::1" or source_towards(host) == host
+    }
+
+
+def source_towards(host: str) -> str | None:
+    """The address from which this host speaks to another one; None: there is no way to that. Nothing is sent."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
-            probe.connect((host, 9))
-            found: Any = probe.getsockname()
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as one:
+            one.connect((host, DISCARD_PORT))
+            address: str = one.getsockname()[0]
     except OSError:
-        return False
-    return bool(found[0] == host)
+        return None
+    return address

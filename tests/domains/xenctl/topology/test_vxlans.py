@@ -93,14 +93,14 @@ def test_peers_that_the_file_does_not_say_stay_as_somebody_has_set_them(topos: l
 def test_a_network_that_cannot_be_leaves_none_of_the_others(topos: list[Topo]) -> None:
     one, _ = topos
     local = loopback_address()
-    networks = f"lan: {{vxlan: {{vni: 7, local: {local}}}}}, wan: {{vxlan: {{vni: 7, local: 192.0.2.1}}}}"
+    networks = f"lan: {{vxlan: {{vni: 7, local: {local}}}}}, wan: {{vxlan: {{vni: 7, local: 198.51.100.1}}}}"
     one.write(
         f"networks: {{{networks}}}\n"
         'domains: {a: {kernel: "python:./guests.py:Server", memory: 8, networks: [lan, wan]}}\n'
     )
     done = one.xenctl("up", str(one.file))
     assert (done.returncode != 0, done.stderr.count("\n")) == (True, 1)
-    assert "cannot use UDP port 4789 of 192.0.2.1: the host has no such address" in done.stderr
+    assert "cannot use UDP port 4789 of 198.51.100.1: the host has no such address" in done.stderr
     assert ports(one) == []
     assert set(one.states().values()) == {"absent"}
 

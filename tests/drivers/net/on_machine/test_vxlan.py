@@ -181,7 +181,7 @@ def bound(host: str) -> Iterator[socket.socket]:
         (["xenbr0", "1", "10.0.0.2:1", "10.0.0.2:2"], Exit.USAGE, "two peers at 10.0.0.2"),
         (["xenbr0", "1", "fd00::2", "--local", "127.0.0.1"], Exit.USAGE, "cannot be reached from"),
         (["xenbr0", "1", "--mtu", "500"], Exit.USAGE, "mtu"),
-        (["xenbr0", "1", "--local", "192.0.2.1"], Exit.FAILURE, "the host has no such address"),
+        (["xenbr0", "1", "--local", "198.51.100.1"], Exit.FAILURE, "the host has no such address"),
         (["there", "1"], Exit.FAILURE, "bridge there has a VXLAN port"),
         (["xenbr0", "7", "--local", "OWN"], Exit.FAILURE, "bridge there has VNI 7"),
     ],

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from drivers.net.vxlan.udp import LARGEST, SENDERS, UdpEnd, UdpError, is_local
+from drivers.net.vxlan.udp import LARGEST, SENDERS, UdpEnd, UdpError, local_among
 from tests.machines import wait_until
 
 
@@ -76,10 +76,10 @@ def test_a_port_that_somebody_has_and_an_address_that_is_not_ours_are_refused_in
             UdpEnd("127.0.0.1", port)
         UdpEnd("127.0.0.2", port).close()
     with pytest.raises(UdpError, match="the host has no such address"):
-        UdpEnd("192.0.2.1", port)
+        UdpEnd("198.51.100.1", port)
 
 
-def test_an_address_is_known_as_this_hosts_own(host: str) -> None:
-    assert is_local(host)
-    assert not is_local("192.0.2.1")
-    assert not is_local("2001:db8::1")
+def test_addresses_are_known_as_this_hosts_own(host: str) -> None:
+    others = ["2001:db8::1", "2001:db8::2"] if ":" in host else ["198.51.100.1", "198.51.100.2"]
+    assert local_among([others[0], host, others[1]]) == {host}
+    assert local_among(others) == local_among([]) == set()
