@@ -11,8 +11,12 @@ from drivers.net.bridge import Bridge
 from drivers.net.protocol import Packet
 from drivers.net.storm import StormControl
 
-HOSTS_PER_TOKEN: Final = 8
+COPIES_PER_TOKEN: Final = 4
 """A copy for another host takes longer than one for a guest: a frame for everybody costs a token more for each so many."""
+MOST_COPIES: Final = 512
+"""A frame that would need more of them is dropped: they would hold everybody for more than some ms."""
+COPY_SIZE: Final = 1500
+"""Bytes of a frame that go to another host in one packet, about."""
 Deliver = Callable[[Hashable, Packet], None]
 """Gets a packet, and the port it came from."""
 
@@ -62,10 +66,11 @@ class Switch:
             observer.saw(packet)
         now = self._clock()
         others = self._bridge.forward(port, packet.data, now)
-        if len(others) < 2 or self._storms[port].allows(now, self._cost(others)):
+        if len(others) < 2 or self._may_flood(port, packet, others, now):
             for other in others:
                 self._deliver[other](port, packet)
 
-    def _cost(self, others: list[Hashable]) -> int:
-        """Tokens for a frame that goes to these ports, two at least."""
-        return 1 + self._bridge.isolated(others) // HOSTS_PER_TOKEN
+    def _may_flood(self, port: Hashable, packet: Packet, others: list[Hashable], now: int) -> bool:
+        """Whether a packet may go from `port` to all of these; it is paid for then."""
+        copies = self._bridge.isolated(others) * -(-len(packet.data) // COPY_SIZE)
+        return copies <= MOST_COPIES and self._storms[port].allows(now, 1 + copies // COPIES_PER_TOKEN)

@@ -121,7 +121,16 @@ def test_a_flood_for_everybody_costs_more_the_more_hosts_there_are() -> None:
         for _ in range(1000):
             hosts[0].switch.accept("g", Packet(frame(BROADCAST, A)))
         copies[count] = len(fabric.sent) // (count - 1)
-    assert copies == {3: 256, 90: 256 // (1 + 89 // 8)}
+    assert copies == {3: 256, 90: 256 // (1 + 89 // 4)}
+
+
+def test_a_large_segment_for_very_many_hosts_is_dropped() -> None:
+    """It would be cut for each of them: more than 10,000 packets at once. Control: a small one is not."""
+    fabric, hosts = connected(257)
+    hosts[0].switch.accept("g", Packet(blank(tcp(bytes(60_000), to=BROADCAST)), True, gso_size=1000))
+    assert fabric.sent == []
+    hosts[0].switch.accept("g", Packet(blank(tcp(bytes(1000), to=BROADCAST)), True))
+    assert len(fabric.sent) == 256
 
 
 def test_a_blank_checksum_is_filled_in_before_it_leaves() -> None:
