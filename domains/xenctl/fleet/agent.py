@@ -132,6 +132,8 @@ class Agent:
     def _look(self) -> None:
         """Whether the lease is over, or the machine has died of itself."""
         now = boottime()
+        if self._ends:
+            return
         if self._tenant.look(now) is Held.OVER:
             self._begin_anew(f"the lease is over since {(now - self._tenant.until) / 1e6:.0f} ms")
         elif self._machine.has_died():

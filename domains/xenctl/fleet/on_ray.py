@@ -30,6 +30,10 @@ from domains.xenctl.fleet.processes import AGENT
 
 MEMORY: Final = "xen_mib"
 """The custom resource that says how much memory a node has for machines."""
+ROOT: Final = str(Path(__file__).parents[3])
+"""Where this program is, on each host."""
+LONGEST: Final = 400
+"""Letters of what is told of an error of Ray's."""
 PATIENCE: Final = 15.0
 """Seconds that agents have to end."""
 
@@ -45,10 +49,9 @@ class Starter:
         about = Introduction.model_validate_json(introduction)
         if not address_known:
             about = about.model_copy(update={"address": ray.util.get_node_ip_address()})
-        root = str(Path(__file__).parents[3])
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
+            "PYTHONPATH": os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH")))),
         }
         self._agent = subprocess.Popen(
             [sys.executable, *AGENT],
@@ -75,7 +78,7 @@ class RayHosts:
         try:
             ray.init(address=address or "auto", log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ControlError(Exit.FAILURE, f"cannot reach Ray: {first_line(error)}") from None
+            raise ControlError(Exit.FAILURE, f"cannot reach Ray: {in_short(error)}") from None
         self._given = given
         self._actors: dict[str, Any] = {}
         self._results: dict[str, Any] = {}
@@ -87,7 +90,11 @@ class RayHosts:
         if self._given.get(host):
             resources[f"node:{introduction.address}"] = 0.001
         actor = ray.remote(Starter).options(
-            num_cpus=0, resources=resources, max_restarts=0, scheduling_strategy="SPREAD"
+            num_cpus=0,
+            resources=resources,
+            max_restarts=0,
+            scheduling_strategy="SPREAD",
+            runtime_env={"env_vars": {"PYTHONPATH": ROOT}},
         )
         self._actors[host] = actor.remote()
         self._results[host] = self._actors[host].run.remote(
@@ -103,7 +110,7 @@ class RayHosts:
                 try:
                     found[host] = str(ray.get(result))
                 except ray.exceptions.RayError as error:
-                    found[host] = f"Ray says: {first_line(error)}"
+                    found[host] = f"Ray says: {in_short(error)}"
         return found
 
     def end(self) -> None:
@@ -118,6 +125,7 @@ class RayHosts:
         ray.shutdown()
 
 
-def first_line(error: Exception) -> str:
-    """The beginning of what an exception says."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def in_short(error: Exception) -> str:
+    """What an exception says, in one line; of a long one the beginning and the end, where Ray tells the cause."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= LONGEST else f"{words[: LONGEST // 2]} … {words[-LONGEST // 2 :]}"
