@@ -27,6 +27,7 @@ from domains.control.fleet_messages import Answer, Goodbye, Granted, Join, Order
 from domains.control.protocol import ControlError
 from domains.control.records import Record
 from domains.fleet.lease import NS_PER_S, Held, Tenant
+from domains.xenctl.fleet import doors
 from domains.xenctl.fleet.hosts import Introduction
 from domains.xenctl.fleet.journal import boottime, note
 from domains.xenctl.fleet.runs import Runs, WrongOrder
@@ -51,6 +52,8 @@ class Agent:
     def __init__(self, introduction: Introduction) -> None:
         """Starts the machine. Raises ControlError."""
         self._about = introduction
+        os.environ["XDG_CONFIG_HOME"] = str(doors.folder_of_doors(introduction.machine))
+        self._key = doors.public_key(introduction.machine)
         self._machine = self._new_machine()
         self._machine.start()
         self._store = Store(
@@ -121,7 +124,7 @@ class Agent:
             return
         incarnation = self._tenant.incarnation
         if self._tenant.state is Held.WAITING and not self._joined:
-            about = {"machine": self._about.machine, "address": self._about.address, "pid": os.getpid()}
+            about = {"pid": os.getpid(), **doors.described(self._machine, self._key)}
             self._joined = self._link.send(Join(incarnation, json.dumps(about)))
         if self._joined:
             self._link.send(Renew(incarnation, now))
@@ -158,7 +161,8 @@ class Agent:
 
     def _new_machine(self) -> PrivateMachine:
         about = self._about
-        hardware = Hardware(about.memory, about.cpus, (), about.sched, about.slice_ns)
+        listen = doors.listening_at(about.address) if about.listens else None
+        hardware = Hardware(about.memory, about.cpus, (), about.sched, about.slice_ns, listen=listen)
         return PrivateMachine(about.machine, hardware, exactly=True)
 
     # --- messages --------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from domains.control.fleet_messages import CHUNK
 from domains.control.protocol import ControlError, Exit
@@ -12,6 +12,9 @@ from domains.fleet.starting import Action
 from domains.xenctl.fleet.journal import note
 from domains.xenctl.fleet.orders import Ask, Flow, HostLost
 from domains.xenctl.fleet.portable import Files, Portable
+
+LOOKS: Final = 120
+"""How often it is looked, at both ends, who has a domain whose migration broke."""
 
 
 class Flows:
@@ -23,8 +26,11 @@ class Flows:
         files: Files,
         domains: Mapping[str, Portable],
         perform: Callable[[list[Action]], None],
+        where: Callable[[str, str], dict[str, Any]],
     ) -> None:
+        """`where(source, target)`: how the machine of the one names that of the other. Raises ControlError."""
         self._head, self._files, self._domains, self._perform = head, files, domains, perform
+        self._where = where
 
     def starting(self, name: str, host: str) -> Flow:
         """Start a domain on a host. If the host is lost on the way, what becomes of it is decided where that is found out."""
@@ -39,17 +45,26 @@ class Flows:
             return
         self._perform(self._head.ready(name, host, done=done_its_work(answer)))
 
-    def knowing(self, host: str, peers: list[str]) -> Flow:
-        """Tell a host the addresses of all. If that cannot be, networks go on as they were."""
+    def knowing(self, host: str, peers: list[str], keys: list[str]) -> Flow:
+        """Tell a host the addresses of all, and their machines' keys. If that cannot be, all goes on as it was."""
         try:
-            yield Ask(host, "peers", {"peers": peers})
+            yield Ask(host, "peers", {"peers": peers, "keys": keys})
         except ControlError as error:
             note(f"networks of {host}: {error.message}")
 
     def moving(self, name: str, source: str, target: str) -> Flow:
-        """Move a domain: it is stopped, and started at the target; if that does not succeed, again at the source."""
+        """Move a domain. While it runs, if it can; a Python guest cannot: it is stopped, and started at the target; if that
+        does not succeed, again at the source.
+        """
+        domain = self._domains[name]
         try:
             yield from self._send_files(name, target)
+            if not domain.is_python:
+                yield from self._alive(domain, source, target)
+                return
+            if domain.keeps:
+                what = f"its disk {domain.keeps[0]} is on {source} alone, and a Python guest cannot move while it runs"
+                raise ControlError(Exit.FAILURE, what)
             yield Ask(source, "stop", {"name": name})
         except ControlError as error:
             if not (isinstance(error, HostLost) and self._head.domains[name].host != source):
@@ -71,6 +86,36 @@ class Flows:
             self._perform(self._head.fell(name, source, why))
             return
         self._perform(self._head.moved(name, source, target, why=why))
+
+    def _alive(self, domain: Portable, source: str, target: str) -> Flow:
+        """Move a domain while it runs. Raises ControlError if it has not moved and runs at the source."""
+        name = domain.name
+        if domain.keeps and domain.present:
+            what = f"its disk {domain.keeps[0]} would have to be copied, and {domain.present[0]} must not be"
+            raise ControlError(Exit.FAILURE, what)
+        about = {"name": name, "where": self._where(source, target), "copy_disks": bool(domain.images)}
+        try:
+            answer = yield Ask(source, "migrate", about)
+        except HostLost:
+            raise
+        except ControlError as error:
+            yield from self._await_end(name, source, target, error)
+            answer = {}
+        yield Ask(target, "arrived", {"domain": domain.model_dump(mode="json")})
+        note(f"{name} has moved from {source} to {target} while it ran: {answer}")
+        self._perform(self._head.moved(name, source, target))
+
+    def _await_end(self, name: str, source: str, target: str, error: ControlError) -> Flow:
+        """A migration broke: wait until it is certain who has the domain. Returns if that is the target; raises `error` if it
+        is the source.
+        """
+        for _ in range(LOOKS):
+            if (yield Ask(source, "runs", {"name": name})) is True:
+                raise error
+            if (yield Ask(target, "runs", {"name": name})) is True:
+                return
+        what = f"{name} is in doubt between {source} and {target}: {error.message}"
+        raise ControlError(Exit.FAILURE, what)
 
     def _start(self, name: str, host: str) -> Ask:
         return Ask(host, "start", {"domain": self._domains[name].model_dump(mode="json")})

@@ -11,11 +11,11 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from domains.control.fleet_link import HeadLink, Peer, new_keys
 from domains.control.fleet_messages import Answer, Goodbye, Granted, Join, Order, Refused, Renew
-from domains.control.protocol import ControlError
+from domains.control.protocol import ControlError, Exit
 from domains.control.records import Record
 from domains.fleet.control import Head
 from domains.fleet.lease import NS_PER_S, Held
@@ -59,7 +59,7 @@ class HeadProcess:
         self._keys = new_keys()
         self._link = HeadLink(loaded.fleet.address, self._keys, folder / SOCKET)
         self._orders = Orders(self._link.tell)
-        self._flows = Flows(self.head, self._files, self._portable, self.perform)
+        self._flows = Flows(self.head, self._files, self._portable, self.perform, self._where)
         self._ends_at: float | None = None
         self._next_retry = 0
         self._desk = Desk(loaded, self.head, hosts, self._link.answer, self.perform)
@@ -109,6 +109,7 @@ class HeadProcess:
                 renew=terms.renew,
                 margin=terms.margin,
                 address=self._loaded.address_of(host),
+                listens=not self._loaded.on_loopback,
                 lans=lans_of(
                     self._loaded.project.topology, self._loaded.name, loopback=self._loaded.on_loopback
                 ),
@@ -145,6 +146,7 @@ class HeadProcess:
             return
         if not missing:
             self._desk.begun = True
+            self._tell_peers()
             try:
                 self.perform(self._want(self._loaded))
             except NoRoom as error:
@@ -211,12 +213,20 @@ class HeadProcess:
         """Tell all hosts which there are, so that nothing is sent to one that is lost, and what was learned of it is
         forgotten.
         """
-        if not self._loaded.project.topology.networks:
-            return
         there = [host.spec.name for host in self.head.placement.hosts if host.spec.name not in come]
         peers = [self._loaded.address_of(host) for host in (*there, *come)]
+        keys = [str(self._desk.joined.get(host, {}).get("key", "")) for host in (*there, *come)]
         for host in there:
-            self._orders.start(self._flows.knowing(host, peers))
+            self._orders.start(self._flows.knowing(host, peers, keys))
+
+    def _where(self, source: str, target: str) -> dict[str, Any]:
+        """How the machine of one host names that of another, to which a domain moves while it runs. Raises ControlError."""
+        here, there = (self._desk.joined.get(host, {}) for host in (source, target))
+        if here.get("computer") and here.get("computer") == there.get("computer"):
+            return {"folder": there.get("folder")}
+        if there.get("listens") is None:
+            raise ControlError(Exit.FAILURE, f"the machine of {target} does not listen")
+        return {"place": there.get("listens"), "key": there.get("key")}
 
     def perform(self, actions: list[Action]) -> None:
         """Do what the head has decided."""

@@ -37,6 +37,7 @@ class Introduction(BaseModel):
     renew: int
     margin: int
     address: str
+    listens: bool
     lans: list[Lan]
     peers: list[str]
     store: str | None

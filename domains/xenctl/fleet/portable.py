@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Final
 
@@ -40,7 +40,7 @@ class MadeImage(BaseModel):
 
 class Portable(BaseModel):
     """A domain for any host. `files`: the hash of each that it reads, and what it was called; `present`: paths that
-    must be there.
+    must be there; `keeps`: disks that it writes and that are made on its host alone.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -53,6 +53,29 @@ class Portable(BaseModel):
     images: list[MadeImage]
     files: dict[str, str]
     present: list[str]
+    keeps: list[str]
+
+    @property
+    def is_python(self) -> bool:
+        """Whether it is a Python guest, which cannot move while it runs."""
+        return str(self.settings.get("kernel", "")).startswith(PYTHON_PREFIX)
+
+    @property
+    def fingerprint(self) -> str:
+        """The same on all hosts, and another one for everything that the domain is made from."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class PlannedHere(Planned):
+    """A domain on one host. Paths differ from host to host, but not its fingerprint: after a move it is the same domain."""
+
+    everywhere: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """As Portable's."""
+        return self.everywhere
 
 
 class Files:
@@ -121,6 +144,7 @@ def portable(planned: Planned, files: Files) -> Portable:
         images=images,
         files=used,
         present=present,
+        keeps=[disk.target.name for disk in planned.disks if disk.writable and disk.target in made],
     )
 
 
@@ -177,7 +201,7 @@ def planned_here(domain: Portable, stored: Mapping[str, FilePath], made: FilePat
         )
 
     images = tuple(image_here(image, here, made) for image in domain.images)
-    planned = Planned(
+    planned = PlannedHere(
         name=domain.name,
         of=domain.of,
         settings={key: value_here(value) for key, value in domain.settings.items()},
@@ -188,6 +212,7 @@ def planned_here(domain: Portable, stored: Mapping[str, FilePath], made: FilePat
         plugs=(),
         disks=(),
         images=images,
+        everywhere=domain.fingerprint,
     )
     return Plan({domain.name: planned})
 

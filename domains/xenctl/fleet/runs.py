@@ -7,15 +7,19 @@ abandoned: they were before the next machine began, and then nothing is done the
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from domains.control.client import ControlClient
+from domains.control.migration_operations import Migrate, Migrated
 from domains.control.operations import Destroy, List, Listed
 from domains.control.protocol import ControlError, Exit
+from domains.control.records import decode
 from domains.xenctl import machine as machines
+from domains.xenctl.fleet.doors import write_authorized_keys
 from domains.xenctl.fleet.hosts import Introduction
 from domains.xenctl.fleet.journal import note
 from domains.xenctl.fleet.networks import connect_lans
@@ -24,6 +28,9 @@ from domains.xenctl.fleet.store import Store
 from domains.xenctl.private_machine import PrivateMachine
 from domains.xenctl.topology.bring_up import BringUp
 from domains.xenctl.topology.state import State
+
+LOOK_AGAIN: Final = 0.5
+"""Seconds."""
 
 
 class WrongOrder(Exception):
@@ -39,11 +46,14 @@ class Runs:
         self._abandoned = False
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._ready: set[str] = set()
-        self.know(about.peers)
+        self.know(about.peers, ())
 
-    def know(self, peers: Sequence[str]) -> dict[str, Any]:
-        """Join the bridges with those of the hosts at these addresses, and of no others. Raises ControlError."""
+    def know(self, peers: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
+        """Join the bridges with those of the hosts at these addresses, and of no others; machines with these keys may send
+        domains here. Raises ControlError, OSError.
+        """
         with self._locks[""], self._client() as client:
+            write_authorized_keys(self._machine.name, keys)
             connect_lans(client, self._about.lans, self._about.address, peers)
         return {}
 
@@ -66,10 +76,19 @@ class Runs:
             name = str(about["name"])
             return lambda: self.stop(name)
         if what == "peers":
-            peers = [str(one) for one in about["peers"]]
-            return lambda: self.know(peers)
+            peers, keys = ([str(one) for one in about[what]] for what in ("peers", "keys"))
+            return lambda: self.know(peers, keys)
         if what == "list":
             return self.listed
+        if what == "migrate":
+            wanted = wanted_move(about)
+            return lambda: self.migrate(wanted)
+        if what == "arrived":
+            came = Portable.model_validate(about["domain"])
+            return lambda: self.arrived(came, store)
+        if what == "runs":
+            name = str(about["name"])
+            return lambda: self.runs(name)
         raise WrongOrder(f"there is no order '{what}'")
 
     def start(self, domain: Portable, store: Store) -> dict[str, Any]:
@@ -101,6 +120,45 @@ class Runs:
             note(f"{self._host}: {name} is stopped")
         return {}
 
+    def migrate(self, wanted: Migrate) -> dict[str, Any]:
+        """Move a domain to another machine while it runs; how long it stood still. Raises ControlError; then `runs` tells what
+        became of it, here and there.
+        """
+        name = wanted.domain
+        with self._locks[name], self._client() as client:
+            request = client.post(wanted)
+            result: Any = None
+            while not isinstance(result, Migrated):
+                reply = client.receive(None)
+                if reply is not None and reply.id == request:
+                    result = reply.result()
+            State(self._machine.folder, name).remove()
+            self._ready.discard(name)
+        return {
+            "downtime_ms": round(result.downtime_seconds * 1000),
+            "seconds": round(result.total_seconds, 3),
+        }
+
+    def arrived(self, domain: Portable, store: Store) -> dict[str, Any]:
+        """A domain has come here while it ran: it is one of those that were brought up here. Raises ControlError."""
+        with self._locks[domain.name], self._client() as client:
+            state = State(self._machine.folder, domain.name)
+            with state.locked():
+                plan = planned_here(domain, store.stored(domain.files), state.folder)
+                for about in client.call(List()):
+                    if about.name == domain.name:
+                        state.note_ready(plan.domains[domain.name], about.domid)
+            self._ready.add(domain.name)
+        return {}
+
+    def runs(self, name: str) -> bool:
+        """Whether a domain of this name is here and has not ended; after a moment, for it is asked again and again. Raises
+        ControlError.
+        """
+        time.sleep(LOOK_AGAIN)
+        with self._client() as client:
+            return any(about.name == name and about.shutdown is None for about in client.call(List()))
+
     def listed(self) -> list[dict[str, Any]]:
         """The domains of the machine but Dom0. Raises ControlError."""
         with self._client() as client:
@@ -130,6 +188,22 @@ def suppress_gone() -> Iterator[None]:
     except ControlError as error:
         if error.code != Exit.NO_SUCH_DOMAIN:
             raise
+
+
+def wanted_move(about: Any) -> Migrate:
+    """A migration that the head orders. Raises KeyError, TypeError, ValueError."""
+    where = about["where"]
+    wanted: Migrate = decode(
+        Migrate,
+        {
+            "domain": about["name"],
+            "folder": where.get("folder"),
+            "place": where.get("place"),
+            "key": where.get("key"),
+            "copy_disks": bool(about["copy_disks"]),
+        },
+    )
+    return wanted
 
 
 def row_of(about: Listed) -> dict[str, Any]:
