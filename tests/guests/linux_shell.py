@@ -6,17 +6,24 @@ import os
 import subprocess
 from itertools import count
 from types import TracebackType
+from typing import Protocol
 
-from tests.machines import XENCTL, Machine, wait_until
+from tests.machines import XENCTL, wait_until
 
 COMMAND_SECONDS = 120
 """For one command: every instruction of the guest is emulated, beside other tests."""
 
 
+class Reached(Protocol):
+    """A machine, by the environment in which xenctl means it."""
+
+    environment: dict[str, str]
+
+
 class LinuxShell:
     """`with LinuxShell(machine, "name") as shell:` follows the console of a domain whose /init ends in a shell."""
 
-    def __init__(self, machine: Machine, domain: str) -> None:
+    def __init__(self, machine: Reached, domain: str) -> None:
         self.text = ""
         self._domain = domain
         self._numbers = count(1)

@@ -10,65 +10,25 @@ twice.
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from domains.xenctl.fleet.place import folder_of_fleet
+from tests.domains.xenctl.fleet_lan import HEAD, Lan, lan_of
 from tests.domains.xenctl.fleets import FleetOfTests, kill
-from tests.host_network import namespace, skip_without_tools
 from tests.machines import REPOSITORY, wait_until
 
-HEAD = "10.77.0.254"
 SHOP = (REPOSITORY / "docs" / "examples" / "shop.yaml").read_text()
-
-
-class Lan:
-    """The head's namespace with a bridge, and one namespace a host. `cut` and `join` pull a host's plug and put it in again."""
-
-    def __init__(self, stack: ExitStack, hosts: str) -> None:
-        self.enter = stack.enter_context(namespace())
-        self.hosts = {host: stack.enter_context(namespace()) for host in hosts}
-        self._run("ip", "link", "set", "lo", "up")
-        self._run("ip", "link", "add", "lan", "type", "bridge")
-        self._run("ip", "address", "add", f"{HEAD}/24", "dev", "lan")
-        self._run("ip", "link", "set", "lan", "up")
-        for number, (host, enter) in enumerate(self.hosts.items(), 1):
-            pid = enter[2]
-            self._run("ip", "link", "add", f"to-{host}", "type", "veth", "peer", "name", "eth0", "netns", pid)
-            self._run("ip", "link", "set", f"to-{host}", "master", "lan", "up")
-            for words in (
-                ("link", "set", "lo", "up"),
-                ("address", "add", f"10.77.0.{number}/24", "dev", "eth0"),
-                ("link", "set", "eth0", "up"),
-            ):
-                subprocess.run([*enter, "ip", *words], check=True)
-
-    def _run(self, *words: str) -> None:
-        subprocess.run([*self.enter, *words], check=True)
-
-    def cut(self, host: str) -> None:
-        """Nothing reaches it any more, and it reaches nothing."""
-        self._run("ip", "link", "set", f"to-{host}", "down")
-
-    def join(self, host: str) -> None:
-        """As before."""
-        self._run("ip", "link", "set", f"to-{host}", "up")
 
 
 @pytest.fixture
 def lan() -> Iterator[Lan]:
-    skip_without_tools()
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to make network namespaces that it may administer")
-    with ExitStack() as stack:
-        yield Lan(stack, "abc")
+    with lan_of("abc") as lan:
+        yield lan
 
 
 def when(log: Path, text: str) -> float:
@@ -79,12 +39,8 @@ def when(log: Path, text: str) -> float:
 
 
 def test_a_shop_survives_the_loss_of_its_hosts(lan: Lan, tmp_path: Path) -> None:
-    hosts = "".join(
-        f"  {host}: {{memory: 256, address: 10.77.0.{number}, through: {' '.join(enter)}}}\n"
-        for number, (host, enter) in enumerate(lan.hosts.items(), 1)
-    )
     rest = f"address: {HEAD}\nlease: {{lasts: 2s, renew: 400ms, margin: 1500ms}}\n"
-    fleet = FleetOfTests(tmp_path, hosts, rest, SHOP)
+    fleet = FleetOfTests(tmp_path, lan.hosts_text(256), rest, SHOP)
     fleet.under = lan.enter
     try:
         fleet.succeeds("up")
