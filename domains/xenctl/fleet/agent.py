@@ -94,6 +94,7 @@ class Agent:
                 self._send_answers()
         finally:
             self._machine.end(KILL_AFTER)
+            doors.forget(self._about.machine)
             self._store.close()
             self._link.close()
             note(f"{self._about.host}: has ended")

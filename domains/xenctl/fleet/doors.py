@@ -10,6 +10,7 @@ user's own files are left alone. Machines of one computer and one network reach 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,14 @@ def computer() -> str:
     """What is the same for processes of one user that reach each other's folders and have one network."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot} {os.getuid()} {os.readlink('/proc/self/ns/net')}"
+
+
+def forget(machine: str) -> None:
+    """Take away what a machine that is gone for good has kept for migrations: its key, what it had decided, copies of images."""
+    state = os.environ.get("XDG_STATE_HOME", "") or os.path.expanduser("~/.local/state")
+    for kept in ("migrations", "images"):
+        shutil.rmtree(Path(state) / "xenoscope" / kept / machine, ignore_errors=True)
+    (Path(state) / "xenoscope" / "keys" / machine).unlink(missing_ok=True)
 
 
 def write_authorized_keys(machine: str, keys: Sequence[str]) -> None:

@@ -23,6 +23,7 @@ from domains.fleet.placement import Placement
 from domains.fleet.starting import Action, Do
 from domains.fleet.wanted import NoRoom
 from domains.xenctl.fleet.desk import Desk
+from domains.xenctl.fleet.doors import forget
 from domains.xenctl.fleet.file import Loaded
 from domains.xenctl.fleet.flows import Flows
 from domains.xenctl.fleet.hosts import Hosts, Introduction
@@ -33,6 +34,8 @@ from domains.xenctl.fleet.place import SOCKET
 from domains.xenctl.fleet.portable import Files, Portable, portable
 
 JOIN_TIMEOUT: Final = 30.0
+JOIN_TIMEOUT_RAY: Final = 90.0
+"""Seconds: Ray starts a process of its own before each agent, which takes ten seconds on a busy host."""
 TICK: Final = 0.1
 """Seconds between two looks at leases and agents."""
 RETRY: Final = NS_PER_S
@@ -50,7 +53,8 @@ class HeadProcess:
         """`join_timeout`: seconds in which every host must have joined. Raises OSError if a file cannot be read, or
         the head cannot listen.
         """
-        self._loaded, self._hosts, self._join_timeout = loaded, hosts, join_timeout
+        self._loaded, self._hosts = loaded, hosts
+        self._join_timeout = JOIN_TIMEOUT_RAY if loaded.fleet.engine == "ray" else join_timeout
         self._files = Files(loaded.project.folder)
         self._portable: dict[str, Portable] = {
             name: portable(planned, self._files) for name, planned in loaded.planned.items()
@@ -176,6 +180,8 @@ class HeadProcess:
     def _end(self) -> None:
         self._part()
         self._hosts.end()
+        for host in self._loaded.fleet.hosts:  # of this computer: an agent that was killed has left something
+            forget(self._loaded.machine_of(host))
         self._link.close()
         note("the fleet is down")
 

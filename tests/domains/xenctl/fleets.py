@@ -54,6 +54,7 @@ class FleetOfTests:
             **os.environ,
             "PYTHONPATH": str(REPOSITORY),
             "XDG_CACHE_HOME": str(folder / "cache"),
+            "XDG_STATE_HOME": str(folder / "state"),
         }
         self.under: Sequence[str] = ()
 
@@ -137,6 +138,7 @@ class FleetOfTests:
         """End it, if it is up, and see that nothing is left."""
         if is_up(self.name):
             self.succeeds("down")
+            assert not [file for file in (self.folder / "state").rglob("*") if file.is_file()]
         assert not folder_of_fleet(self.name).exists()
         for host in hosts:
             folder = folder_of(f"{self.name}-{host}")

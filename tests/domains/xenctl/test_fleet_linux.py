@@ -46,8 +46,7 @@ class Host:
         self.environment = {**fleet.environment, "XENCTL_MACHINE": f"{fleet.name}-{host}"}
 
 
-def test_a_drain_moves_linux_while_it_runs(lan: Lan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+def test_a_drain_moves_linux_while_it_runs(lan: Lan, tmp_path: Path) -> None:
     hosts = lan.hosts_text(256, stores=str(tmp_path))
     fleet = FleetOfTests(tmp_path, hosts, f"address: {HEAD}\n", TOPOLOGY)
     fleet.under = lan.enter
