@@ -13,12 +13,13 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from domains.dom0.toolstack.builder.hvm_state import HvmState
 from domains.dom0.toolstack.core_dump.asking import gethvmcontext
 from domains.dom0.toolstack.core_dump.contents import frames_of
 from domains.dom0.toolstack.domain_pages import AT_ONCE, DomainPages, Words
-from domains.dom0.toolstack.domain_state import DomainState
+from domains.dom0.toolstack.domain_state import FRAMES_AT_ONCE, DomainState
 from domains.dom0.toolstack.stream import libxc, page_data
 from domains.dom0.toolstack.stream.framing import RecordWriter
 from domains.dom0.toolstack.stream.hvm_records import pack_params
@@ -27,6 +28,7 @@ from domains.dom0.toolstack.stream.page_data import XTAB, PageData
 from domains.dom0.toolstack.xenctrl import DomainInfo, XenCtrl
 from domains.kernel.kernel import Kernel
 from domains.kernel.tasks import Task
+from hypervisor.public.errno import XenError
 from hypervisor.public.hvm.params import (
     HVM_PARAM_ACPI_IOPORTS_LOCATION,
     HVM_PARAM_BUFIOREQ_PFN,
@@ -64,13 +66,17 @@ SAVED_PARAMS: Final = (
 )
 """Those that libxc writes: by which vector events come is the guest's to say again."""
 NO_TABLES: Final = np.empty(0, np.uint64)
+READ_ATTEMPTS: Final = 5
 NO_PAGES: Final = np.empty((0, 512), np.uint64)
 
 
 class HvmMemory(NamedTuple):
-    """`ordinary`: the guest's numbers of the pages that it has, from the lowest up. `tables`: none; a PV domain has some."""
+    """`ordinary`: the guest's numbers of the pages that it has, from the lowest up, and `frames` the machine's. `tables`: none; a
+    PV domain has some.
+    """
 
     ordinary: Words
+    frames: Words
     tables: Words = NO_TABLES
 
 
@@ -78,6 +84,8 @@ class HvmSaver:
     """Of one domain. `memory` is as it was when it was last looked at."""
 
     memory: HvmMemory
+    tells_what_is_gone = True
+    """`look` says in the stream which pages that came before are the domain's no more."""
 
     def __init__(self, kernel: Kernel, xen: XenCtrl, info: DomainInfo, writer: RecordWriter) -> None:
         self._kernel = kernel
@@ -107,8 +115,9 @@ class HvmSaver:
         """Find out anew what pages the domain has, and say which it has no more. What Xen shows it, such as shared_info and the
         grant table, is not its own.
         """
-        gfns, _ = yield from frames_of(self._kernel, self._xen, self._info.domid)
-        self.memory = HvmMemory(np.sort(gfns))
+        gfns, frames = yield from frames_of(self._kernel, self._xen, self._info.domid)
+        order = np.argsort(gfns)
+        self.memory = HvmMemory(gfns[order], frames[order])
         gone = np.setdiff1d(self._told, self.memory.ordinary)
         self._told = np.setdiff1d(self._told, gone)
         for first in range(0, len(gone), AT_ONCE):
@@ -116,13 +125,39 @@ class HvmSaver:
             absent = PageData(part, np.full(len(part), XTAB, np.uint64), NO_PAGES)
             yield from self._writer.write(LibxcRecord.PAGE_DATA, *page_data.pack(absent))
 
+    def read(self, gfns: Words) -> Words:
+        """Copies of at most AT_ONCE of its pages, uint64[n, 512], as they are now; of those that a running domain has given away
+        since it was looked at, zeros. XenError: the domain has ended, or gives pages away faster than they are read.
+        """
+        there = np.ones(len(gfns), np.bool_)
+        for attempt in range(READ_ATTEMPTS):
+            try:
+                found = self._pages.read(gfns[there])
+                break
+            except XenError:
+                if attempt == READ_ATTEMPTS - 1:
+                    raise
+                there = self._still_there(gfns)
+        if there.all():
+            return found
+        pages = np.zeros((len(gfns), 512), np.uint64)
+        pages[there] = found
+        return pages
+
+    def _still_there(self, gfns: Words) -> npt.NDArray[np.bool_]:
+        """Which of these pages are still in the frames where they were."""
+        frames = self.memory.frames[np.searchsorted(self.memory.ordinary, gfns)]
+        parts = [frames[first : first + FRAMES_AT_ONCE] for first in range(0, len(frames), FRAMES_AT_ONCE)]
+        still: npt.NDArray[np.bool_] = np.concatenate([self._state.types(part) != XTAB for part in parts])
+        return still
+
     def pages(self, gfns: Words, seen: Callable[[Words, Words], None] | None = None) -> Task[None]:
         """Write these pages, as they are now. `seen(gfns, pages)` gets each batch as it is written. XenError: the domain has
         ended, or gave one of them away.
         """
         for first in range(0, len(gfns), AT_ONCE):
             part = gfns[first : first + AT_ONCE]
-            pages = self._pages.read(part)
+            pages = self.read(part)
             if seen is not None:
                 seen(part, pages)
             types = np.zeros(len(part), np.uint64)

@@ -24,7 +24,7 @@ from domains.dom0.toolstack.stream import libxc, page_data
 from domains.dom0.toolstack.stream.framing import RecordWriter
 from domains.dom0.toolstack.stream.libxc import GuestKind, LibxcRecord
 from domains.dom0.toolstack.stream.page_data import LEVEL, PageData
-from domains.dom0.toolstack.stream.page_tables import NONE, TABLES_AT_ONCE, BadEntry, normalise
+from domains.dom0.toolstack.stream.page_tables import NONE, BadEntry, normalise
 from domains.dom0.toolstack.stream.pv_records import P2mFrames, VcpuBlob, pack_pv_info
 from domains.dom0.toolstack.xenctrl import DomainInfo, XenCtrl
 from domains.kernel.kernel import Kernel
@@ -43,6 +43,8 @@ class PvSaver:
     """Of one domain. `memory` is as it was when it was last looked at."""
 
     memory: PvMemory
+    tells_what_is_gone = False
+    """Pages that came before and are the domain's no more stay in the stream."""
 
     def __init__(self, kernel: Kernel, xen: XenCtrl, info: DomainInfo, writer: RecordWriter) -> None:
         self._kernel = kernel
@@ -83,15 +85,17 @@ class PvSaver:
             frames = P2mFrames(0, len(memory.p2m) - 1, memory.p2m_pfns)
             yield from self._writer.write(LibxcRecord.X86_PV_P2M_FRAMES, *frames.pack())
 
+    def read(self, pfns: Words) -> Words:
+        """Copies of at most AT_ONCE of its pages, uint64[n, 512], as they are now. XenError: the domain has ended."""
+        return self._pages.read(self.memory.p2m[pfns])
+
     def pages(self, pfns: Words, seen: Callable[[Words, Words], None] | None = None) -> Task[None]:
         """Write these pages, as they are now. `seen(pfns, pages)` gets each batch of them as it is written, before page tables
         are translated. ToolstackError: a page table maps what is not the domain's; XenError: the domain has ended.
         """
-        has_tables = (self.memory.types[pfns] & np.uint64(LEVEL) != 0).any()
-        at_once = TABLES_AT_ONCE if has_tables else AT_ONCE
-        for first in range(0, len(pfns), at_once):
-            part = pfns[first : first + at_once]
-            pages = self._pages.read(self.memory.p2m[part])
+        for first in range(0, len(pfns), AT_ONCE):
+            part = pfns[first : first + AT_ONCE]
+            pages = self.read(part)
             if seen is not None:
                 seen(part, pages)
             types = self.memory.types[part]
