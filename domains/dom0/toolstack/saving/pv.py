@@ -24,7 +24,7 @@ from domains.dom0.toolstack.stream import libxc, page_data
 from domains.dom0.toolstack.stream.framing import RecordWriter
 from domains.dom0.toolstack.stream.libxc import GuestKind, LibxcRecord
 from domains.dom0.toolstack.stream.page_data import LEVEL, PageData
-from domains.dom0.toolstack.stream.page_tables import NONE, BadEntry, normalise
+from domains.dom0.toolstack.stream.page_tables import NONE, TABLES_AT_ONCE, BadEntry, normalise
 from domains.dom0.toolstack.stream.pv_records import P2mFrames, VcpuBlob, pack_pv_info
 from domains.dom0.toolstack.xenctrl import DomainInfo, XenCtrl
 from domains.kernel.kernel import Kernel
@@ -93,8 +93,10 @@ class PvSaver:
         """Write these pages, as they are now. `seen(pfns, pages)` gets each batch of them as it is written, before page tables
         are translated. ToolstackError: a page table maps what is not the domain's; XenError: the domain has ended.
         """
-        for first in range(0, len(pfns), AT_ONCE):
-            part = pfns[first : first + AT_ONCE]
+        has_tables = (self.memory.types[pfns] & np.uint64(LEVEL) != 0).any()
+        at_once = TABLES_AT_ONCE if has_tables else AT_ONCE
+        for first in range(0, len(pfns), at_once):
+            part = pfns[first : first + at_once]
             pages = self.read(part)
             if seen is not None:
                 seen(part, pages)
