@@ -7,7 +7,7 @@ import pytest
 
 from tests.drivers.net.captures import Capture, faults, frames_of, tshark
 from tests.drivers.net.on_machine.stations import GUESTS
-from tests.machines import Machine
+from tests.machines import Machine, wait_until
 
 ARP = b"\x08\x06"
 
@@ -64,6 +64,7 @@ def test_a_capture_of_a_bridge_holds_each_frame_once(machine: Machine, tmp_path:
     with Capture(machine, "--bridge=xenbr0", path):
         done = machine.xenctl("create", "-c", GUESTS / "webclient.cfg")
         assert "200 OK" in done.stdout, done.stdout + done.stderr
+        wait_until(lambda: b"HTTP/1.0 200 OK" in path.read_bytes(), what="the answer in the file")
     frames = frames_of(path.read_bytes())
     assert sum(b"GET / HTTP/1.1" in frame for frame in frames) == 1
     assert sum(b"HTTP/1.0 200 OK" in frame for frame in frames) == 1
