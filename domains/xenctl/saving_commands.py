@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -71,6 +72,10 @@ def restore(
     config = _config(file) if second is not None else None
     path = str((second or file).absolute())
     wanted = checked(lambda: Restore(path, config, paused))
+    try:
+        os.stat(path)  # else a machine would be started for nothing
+    except OSError as error:
+        raise ControlError(Exit.FAILURE, f"cannot read {path}: {error.strerror}") from None
     ensure_started(name)
     with machine.connect(name) as client:
         made = client.call(wanted, timeout=math.inf)

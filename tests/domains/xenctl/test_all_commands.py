@@ -40,7 +40,7 @@ WITHOUT_JSON = {
 """Commands that print no data, and what they do instead."""
 NO_MACHINE = {
     **dict.fromkeys(("run", "start", "create", "up", "validate", "graph", "sched-sim", "lab", "exercise", "completion"), ""),
-    "fleet": "", "key": "", "down": "", "ps": "",  # of a machine that is not there nothing is there
+    "fleet": "", "key": "", "restore": "", "down": "", "ps": "",  # of a machine that is not there nothing is there
 }  # fmt: skip
 """Commands that need no machine, or make one."""
 
