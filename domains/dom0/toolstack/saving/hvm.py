@@ -25,6 +25,7 @@ from domains.dom0.toolstack.stream.framing import RecordWriter
 from domains.dom0.toolstack.stream.hvm_records import pack_params
 from domains.dom0.toolstack.stream.libxc import GuestKind, LibxcRecord
 from domains.dom0.toolstack.stream.page_data import XTAB, PageData
+from domains.dom0.toolstack.stream.page_tables import NONE
 from domains.dom0.toolstack.xenctrl import DomainInfo, XenCtrl
 from domains.kernel.kernel import Kernel
 from domains.kernel.tasks import Task
@@ -71,8 +72,8 @@ NO_PAGES: Final = np.empty((0, 512), np.uint64)
 
 
 class HvmMemory(NamedTuple):
-    """`ordinary`: the guest's numbers of the pages that it has, from the lowest up, and `frames` the machine's. `tables`: none; a
-    PV domain has some.
+    """`ordinary`: the guest's numbers of the pages that it has, from the lowest up. `frames`: by those numbers, the machine's, or
+    NONE. `tables`: none; a PV domain has some.
     """
 
     ordinary: Words
@@ -95,8 +96,8 @@ class HvmSaver:
         self._state = DomainState(kernel, xen, info.domid)
         self._hvm = HvmState(kernel, info.domid)
         self._pages = DomainPages(kernel, info.domid)
-        self._told = NO_TABLES
-        """The pages that the stream has, from the lowest up."""
+        self._told = np.zeros(0, np.bool_)
+        """By the guest's number, whether the stream has a page."""
         self.sent = 0
         """How many pages were written."""
 
@@ -116,10 +117,13 @@ class HvmSaver:
         grant table, is not its own.
         """
         gfns, frames = yield from frames_of(self._kernel, self._xen, self._info.domid)
-        order = np.argsort(gfns)
-        self.memory = HvmMemory(gfns[order], frames[order])
-        gone = np.setdiff1d(self._told, self.memory.ordinary)
-        self._told = np.setdiff1d(self._told, gone)
+        size = max(int(gfns.max(initial=0)) + 1, len(self._told))
+        by_gfn = np.full(size, NONE)
+        by_gfn[gfns.astype(np.intp)] = frames
+        self.memory = HvmMemory(np.flatnonzero(by_gfn != NONE).astype(np.uint64), by_gfn)
+        self._told = np.concatenate([self._told, np.zeros(size - len(self._told), np.bool_)])
+        gone = np.flatnonzero(self._told & (by_gfn == NONE)).astype(np.uint64)
+        self._told[gone.astype(np.intp)] = False
         for first in range(0, len(gone), AT_ONCE):
             part = gone[first : first + AT_ONCE]
             absent = PageData(part, np.full(len(part), XTAB, np.uint64), NO_PAGES)
@@ -146,7 +150,7 @@ class HvmSaver:
 
     def _still_there(self, gfns: Words) -> npt.NDArray[np.bool_]:
         """Which of these pages are still in the frames where they were."""
-        frames = self.memory.frames[np.searchsorted(self.memory.ordinary, gfns)]
+        frames = self.memory.frames[gfns.astype(np.intp)]
         parts = [frames[first : first + FRAMES_AT_ONCE] for first in range(0, len(frames), FRAMES_AT_ONCE)]
         still: npt.NDArray[np.bool_] = np.concatenate([self._state.types(part) != XTAB for part in parts])
         return still
@@ -165,7 +169,7 @@ class HvmSaver:
                 LibxcRecord.PAGE_DATA, *page_data.pack(PageData(part, types, pages))
             )
             self.sent += len(part)
-            self._told = np.union1d(self._told, part)
+            self._told[part.astype(np.intp)] = True
 
     def finish(self) -> Task[None]:
         """All that is not memory. XenError."""
