@@ -125,10 +125,10 @@ class Connection:
 
     # --- hearing ---------------------------------------------------------------------------------
 
-    def read(self, size: int) -> Task[bytes]:
+    def read(self, size: int) -> Task[Piece]:
         """The next bytes of DATA, so many. Raises Lost: they do not come, for a word has come, or the end."""
-        got: list[bytes] = []
-        while size:
+        got, filled = bytearray(size), 0
+        while filled < size:
             yield from self._kernel.until(
                 lambda: bool(self._data or self.words) or self.lost is not None,
                 self.changed,
@@ -136,12 +136,12 @@ class Connection:
             )
             if not self._data:
                 raise Lost(self.lost or f"{self.name} sends no more of the domain")
-            part, self._data = bytes(self._data[:size]), self._data[size:]
-            got.append(part)
-            size -= len(part)
+            part, self._data = self._data[: size - filled], self._data[size - filled :]
+            got[filled : filled + len(part)] = part
+            filled += len(part)
             if not self._data:
                 self._go_on_reading()
-        return got[0] if len(got) == 1 else b"".join(got)
+        return memoryview(got)
 
     def take(self) -> Said | None:
         """The next word, if one has come."""
