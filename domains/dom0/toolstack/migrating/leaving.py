@@ -31,7 +31,8 @@ from domains.dom0.toolstack.migrating.ends import ConnectionSink
 from domains.dom0.toolstack.migrating.offer import VERSION, DiskOffer, Offer
 from domains.dom0.toolstack.migrating.rounds import SentPages, is_enough
 from domains.dom0.toolstack.parts import Parts
-from domains.dom0.toolstack.saving.pv import PvSaver
+from domains.dom0.toolstack.saving.pv_memory import PvMemory
+from domains.dom0.toolstack.saving.save import Saver, saver_of
 from domains.dom0.toolstack.stream import libxl
 from domains.dom0.toolstack.stream.framing import RecordWriter
 from domains.dom0.toolstack.stream.libxl import LibxlRecord
@@ -52,7 +53,7 @@ Tell = Callable[[Round], None]
 
 
 class LeavingDomain:
-    """One PV domain."""
+    """One of them."""
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class LeavingDomain:
         self._pages = DomainPages(parts.kernel, info.domid)
         self._sent = SentPages()
         self._stood_since: int | None = None
-        self._saver: PvSaver
+        self._saver: Saver
         self._sink: ConnectionSink
         self._disks: CopiedDisks | None = None
 
@@ -122,7 +123,7 @@ class LeavingDomain:
             yield from self._disks.send(sink)
         yield from writer.raw(libxl.header())
         yield from writer.write(LibxlRecord.LIBXC_CONTEXT)
-        self._saver = PvSaver(self._kernel, self._parts.xen, self._info, writer)
+        self._saver = saver_of(self._parts, self._info, writer)
         yield from self._saver.begin()
         if self._wanted.rounds:
             yield from self._precopy(tell)
@@ -151,20 +152,24 @@ class LeavingDomain:
             yield from self._round(number, dirty, tell)
             if number >= self._wanted.rounds:
                 return
-            yield from self._saver.look()
+            yield from self._look()
             dirty = yield from self._changed()
             if is_enough(number, self._wanted.rounds, len(dirty)):
                 return
 
     def _rest(self, tell: Tell) -> Task[None]:
         """What is left of a domain that stands still."""
+        yield from self._look()
+        dirty = yield from self._changed()
+        yield from self._round(None, np.concatenate((dirty, self._saver.memory.tables)), tell)
+
+    def _look(self) -> Task[None]:
+        """Find out anew what pages it has. ToolstackError: some that were sent it has no more."""
         yield from self._saver.look()
         memory = self._saver.memory
-        there = np.concatenate((memory.ordinary, memory.tables))
-        if self._sent.lost(there):
+        gone = self._sent.keep_only(np.concatenate((memory.ordinary, memory.tables)))
+        if gone and not self._info.translated:  # of a PVH domain the stream says which
             raise ToolstackError(f"domain {self._name} gave memory back while it migrated; try again")
-        dirty = yield from self._changed()
-        yield from self._round(None, np.concatenate((dirty, memory.tables)), tell)
 
     def _round(self, number: int | None, pfns: Words, tell: Tell) -> Task[None]:
         began, size = self._kernel.now(), self._sink.size
@@ -176,7 +181,8 @@ class LeavingDomain:
         memory, found = self._saver.memory, [np.empty(0, np.uint64)]
         for first in range(0, len(memory.ordinary), AT_ONCE):
             pfns = memory.ordinary[first : first + AT_ONCE]
-            found.append(self._sent.changed(pfns, self._pages.read(memory.p2m[pfns])))
+            frames = memory.p2m[pfns] if isinstance(memory, PvMemory) else pfns
+            found.append(self._sent.changed(pfns, self._pages.read(frames)))
             yield NEXT_TURN
         return np.concatenate(found)
 

@@ -53,11 +53,13 @@ class SentPages:
         found: Words = pfns[~self._sent[pfns] | (self._hash[pfns] != hashes(pages))]
         return found
 
-    def lost(self, pfns: Words) -> int:
-        """How many pages were sent that are not among these."""
+    def keep_only(self, pfns: Words) -> int:
+        """These are the pages that there are: forget all others. How many those were."""
         there = np.zeros(len(self._sent), np.bool_)
         there[pfns[pfns < len(there)]] = True
-        return int(np.count_nonzero(self._sent & ~there))
+        gone = int(np.count_nonzero(self._sent & ~there))
+        self._sent &= there
+        return gone
 
     def _grow(self, pfns: Words) -> None:
         size = int(pfns.max()) + 1 if len(pfns) else 0
