@@ -40,6 +40,13 @@ SEEDS = [
     ),
     ("a packet queue imports its front", "drivers/net/fair_queue.py", "import drivers.net.front", BACK),
     ("the kernel speaks ZeroMQ", "domains/kernel/events.py", "import zmq", ZMQ),
+    ("a fleet's leases open a socket", "domains/fleet/lease.py", "import socket", SOCKETS),
+    (
+        "a fleet's placement imports xenctl",
+        "domains/fleet/placement.py",
+        "import domains.xenctl.output",
+        ORDER,
+    ),
     ("page types open a socket", "hypervisor/mm/page_types.py", "import socket", SOCKETS),
     (
         "two files import each other",

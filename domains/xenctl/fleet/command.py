@@ -24,6 +24,7 @@ from domains.xenctl.topology.progress import shown
 POLL: Final = 0.2
 MOVE_TIMEOUT: Final = 600.0
 DOWN_TIMEOUT: Final = 60.0
+JOIN_TIMEOUT: Final = 60.0
 START_TIMEOUT: Final = 30.0
 
 
@@ -40,6 +41,8 @@ def up(file: Path, *, json: bool) -> None:
     try:
         await_head(loaded, born)
         with Client(loaded.name) as client, shown(len(loaded.planned), f"{loaded.name} comes up") as tell:
+            if born is None:
+                begin_lost(client, client.ask("begin")["hosts"])
             status = follow(client, tell)
     finally:
         for fd in born or ():
@@ -61,6 +64,19 @@ def await_head(loaded: Loaded, born: Born | None) -> None:
             why = without_clock(last_words(born.log)) if born is not None else "it does not answer"
             raise ControlError(Exit.FAILURE, f"the head of fleet '{loaded.name}' did not start: {why}")
         time.sleep(0.01)
+
+
+def begin_lost(client: Client, hosts: list[str]) -> None:
+    """Wait until these hosts, which were lost and are begun again, have joined. Raises ControlError if one has not."""
+    deadline = time.monotonic() + JOIN_TIMEOUT
+    while hosts:
+        states = {one["name"]: one["state"] for one in client.ask("status")["hosts"]}
+        for host in list(hosts):
+            if states[host] == "up":
+                hosts.remove(host)
+            elif states[host].startswith("lost:") or time.monotonic() > deadline:
+                raise ControlError(Exit.FAILURE, f"host {host} does not come back: {states[host]}")
+        time.sleep(POLL)
 
 
 def follow(client: Client, tell: Any) -> dict[str, Any]:

@@ -31,12 +31,14 @@ class Desk:
         hosts: Hosts,
         reply: Callable[[Peer, Record], None],
         perform: Callable[[list[Action]], None],
+        begin: Callable[[str], None],
     ) -> None:
+        """`begin(host)`: start the agent of a host; raises ControlError."""
         self.begun = self.down = False
         self.trouble = ""
         self.joined: dict[str, dict[str, Any]] = {}
         self._loaded, self._head, self._hosts = loaded, head, hosts
-        self._reply, self._perform = reply, perform
+        self._reply, self._perform, self._begin = reply, perform, begin
         self._later: list[Callable[[], bool]] = []
         """Each is called again and again until it says that it is done."""
 
@@ -51,6 +53,7 @@ class Desk:
             "migrate": self._migrate,
             "drain": self._drain,
             "undrain": self._undrain,
+            "begin": self._begin_lost,
             "down": self._down,
         }
         try:
@@ -181,6 +184,14 @@ class Desk:
         self._head.placement.reopen(host)
         self._perform(self._head.start_waiting())
         self._answer(peer, number, {"host": host})
+
+    def _begin_lost(self, peer: Peer, number: int, _about: Any) -> None:
+        """Start the agents of hosts that have none any more; whether they join is seen by `status`."""
+        lost = [host for host in self._hosts.ended() if self._head.book.state(host) is Held.WAITING]
+        for host in lost:
+            self._hosts.forget(host)
+            self._begin(host)
+        self._answer(peer, number, {"hosts": lost})
 
     def _down(self, peer: Peer, number: int, _about: Any) -> None:
         self._answer(peer, number, {"down": True})

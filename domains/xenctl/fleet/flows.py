@@ -8,7 +8,7 @@ from typing import Any, Final
 from domains.control.fleet_messages import CHUNK
 from domains.control.protocol import ControlError, Exit
 from domains.fleet.control import Head
-from domains.fleet.starting import Action
+from domains.fleet.starting import Action, State
 from domains.xenctl.fleet.journal import note
 from domains.xenctl.fleet.orders import Ask, Flow, HostLost
 from domains.xenctl.fleet.portable import Files, Portable
@@ -51,6 +51,32 @@ class Flows:
             yield Ask(host, "peers", {"peers": peers, "keys": keys})
         except ControlError as error:
             note(f"networks of {host}: {error.message}")
+
+    def looking(self, host: str) -> Flow:
+        """Find out which domains have ended by themselves: twice not there, for one that reboots is away for a moment."""
+        absent: set[str] = set()
+        for look in range(2):
+            there = self._ready_on(host)
+            try:
+                listed = yield Ask(host, "list", {"after": look})
+            except ControlError:
+                return
+            names = (
+                {row.get("name") for row in listed if isinstance(row, dict)}
+                if isinstance(listed, list)
+                else set()
+            )
+            gone = there & self._ready_on(host) - names
+            absent = gone if look == 0 else absent & gone
+            if not absent:
+                return
+        for name in sorted(absent):
+            note(f"{name} has ended by itself on {host}")
+            self._perform(self._head.ready(name, host, done=True))
+
+    def _ready_on(self, host: str) -> set[str]:
+        domains = (self._head.domains.get(one.name) for one in self._head.placement.domains_on(host))
+        return {one.wanted.name for one in domains if one is not None and one.state is State.READY}
 
     def moving(self, name: str, source: str, target: str) -> Flow:
         """Move a domain. While it runs, if it can; a Python guest cannot: it is stopped, and started at the target; if that

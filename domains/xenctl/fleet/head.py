@@ -40,6 +40,8 @@ TICK: Final = 0.1
 """Seconds between two looks at leases and agents."""
 RETRY: Final = NS_PER_S
 """ns until what could not be started is tried again."""
+LIST: Final = 5 * NS_PER_S
+"""ns between two looks at which domains have ended by themselves."""
 LAST_WORDS: Final = 5.0
 """Seconds in which a head in trouble tells why to whoever asks."""
 
@@ -65,8 +67,8 @@ class HeadProcess:
         self._orders = Orders(self._link.tell)
         self._flows = Flows(self.head, self._files, self._portable, self.perform, self._where)
         self._ends_at: float | None = None
-        self._next_retry = 0
-        self._desk = Desk(loaded, self.head, hosts, self._link.answer, self.perform)
+        self._next_retry = self._next_list = 0
+        self._desk = Desk(loaded, self.head, hosts, self._link.answer, self.perform, self._begin)
 
     def run(self) -> None:
         """Until the fleet is down."""
@@ -138,6 +140,10 @@ class HeadProcess:
         elif now >= self._next_retry:
             self._next_retry = now + RETRY
             self.perform(self.head.start_waiting())
+        if now >= self._next_list:
+            self._next_list = now + LIST
+            for one in self.head.placement.hosts:
+                self._orders.start(self._flows.looking(one.spec.name))
         self._desk.look()
 
     def _gather(self) -> None:

@@ -54,5 +54,8 @@ class Hosts(Protocol):
     def ended(self) -> Mapping[str, str]:
         """The hosts whose agents are known to have ended, or could not be started, each with the reason in one line."""
 
+    def forget(self, host: str) -> None:
+        """This host's agent has ended, and another may begin."""
+
     def end(self) -> None:
         """The fleet goes down and the agents have been told: return when all have ended, and end what has not after a while."""

@@ -113,6 +113,12 @@ class RayHosts:
                     found[host] = f"Ray says: {in_short(error)}"
         return found
 
+    def forget(self, host: str) -> None:
+        """As Hosts.forget."""
+        del self._results[host]
+        with suppress(ray.exceptions.RayError):
+            ray.kill(self._actors.pop(host))
+
     def end(self) -> None:
         """As Hosts.end."""
         deadline = time.monotonic() + PATIENCE

@@ -70,15 +70,10 @@ class Processes:
         }
 
     def forget(self, host: str) -> None:
-        """Its agent has ended, and another may begin."""
+        """As Hosts.forget."""
         agent = self._agents.pop(host)
         if agent.stdin is not None:
             agent.stdin.close()
-
-    def pid_of(self, host: str) -> int | None:
-        """The process of its agent, or of what it goes through."""
-        agent = self._agents.get(host)
-        return None if agent is None else agent.pid
 
     def end(self) -> None:
         """As Hosts.end."""

@@ -79,7 +79,8 @@ class Runs:
             peers, keys = ([str(one) for one in about[what]] for what in ("peers", "keys"))
             return lambda: self.know(peers, keys)
         if what == "list":
-            return self.listed
+            after = min(max(int(about["after"]), 0), 5)
+            return lambda: self.listed(after)
         if what == "migrate":
             wanted = wanted_move(about)
             return lambda: self.migrate(wanted)
@@ -159,8 +160,9 @@ class Runs:
         with self._client() as client:
             return any(about.name == name and about.shutdown is None for about in client.call(List()))
 
-    def listed(self) -> list[dict[str, Any]]:
-        """The domains of the machine but Dom0. Raises ControlError."""
+    def listed(self, after: int) -> list[dict[str, Any]]:
+        """The domains of the machine but Dom0, after so many seconds. Raises ControlError."""
+        time.sleep(after)
         with self._client() as client:
             return [row_of(about) for about in client.call(List()) if about.domid != 0]
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from domains.control.operations import Info
+from domains.control.operations import Destroy, Info
 from domains.control.protocol import Exit
 from domains.xenctl.fleet.begin import hosts_of
 from domains.xenctl.fleet.file import FleetError, load
@@ -62,6 +63,7 @@ def test_a_fleet_comes_up_moves_survives_a_host_and_goes_down(fleet: FleetOfTest
     moves_and_refuses(fleet)
     drains(fleet)
     loses_a_host(fleet)
+    ends_by_itself(fleet)
     fleet.succeeds("down")
     assert "is not up; bring it up with 'xenctl fleet up" in fleet.refuses("ps")
 
@@ -102,6 +104,17 @@ def loses_a_host(fleet: FleetOfTests) -> None:
     assert lost["state"].startswith("lost: its agent ended with code -9")
     assert f"host {host} is over" in fleet.log()
     assert f"host {host} is lost" in fleet.refuses("drain", host)
+    fleet.succeeds("up")
+    assert [one["state"] for one in fleet.status()["hosts"]] == ["up"] * 3
+
+
+def ends_by_itself(fleet: FleetOfTests) -> None:
+    """A domain that somebody ends on its host is not there any more, and is not started again."""
+    host = fleet.places()["db"] or ""
+    with connect(f"{fleet.name}-{host}") as client:
+        client.call(Destroy("db"))
+    wait_until(lambda: "db" not in fleet.places(), 30, "the head's finding out")
+    assert Counter(one["state"] for one in fleet.status()["domains"]) == {"ready": 3, "done": 2}
 
 
 def test_what_cannot_come_up_leaves_nothing(tmp_path: Path) -> None:
@@ -119,6 +132,17 @@ def test_what_cannot_come_up_leaves_nothing(tmp_path: Path) -> None:
         assert says in fleet.refuses("up")
         assert not is_up(fleet.name)
         assert not folder_of_fleet(fleet.name).exists()
+
+
+def test_without_ray_one_line_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether it is installed here or not."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    fleet = FleetOfTests(tmp_path, "  a: {memory: 112}\n", "engine: ray\n")
+    assert run(["fleet", "up", str(fleet.file)]) == Exit.FAILURE
+    assert capsys.readouterr().err == "xenctl: this fleet wants Ray: pip install 'xenoscope[fleet]'\n"
+    assert not folder_of_fleet(fleet.name).exists()
 
 
 def test_a_name_belongs_to_whoever_has_it_first(tmp_path: Path) -> None:
