@@ -85,8 +85,6 @@ class HvmSaver:
     """Of one domain. `memory` is as it was when it was last looked at."""
 
     memory: HvmMemory
-    tells_what_is_gone = True
-    """`look` says in the stream which pages that came before are the domain's no more."""
 
     def __init__(self, kernel: Kernel, xen: XenCtrl, info: DomainInfo, writer: RecordWriter) -> None:
         self._kernel = kernel

@@ -43,8 +43,6 @@ class PvSaver:
     """Of one domain. `memory` is as it was when it was last looked at."""
 
     memory: PvMemory
-    tells_what_is_gone = False
-    """Pages that came before and are the domain's no more stay in the stream."""
 
     def __init__(self, kernel: Kernel, xen: XenCtrl, info: DomainInfo, writer: RecordWriter) -> None:
         self._kernel = kernel
