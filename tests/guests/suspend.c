@@ -1,4 +1,5 @@
-/* A guest that suspends: again as long as its suspend is cancelled, and when it was restored it finds all as it left it. */
+/* A guest that suspends: again as long as its suspend is cancelled, and when it was restored it finds all as it left it. With the
+   command line "late" it waits for an NMI first, and its first suspend must be cancelled: it ends well then. */
 #include "guest.h"
 
 #define PATTERN(i) (0x1122334455667788ull * ((i) + 3))
@@ -20,6 +21,30 @@ void on_event(void)
     upcalls++;
     shared->vcpu_info[0].evtchn_upcall_pending = 0;
 }
+
+#ifndef __i386__
+static volatile int nmis;
+
+__asm__(".globl nmi_entry\n"
+        "nmi_entry:\n"
+        "    pop %rcx; pop %r11; incl nmis(%rip)\n"
+        "    push $0; push %rcx; push %r11; push %rax\n"
+        "    mov $23, %eax; syscall\n");
+extern void nmi_entry(void);
+
+static int wait_for_an_nmi(void)
+{
+    static trap_info_t traps[2] = { { .vector = 2, .flags = 4, .cs = FLAT_KERNEL_CS } };
+    static struct sched_poll forever;
+
+    traps[0].address = (unsigned long)nmi_entry;
+    check(hypercall(__HYPERVISOR_set_trap_table, traps, 0, 0) == 0, 0);
+    print("waits\n");
+    while (!nmis)
+        hypercall(__HYPERVISOR_sched_op, SCHEDOP_poll, &forever, 0);
+    return SUCCESS;
+}
+#endif
 
 static uint64_t tsc(void)
 {
@@ -118,6 +143,13 @@ int main(start_info_t *info)
     share(info);
     check(hypercall(__HYPERVISOR_callback_op, CALLBACKOP_register, &callback, 0) == 0, 0);
     check(hypercall(__HYPERVISOR_set_debugreg, 1, 0x1230, 0) == 0, 0);
+#ifndef __i386__
+    if (info->cmd_line[0] == 'l') {
+        wait_for_an_nmi();
+        check(suspend(info) == 1, 0);
+        return SUCCESS;
+    }
+#endif
     print("suspends\n");
     before = tsc();
     for (;;) {

@@ -11,6 +11,7 @@ import random
 import re
 import struct
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from domains.control.operations import XenstoreLs
 from domains.control.protocol import ControlError
 from domains.dom0.toolstack.stream.libxc import LibxcRecord as Kind
 from hypervisor.public.arch_x86.xen import vcpu_guest_context
+from hypervisor.public.io.xs_wire import XS_READ
+from tests.domains.dom0.store_socket import StoreSocket
 from tests.guests.compiled import HERE, NEEDS, can_compile, compile_guest
 from tests.guests.saved_file import SavedFile
 from tests.machines import Machine, wait_until
@@ -380,3 +383,27 @@ def test_a_file_has_the_description_that_it_is_to_have(machine: Machine, tmp_pat
     assert machine.xenctl("restore", "-p", tmp_path / "file").returncode == 0
     assert sorted(machine.domains()) == ["Domain-0", "named"]
     machine.destroy("named")
+
+
+def test_a_guest_that_suspends_too_late_goes_on(machine: Machine, tmp_path: Path) -> None:
+    """It takes the request, and suspends when nobody waits any more: whoever takes its request here is in its place."""
+    image = compile_guest(HERE / "suspend.c", tmp_path / "late")
+    text = f'name = "late"\nkernel = "{image}"\nmemory = 4\nextra = "late"\n'
+    before = len(machine.xenctl("dmesg").stdout)
+    assert machine.create(tmp_path, text).returncode == 0
+    wait_until(lambda: "waits" in machine.xenctl("dmesg").stdout[before:])
+    node = f"/local/domain/{machine.domain('late')['domid']}/control/shutdown".encode()
+    with (
+        ThreadPoolExecutor() as pool,
+        StoreSocket(machine.xenstored_path) as store,
+    ):
+        saving = pool.submit(machine.xenctl, "save", "-t", "1", "late", tmp_path / "file")
+        wait_until(lambda: store.ask(XS_READ, node) == b"suspend")
+        store.write(node, b"")
+        done = saving.result()
+    assert (done.returncode, len(done.stderr.splitlines())) == (4, 1), done.stderr
+    assert "has taken the request to suspend, but did not within 1 s" in done.stderr
+    assert not (tmp_path / "file").exists()
+    assert machine.xenctl("trigger", "late", "nmi").returncode == 0
+    wait_until(lambda: machine.is_gone("late"), 40, "the guest's end")
+    assert "SUCCESS" in machine.xenctl("dmesg").stdout[before:]

@@ -162,8 +162,8 @@ class Lifecycle:
     def _shut_down(self, record: Record, reason: int) -> None:
         """A domain that is suspended stays; one that gives a reason which Xen does not know is destroyed, as by xl."""
         if reason == SHUTDOWN_suspend and record.unwanted_suspend:
-            record.unwanted_suspend = False
-            self._parts.suspending.resume(record)
+            record.unwanted_suspend, record.shutdown = False, reason
+            self._parts.suspending.resume_if_there(record)
             return
         config = record.config
         actions: dict[int, Action] = {

@@ -12,7 +12,7 @@ from domains.cpu.x86.descriptors import SelectorFault
 from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.emulator.fpu_image import INITIAL, load_fpu, save_fpu
 from domains.cpu.x86.pv.debug_registers import load_drs
-from domains.cpu.x86.pv.pv_state import NO_CALLBACK, Callback
+from domains.cpu.x86.pv.pv_state import CR4_OF_GUEST, CR4_OF_XEN, NO_CALLBACK, Callback
 from domains.cpu.x86.pv.vcpu import X86Vcpu
 from domains.cpu.x86.registers import (
     CR0_TS,
@@ -81,6 +81,7 @@ def _load_pv_state(v: X86Vcpu, context: vcpu_guest_context) -> None:
     pv.iopl = context.user_regs.rflags & EFLAGS_IOPL
     pv.kernel_ss, pv.kernel_sp = context.kernel_ss & 0xFFFF | 3, context.kernel_sp
     pv.cr2 = context.ctrlreg[2]
+    pv.cr4 = context.ctrlreg[4] & CR4_OF_GUEST | CR4_OF_XEN
     pv.vm_assist = context.vm_assist
     pv.gdt_entries = context.gdt_ents
     pv.gdt_frames = list(context.gdt_frames)

@@ -5,13 +5,10 @@ from typing import Final
 
 from domains.cpu.x86.emulator.cpu_state import CR
 from domains.cpu.x86.pv.effects import apply_effects
-from domains.cpu.x86.pv.pv_state import CR4_OF_XEN
+from domains.cpu.x86.pv.pv_state import CR4_OF_GUEST, CR4_OF_XEN
 from domains.cpu.x86.pv.vcpu import CR0_OF_XEN, X86Vcpu
-from domains.cpu.x86.registers import CR0_TS, CR4_DE, CR4_TSD, U64
+from domains.cpu.x86.registers import CR0_TS, CR4_TSD, U64
 from hypervisor.wire.messages import EffectRecord
-
-CR4_OF_GUEST: Final = CR4_TSD | CR4_DE
-"""What a guest may set of Xen's PV_CR4_GUEST_MASK under this CPU model (no FSGSBASE, no XSAVE)."""
 
 
 def read_cr0(v: X86Vcpu) -> int:

@@ -12,7 +12,7 @@ from domains.cpu.x86.emulator.cpu_state import RIP
 from domains.cpu.x86.emulator.fpu_image import INITIAL, load_fpu, save_fpu
 from domains.cpu.x86.pv.context import DATA_SEGMENTS
 from domains.cpu.x86.pv.debug_registers import load_drs
-from domains.cpu.x86.pv.pv_state import NO_CALLBACK, Callback
+from domains.cpu.x86.pv.pv_state import CR4_OF_GUEST, CR4_OF_XEN, NO_CALLBACK, Callback
 from domains.cpu.x86.pv.vcpu import X86Vcpu
 from domains.cpu.x86.registers import (
     CR0_TS,
@@ -62,6 +62,7 @@ def _load_pv_state(v: X86Vcpu, context: compat_vcpu_guest_context) -> None:
     pv.iopl = context.user_regs.eflags & EFLAGS_IOPL
     pv.kernel_ss, pv.kernel_sp = context.kernel_ss & 0xFFFF, context.kernel_sp
     pv.cr2 = context.ctrlreg[2]
+    pv.cr4 = context.ctrlreg[4] & CR4_OF_GUEST | CR4_OF_XEN
     pv.vm_assist = context.vm_assist
     pv.gdt_entries, pv.gdt_frames = context.gdt_ents, list(context.gdt_frames)
     pv.ldt_base, pv.ldt_entries = context.ldt_base, context.ldt_ents

@@ -7,10 +7,13 @@ from typing import NamedTuple
 
 from domains.cpu.traps import TrapGate
 from domains.cpu.x86.pv.pit import Pit
+from domains.cpu.x86.registers import CR4_DE, CR4_TSD
 from hypervisor.machine.debug_registers import DR6_DEFAULT, DR7_DEFAULT
 
 CR4_OF_XEN = 0x660
 """PAE, MCE, OSFXSR, OSXMMEXCPT: what a guest sees of the machine's CR4 (Xen's PV_CR4_GUEST_VISIBLE_MASK)."""
+CR4_OF_GUEST = CR4_TSD | CR4_DE
+"""What a guest may set of Xen's PV_CR4_GUEST_MASK under this CPU model (no FSGSBASE, no XSAVE)."""
 
 
 class Callback(NamedTuple):

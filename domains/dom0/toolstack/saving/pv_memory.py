@@ -112,6 +112,7 @@ class PvMemoryReader:
             types[part] = self._state.types(p2m[part])
             yield NEXT_TURN
         p2m[types == XTAB] = NONE
+        drop_repeated(p2m)
         return PvMemory(p2m, types, frames)
 
     def _words(self, frames: Words) -> Task[Words]:
@@ -145,3 +146,14 @@ class PvMemoryReader:
                 )
             tables = (entries & MASK) >> SHIFT
         return tables
+
+
+def drop_repeated(p2m: Words) -> None:
+    """A frame is one page: of several that a guest says are in it, the first. Else a guest could make its file as long as it
+    likes.
+    """
+    own = np.flatnonzero(p2m != NONE)
+    _, first = np.unique(p2m[own], return_index=True)
+    repeated = np.ones(len(own), bool)
+    repeated[first] = False
+    p2m[own[repeated]] = NONE

@@ -3,12 +3,14 @@
 import struct
 
 from domains.cpu.clock import TscClock
+from domains.cpu.x86.emulator.cpu_state import CR
 from domains.cpu.x86.pv.context import load_context, save_context
 from domains.cpu.x86.pv.pit import COUNT, MODE, SPEAKER, Pit
-from domains.cpu.x86.registers import RBX
+from domains.cpu.x86.registers import CR4_TSD, RBX
 from hypervisor.machine.debug_registers import DR6_DEFAULT, DR7_DEFAULT
 from hypervisor.public.arch_x86.xen import VGCF_i387_valid, vcpu_guest_context
-from tests.domains.cpu.x86.bench import DATA, Bench, new_mailbox
+from hypervisor.wire.messages import Effect
+from tests.domains.cpu.x86.bench import DATA, SHARED, Bench, new_mailbox
 
 BUSY = """
 start: movl $0x9fa0, DATA; ldmxcsr DATA
@@ -72,6 +74,14 @@ def test_a_debug_register_that_xen_would_not_set_is_as_after_a_reset(bench: Benc
         *(0x1000, 0, 0, 0, 0, 0),
         *(DR6_DEFAULT, DR7_DEFAULT),
     )
+
+
+def test_what_the_guest_set_of_cr4_goes_along(bench: Bench) -> None:
+    bench.v.pv.cr4 |= CR4_TSD
+    other = Bench()
+    other.cpu.apply([[Effect.CONTEXT, save_context(bench.v), SHARED]])
+    assert other.v.pv.cr4 == bench.v.pv.cr4
+    assert other.q[CR + 4] & CR4_TSD
 
 
 def test_the_timer_goes_on_where_it_was() -> None:
