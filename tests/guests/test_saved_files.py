@@ -60,10 +60,10 @@ def file(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "file"
 
 
-def suspended(machine: Machine, folder: Path, bits: int) -> None:
+def suspended(machine: Machine, folder: Path, bits: int, memory: int = 4) -> None:
     """The guest has been made, and has suspended."""
     image = compile_guest(HERE / "suspend.c", folder / "suspend", bits)
-    text = f'name = "suspend"\nkernel = "{image}"\nmemory = 4\nvcpus = 2\non_crash = "destroy"\n'
+    text = f'name = "suspend"\nkernel = "{image}"\nmemory = {memory}\nvcpus = 2\non_crash = "destroy"\n'
     done = machine.create(folder, text)
     assert done.returncode == 0, done.stderr
     stands_still(machine)

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from domains.control.operations import XenstoreLs
+from domains.control.address import MachineAddress
+from domains.control.client import ControlClient
+from domains.control.domain_operations import Restore, Save
+from domains.control.operations import Info, XenstoreLs
 from hypervisor.public.io.xs_wire import XS_READ
 from tests.domains.dom0.store_socket import StoreSocket
 from tests.guests.compiled import HERE, NEEDS, can_compile, compile_guest
@@ -146,3 +149,23 @@ def test_a_guest_that_suspends_too_late_goes_on(clean_machine: Machine, tmp_path
     assert machine.xenctl("trigger", "late", "nmi").returncode == 0
     wait_until(lambda: machine.is_gone("late"), 40, "the guest's end")
     assert "SUCCESS" in machine.xenctl("dmesg").stdout[before:]
+
+
+def test_dom0_answers_others_while_it_saves_and_restores(clean_machine: Machine, tmp_path: Path) -> None:
+    machine, file = clean_machine, str(tmp_path / "file")
+    suspended(machine, tmp_path, 64, memory=128)
+    with ControlClient(MachineAddress.in_folder(machine.folder), timeout=60) as client:
+        answers_another_first(client, Save("suspend", file, checkpoint=True))
+        stands_still(machine)
+        answers_another_first(client, Save("suspend", file))
+        answers_another_first(client, Restore(file, paused=True))
+    machine.destroy("suspend")
+
+
+def answers_another_first(client: ControlClient, long: Save | Restore) -> None:
+    slow, quick = client.post(long), client.post(Info())
+    replies = [client.receive(60), client.receive(60)]
+    for reply, wanted in zip(replies, (quick, slow), strict=True):
+        assert reply is not None
+        assert reply.id == wanted
+        reply.result()
