@@ -58,25 +58,26 @@ class HvmRestoredMemory:
         wanted = has_content(data.types) | (data.types == XALLOC)
         there = self._there[data.pfns.astype(np.intp)]
         try:
-            self._populate(data.pfns[wanted & ~there])
-            self._take_back(data.pfns[~wanted & there])
+            yield from self._populate(data.pfns[wanted & ~there])
+            yield from self._take_back(data.pfns[~wanted & there])
         except XenError as error:
             raise record.wrong(f"the domain gets no more memory: {error}") from None
-        self._pages.write(data.pfns[data.with_content], data.pages)
-        yield NEXT_TURN
+        yield from self._pages.write_all(data.pfns[data.with_content], data.pages)
 
     def _grow(self, size: int) -> None:
         if size > len(self._there):
             self._there = np.concatenate([self._there, np.zeros(size - len(self._there), np.bool_)])
 
-    def _populate(self, gfns: Words) -> None:
+    def _populate(self, gfns: Words) -> Task[None]:
         for first in range(0, len(gfns), EXTENTS_AT_ONCE):
             part = gfns[first : first + EXTENTS_AT_ONCE]
             self._xen.populate(self._domid, part)
             self._there[part.astype(np.intp)] = True
+            yield NEXT_TURN
 
-    def _take_back(self, gfns: Words) -> None:
+    def _take_back(self, gfns: Words) -> Task[None]:
         for first in range(0, len(gfns), EXTENTS_AT_ONCE):
             part = gfns[first : first + EXTENTS_AT_ONCE]
             self._hvm.take_pages(part)
             self._there[part.astype(np.intp)] = False
+            yield NEXT_TURN
