@@ -23,9 +23,10 @@ from hypervisor.machine.paging import (
     PAGE_PRESENT,
     PAGE_RW,
     PAGE_USER,
+    PTE_MFN_MASK,
     pte_mfn,
 )
-from hypervisor.public.types import Mfn
+from hypervisor.public.types import PAGE_SHIFT, Mfn
 
 GFN_BITS: Final = 24
 """Width of a guest frame number: guests have 36 bits of physical address."""
@@ -34,6 +35,10 @@ P2M_GRANT_MAP: Final = 1 << 9
 TABLE_FLAGS: Final = PAGE_PRESENT | PAGE_RW | PAGE_USER | PAGE_ACCESSED
 
 Leaf = npt.NDArray[np.uint64]
+MOST_LEAVES: Final = 16
+"""L1 tables of a P2M that are looked into for one batch of entries."""
+_P, _GRANT_MAP, _MFN_MASK = np.uint64(PAGE_PRESENT), np.uint64(P2M_GRANT_MAP), np.uint64(PTE_MFN_MASK)
+_PAGE_SHIFT, _LEAF_SHIFT, _LEAF_MASK = np.uint64(PAGE_SHIFT), np.uint64(9), np.uint64(511)
 
 
 @dataclass(eq=False)
@@ -56,6 +61,27 @@ class P2M:
         """The machine frame of the domain's memory there; None: there is none."""
         entry = self.entry(gfn)
         return Mfn(pte_mfn(entry)) if entry and not entry & P2M_GRANT_MAP else None
+
+    def entries_of(self, values: Leaf) -> Leaf | None:
+        """Page-table entries that name guest frames, with the machine frames of the domain's memory there; those that are not
+        present stay. None: at least one has none, or they are too far apart to be looked up together.
+        """
+        there = values & _P != 0
+        gfns = (values[there] & _MFN_MASK) >> _PAGE_SHIFT
+        numbers = np.unique(gfns >> _LEAF_SHIFT).tolist()
+        if len(numbers) > MOST_LEAVES:
+            return None
+        found = np.zeros_like(gfns)
+        for number in numbers:
+            leaf = self.leaves.get(number)
+            if leaf is not None:
+                where = gfns >> _LEAF_SHIFT == number
+                found[where] = leaf[gfns[where] & _LEAF_MASK]
+        if (found & (_P | _GRANT_MAP) != _P).any():
+            return None
+        translated = values.copy()
+        translated[there] = values[there] & ~_MFN_MASK | found & _MFN_MASK
+        return translated
 
     def granted(self, gfn: int) -> Mfn | None:
         """The machine frame of a grant that is mapped there; None: there is none."""

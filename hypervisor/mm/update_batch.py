@@ -36,7 +36,7 @@ def try_updates(
 ) -> bool:
     """Perform all requests (uint64 arrays of one length) as `d` on its own frames, or none: False.
 
-    `owner`: the entries name frames of this domain, which `d` controls, and which is not translated. `posted`: the entries
+    `owner`: the entries name machine frames of this domain, which `d` controls. `posted`: the entries
     stand in the guest's frames already, and are only recorded (mm/posted.py).
     """
     tables = own_l1s(types, d, ptrs)

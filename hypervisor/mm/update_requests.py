@@ -86,7 +86,10 @@ class UpdateRequests:
         words = memoryview(requests).cast("Q")
         if owner is not None and portion.vcpu.old_table is None and len(words) >= 2 * update_batch.MIN_RUN:
             array = np.frombuffer(requests, np.uint64)
-            if update_batch.try_updates(self.updates.types, d, array[0::2], array[1::2], owner=owner):
+            values = array[1::2] if owner.p2m is None else owner.p2m.entries_of(array[1::2])
+            if values is not None and update_batch.try_updates(
+                self.updates.types, d, array[0::2], values, owner=owner
+            ):
                 progress.done += len(array) // 2
                 portion.budget.spend(COST_OF_RUN + COST_OF_BATCHED_UPDATE * (len(array) // 2))
                 return
@@ -107,7 +110,7 @@ class UpdateRequests:
         if pg_owner == d.domid:
             return d
         owner = self.domains.get(DomId(pg_owner))
-        return owner if owner is not None and owner.p2m is None and d.controls(pg_owner) else None
+        return owner if owner is not None and d.controls(pg_owner) else None
 
     def perform(
         self, d: DomainMemory, pt_owner: DomainMemory, pg_owner: int, ptr: int, value: int, portion: Portion

@@ -16,6 +16,8 @@ from hypervisor.machine.paging import pte
 from hypervisor.mm import update_batch
 from hypervisor.mm.budget import Progress
 from hypervisor.mm.layout import XEN_FRAMES
+from hypervisor.mm.p2m import MOST_LEAVES
+from hypervisor.public.types import DomId, Mfn
 from tests.hypervisor.mm.small_machine import RO, RW, Guest, SmallMachine
 
 NR_DATA, NR_L1S = 12, 2
@@ -115,10 +117,40 @@ class ControllingTwins(Twins):
         return guest
 
 
-@pytest.fixture(scope="module")
-def controlling() -> Iterator[ControllingTwins]:
-    twins = ControllingTwins()
+class TranslatedNeighbours(ControllingTwins):
+    """The neighbours are translated; `data` are their own numbers of their frames, some with a P2M's table each."""
+
+    def make(self) -> Guest:
+        guest = SmallMachine().domain(20, privileged=True)
+        neighbour = guest.machine.domain(translated=True)
+        self.neighbour = neighbour.d.domid
+        gfns = [*range(3, NR_DATA), 0x600, 0x5000, 0xFEFFC]
+        neighbour.mmu.reservation.populate_many(neighbour.d, np.array(gfns, np.uint64))
+        self.data = [Mfn(gfn) for gfn in gfns]
+        self.l1s = [guest.l1([]) for _ in range(NR_L1S)]
+        self.read_only = guest.l1([])
+        for l1 in (*self.l1s, self.read_only):
+            guest.pin(l1, 1)
+        return guest
+
+
+@pytest.fixture(scope="module", params=[ControllingTwins, TranslatedNeighbours])
+def controlling(request: pytest.FixtureRequest) -> Iterator[ControllingTwins]:
+    twins: ControllingTwins = request.param()
     yield twins
+    twins.close()
+
+
+def test_frames_of_a_translated_domain_that_are_too_far_apart_are_mapped_one_by_one() -> None:
+    twins = TranslatedNeighbours()
+    guest = twins.guests[0]
+    p2m = guest.machine.domains[DomId(twins.neighbour)].p2m
+    assert p2m is not None
+    near = np.array([pte(gfn, RW) for gfn in twins.data], np.uint64)
+    assert p2m.entries_of(near) is not None
+    assert p2m.entries_of(np.append(near, np.uint64(pte(0x7000, RW)))) is None
+    far = np.array([pte(gfn << 9, RW) for gfn in range(MOST_LEAVES + 1)], np.uint64)
+    assert p2m.entries_of(far) is None
     twins.close()
 
 
