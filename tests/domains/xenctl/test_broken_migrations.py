@@ -1,7 +1,7 @@
 """Migrations that break off, and those that connect and are no machines.
 
-Controls: with a target that unpauses before GO `test_exactly_one_runs_when_the_target_is_killed` finds two; with a source that
-resumes after GO, `test_a_source_in_doubt_waits_for_the_targets_word` does.
+Control: with a source that goes on after GO when the connection is lost,
+`test_a_source_in_doubt_waits_for_the_targets_word` fails.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Migrations to and fro between two machines, over TCP, under kills of source, target and connection at random moments:
 afterwards exactly one domain runs, or none, if the machine that it ran on was killed; never two. `--steps` says how often.
 
-Negative control: a source that goes on after GO when the connection is lost (agreement.py, SourceSide.lost) is found within some
-hundred steps; every order of events is walked through in tests/domains/dom0/toolstack/migrating.
+Every order of events, with negative controls, is walked through in tests/domains/dom0/toolstack/migrating.
 """
 
 from __future__ import annotations

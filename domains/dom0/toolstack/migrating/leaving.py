@@ -20,7 +20,7 @@ import numpy as np
 from domains.control.description import DomainConfig
 from domains.control.migration_operations import Migrate, Round
 from domains.dom0.toolstack import store_tree
-from domains.dom0.toolstack.domain_pages import AT_ONCE, DomainPages, Words
+from domains.dom0.toolstack.domain_pages import DomainPages, Words
 from domains.dom0.toolstack.domains import Record
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.lifecycle import Lifecycle
@@ -46,6 +46,8 @@ SUSPEND_SECONDS: Final = 60.0
 DISK_SECONDS: Final = 30.0
 DISK_LOOK: Final = 0.005
 """Seconds between two looks whether the disks are at rest."""
+PAGES_AT_ONCE: Final = 512
+"""Read, hashed and sent in one turn of Dom0's loop."""
 AWAY: Final = "--migratedaway"
 """Behind the name of a domain that was given up here and is not yet known to run there; xl's."""
 
@@ -173,14 +175,15 @@ class LeavingDomain:
 
     def _round(self, number: int | None, pfns: Words, tell: Tell) -> Task[None]:
         began, size = self._kernel.now(), self._sink.size
-        yield from self._saver.pages(pfns, self._sent.note)
+        for first in range(0, len(pfns), PAGES_AT_ONCE):
+            yield from self._saver.pages(pfns[first : first + PAGES_AT_ONCE], self._sent.note)
         tell(Round(number, len(pfns), self._sink.size - size, (self._kernel.now() - began) / 1e9))
 
     def _changed(self) -> Task[Words]:
         """Those of its pages, but for page tables, that are not as they were sent."""
         memory, found = self._saver.memory, [np.empty(0, np.uint64)]
-        for first in range(0, len(memory.ordinary), AT_ONCE):
-            pfns = memory.ordinary[first : first + AT_ONCE]
+        for first in range(0, len(memory.ordinary), PAGES_AT_ONCE):
+            pfns = memory.ordinary[first : first + PAGES_AT_ONCE]
             frames = memory.p2m[pfns] if isinstance(memory, PvMemory) else pfns
             found.append(self._sent.changed(pfns, self._pages.read(frames)))
             yield NEXT_TURN
