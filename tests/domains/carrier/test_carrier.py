@@ -1,8 +1,8 @@
 """Two carriers as processes of their own, with sockets in the place of their Dom0s: what goes over, and who is kept out.
 
 Controls: with a DoorKeeper that admits everybody, `test_a_machine_whose_key_is_not_known_is_kept_out` fails; with a Flow that
-does not count what is sent, `test_one_that_does_not_read_is_sent_no_more_than_the_window`; with one that does not count what comes,
-`test_a_known_machine_that_keeps_to_nothing_is_cut_off`.
+does not count what is sent, `test_one_that_does_not_read_is_sent_no_more_than_the_window`; with one that does not count what
+comes, `test_a_known_machine_that_keeps_to_nothing_is_cut_off`.
 """
 
 from __future__ import annotations

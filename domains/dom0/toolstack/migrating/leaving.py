@@ -20,7 +20,7 @@ import numpy as np
 from domains.control.description import DomainConfig
 from domains.control.migration_operations import Migrate, Round
 from domains.dom0.toolstack import store_tree
-from domains.dom0.toolstack.domain_pages import DomainPages, Words
+from domains.dom0.toolstack.domain_pages import Words
 from domains.dom0.toolstack.domains import Record
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.lifecycle import Lifecycle
@@ -28,6 +28,7 @@ from domains.dom0.toolstack.migrating.connection import Connection
 from domains.dom0.toolstack.migrating.cpu import cpu_digest
 from domains.dom0.toolstack.migrating.disks import CopiedDisks
 from domains.dom0.toolstack.migrating.ends import ConnectionSink
+from domains.dom0.toolstack.migrating.held_pages import AT_ONCE, HeldPages
 from domains.dom0.toolstack.migrating.offer import VERSION, DiskOffer, Offer
 from domains.dom0.toolstack.migrating.rounds import SentPages, is_enough
 from domains.dom0.toolstack.parts import Parts
@@ -46,8 +47,6 @@ SUSPEND_SECONDS: Final = 60.0
 DISK_SECONDS: Final = 30.0
 DISK_LOOK: Final = 0.005
 """Seconds between two looks whether the disks are at rest."""
-PAGES_AT_ONCE: Final = 512
-"""Read, hashed and sent in one turn of Dom0's loop."""
 AWAY: Final = "--migratedaway"
 """Behind the name of a domain that was given up here and is not yet known to run there; xl's."""
 
@@ -74,7 +73,7 @@ class LeavingDomain:
         self._info = info
         self._wanted = wanted
         self._name = record.config.name
-        self._pages = DomainPages(parts.kernel, info.domid)
+        self._held = HeldPages(parts.kernel, info.domid)
         self._sent = SentPages()
         self._stood_since: int | None = None
         self._saver: Saver
@@ -175,18 +174,24 @@ class LeavingDomain:
 
     def _round(self, number: int | None, pfns: Words, tell: Tell) -> Task[None]:
         began, size = self._kernel.now(), self._sink.size
-        for first in range(0, len(pfns), PAGES_AT_ONCE):
-            yield from self._saver.pages(pfns[first : first + PAGES_AT_ONCE], self._sent.note)
+        for first in range(0, len(pfns), AT_ONCE):
+            yield from self._saver.pages(pfns[first : first + AT_ONCE], self._sent.note)
         tell(Round(number, len(pfns), self._sink.size - size, (self._kernel.now() - began) / 1e9))
 
     def _changed(self) -> Task[Words]:
         """Those of its pages, but for page tables, that are not as they were sent."""
         memory, found = self._saver.memory, [np.empty(0, np.uint64)]
-        for first in range(0, len(memory.ordinary), PAGES_AT_ONCE):
-            pfns = memory.ordinary[first : first + PAGES_AT_ONCE]
-            frames = memory.p2m[pfns] if isinstance(memory, PvMemory) else pfns
-            found.append(self._sent.changed(pfns, self._pages.read(frames)))
-            yield NEXT_TURN
+        pfns = memory.ordinary
+        if not self._wanted.rounds:
+            return pfns
+        ends = np.searchsorted(pfns, np.arange(AT_ONCE, int(pfns.max(initial=0)) + AT_ONCE + 1, AT_ONCE))
+        first = 0
+        for number, end in enumerate(ends.tolist()):
+            part, first = pfns[first:end], end
+            if len(part):
+                frames = memory.p2m[part] if isinstance(memory, PvMemory) else part
+                found.append(self._sent.changed(part, self._held.hashes(number, frames)))
+                yield NEXT_TURN
         return np.concatenate(found)
 
     def stood_since(self) -> int | None:
@@ -217,7 +222,12 @@ class LeavingDomain:
         if not self._record.destroying:
             yield from self._lifecycle.destroy(self._record.domid, "migrated")
 
+    def let_go(self) -> None:
+        """It is being destroyed: let go of its memory."""
+        self._held.end()
+
     def close(self) -> None:
-        """Let go of the images."""
+        """Let go of everything."""
+        self._held.end()
         if self._disks is not None:
             self._disks.close()

@@ -27,6 +27,7 @@ from domains.dom0.toolstack.saving.save import Saving
 from domains.dom0.toolstack.traffic import Devices
 from domains.kernel.tasks import Task
 from hypervisor.public.sched import SHUTDOWN_suspend
+from hypervisor.public.types import DomId
 
 FIRST_WORD_SECONDS: Final = 10.0
 """In which a machine that has connected must have said what for."""
@@ -59,7 +60,9 @@ class Migrations:
         self._journal = Journal(parts.kernel, journal_folder(folder.name))
         self._links = Links(parts.kernel, folder, parts.carrier, self._comes)
         self._departures: dict[str, Departure] = {}
+        self._leaving: dict[str, LeavingDomain] = {}
         self._arrivals: dict[str, Arrival] = {}
+        parts.domains.ending.append(self._ends)
 
     def close(self) -> None:
         """Take no more."""
@@ -95,18 +98,26 @@ class Migrations:
         peer = wanted.place or f"machine '{Path(wanted.folder or '').name}'"
         departure = Departure(self._kernel, migration, record, domain, self._reach(wanted), peer)
         self._departures[migration] = departure
+        self._leaving[migration] = domain
         departure.when_over = lambda: self._left(departure, domain)
         record.saving = True
         return (yield from departure.run(wanted, tell))
 
     def _left(self, departure: Departure, domain: LeavingDomain) -> None:
         self._departures.pop(departure.id, None)
+        self._leaving.pop(departure.id, None)
         departure.record.saving = False
         domain.close()
         self._log(
             f"domain {departure.record.domid} ({departure.record.config.name}) "
             f"to {departure.peer}: {departure.side.phase.name.lower()}"
         )
+
+    def _ends(self, domid: DomId) -> None:
+        """A domain's destruction begins."""
+        for migration, domain in self._leaving.items():
+            if self._departures[migration].record.domid == domid:
+                domain.let_go()
 
     def _reach(self, wanted: Migrate) -> Reach:
         def reach() -> Task[Connection]:

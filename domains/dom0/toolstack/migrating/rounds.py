@@ -11,6 +11,7 @@ Pre-copy: Clark et al., Live Migration of Virtual Machines, NSDI 2005. When it e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -25,13 +26,17 @@ FEW_DIRTY: Final = 50
 """With fewer pages than that left the domain is suspended (SPP_TARGET_DIRTY_COUNT)."""
 
 
+def hashes_of(pages: Sequence[memoryview]) -> Words:
+    """The hash of each of these pages."""
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, pages), np.uint64, len(pages))
+
+
 def hashes(pages: Words) -> Words:
     """The hash of each page of uint64[n, 512]."""
-    data = memoryview(np.ascontiguousarray(pages).data).cast("B") if len(pages) else memoryview(b"")
-    digest = xxhash.xxh3_64_intdigest
-    return np.fromiter(
-        (digest(data[at : at + PAGE_SIZE]) for at in range(0, len(data), PAGE_SIZE)), np.uint64, len(pages)
-    )
+    if not len(pages):
+        return np.empty(0, np.uint64)
+    data = memoryview(np.ascontiguousarray(pages).data).cast("B")
+    return hashes_of([data[at : at + PAGE_SIZE] for at in range(0, len(data), PAGE_SIZE)])
 
 
 class SentPages:
@@ -47,10 +52,10 @@ class SentPages:
         self._hash[pfns] = hashes(pages)
         self._sent[pfns] = True
 
-    def changed(self, pfns: Words, pages: Words) -> Words:
-        """Those of these pages that are not as they were sent."""
+    def changed(self, pfns: Words, now: Words) -> Words:
+        """Those of these pages whose hash, which is this, is not that of what was sent."""
         self._grow(pfns)
-        found: Words = pfns[~self._sent[pfns] | (self._hash[pfns] != hashes(pages))]
+        found: Words = pfns[~self._sent[pfns] | (self._hash[pfns] != now)]
         return found
 
     def keep_only(self, pfns: Words) -> int:
