@@ -78,7 +78,8 @@ class HeadLink:
             self._agents.zap_domain = ZAP_DOMAIN.encode()
             self._agents.curve_server = True
             self._agents.curve_publickey, self._agents.curve_secretkey = (key.encode() for key in keys)
-            self._agents.bind(f"tcp://{address}:*")
+            self._agents.ipv6 = ":" in address
+            self._agents.bind(f"tcp://[{address}]:*" if ":" in address else f"tcp://{address}:*")
             self._clients.bind(f"ipc://{clients}")
         except zmq.ZMQError as error:
             self.close()
@@ -180,6 +181,7 @@ class Link:
             self._socket.setsockopt(zmq.IMMEDIATE, 1)
             self._socket.curve_serverkey = head_key.encode()
             self._socket.curve_publickey, self._socket.curve_secretkey = (key.encode() for key in keys)
+        self._socket.ipv6 = endpoint.startswith("tcp://[")
         self._socket.connect(endpoint)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)

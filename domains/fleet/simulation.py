@@ -92,7 +92,7 @@ class Happened:
 
 @dataclass
 class Outcome:
-    """What came of it all. `per_second`: places found in a second of this computer's time, which no seed fixes."""
+    """What came of it all. `per_second`: places found in a second of this computer's CPU time, which no seed fixes."""
 
     hosts: int
     domains: int
@@ -178,9 +178,9 @@ class Simulation:
 
     def _decide(self, what: Callable[[], Iterable[Action]]) -> None:
         """Let the head decide something, with the time it takes counted, and do what it says."""
-        begun = time.perf_counter()
+        begun = time.process_time()
         actions = what()
-        self._decided += time.perf_counter() - begun
+        self._decided += time.process_time() - begun
         for action in actions:
             if action.do is Do.START:
                 self._later(partial(self._start, self._hosts[action.host], action.domain))

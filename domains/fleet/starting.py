@@ -21,6 +21,8 @@ from domains.fleet.wanted import Wanted
 
 ATTEMPTS: Final = 3
 """How often a domain is started, at most, before it counts as failed."""
+NO_ROOM: Final = "no host has room"
+"""Why a domain waits that could start but for that."""
 ARRIVING: Final = " arriving"
 """Behind the name of a domain that moves: its share at the target. No domain's name has a blank."""
 
@@ -103,7 +105,7 @@ class Starting:
             if domain.host is None:
                 domain.host = self.placement.try_place(domain.wanted)
                 if domain.host is None:
-                    domain.why = domain.why or "no host has room"
+                    domain.why = domain.why or NO_ROOM
                     continue
                 domain.moves += domain.host != self._last_host.pop(name, domain.host)
             del self._waiting[name]
@@ -177,6 +179,16 @@ class Starting:
     def waiting(self) -> Iterable[str]:
         """Names of the domains that wait, for others or for room."""
         return iter(self._waiting)
+
+    def at_rest(self) -> bool:
+        """Whether nothing will become ready by itself: all is settled, or waits for room, or for what does."""
+        stuck: set[str] = set()
+        for name in self._waiting:
+            domain = self.domains[name]
+            if domain.why == NO_ROOM or any(before in self._waiting for before in domain.after):
+                stuck.add(name)
+        busy = (State.STARTING, State.MOVING)
+        return stuck == self._waiting.keys() and not any(one.state in busy for one in self.domains.values())
 
     def settled(self) -> bool:
         """Whether nothing waits, starts or moves."""

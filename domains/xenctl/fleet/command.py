@@ -15,7 +15,7 @@ from domains.xenctl.fleet.client import Client
 from domains.xenctl.fleet.file import Loaded, load
 from domains.xenctl.fleet.graph import mermaid
 from domains.xenctl.fleet.journal import without_clock
-from domains.xenctl.fleet.place import SOCKET, file_of, folder_of_fleet, is_up, not_up
+from domains.xenctl.fleet.place import SOCKET, brought_up_from, file_of, folder_of_fleet, is_up, not_up
 from domains.xenctl.launch import Born, last_words, within
 from domains.xenctl.machine import wait_for
 from domains.xenctl.output import print_json, print_lines, print_table
@@ -47,12 +47,13 @@ def up(file: Path, *, json: bool) -> None:
     finally:
         for fd in born or ():
             os.close(fd)
-    failed = [one for one in status["domains"] if one["state"] == "failed"]
+    failed = [one for one in status["domains"] if one["state"] in ("failed", "waiting")]
+    failed.sort(key=lambda one: one["why"] == "")
     if json:
         print_json(status)
     if failed:
         more = f" (and {len(failed) - 1} more did not come up)" if len(failed) > 1 else ""
-        raise ControlError(Exit.FAILURE, f"{failed[0]['name']}: {failed[0]['why']}{more}")
+        raise ControlError(Exit.FAILURE, f"{failed[0]['name']}: {failed[0]['why'] or 'waits'}{more}")
 
 
 def await_head(loaded: Loaded, born: Born | None) -> None:
@@ -60,7 +61,8 @@ def await_head(loaded: Loaded, born: Born | None) -> None:
     socket = folder_of_fleet(loaded.name) / SOCKET
     deadline = time.monotonic() + START_TIMEOUT
     while not socket.exists():
-        if (born is not None and within(0, born.ended)) or time.monotonic() > deadline:
+        # One that has just begun may read large images first, for their hashes.
+        if within(0, born.ended) if born is not None else time.monotonic() > deadline:
             why = without_clock(last_words(born.log)) if born is not None else "it does not answer"
             raise ControlError(Exit.FAILURE, f"the head of fleet '{loaded.name}' did not start: {why}")
         time.sleep(0.01)
@@ -115,9 +117,16 @@ def became_of(domain: Mapping[str, Any]) -> str:
     return ""
 
 
+def name_of(file: Path) -> str:
+    """The fleet that was brought up from this file, whatever it says now; else the one that it describes. Raises
+    ControlError.
+    """
+    return brought_up_from(file) or load(file).name
+
+
 def down(file: Path, *, json: bool) -> None:
     """End a fleet, with its machines. Raises ControlError."""
-    name = load(file).name
+    name = name_of(file)
     if not is_up(name):
         raise not_up(name)
     with Client(name) as client:
@@ -130,7 +139,7 @@ def down(file: Path, *, json: bool) -> None:
 
 def ps(file: Path, *, json: bool) -> None:
     """Show how each domain and host stands. Raises ControlError."""
-    with Client(load(file).name) as client:
+    with Client(name_of(file)) as client:
         status = client.ask("status")
     if json:
         print_json(status)
@@ -144,7 +153,7 @@ def ps(file: Path, *, json: bool) -> None:
     hosts = [
         (
             one["name"],
-            one["state"],
+            one["state"].partition(":")[0],
             one["machine"],
             one["memory_mib"],
             dash(one["free_mib"]),
@@ -155,6 +164,10 @@ def ps(file: Path, *, json: bool) -> None:
     ]
     header = ("Host", "State", "Machine", "Mem", "Free", "CPUs", "Domains")
     print_table(header, hosts, frozenset({"Mem", "Free", "CPUs", "Domains"}))
+    for one in status["hosts"]:
+        state, colon, why = one["state"].partition(": ")
+        if colon:
+            print_lines(f"\nhost {one['name']} is {state}: {why}")
 
 
 def dash(value: int | None) -> str:
@@ -164,7 +177,7 @@ def dash(value: int | None) -> str:
 
 def migrate(file: Path, domain: str, host: str | None, *, json: bool) -> None:
     """Move a domain to another host, or to the best one. Raises ControlError."""
-    with Client(load(file).name) as client:
+    with Client(name_of(file)) as client:
         moved = client.ask("migrate", {"domain": domain, "host": host}, MOVE_TIMEOUT)
     if json:
         print_json(moved)
@@ -174,7 +187,7 @@ def migrate(file: Path, domain: str, host: str | None, *, json: bool) -> None:
 
 def drain(file: Path, host: str, *, json: bool) -> None:
     """Move everything off a host, which takes no more domains. Raises ControlError."""
-    with Client(load(file).name) as client:
+    with Client(name_of(file)) as client:
         drained = client.ask("drain", {"host": host}, MOVE_TIMEOUT)
     if json:
         print_json(drained)
@@ -184,7 +197,7 @@ def drain(file: Path, host: str, *, json: bool) -> None:
 
 def undrain(file: Path, host: str, *, json: bool) -> None:
     """Let a drained host take domains again. Raises ControlError."""
-    with Client(load(file).name) as client:
+    with Client(name_of(file)) as client:
         opened = client.ask("undrain", {"host": host})
     if json:
         print_json(opened)

@@ -103,7 +103,7 @@ class Desk:
             "hosts": hosts,
             "domains": domains,
             "trouble": self.trouble,
-            "settled": self.begun and self._head.settled(),
+            "settled": self.begun and self._head.at_rest(),
         }
         self._answer(peer, number, about)
 

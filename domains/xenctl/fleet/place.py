@@ -44,6 +44,15 @@ def file_of(name: str) -> str:
         return ""
 
 
+def brought_up_from(file: Path) -> str | None:
+    """The fleet that is up from this file; None: there is none."""
+    try:
+        names = sorted(os.listdir(place_of(FLEETS)))
+    except OSError:
+        return None
+    return next((name for name in names if file_of(name) == str(file.absolute()) and is_up(name)), None)
+
+
 def take_fleet(name: str, file: Path) -> int:
     """Become the head of this fleet: a descriptor that holds the lock. Raises ControlError if there is a head."""
     folder = folder_of_fleet(name)

@@ -86,6 +86,7 @@ def test_what_finds_no_room_after_a_loss_waits_for_it() -> None:
     head.renew("h2", 1, 0, 7 * S)
     assert head.tick(7 * S) == []
     assert (head.domains["a"].state, head.domains["a"].why) == (State.WAITING, "no host has room")
+    assert (head.at_rest(), head.settled()) == (True, False)
     assert starts(head.join(HostSpec("h3", 100, 4), 1, 8 * S)) == {"a": "h3"}
 
 
@@ -94,6 +95,7 @@ def test_what_fails_three_times_is_left_and_what_waits_for_it_is_left_out() -> N
     head.want([Wanted("a", "a", 10), Wanted("b", "b", 10), Wanted("c", "c", 10)], {"b": ["a"], "c": ["b"]})
     for attempt in range(3):
         head.failed("a", "h1", "no kernel")
+        assert head.at_rest() == (attempt == 2)
         assert starts(head.start_waiting()) == ({"a": "h1"} if attempt < 2 else {})
     assert [head.domains[name].why for name in "abc"] == [
         "no kernel",

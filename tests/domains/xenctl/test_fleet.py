@@ -64,7 +64,9 @@ def test_a_fleet_comes_up_moves_survives_a_host_and_goes_down(fleet: FleetOfTest
     drains(fleet)
     loses_a_host(fleet)
     ends_by_itself(fleet)
+    fleet.file.write_text("whatever: it says now\n")
     fleet.succeeds("down")
+    fleet.file.write_text(f"name: {fleet.name}\ntopology: topology.yaml\nhosts:\n{HOSTS}")
     assert "is not up; bring it up with 'xenctl fleet up" in fleet.refuses("ps")
 
 
@@ -103,6 +105,7 @@ def loses_a_host(fleet: FleetOfTests) -> None:
     (lost,) = [one for one in fleet.status()["hosts"] if one["name"] == host]
     assert lost["state"].startswith("lost: its agent ended with code -9")
     assert f"host {host} is over" in fleet.log()
+    assert f"host {host} is lost: its agent ended with code -9" in fleet.succeeds("ps")
     assert f"host {host} is lost" in fleet.refuses("drain", host)
     fleet.succeeds("up")
     assert [one["state"] for one in fleet.status()["hosts"]] == ["up"] * 3

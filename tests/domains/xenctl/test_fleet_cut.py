@@ -24,6 +24,8 @@ from tests.machines import REPOSITORY, wait_until
 
 SHOP = (REPOSITORY / "docs" / "examples" / "shop.yaml").read_text()
 
+pytestmark = pytest.mark.needs_iproute2
+
 
 @pytest.fixture
 def lan() -> Iterator[Lan]:

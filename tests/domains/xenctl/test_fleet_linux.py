@@ -28,6 +28,7 @@ domains:
 
 pytestmark = [
     pytest.mark.needs_guests,
+    pytest.mark.needs_iproute2,
     pytest.mark.skipif(not (CACHE / "versions").exists(), reason="needs scripts/fetch_guests"),
     pytest.mark.timeout(BOOT_SECONDS + 300),
 ]

@@ -63,7 +63,7 @@ def totals(outcome: Outcome) -> str:
     """Lines about the whole."""
     balance = outcome.balance
     return (
-        f"{outcome.decisions:,} places were found in {outcome.decided_s:.2f} s of this computer's time: "
+        f"{outcome.decisions:,} places were found in {outcome.decided_s:.2f} s of CPU time, with all else that the head does: "
         f"{outcome.per_second:,.0f} a second\n"
         f"memory in use at the end: {balance.mean:.1f} % of a host on average, {balance.least:.1f} to {balance.most:.1f} %, "
         f"standard deviation {balance.deviation:.1f}\n"
