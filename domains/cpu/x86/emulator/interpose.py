@@ -27,6 +27,7 @@ ADDRESS_TYPES: Final = (1, 6, 7)
 ANY_FUNCTION: Final = "uc_emu_start"
 """By which it is found where the library lies."""
 SHT_RELA, SHT_DYNSYM = 4, 11
+SHN_UNDEF: Final = 0
 _SECTION: Final = np.dtype(
     {
         "names": ["type", "offset", "size", "link"],
@@ -55,17 +56,18 @@ class Interposer:
         symbols = _rows(image, _SYMBOL, dynamic)
         self._values = symbols["value"]
         self._name_at = symbols["name"].copy()
+        self._imported = np.flatnonzero(symbols["section"] == SHN_UNDEF)
         parts = [_rows(image, _RELOCATION, section) for section in sections[sections["type"] == SHT_RELA]]
         found = np.concatenate(parts)
         found = found[np.isin(found["type"], ADDRESS_TYPES) & (found["addend"] == 0)]
         self._places, self._named = found["offset"].copy(), found["symbol"].copy()
+        self._base = exported(ANY_FUNCTION) - int(self._values[self._searched(ANY_FUNCTION)])
 
     def replace(self, name: str, address: int) -> None:
         """From now on the library calls `address` where it would have called its function `name`, or libc's. Raises
         UnsupportedLibrary.
         """
-        symbol = self._symbol(name)
-        base = exported(ANY_FUNCTION) - int(self._values[self._symbol(ANY_FUNCTION)])
+        symbol, base = self._symbol(name), self._base
         places = self._places[self._named == symbol]
         if not len(places):
             raise UnsupportedLibrary(f"unicorn {INSTALLED} calls {name} where it cannot be replaced")
@@ -74,15 +76,32 @@ class Interposer:
             ctypes.c_uint64.from_address(base + int(place)).value = address
 
     def _symbol(self, name: str) -> int:
-        """The index of a symbol. Its name may be the end of a longer one: the linker keeps such a pair once."""
+        """The index of a symbol: the dynamic linker knows where its function is, so that few need a look."""
+        ends = name.encode() + b"\0"
+        try:
+            value = exported(name) - self._base
+        except AttributeError:  # the linker has none of that name
+            raise _unknown(name) from None
+        here = np.flatnonzero(self._values == np.uint64(value)) if value > 0 else ()
+        found = [at for at in (*here, *self._imported) if self._names.startswith(ends, self._name_at[at])]
+        if len(found) != 1:
+            raise _unknown(name)
+        return int(found[0])
+
+    def _searched(self, name: str) -> int:
+        """The same by a search for the name, which may be the end of a longer one: the linker keeps such a pair once."""
         ends = name.encode() + b"\0"
         at, found = self._names.find(ends), np.zeros(0, np.intp)
         while at > 0 and not len(found):
             found = np.flatnonzero(self._name_at == at)
             at = self._names.find(ends, at + 1)
         if len(found) != 1:
-            raise UnsupportedLibrary(f"unicorn {INSTALLED} has no function {name}")
+            raise _unknown(name)
         return int(found[0])
+
+
+def _unknown(name: str) -> UnsupportedLibrary:
+    return UnsupportedLibrary(f"unicorn {INSTALLED} has no function {name}")
 
 
 def _rows(image: mmap.mmap, row: np.dtype[Any], section: Any) -> NDArray[Any]:
