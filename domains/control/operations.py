@@ -19,6 +19,7 @@ from domains.control.memory_operations import MEMORY_OPERATIONS
 from domains.control.migration_operations import MIGRATION_OPERATIONS
 from domains.control.records import Length, Range, Record
 from domains.control.sched_operations import SCHED_OPERATIONS
+from domains.control.snapshot_operations import SNAPSHOT_OPERATIONS
 from domains.control.vxlan_operations import VXLAN_OPERATIONS, VxlanSummary
 
 MAX_KEYS: Final = 64
@@ -82,7 +83,8 @@ class MachineInfo(Record):
     """A machine: its name and paths, its scheduler, its CPUs and how many of them are in no pool, memory in frames of 4 KiB, the
     number of its domains; what the hypervisor has counted; what held the core longest at a time, and for how many ms of CPU
     time; the same of Dom0's loop; the seed of a machine that repeats itself, how long it has run in its own time, and the hash
-    of its run; HOST:PORT where other machines may connect to send domains.
+    of its run; HOST:PORT where other machines may connect to send domains; how many snapshots it has, and how many bytes of
+    the host's memory they take beside the machine's.
     """
 
     machine: str
@@ -105,6 +107,8 @@ class MachineInfo(Record):
     system_time_ns: Count | None = None
     run_hash: str | None = None
     listens: str | None = None
+    snapshots: Count = 0
+    snapshot_bytes: Count = 0
 
 
 class Listed(Record):
@@ -319,6 +323,7 @@ OPERATIONS: Final[dict[str, type[Arguments[Any]]]] = {
     **MEMORY_OPERATIONS,
     **MIGRATION_OPERATIONS,
     **SCHED_OPERATIONS,
+    **SNAPSHOT_OPERATIONS,
     **VXLAN_OPERATIONS,
 }
 """Every operation by its name."""

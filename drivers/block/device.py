@@ -8,20 +8,25 @@ of the first front is done and durable (XSA-302's idea).
 import contextlib
 import errno
 import select
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from domains.kernel.kernel import Kernel
 from domains.kernel.tasks import Signal, Task
 from drivers.back_device import BackDevice, FrontError, Nodes
+from drivers.block import overlay
 from drivers.block.aside import Aside
 from drivers.block.copied_pages import CopiedPages
 from drivers.block.granted_pages import GrantedPages
 from drivers.block.image import Image
 from drivers.block.nbd import NbdImage
+from drivers.block.overlay import Overlays
 from drivers.block.protocol import MAX_SEGMENTS, RECORDS, SECTOR_SIZE, Node, Records
 from drivers.block.qemu_nbd import QEMU_FORMATS, QemuNbd
-from drivers.block.requests import Counters, Pages, RequestServer
+from drivers.block.requests import AnyImage, Counters, Pages, RequestServer
 from drivers.front_rings import FrontRings, reach
 from drivers.mapped_grants import MappedGrants
+from drivers.xenbus import XenbusEnd
 from hypervisor.public.errno import XenError
 from hypervisor.public.io.blkif import VDISK_READONLY
 from hypervisor.public.io.protocols import XEN_IO_PROTO_ABI_X86_64
@@ -48,10 +53,21 @@ class BlockAttachment(NamedTuple):
 class BlockDevice(BackDevice):
     """A disk image for one front."""
 
-    _image: Image | NbdImage | None = None
+    _image: AnyImage | None = None
     _attachment: BlockAttachment | None = None
     _lock_due = False
     """The image is not locked yet: the domain comes from another machine, which has it still."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        end: XenbusEnd,
+        ready: Callable[[], None],
+        dirty: Callable[[], None],
+        overlays: Overlays,
+    ) -> None:
+        super().__init__(kernel, end, ready, dirty)
+        self._overlays = overlays
 
     @property
     def counters(self) -> Counters | None:
@@ -68,8 +84,8 @@ class BlockDevice(BackDevice):
         return self._attachment.server.serve(crowd) if self._attachment else False
 
     def open(self) -> Task[Nodes]:
-        """`params` names the file, with or without a format in front; `mode` is "r" or "w", "!" without
-        lock. An image of another format than raw is served by a program, which is waited for.
+        """`params` names the file, with or without a format in front, or an overlay by its number; `mode` is "r" or "w", "!"
+        without lock. An image of another format than raw is served by a program, which is waited for.
         """
         params = (yield from self.end.read(Node.PARAMS)) or ""
         mode = (yield from self.end.read(Node.MODE)) or "r"
@@ -88,8 +104,10 @@ class BlockDevice(BackDevice):
             Node.DISCARD: int(may_discard and image.discards),
         }
 
-    def _opened(self, path: str, format: str, mode: str) -> Task[Image | NbdImage]:
+    def _opened(self, path: str, format: str, mode: str) -> Task[AnyImage]:
         """The image. A qemu-nbd that ends still, of a domain that has just gone, is waited for. Raises OSError."""
+        if format == overlay.FORMAT:
+            return self._overlays.image(path, mode)
         if format not in QEMU_FORMATS:
             return Image(path, mode, locked=not self._lock_due)
         if not self.kernel.privileged:
@@ -141,7 +159,7 @@ class BlockDevice(BackDevice):
         raise FrontError("its image is in use by another device or machine")
 
     def _reach(
-        self, image: Image | NbdImage, ref: int, remote_port: Port, records: Records, persistent: bool
+        self, image: AnyImage, ref: int, remote_port: Port, records: Records, persistent: bool
     ) -> Nodes:
         """The front's ring, pages and event channel are held from here on; XenError, and none is."""
         kernel, domid = self.kernel, self.end.peer_domid

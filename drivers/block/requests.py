@@ -24,6 +24,7 @@ import numpy as np
 from drivers.block.aside import Aside, Work
 from drivers.block.image import Image
 from drivers.block.nbd import NbdImage
+from drivers.block.overlay import OverlayImage
 from drivers.block.protocol import (
     DIRECT_SEGMENTS,
     MAX_SEGMENTS,
@@ -48,6 +49,8 @@ from hypervisor.public.io.blkif import (
     blkif_request_segment,
 )
 
+AnyImage = Image | NbdImage | OverlayImage
+"""What may be behind a device."""
 TURN_REQUESTS: Final = 32
 TURN_BYTES: Final = 4 << 20
 """Bounds of one turn: after either, other fronts and services of this domain come first."""
@@ -115,7 +118,7 @@ class RequestServer:
     def __init__(
         self,
         ring: BackRing,
-        image: Image | NbdImage,
+        image: AnyImage,
         pages: Pages,
         notify: Callable[[], None],
         records: Records = RECORDS_64,

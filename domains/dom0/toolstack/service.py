@@ -30,6 +30,7 @@ from domains.dom0.toolstack.operations import Operation
 from domains.dom0.toolstack.parts import Parts
 from domains.dom0.toolstack.restoring.restore import Restoring
 from domains.dom0.toolstack.saving.save import Saving
+from domains.dom0.toolstack.snapshots.snapshots import Snapshots
 from domains.dom0.toolstack.together import run_together
 from domains.dom0.toolstack.traffic import Devices
 from domains.dom0.toolstack.upkeep import Upkeep
@@ -63,10 +64,11 @@ class Service:
         ballooning = Ballooning(parts.xen, parts.kernel.xenbus, parts.domains)
         saving, restoring = Saving(parts, lifecycle), Restoring(parts, lifecycle)
         self._migrations = Migrations(parts, lifecycle, saving, restoring, devices, machine.folder, print)
+        self._snapshots = Snapshots(parts, saving, restoring, devices.overlays)
         self._vxlans = vxlans
         self._others = (
             *(parts.scheduling, parts.hotplug, ballooning, Upkeep(parts, devices), vxlans),
-            *(saving, restoring, self._migrations),
+            *(saving, restoring, self._migrations, self._snapshots),
         )
         self._operations = parts.operations
         self._captures = captures
@@ -132,7 +134,9 @@ class Service:
     def _info(self, _request: Request, _wanted: ops.Info) -> ops.MachineInfo:
         busiest, now = self._kernel.loop.busiest, self._kernel.now()
         vxlans = self._vxlans.summaries()
-        return describe_machine(self._xen, self._scheduling, self._machine, vxlans, busiest, now)
+        about = describe_machine(self._xen, self._scheduling, self._machine, vxlans, busiest, now)
+        kept = self._snapshots
+        return about.replaced(snapshots=len(kept.listed()), snapshot_bytes=kept.memory_bytes)
 
     def _stop_machine(self, request: Request, _wanted: ops.Stop) -> object:
         request.answer(None)

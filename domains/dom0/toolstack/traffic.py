@@ -7,6 +7,7 @@ from typing import Final
 
 from domains.control.domain_operations import DomainTraffic
 from drivers.block.back import BlockBack
+from drivers.block.overlay import Overlays
 from drivers.net.back import NetBack
 
 OF_DOMAIN: Final = re.compile(r"(?:^|/)backend/\w+/(\d+)/")
@@ -24,6 +25,11 @@ class Devices:
         """Whether Dom0's back ends have done all that a domain, which stands still, has asked of its disks."""
         of_domain = f"backend/vbd/{domid}/"
         return all(disk.is_idle for path, disk in self._blocks.devices.items() if of_domain in path)
+
+    @property
+    def overlays(self) -> Overlays:
+        """The disks of forks."""
+        return self._blocks.overlays
 
     def traffic(self) -> list[DomainTraffic]:
         """What each domain's devices have done so far, by the order of ids. A disk's counts begin anew when its front end

@@ -73,7 +73,7 @@ class PvRestoredMemory:
                 f"page {data.pfns[np.argmax(beyond)]:#x}: X86_PV_P2M_FRAMES has pages up to {len(self.p2m) - 1:#x}"
             )
         pfns = data.pfns.astype(np.intp)
-        self.types[pfns] = data.types
+        self.types[pfns] = np.where(data.types == XALLOC, 0, data.types)
         wanted = pfns[(has_content(data.types) | (data.types == XALLOC)) & (self.p2m[pfns] == NONE)]
         for first in range(0, len(wanted), EXTENTS_AT_ONCE):
             part = wanted[first : first + EXTENTS_AT_ONCE]

@@ -163,8 +163,9 @@ class HvmSaver:
             if seen is not None:
                 seen(part, pages)
             types = np.zeros(len(part), np.uint64)
+            data = PageData(part, types, pages)
             yield from self._writer.write(
-                LibxcRecord.PAGE_DATA, *page_data.pack(PageData(part, types, pages))
+                LibxcRecord.PAGE_DATA, *page_data.pack(data.sparse if self._writer.sparse else data)
             )
             self.sent += len(part)
             self._told[part.astype(np.intp)] = True

@@ -100,8 +100,9 @@ class PvSaver:
                 seen(part, pages)
             types = self.memory.types[part]
             self._normalise(part, types, pages)
+            data = PageData(part, types, pages)
             yield from self._writer.write(
-                LibxcRecord.PAGE_DATA, *page_data.pack(PageData(part, types, pages))
+                LibxcRecord.PAGE_DATA, *page_data.pack(data.sparse if self._writer.sparse else data)
             )
             self.sent += len(part)
 

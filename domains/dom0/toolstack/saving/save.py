@@ -30,6 +30,7 @@ from domains.dom0.toolstack.stream.libxl import LibxlRecord
 from domains.dom0.toolstack.written_file import opened
 from domains.dom0.toolstack.xenctrl import DomainInfo
 from domains.kernel.tasks import Task
+from drivers.block.overlay import FORMAT as OVERLAY
 from hypervisor.public.errno import XenError
 from hypervisor.public.sched import SHUTDOWN_suspend
 
@@ -63,8 +64,10 @@ class Saving:
                 yield from self._afterwards(record, wanted)
         return Saved(pages, sink.size)
 
-    def savable(self, domain: str) -> tuple[Record, DomainInfo]:
-        """A domain that can be saved: one that runs, or has suspended by itself. ToolstackError: it cannot, and why."""
+    def savable(self, domain: str, *, stays_here: bool = False) -> tuple[Record, DomainInfo]:
+        """A domain that can be saved: one that runs, or has suspended by itself. `stays_here`: what is saved is for this machine
+        alone. ToolstackError: it cannot, and why.
+        """
         info = self._parts.domains.guest(domain)
         record = self._parts.domains.records.get(info.domid)
         if record is None:
@@ -74,6 +77,12 @@ class Saving:
         if record.config.python_guest is not None:
             raise ToolstackError(
                 f"domain '{domain}' is a guest in Python: what its interpreter holds is not in its memory, and cannot be saved"
+            )
+        overlay = next((disk for disk in record.config.disks if disk.format == OVERLAY), None)
+        if overlay is not None and not stays_here:
+            raise ToolstackError(
+                f"domain '{domain}' is a fork, and what it has written to {overlay.vdev} ends with it, or with this machine:"
+                " only 'xenctl snapshot' can keep it"
             )
         if record.saving:
             raise ToolstackError(f"domain '{domain}' is being saved already")
@@ -137,6 +146,11 @@ def write_stream(parts: Parts, info: DomainInfo, config: DomainConfig, sink: Sin
     """A file's whole content, of a domain that stands still; how many pages it has. XenError: it ended meanwhile."""
     writer = RecordWriter(sink)
     yield from writer.raw(xl_file.header(libxl_configuration(config, str(config.uuid)), encode(config)))
+    return (yield from write_contents(parts, info, writer))
+
+
+def write_contents(parts: Parts, info: DomainInfo, writer: RecordWriter) -> Task[int]:
+    """The same without its description: what begins with libxl's header."""
     yield from writer.raw(libxl.header())
     yield from writer.write(LibxlRecord.LIBXC_CONTEXT)
     saver = saver_of(parts, info, writer)

@@ -147,10 +147,11 @@ class RecordReader:
 
 
 class RecordWriter:
-    """Writes records."""
+    """Writes records. `sparse`: each page comes once, so that pages which are zero may be left out."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, *, sparse: bool = False) -> None:
         self._sink = sink
+        self.sparse = sparse
 
     def raw(self, *parts: Bytes) -> Task[None]:
         """Bytes that are no record: a header."""

@@ -40,6 +40,12 @@ class PageData(NamedTuple):
     pages: Words
 
     @property
+    def sparse(self) -> PageData:
+        """The same with every ordinary page that is zero said to be allocated alone: a new page is zero."""
+        empty = (self.types == 0) & ~self.pages.any(axis=1)
+        return PageData(self.pfns, np.where(empty, np.uint64(XALLOC), self.types), self.pages[~empty])
+
+    @property
     def with_content(self) -> npt.NDArray[np.bool_]:
         """Which of them have content."""
         return has_content(self.types)
