@@ -127,7 +127,6 @@ def info(name: Machine = DEFAULT, json: Json = False) -> None:
         print(f"{'uplink':<22}: {uplink_text(one)}")
     for port in info.vxlans:
         print(f"{'vxlan':<22}: {vxlan_text(port, port.hosts)}")
-        print(f"{'vxlan':<22}: {vxlan_text(port)}")
     for counter in info.counters:
         print(f"{printable(counter.name):<22}: {counter.value}")
 

@@ -41,7 +41,7 @@ def machine_that_ends_clean() -> Iterator[Machine]:
         machine.stop()
 
 
-@pytest.mark.parametrize("kind", ["pv"])
+@pytest.mark.parametrize("kind", ["pv", "pvh"])
 def test_linux_boots_once_and_goes_on_several_times(tmp_path: Path, kind: str) -> None:
     image, read_only = tmp_path / "linux.img", tmp_path / "read-only.img"
     for path in (image, read_only):
