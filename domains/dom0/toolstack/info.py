@@ -14,7 +14,8 @@ from domains.control.vxlan_operations import VxlanSummary
 from domains.dom0.toolstack.domains import Domains
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.lifecycle import name_of
-from domains.dom0.toolstack.scheduling import Scheduling
+from domains.dom0.toolstack.parts import Parts
+from domains.dom0.toolstack.snapshots.snapshots import Snapshots
 from domains.dom0.toolstack.xenctrl import DomainInfo, XenCtrl
 from domains.kernel.tasks import NEXT_TURN, Task
 from domains.kernel.xenbus import Xenbus
@@ -82,14 +83,15 @@ def describe_all(
 
 
 def describe_machine(
-    xen: XenCtrl,
-    scheduling: Scheduling,
+    parts: Parts,
     identity: MachineIdentity,
     vxlans: tuple[VxlanSummary, ...],
+    snapshots: Snapshots,
     busiest: Busiest | None,
     now: int,
 ) -> MachineInfo:
     """The machine as `info` shows it. `busiest`: what held Dom0's loop; `now`: system time, ns."""
+    xen, scheduling = parts.xen, parts.scheduling
     physical = xen.physinfo()
     counted = xen.perfc_query()
     what, longest = longest_busy(counted)
@@ -119,6 +121,8 @@ def describe_machine(
         system_time_ns=now if repeats else None,
         listens=identity.listens,
         run_hash=next((name.removeprefix(RUN_HASH) for name in counted if name.startswith(RUN_HASH)), None),
+        snapshots=len(snapshots.listed()),
+        snapshot_bytes=snapshots.memory_bytes,
     )
 
 

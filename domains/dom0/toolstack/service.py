@@ -133,10 +133,8 @@ class Service:
 
     def _info(self, _request: Request, _wanted: ops.Info) -> ops.MachineInfo:
         busiest, now = self._kernel.loop.busiest, self._kernel.now()
-        vxlans = self._vxlans.summaries()
-        about = describe_machine(self._xen, self._scheduling, self._machine, vxlans, busiest, now)
-        kept = self._snapshots
-        return about.replaced(snapshots=len(kept.listed()), snapshot_bytes=kept.memory_bytes)
+        vxlans, snapshots = self._vxlans.summaries(), self._snapshots
+        return describe_machine(self._parts, self._machine, vxlans, snapshots, busiest, now)
 
     def _stop_machine(self, request: Request, _wanted: ops.Stop) -> object:
         request.answer(None)

@@ -36,6 +36,7 @@ OURS = {
     "domains.control.protocol",
     "domains.control.records",
     "domains.control.sched_operations",
+    "domains.control.snapshot_operations",
     "domains.control.vdev",
     "domains.control.vxlan_operations",
     "domains.xenctl",
