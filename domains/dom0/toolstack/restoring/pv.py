@@ -10,7 +10,7 @@ Source: Xen docs/specs/libxc-migration-stream.pandoc, tools/libs/guest/xg_sr_res
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import numpy as np
@@ -147,14 +147,18 @@ class PvRestorer:
         end.need(len(self._memory.p2m) > 0, "no X86_PV_P2M_FRAMES came before")
         yield from self._memory.finish()
         frame = self._write_shared_info()
+        pins = self._memory.pins()
+        leaves = [(pfn, level) for pfn, level in pins if level == 1]
+        yield from self._pin(leaves)  # piece by piece: a vCPU's CR3 has all below it checked at once
         built = yield from self._vcpus.restore(self._memory, end, frame)
-        yield from self._pin()
+        yield from self._pin(pins[len(leaves) :])
         table = self._xen.grant_table_frame(self._domid)
         seed_grants(self._kernel, self._domid, table, built.store_mfn, built.console_mfn)
         return built
 
-    def _pin(self) -> Task[None]:
-        for pfn, level in self._memory.pins():
+    def _pin(self, tables: Iterable[tuple[int, int]]) -> Task[None]:
+        """Have Xen check these page tables, each a page and its level, and keep them checked. ToolstackError."""
+        for pfn, level in tables:
             frame = self._memory.table_frame(pfn, level)
             try:
                 if frame is not None:
