@@ -8,7 +8,7 @@ import numpy as np
 from hypervisor.machine.entries import Named, bits_of, named_by
 from hypervisor.machine.frame_types import L1
 from hypervisor.machine.paging import PAGE_PRESENT, pte_mfn
-from hypervisor.mm.budget import COST_OF_L1, COST_OF_UPPER_ENTRY, Portion, Restart
+from hypervisor.mm.budget import COST_OF_FRAME, COST_OF_L1, COST_OF_UPPER_ENTRY, Portion, Restart
 from hypervisor.mm.layout import ENTRIES
 from hypervisor.mm.pv_rules import NO_SLOTS
 from hypervisor.mm.tables import Table
@@ -31,32 +31,35 @@ def demote(types: TypeReferences, mfn: int, portion: Portion | None, *, resumed:
     if not resumed:
         frames.nr_validated[mfn], frames.partial_set[mfn] = ENTRIES, 0
     if frames.type[mfn] == L1:
-        demote_l1(types, mfn)
+        freed = demote_l1(types, mfn)
         if portion is not None:
-            portion.budget.spend(COST_OF_L1)
+            portion.budget.spend(COST_OF_L1 + freed * COST_OF_FRAME)
     else:
         assert portion is not None  # whoever drops L2…L4 can be restarted
         demote_upper(types, mfn, portion)
 
 
-def demote_l1(types: TypeReferences, mfn: int) -> None:
-    """All of an L1 table's references at once."""
+def demote_l1(types: TypeReferences, mfn: int) -> int:
+    """All of an L1 table's references at once; how many frames are free now, for theirs were the last."""
     entries = types.tables[mfn].entries
-    drop_l1es(types, named_by(entries, bits_of(entries)))
+    return drop_l1es(types, named_by(entries, bits_of(entries)))
 
 
-def drop_l1es(types: TypeReferences, named: Named) -> None:
-    """Drop one writable type reference for each of the writable ones, then one general one for each."""
+def drop_l1es(types: TypeReferences, named: Named) -> int:
+    """Drop one writable type reference for each of the writable ones, then one general one for each; how many frames that frees."""
     frames, mfns, writable = types.frames, named.mfns, named.writable
     if len(writable):
         np.subtract.at(frames.tcount_np, writable, _ONE)
         unused = writable[frames.tcount_np[writable] == 0]
         if len(unused):
             types.stamp_all(unused)
-    if len(mfns):
-        np.subtract.at(frames.refs_np, mfns, _ONE)
-        for mfn in dict.fromkeys(mfns[frames.refs_np[mfns] == 0].tolist()):
-            frames.release(mfn)
+    if not len(mfns):
+        return 0
+    np.subtract.at(frames.refs_np, mfns, _ONE)
+    freed = dict.fromkeys(mfns[frames.refs_np[mfns] == 0].tolist())
+    for mfn in freed:
+        frames.release(mfn)
+    return len(freed)
 
 
 _ONE = np.uint32(1)

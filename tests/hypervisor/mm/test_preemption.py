@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from hypervisor.machine.frame_types import PGC, PGT
-from hypervisor.machine.paging import pte
+from hypervisor.machine.paging import pte, pte_mfn
 from hypervisor.mm.budget import Budget, Portion, Restart
 from hypervisor.public.errno import XenError
 from hypervisor.public.types import Mfn
@@ -72,6 +72,22 @@ def test_each_slice_does_at_least_one_entry_and_at_most_its_budget(machine: Smal
     assert 512 <= slices_to_pin(guest, 0, l2, 2) <= 514
     guest.unpin(l2)
     assert machine.mmu.frames.tcount[l1] == 0
+
+
+def test_a_table_whose_frames_go_with_it_costs_what_they_cost(machine: SmallMachine) -> None:
+    """Q4: an L1 table that is dropped as a whole may hold the last reference of each of its frames."""
+    guest = machine.domain(1100)
+    tables = [guest.l1(guest.take(500)) for _ in range(2)]
+    l2 = guest.table([pte(l1, RW) for l1 in tables])
+    guest.pin(l2, 2)
+    for l1 in tables:
+        for entry in machine.memory.frames[l1][:500].tolist():
+            machine.mmu.allocator.put_page_alloc_ref(pte_mfn(entry))
+    before = guest.d.tot_pages
+    machine.mmu.pins.unpin(l2, guest.d, Portion(guest.v, Budget()))
+    assert guest.d.tot_pages == before - 500
+    guest.until_done(machine.mmu.types.finish_old_table)
+    assert guest.d.tot_pages == before - 1000
 
 
 def test_validation_in_single_steps_ends_as_validation_at_once(machine: SmallMachine) -> None:
