@@ -46,7 +46,7 @@ def demote_l1(types: TypeReferences, mfn: int) -> int:
 
 
 def drop_l1es(types: TypeReferences, named: Named) -> int:
-    """Drop one writable type reference for each of the writable ones, then one general one for each; how many frames that frees."""
+    """Drop one writable type reference for each of the writable ones, then one general one for each; how many frames are free."""
     frames, mfns, writable = types.frames, named.mfns, named.writable
     if len(writable):
         np.subtract.at(frames.tcount_np, writable, _ONE)
