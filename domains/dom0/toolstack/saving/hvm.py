@@ -29,6 +29,7 @@ from domains.dom0.toolstack.stream.page_tables import NONE
 from domains.dom0.toolstack.xenctrl import DomainInfo, XenCtrl
 from domains.kernel.kernel import Kernel
 from domains.kernel.tasks import Task
+from hypervisor.public.arch_x86.xen_x86_64 import MACH2PHYS_VIRT_START
 from hypervisor.public.errno import XenError
 from hypervisor.public.hvm.params import (
     HVM_PARAM_ACPI_IOPORTS_LOCATION,
@@ -147,10 +148,14 @@ class HvmSaver:
         return pages
 
     def _still_there(self, gfns: Words) -> npt.NDArray[np.bool_]:
-        """Which of these pages are still in the frames where they were."""
-        frames = self.memory.frames[gfns.astype(np.intp)]
+        """Which of these pages are still in the frames where they were. A frame that Dom0 has mapped is the domain's even after
+        that: the machine's own table says then that it is no page any more.
+        """
+        frames, load = self.memory.frames[gfns.astype(np.intp)], self._kernel.cpu.load
+        raw = b"".join(load(MACH2PHYS_VIRT_START + 8 * frame, 8) for frame in frames.tolist())
         parts = [frames[first : first + FRAMES_AT_ONCE] for first in range(0, len(frames), FRAMES_AT_ONCE)]
         still: npt.NDArray[np.bool_] = np.concatenate([self._state.types(part) != XTAB for part in parts])
+        still &= np.frombuffer(raw, "<u8") == gfns
         return still
 
     def pages(self, gfns: Words, seen: Callable[[Words, Words], None] | None = None) -> Task[None]:
