@@ -8,7 +8,9 @@ import pytest
 from domains.kernel.boot import machine_to_phys
 from domains.kernel.kernel import Kernel, PageFault
 from domains.kernel.memory import Page
-from domains.kernel.page_tables import READ_WRITE
+from domains.kernel.page_tables import READ_ONLY, READ_WRITE
+from hypervisor.machine.paging import PAGE_ACCESSED, PAGE_DIRTY
+from hypervisor.public.arch_x86.xen_x86_64 import MACH2PHYS_VIRT_START
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE, DomId, Mfn, Pfn, VAddr
 from hypervisor.public.xen import DOMID_SELF, Hypercall
@@ -98,6 +100,42 @@ def test_frames_mapped_side_by_side_show_the_same_memory(kernel: Kernel) -> None
     kernel.memory.unmap(va)
     with pytest.raises(PageFault):
         kernel.cpu.load(va, 1)
+
+
+def test_whole_pages_are_read_and_written_many_at_a_time(kernel: Kernel) -> None:
+    """Over the ends of L1 tables, where frames lie in no order; the entries are marked as used and written."""
+    pages = [kernel.memory.alloc_page() for _ in range(700)]
+    va = kernel.memory.map_frames(DOMID_SELF, [page.mfn for page in pages])
+    rows = np.arange(700 * 512, dtype=np.uint64).reshape(700, 512)
+    kernel.cpu.store_pages(va, rows)
+    np.testing.assert_array_equal(kernel.cpu.load_pages(va, 700), rows)
+    assert kernel.cpu.load(pages[699].va, PAGE_SIZE) == rows[699].tobytes()
+    table = kernel.memory.tables.l1(VAddr(va + 100 * PAGE_SIZE))
+    assert table is not None
+    entry = kernel.memory.tables.entry(table, (va >> PAGE_SHIFT) + 100 & 511)
+    assert entry & PAGE_ACCESSED
+    assert entry & PAGE_DIRTY
+
+
+def test_whole_pages_are_written_up_to_the_one_that_faults(kernel: Kernel) -> None:
+    pages = [kernel.memory.alloc_page() for _ in range(3)]
+    area = kernel.memory.area.alloc(4)
+    kernel.memory.tables.map(area, [page.mfn for page in pages[:2]], READ_WRITE)
+    kernel.memory.tables.map(VAddr(area + 2 * PAGE_SIZE), [pages[2].mfn], READ_ONLY)
+    rows = np.full((4, 512), 7, np.uint64)
+    with pytest.raises(PageFault) as fault:
+        kernel.cpu.store_pages(area, rows)
+    assert fault.value.va == area + 2 * PAGE_SIZE
+    assert [kernel.cpu.load(page.va, 1) for page in pages] == [b"\7", b"\7", b"\0"]
+    assert (kernel.cpu.load_pages(area, 3)[:2] == 7).all()
+    with pytest.raises(PageFault):
+        kernel.cpu.load_pages(area, 4)
+
+
+def test_pages_that_a_larger_entry_maps_are_read_many_at_a_time(kernel: Kernel) -> None:
+    """Xen's own table of frames."""
+    first = MACH2PHYS_VIRT_START
+    assert kernel.cpu.load_pages(first, 3).tobytes() == kernel.cpu.load(first, 3 * PAGE_SIZE)
 
 
 def test_a_mapping_that_fails_half_way_leaves_nothing_mapped(kernel: Kernel) -> None:
