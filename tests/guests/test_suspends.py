@@ -104,6 +104,11 @@ def test_a_domain_is_restored_once(clean_machine: Machine, tmp_path: Path) -> No
     done = machine.xenctl("restore", tmp_path / "small.cfg", file)
     assert done.returncode == 1
     assert "the domain gets no more memory" in done.stderr
+    (tmp_path / "python.cfg").write_text(
+        'name = "python"\nkernel = "python:domains.guests.idle:Idle"\nmemory = 4\n'
+    )
+    done = machine.xenctl("restore", tmp_path / "python.cfg", file)
+    assert "is one of a guest in Python: none is ever saved" in done.stderr
     (tmp_path / "pvh.cfg").write_text('name = "other"\nkernel = "/none"\nmemory = 4\ntype = "pvh"\n')
     done = machine.xenctl("restore", tmp_path / "pvh.cfg", file)
     assert "a domain of type pv, and described as one of pvh" in done.stderr

@@ -64,6 +64,10 @@ class Restoring:
     ) -> Task[Domain]:
         """The same of a stream that begins with libxl's header. `arrives`: it comes from another machine, which has it still."""
         self._check_uuid(config)
+        if config.python_guest is not None:  # machine code never becomes Python (docs/trust.md)
+            raise StreamError(
+                f"the description of {config.name} is one of a guest in Python: none is ever saved"
+            )
         yield from libxl.read_header(stream)
         records = RecordReader(stream, LIBXL)
         first = yield from records.next()
