@@ -26,9 +26,9 @@ HELD_MOST: Final = 65536
 
 
 class Run(NamedTuple):
-    """Frames that are mapped side by side, and a view of each."""
+    """Machine frames that are mapped side by side, and a view of each."""
 
-    frames: Words
+    where: Words
     va: VAddr
     views: list[memoryview]
 
@@ -42,23 +42,25 @@ class HeldPages:
         self._runs: dict[int, Run] = {}
         self._ended = False
 
-    def hashes(self, number: int, frames: Words) -> Words:
-        """The hash of each page of run `number`, which is in these frames. XenError: they are not all the domain's."""
+    def hashes(self, number: int, frames: Words, where: Words) -> Words:
+        """The hash of each page of run `number`: `frames` is what a mapping names, `where` the machine frames, which is another
+        thing for a PVH domain; a page that it gave away and got back lies elsewhere. XenError: they are not all the domain's.
+        """
         if self._ended:
             raise ToolstackError(f"domain {self._domid} is being destroyed")
         run = self._runs.get(number)
-        if run is None or not np.array_equal(run.frames, frames):
+        if run is None or not np.array_equal(run.where, where):
             self._let_go(number)
-            run = self._mapped(frames)
+            run = self._mapped(frames, where)
             self._runs[number] = run
         found = hashes_of(run.views)
         if len(self._runs) * AT_ONCE > HELD_MOST:
             self._let_go(number)
         return found
 
-    def _mapped(self, frames: Words) -> Run:
+    def _mapped(self, frames: Words, where: Words) -> Run:
         va = self._kernel.memory.map_frames(self._domid, frames.tolist(), writable=False)
-        return Run(frames, va, self._kernel.cpu.views(va, len(frames) * PAGE_SIZE))
+        return Run(where, va, self._kernel.cpu.views(va, len(frames) * PAGE_SIZE))
 
     def _let_go(self, number: int) -> None:
         run = self._runs.pop(number, None)

@@ -189,10 +189,21 @@ class LeavingDomain:
         for number, end in enumerate(ends.tolist()):
             part, first = pfns[first:end], end
             if len(part):
-                frames = memory.p2m[part] if isinstance(memory, PvMemory) else part
-                found.append(self._sent.changed(part, self._held.hashes(number, frames)))
+                found.append(self._changed_of(number, part))
                 yield NEXT_TURN
         return np.concatenate(found)
+
+    def _changed_of(self, number: int, pfns: Words) -> Words:
+        """The same of one run of them. All, if a PVH domain has given some away since it was looked at, as the saver sees."""
+        memory = self._saver.memory
+        pv = isinstance(memory, PvMemory)
+        where = memory.p2m[pfns] if isinstance(memory, PvMemory) else memory.frames[pfns]
+        try:
+            return self._sent.changed(pfns, self._held.hashes(number, where if pv else pfns, where))
+        except XenError:
+            if pv:
+                raise
+            return pfns
 
     def stood_since(self) -> int | None:
         """See Leaving."""
