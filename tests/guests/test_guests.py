@@ -8,7 +8,7 @@ import pytest
 from tests.guests.compiled import HERE, NEEDS, can_compile, compile_guest
 from tests.machines import Machine, wait_until
 
-DRIVEN = ("compat", "busy_posting", "doubles", "nmi", "suspend")
+DRIVEN = ("compat", "busy_posting", "doubles", "nmi", "suspend", "wanderer")
 """Guests that other tests drive."""
 GUESTS = sorted(path.stem for path in HERE.glob("*.c") if path.stem not in DRIVEN)
 NARROW = ("compat", "hello")
