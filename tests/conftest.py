@@ -55,6 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--peer", action="store_true", help="boot Debian's Xen in QEMU, too, which is downloaded"
     )
+    parser.addoption("--ray", action="store_true", help="run a fleet on Ray, too, which must be installed")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -70,10 +71,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what takes long by what it uses, so that `scripts/test --fast` can leave it out. The longest tests, those
     with a time-out of their own, come first: no worker is to begin one when the others are done. What boots real Xen is
-    there only with --peer.
+    there only with --peer, what needs Ray only with --ray.
     """
-    if items and not items[0].config.option.peer:
-        items[:] = [item for item in items if not item.get_closest_marker("peer")]
+    for option in ("peer", "ray"):
+        if items and not items[0].config.getoption(option):
+            items[:] = [item for item in items if not item.get_closest_marker(option)]
     for item in items:
         module = getattr(item, "module", None)
         if getattr(module, "Machine", None) is Machine or getattr(module, "XENCTL", None) is XENCTL:

@@ -178,7 +178,7 @@ def test_a_host_that_never_joins_has_no_lease_and_its_fleet_does_not_begin(
 ) -> None:
     """Nor does it leave anything: the other host's machine ends, too."""
     mute = "{memory: 112, through: [sh, -c, 'exec cat > /dev/null']}"
-    fleet = FleetOfTests(tmp_path, f"  a: {{memory: 112}}\n  mute: {mute}\n")
+    fleet = FleetOfTests(tmp_path, f"  mute: {mute}\n  a: {{memory: 112}}\n")  # of several the first is told
     loaded = load(fleet.file)
     folder = folder_of_fleet(fleet.name)
     lock = take_fleet(fleet.name, fleet.file)
