@@ -3,6 +3,7 @@
 plugin.py    options, fixtures and hooks: what pytest loads. It imports nothing of the project until a fixture is used
 watch.py     what a test must hear of at once, wherever it is
 machine.py   a machine, as a fixture gives it      domain.py   a guest      topology.py   a topology
+snapshot.py  a guest that boots once, and goes on in many tests
 listener.py  the thread that hears what guests say, and how they end
 store.py     xenstore, as a test reads and writes it
 keeping.py   asks for machines; keeper.py is the process that has them, and outlives pytest by nothing but their end

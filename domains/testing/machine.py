@@ -8,9 +8,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from domains.control.description import DomainConfig
-from domains.control.operations import CreateWatched, Dmesg, Info, List, Listed, MachineInfo, XenstoreLs
+from domains.control.operations import (
+    Console,
+    CreateWatched,
+    Dmesg,
+    Info,
+    List,
+    Listed,
+    MachineInfo,
+    XenstoreLs,
+)
 from domains.control.protocol import ControlError
-from domains.testing.domain import XenDomain
+from domains.control.snapshot_operations import Fork, TakeSnapshot
+from domains.testing.domain import CREATE_TIMEOUT, XenDomain
 from domains.testing.hub import Hub
 from domains.testing.keeping import KeeperGone, Keeping
 from domains.testing.store import Store
@@ -21,6 +31,8 @@ KEPT: Final = {f"on_{event}": "preserve" for event in ("poweroff", "reboot", "cr
 """A guest that has ended stays until its test has: what stands in the store of it is for whoever asks why."""
 SETTLE_TIMEOUT: Final = 10.0
 ANSWER_TIMEOUT: Final = 30.0
+SNAPSHOT_TIMEOUT: Final = 600.0
+"""Seconds that a guest may take to suspend, and its disks to be copied."""
 LOG_TIMEOUT: Final = 5.0
 """Seconds that Dom0 may take to answer what a report asks."""
 
@@ -80,6 +92,26 @@ class XenMachine:
         domain = XenDomain(self._hub, name, request, may_end)
         domain.followed(domid)
         self.domains.append(domain)
+        return domain
+
+    def snapshot(self, domain: XenDomain, name: str) -> None:
+        """Keep a guest as it is now, under that name; it goes on. Raises ControlError."""
+        self._hub.ask(TakeSnapshot(str(domain.domid), name), timeout=SNAPSHOT_TIMEOUT)
+
+    def fork(
+        self,
+        snapshot: str,
+        *,
+        name: str | None = None,
+        may_end: str | Collection[str] = ("poweroff",),
+        keep_macs: bool = False,
+    ) -> XenDomain:
+        """Make a guest that goes on from a snapshot; its console begins there. Raises ControlError."""
+        __tracebackhide__ = True
+        made = self._hub.ask(Fork(snapshot, name, True, keep_macs), timeout=CREATE_TIMEOUT)
+        ends = [may_end] if isinstance(may_end, str) else may_end
+        domain = self.follow(made.name, made.domid, Console(str(made.domid), reboots=True), ends)
+        domain.unpause()
         return domain
 
     def dmesg(self) -> str:

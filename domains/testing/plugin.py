@@ -137,6 +137,44 @@ def xen_domain(request: pytest.FixtureRequest, xen_machine: Any) -> Iterator[Cal
         xen_machine.forget(domain)
 
 
+@pytest.fixture(scope="session")
+def xen_snapshot(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    """Boots a guest once for many tests: `xen_snapshot(kernel, until="login:", memory=…, …)` (domains/testing/snapshot.py, take),
+    on a machine of its own, which ends with the session. Relative paths begin at pytest's rootdir.
+    """
+    machines: list[Any] = []
+
+    def take(kernel: str | Path, **settings: Any) -> Any:
+        from domains.testing import snapshot
+
+        def begin(hardware: Any) -> Any:
+            machines.append(start(request.config, hardware))
+            return machines[-1]
+
+        chosen = {"folder": request.config.rootpath, "seed": request.config.getoption("xen_seed")} | settings
+        return snapshot.take(begin, kernel, **chosen)
+
+    yield take
+    for machine in machines:
+        machine.close()
+
+
+@pytest.fixture
+def xen_fork() -> Iterator[Callable[..., Any]]:
+    """Makes guests that go on from a snapshot: `xen_fork(snapshot)` (domains/testing/snapshot.py). They end with the test."""
+    made: list[tuple[Any, Any]] = []
+
+    def make(snapshot: Any, **settings: Any) -> Any:
+        __tracebackhide__ = True
+        domain = snapshot.fork(**settings)
+        made.append((snapshot.machine, domain))
+        return domain
+
+    yield make
+    for machine, domain in reversed(made):
+        machine.forget(domain)
+
+
 @pytest.fixture
 def xen_topology(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """Brings up topologies: `xen_topology("shop.yaml")`, or one made of `Topology` (domains/testing/topology.py), each on a
