@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from domains.control.arguments import Arguments, Count
-from domains.control.description import MAX_NAME, DomainText, PathText, bad_name
+from domains.control.description import MAX_DEVICES, MAX_NAME, DomainText, PathText, Vif, bad_name
 from domains.control.domain_operations import LONGEST_SUSPEND, Created
 from domains.control.records import Length, Range, Record
 
@@ -49,12 +49,15 @@ class TakeSnapshot(Arguments[SnapshotInfo]):
 class Fork(Arguments[Created]):
     """Make a domain of a snapshot, which goes on from there. `name`: what it is called; without one, the snapshot's name and a
     number. With `paused` it does not run yet; with `keep_macs` its interfaces have the addresses of the original's.
+    `vifs`: its interfaces, as many as the original has, in their place. `mark`: what its maker knows it by.
     """
 
     snapshot: SnapshotName
     name: Annotated[str, Length(4 * MAX_NAME)] | None = None
     paused: bool = False
     keep_macs: bool = False
+    vifs: Annotated[tuple[Vif, ...], Length(MAX_DEVICES)] | None = None
+    mark: Annotated[str, Length(256)] | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None and (why := bad_name(self.name)) is not None:

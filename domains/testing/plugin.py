@@ -178,23 +178,31 @@ def xen_fork() -> Iterator[Callable[..., Any]]:
 @pytest.fixture
 def xen_topology(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """Brings up topologies: `xen_topology("shop.yaml")`, or one made of `Topology` (domains/testing/topology.py), each on a
-    machine of its own, which ends with the test.
+    machine of its own, which ends with the test; or with `snapshot` on that one's, where its domains may go on from it.
     """
     machines: list[Any] = []
+    topologies: list[Any] = []
 
-    def bring_up(source: Any, may_end: tuple[str, ...] = ("poweroff",)) -> Any:
+    def bring_up(source: Any, may_end: tuple[str, ...] = ("poweroff",), snapshot: Any = None) -> Any:
         from domains.testing.topology import XenTopology
 
         def begin(hardware: Any) -> Any:
+            if snapshot is not None:
+                return snapshot.machine
             number = request.config.getoption("xen_seed")
             chosen = hardware if number is None else hardware._replace(seed=number, cpus=1)
             machines.append(start(request.config, chosen))
             return machines[-1]
 
         named = request.path.parent / source if isinstance(source, str | Path) else source
-        return XenTopology(named, begin, may_end)
+        topology = XenTopology(named, begin, may_end)
+        if snapshot is not None:
+            topologies.append(topology)
+        return topology
 
     yield bring_up
+    for topology in topologies:
+        topology.close()
     for machine in machines:
         machine.close()
 

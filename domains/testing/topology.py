@@ -24,7 +24,11 @@ class XenTopology:
         planned = Deployment(project, machine="planned")
         self.machine = start(planned.hardware())
         self._deployment = Deployment(project, machine=self.machine.name)
-        self._deployment.up()
+        try:
+            self._deployment.up()
+        except BaseException:
+            self._deployment.down()
+            raise
         there = {one.name: one.domid for one in self.machine.list()}
         self._domains = {
             name: self.machine.follow(name, there[name], Console(str(there[name]), reboots=True), may_end)
@@ -42,6 +46,12 @@ class XenTopology:
 
     def __len__(self) -> int:
         return len(self._domains)
+
+    def close(self) -> None:
+        """Take it down; its machine goes on."""
+        for domain in self._domains.values():
+            self.machine.forget(domain)
+        self._deployment.down()
 
     def status(self) -> list[Standing]:
         """How each domain stands, as `xenctl ps` tells it."""

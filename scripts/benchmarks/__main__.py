@@ -20,6 +20,7 @@ from scripts.benchmarks import (
     budgets,
     commands,
     crowd,
+    fork,
     hypercalls,
     life,
     migration,
@@ -67,6 +68,7 @@ FIGURES: Final[dict[str, Family]] = {
     **dict.fromkeys(paging.NAMES, paging.paging),
     **dict.fromkeys(linux.KINDS, linux.linux_init),
     **dict.fromkeys(migration.MOVE_NAMES, migration.migrate),
+    **dict.fromkeys(fork.KINDS, fork.fork),
     "sched_scaling": sched.scaling,
     "sched_wakeup": sched.wakeup,
     "net_throughput": net.net,
@@ -97,6 +99,7 @@ GOALS: Final = {
     "migrate_total_light": Goal("ratio", 4),
     "migrate_down": Goal("value", 300),
     "migrate_down_light": Goal("value", 300),
+    **dict.fromkeys(fork.KINDS, Goal("value", 300)),
     "net_fairness": Goal("ratio", 2),
     **peer.GOALS,
 }

@@ -18,8 +18,9 @@ from typing import Any, Final
 from domains.control.client import ControlClient
 from domains.control.operations import Console, Create, Created, Destroy, Ended, List, Listed, Unpause, Wait
 from domains.control.protocol import ControlError, Exit
-from domains.dom0.toolstack.xlcfg.load import config_of
+from domains.control.snapshot_operations import Fork
 from domains.xenctl.output import print_warning
+from domains.xenctl.topology.check import config_for
 from domains.xenctl.topology.conversation import Ask, Conversations, More, Talk
 from domains.xenctl.topology.expand import Plan, Planned
 from domains.xenctl.topology.images import make_image
@@ -142,9 +143,11 @@ class BringUp:
         ready = self._state.was_ready(planned, about.domid)
         return ready or about.shutdown is not None or planned.wait.until == "running"
 
-    def _creation(self, planned: Planned, *, paused: bool) -> Create:
-        config = config_of(planned.settings, planned.name, self._folder)
-        return Create(config.replaced(mark=self._state.mark(planned)), paused)
+    def _creation(self, planned: Planned, *, paused: bool) -> Create | Fork:
+        config, mark = config_for(planned, self._folder), self._state.mark(planned)
+        if planned.snapshot is not None:
+            return Fork(planned.snapshot, planned.name, paused, vifs=config.vifs or None, mark=mark)
+        return Create(config.replaced(mark=mark), paused)
 
     def _readiness(self, planned: Planned, domid: int) -> Generator[Ask | More, Any, int | None]:
         """Until a domain that was made paused, or found not ready, is ready, over all its reboots; its id then, None

@@ -10,7 +10,7 @@ from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
-from domains.control.description import DISK_PREFIX, DomainConfig
+from domains.control.description import DISK_PREFIX, PYTHON_PREFIX, DomainConfig
 from domains.control.protocol import ControlError, Exit
 from domains.dom0.toolstack.xlcfg.load import config_of
 from domains.dom0.toolstack.xlcfg.syntax import ConfigError
@@ -135,7 +135,7 @@ def check_domain(project: Project, planned: Planned) -> list[Problem]:
     """What its description says is read as xl.cfg is; files that it names must be there."""
     path: Path = ("domains", planned.of)
     try:
-        config = config_of(planned.settings, planned.name, project.folder)
+        config = config_for(planned, project.folder)
     except ConfigError as error:
         return [Problem(planned.origins[one.position.line - 1], one.message) for one in error.each]
     problems = []
@@ -150,6 +150,14 @@ def check_domain(project: Project, planned: Planned) -> list[Problem]:
         if disk.target not in made and not disk.target.exists():
             problems.append(Problem(disk.origin, f"disk {disk.target} does not exist"))
     return problems
+
+
+def config_for(planned: Planned, folder: FilePath) -> DomainConfig:
+    """The description of a domain; of one that goes on from a snapshot its name and interfaces alone mean something. Raises
+    ConfigError.
+    """
+    nothing = {} if planned.snapshot is None else {"kernel": f"{PYTHON_PREFIX}snapshot:Fork"}
+    return config_of({**planned.settings, **nothing}, planned.name, folder)
 
 
 def files_of(config: DomainConfig) -> list[tuple[str, str]]:

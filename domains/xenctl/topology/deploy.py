@@ -8,7 +8,7 @@ uses it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -16,6 +16,7 @@ from typing import Any, Final
 from domains.control.client import ControlClient
 from domains.control.operations import Console, Destroy, Info, List, Listed
 from domains.control.protocol import ControlError, Exit
+from domains.control.snapshot_operations import SnapshotList
 from domains.xenctl import launch
 from domains.xenctl import machine as machines
 from domains.xenctl.folder import folder_of, is_running
@@ -85,11 +86,14 @@ class Deployment:
         """Bring up all domains, or those named and what they come after. Raises ControlError."""
         plan = self.plan()
         names = chosen(plan, list(only))
+        if self._private is None and not is_running(self._folder):
+            self._check_snapshots(plan, frozenset())
         started = self._start_machine(plan)
         with self._state.locked() as state, self._client() as client:
             if started:
                 state.note_machine()
             self._check_machine(client, plan)
+            self._check_snapshots(plan, {one.name for one in client.call(SnapshotList())})
             connect(client, plan.vxlans, state)
             folder = self.project.folder
             BringUp(client, plan, state, folder, self._tell).run(names)
@@ -205,6 +209,16 @@ class Deployment:
                 raise ControlError(
                     Exit.FAILURE,
                     f"machine '{self.machine}' has no uplink of {uplink.bridge}, the topology wants one; stop it",
+                )
+
+    def _check_snapshots(self, plan: Plan, there: Collection[str]) -> None:
+        """Nothing is made if a domain is to go on from a snapshot that the machine does not have."""
+        for planned in plan.domains.values():
+            if planned.snapshot is not None and planned.snapshot not in there:
+                raise ControlError(
+                    Exit.FAILURE,
+                    f"machine '{self.machine}' has no snapshot '{planned.snapshot}', from which {planned.name} is to go on;"
+                    " 'xenctl snapshot DOMAIN NAME' makes one",
                 )
 
     def _destroy(self, client: ControlClient, own: list[Listed]) -> None:

@@ -94,12 +94,14 @@ class Planned:
     plugs: tuple[Plug, ...]
     disks: tuple[Attached, ...]
     images: tuple[Image, ...]
+    snapshot: str | None = None
 
     @property
     def fingerprint(self) -> str:
         """Changes with everything that the domain is made from."""
         made = [(str(i.path), i.size, str(i.copy_of), i.filesystem) for i in self.images]
-        return hashlib.sha256(f"{self.settings}{made}".encode()).hexdigest()[:16]
+        of = f"{self.settings}{made}{self.snapshot or ''}"
+        return hashlib.sha256(of.encode()).hexdigest()[:16]
 
 
 @dataclass
@@ -334,6 +336,7 @@ class Expansion:
             plugs=plugs,
             disks=tuple(disks),
             images=tuple(images),
+            snapshot=domain.from_snapshot,
         )
 
     def _after(self, instance: Instance) -> tuple[str, ...]:

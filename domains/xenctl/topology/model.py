@@ -15,6 +15,7 @@ from hypervisor.public.xenoscope_sched import SCHEDULER_NAMES
 
 NAME: Final = r"^[A-Za-z][A-Za-z0-9_-]{0,31}$"
 BRIDGE: Final = r"^[A-Za-z0-9_.:-]{1,15}$"
+SNAPSHOT: Final = r"^[^\s/]{1,64}$"
 SIZE: Final = re.compile(r"([1-9][0-9]*)\s*(KiB|MiB|GiB)?")
 UNITS: Final = {None: 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 CONSOLE: Final = re.compile(r"console\s+(?:\"(.+)\"|'(.+)'|(\S.*))")
@@ -231,8 +232,10 @@ class Wait(Part):
         return self
 
 
-BOOTS_BY: Final = ("kernel", "bootloader", "firmware")
+BOOTS_BY: Final = ("kernel", "bootloader", "firmware", "from_snapshot")
 """Keys of a domain of which there must be one."""
+OF_FORK: Final = ("from_snapshot", "replicas", "networks", "after", "wait")
+"""Keys that a domain may have which goes on from a snapshot: all else is as it was there."""
 
 
 class Domain(Part):
@@ -251,6 +254,11 @@ class Domain(Part):
         default_factory=list, description="Domains that must be ready before it is made"
     )
     wait: Wait = Field(default_factory=Wait)
+    from_snapshot: str | None = Field(
+        default=None,
+        pattern=SNAPSHOT,
+        description="It does not boot, but goes on from this snapshot of the machine (xenctl snapshot)",
+    )
 
     kernel: str | None = Field(
         default=None, description="An ELF file, a bzImage, python:module:Class or python:./file.py:Class"
@@ -299,13 +307,22 @@ class Domain(Part):
     )
 
     @model_validator(mode="after")
+    def _is_as_it_was(self) -> Domain:
+        other = next((key for key in self.model_fields_set if key not in OF_FORK), None)
+        if self.from_snapshot is not None and other is not None:
+            raise ValueError(
+                f"with 'from_snapshot' a domain is as it was when the snapshot was made; leave '{other}' out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _boots_by_something(self) -> Domain:
         if all(getattr(self, key) is None for key in BOOTS_BY):
             raise ValueError("'kernel' is missing")
         return self
 
 
-OWN_KEYS: Final = ("replicas", "networks", "disks", "after", "wait")
+OWN_KEYS: Final = ("replicas", "networks", "disks", "after", "wait", "from_snapshot")
 """Keys of a domain that are the topology's; all others are xl.cfg's."""
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final
 
-from domains.control.description import MAX_NAME, DomainConfig
+from domains.control.description import MAX_NAME, DomainConfig, Vif
 from domains.control.domain_operations import Created
 from domains.control.snapshot_operations import (
     Fork,
@@ -194,12 +194,22 @@ class Snapshots:
     def _described(self, snapshot: Snapshot, wanted: Fork, numbers: list[int]) -> DomainConfig:
         """What tells a fork from the original: its name, its id, its addresses, its disks."""
         config = snapshot.config
+        vifs = self._interfaces(snapshot, wanted)
         name = wanted.name or self._free_name(snapshot)
-        vifs = config.vifs
-        if not wanted.keep_macs:
-            vifs = tuple(vif.replaced(mac=None) for vif in vifs)
         of_fork = tuple(disks.for_fork(disk, self._overlays, numbers) for disk in snapshot.disks)
-        return config.replaced(name=name, uuid=None, vifs=vifs, disks=of_fork)
+        return config.replaced(name=name, uuid=None, vifs=vifs, disks=of_fork, mark=wanted.mark)
+
+    def _interfaces(self, snapshot: Snapshot, wanted: Fork) -> tuple[Vif, ...]:
+        old = snapshot.config.vifs
+        if wanted.vifs is not None:
+            if len(wanted.vifs) != len(old):
+                raise ToolstackError(
+                    f"the domain of snapshot '{snapshot.name}' has {len(old)} interfaces, and its fork is described with"
+                    f" {len(wanted.vifs)}: there must be as many"
+                )
+            new = map(self._parts.backends.resolved_vif, wanted.vifs)
+            return tuple(vif.replaced(devid=before.devid) for vif, before in zip(new, old, strict=True))
+        return old if wanted.keep_macs else tuple(vif.replaced(mac=None) for vif in old)
 
     def _free_name(self, snapshot: Snapshot) -> str:
         there = {record.config.name for record in self._parts.domains.records.values()}

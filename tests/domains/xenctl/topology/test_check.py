@@ -294,3 +294,30 @@ def test_a_file_that_cannot_be_read_is_told_in_one_line(tmp_path: Path) -> None:
 @given(st.text(alphabet=st.sampled_from("adk:{}[]-&*!|>'\"#\n ,xyz01\t\\"), max_size=80))
 def test_any_text_is_a_topology_or_has_a_place(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     assert problems(tmp_path_factory.getbasetemp(), text)
+
+
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ("from_snapshot: ready, memory: 64", "leave 'memory' out"),
+        ("from_snapshot: ready, disks: [data]", "leave 'disks' out"),
+        (f"from_snapshot: ready, kernel: {IDLE}", "leave 'kernel' out"),
+        ("from_snapshot: 'a b'", "should match pattern"),
+        ("from_snapshot: ready, networks: [nowhere]", "there is no network 'nowhere'"),
+        ("memory: 64", "'kernel' is missing"),
+    ],
+)
+def test_a_domain_from_a_snapshot_is_as_it_was(tmp_path: Path, keys: str, why: str) -> None:
+    text = f"networks: {{lan: }}\ndisks: {{data: {{size: 1MiB}}}}\ndomains:\n  web: {{{keys}}}\n"
+    (line,) = problems(tmp_path, text)
+    assert why in line
+
+
+def test_a_domain_from_a_snapshot_has_interfaces_of_its_own(tmp_path: Path) -> None:
+    text = "networks: {lan: {subnet: 10.0.0.0/29}}\ndomains:\n  web: {replicas: 2, from_snapshot: ready, networks: [lan]}\n"
+    plan = load(write(tmp_path, text)).plan()
+    assert [one.snapshot for one in plan.domains.values()] == ["ready", "ready"]
+    macs = {str(one.settings["vif"]) for one in plan.domains.values()}
+    assert len(macs) == 2
+    other = load(write(tmp_path, text.replace("ready", "other"))).plan()
+    assert plan.domains["web-1"].fingerprint != other.domains["web-1"].fingerprint
