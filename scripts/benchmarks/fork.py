@@ -1,7 +1,7 @@
 """How long a fork of a Linux that has booted takes: from the request until its shell has answered what is typed.
 
 Measured beside a copy of as many bytes into memory that is new, which is the least that a fork does, and beside a boot of the
-same Linux up to the same prompt. The CPU time of all the machine's processes is told, too: other work on the host adds little to it.
+same Linux up to the same prompt. The CPU time of all the machine's processes is told, too: a busy host adds little to it.
 """
 
 from __future__ import annotations
