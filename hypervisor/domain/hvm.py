@@ -19,7 +19,7 @@ from typing import Final
 
 from hypervisor.domain.domain import Domain, Vcpu
 from hypervisor.domain.hvm_checks import check_cpu, check_pat
-from hypervisor.domain.hvm_records import Record, records_of, strung
+from hypervisor.domain.hvm_records import MOST_RECORDS, Record, records_of, strung
 from hypervisor.domain.run_state import Run
 from hypervisor.machine.clock import Clock
 from hypervisor.machine.control_registers import X86_CR0_PG
@@ -225,7 +225,7 @@ def load_state(clock: Clock, domain: Domain, raw: bytes) -> None:
     XenError: ENODATA, it is cut off; EINVAL, ENXIO, values that this CPU cannot have; ENODEV, EOPNOTSUPP, a device or XSAVE.
     """
     loaded = [Loaded(vcpu.vcpu_id, vcpu_after_reset(vcpu.vcpu_id)) for vcpu in domain.vcpus]
-    for record in records_of(raw):
+    for record in records_of(raw, MOST_RECORDS * len(loaded)):
         _read(loaded, record)
     for one in loaded:
         _check(domain, one)

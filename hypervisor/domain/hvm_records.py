@@ -7,7 +7,7 @@ Source: Xen arch/x86/hvm/save.c (hvm_load, hvm_save).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hypervisor.machine.cpuid import TSC_KHZ
 from hypervisor.machine.hvm_cpuid import FAMILY
@@ -20,6 +20,9 @@ from hypervisor.public.arch_x86.hvm.save import (
 from hypervisor.public.errno import Errno, XenError
 from hypervisor.public.hvm.save import HVM_SAVE_CODE_END, hvm_save_descriptor
 
+MOST_RECORDS: Final = 32
+"""Of one vCPU: Xen has twenty types of records."""
+
 
 class Record(NamedTuple):
     """One record. `instance`: which vCPU's."""
@@ -29,9 +32,9 @@ class Record(NamedTuple):
     content: bytes
 
 
-def records_of(raw: bytes) -> list[Record]:
+def records_of(raw: bytes, most: int = MOST_RECORDS) -> list[Record]:
     """The records between HEADER and END; what stands behind END is not looked at. XenError: ENODATA, cut off or without HEADER
-    or END; EINVAL, a header of something else.
+    or END; EINVAL, a header of something else, or more records than `most`.
     """
     records: list[Record] = []
     at = 0
@@ -43,6 +46,8 @@ def records_of(raw: bytes) -> list[Record]:
             return records[1:]
         if head.length > len(raw) - at:
             break
+        if len(records) > most:
+            raise XenError(Errno.EINVAL, f"the saved state has more than {most} records")
         records.append(Record(head.typecode, head.instance, raw[at : at + head.length]))
         at += head.length
     raise XenError(Errno.ENODATA, "the saved state has no end")

@@ -267,6 +267,7 @@ def altered(**fields: int) -> bytes:
 
 APIC = hidden_state(0, bytes(reset_registers(0)))
 CONTENT = {one.typecode: one.content for one in whole()}
+MANY = [record(HVM_SAVE_CODE_TSC_ADJUST, bytes(8))] * 32
 NO_END = strung(whole())[: -hvm_save_descriptor.sizeof]
 
 
@@ -278,6 +279,7 @@ NO_END = strung(whole())[: -hvm_save_descriptor.sizeof]
         (NO_END[:-1], Errno.ENODATA),
         (strung([])[32:], Errno.ENODATA),
         (strung(whole())[32:], Errno.ENODATA),
+        (strung(whole() + MANY), Errno.EINVAL),
         (HEADER[:4] + (23).to_bytes(4, "little") + strung([])[8:31] + strung([])[32:], Errno.ENODATA),
         (NO_END + hvm_save_descriptor(typecode=2, length=0xFFFF_FFFF).pack(), Errno.ENODATA),
         (header(magic=5), Errno.EINVAL),

@@ -32,12 +32,12 @@ class HvmRestoredMemory:
         self._domid = domid
         self._hvm = HvmState(kernel, domid)
         self._pages = DomainPages(kernel, domid)
-        self._there: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
-        """By guest frame number."""
+        self._there: npt.NDArray[np.bool_] = np.zeros(MOST_GFN, np.bool_)
+        """By guest frame number. Only what is touched takes memory."""
 
     def has(self, gfn: int) -> bool:
         """Whether the domain has a page there."""
-        return gfn < len(self._there) and bool(self._there[gfn])
+        return gfn < MOST_GFN and bool(self._there[gfn])
 
     def clear(self, gfn: int) -> None:
         """Fill a page that is there with zeros."""
@@ -54,7 +54,6 @@ class HvmRestoredMemory:
         ):
             if wrong.any():
                 raise record.wrong(f"page {data.pfns[np.argmax(wrong)]:#x}: {why}")
-        self._grow(int(data.pfns.max()) + 1)
         wanted = has_content(data.types) | (data.types == XALLOC)
         there = self._there[data.pfns.astype(np.intp)]
         try:
@@ -63,10 +62,6 @@ class HvmRestoredMemory:
         except XenError as error:
             raise record.wrong(f"the domain gets no more memory: {error}") from None
         yield from self._pages.write_all(data.pfns[data.with_content], data.pages)
-
-    def _grow(self, size: int) -> None:
-        if size > len(self._there):
-            self._there = np.concatenate([self._there, np.zeros(size - len(self._there), np.bool_)])
 
     def _populate(self, gfns: Words) -> Task[None]:
         for first in range(0, len(gfns), EXTENTS_AT_ONCE):
