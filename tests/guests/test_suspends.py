@@ -10,7 +10,8 @@ import pytest
 from domains.control.address import MachineAddress
 from domains.control.client import ControlClient
 from domains.control.domain_operations import Restore, Save
-from domains.control.operations import Info, XenstoreLs
+from domains.control.operations import Info, Shutdown, XenstoreLs
+from domains.control.protocol import ControlError
 from hypervisor.public.io.xs_wire import XS_READ
 from tests.domains.dom0.store_socket import StoreSocket
 from tests.guests.compiled import HERE, NEEDS, can_compile, compile_guest
@@ -165,6 +166,25 @@ def test_dom0_answers_others_while_it_saves_and_restores(clean_machine: Machine,
         answers_another_first(client, Save("suspend", file))
         answers_another_first(client, Restore(file, paused=True))
     machine.destroy("suspend")
+
+
+def test_a_domain_that_is_being_saved_is_neither_saved_again_nor_said_to_have_ended(
+    clean_machine: Machine, tmp_path: Path
+) -> None:
+    """However short after the other the requests come: all are posted at once."""
+    machine, files = clean_machine, [str(tmp_path / "one"), str(tmp_path / "two")]
+    suspended(machine, tmp_path, 64, memory=128)  # so that the first one takes long enough
+    with ControlClient(MachineAddress.in_folder(machine.folder), timeout=60) as client:
+        wanted = (Save("suspend", files[0]), Save("suspend", files[1]), Shutdown("suspend"))
+        first, second, shutdown = map(client.post, wanted)
+        replies = {reply.id: reply for reply in (client.receive(60) for _ in wanted) if reply is not None}
+    replies[first].result()
+    with pytest.raises(ControlError, match="domain 'suspend' is being saved already"):
+        replies[second].result()
+    with pytest.raises(ControlError, match="is being saved or moved; try again when that is over"):
+        replies[shutdown].result()
+    assert machine.is_gone("suspend")
+    assert not Path(files[1]).exists()
 
 
 def answers_another_first(client: ControlClient, long: Save | Restore) -> None:

@@ -98,12 +98,17 @@ class Lifecycle:
         """
         info = self._domains.guest(wanted)
         domid = info.domid
+        record = self._domains.records.get(domid)
         if info.shutdown is not None:
+            if record is not None and record.saving:
+                raise ToolstackError(
+                    f"domain '{wanted}' is being saved or moved; try again when that is over"
+                )
             raise ToolstackError(f"domain '{wanted}' has shut down already; use 'xenctl destroy'")
         self._kernel.xenbus.write(f"{store_tree.home(domid)}/control/shutdown", command)
         if not wait:
             return None
-        return (yield from self._ended(domid, self._domains.records.get(domid), wanted, timeout))
+        return (yield from self._ended(domid, record, wanted, timeout))
 
     def wait(self, wanted: str, reboots: bool = False) -> Operation:
         """Wait until a domain has shut down or is gone; how it ended (a SHUTDOWN_… or None).

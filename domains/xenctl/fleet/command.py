@@ -35,9 +35,8 @@ def up(file: Path, *, json: bool) -> None:
     born = None
     if not is_up(loaded.name):
         born = begin(loaded)
-    elif file_of(loaded.name) != str(file.absolute()):
-        what = f"there is a fleet '{loaded.name}' already, brought up from {file_of(loaded.name)}"
-        raise ControlError(Exit.FAILURE, f"{what}; give this one another name")
+    else:
+        not_of_another_file(loaded.name, file)
     try:
         await_head(loaded, born)
         with Client(loaded.name) as client, shown(len(loaded.planned), f"{loaded.name} comes up") as tell:
@@ -121,7 +120,20 @@ def name_of(file: Path) -> str:
     """The fleet that was brought up from this file, whatever it says now; else the one that it describes. Raises
     ControlError.
     """
-    return brought_up_from(file) or load(file).name
+    name = brought_up_from(file) or load(file).name
+    if is_up(name):
+        not_of_another_file(name, file)
+    return name
+
+
+def not_of_another_file(name: str, file: Path) -> None:
+    """A fleet of this name that is up is this file's own; one whose file is there no more is whoever's has its name. Raises
+    ControlError.
+    """
+    own = file_of(name)
+    if own != str(file.absolute()) and os.path.exists(own):
+        what = f"there is a fleet '{name}' already, brought up from {own}"
+        raise ControlError(Exit.FAILURE, f"{what}; name that file, or give this one another name")
 
 
 def down(file: Path, *, json: bool) -> None:
@@ -209,7 +221,8 @@ def graph(file: Path) -> None:
     """Draw which domain runs, or would run, on which host. Raises ControlError."""
     loaded = load(file)
     places: Mapping[str, str | None] = loaded.rehearse()
-    if is_up(loaded.name):
-        with Client(loaded.name) as client:
+    name = brought_up_from(file)
+    if name is not None:
+        with Client(name) as client:
             places = {one["name"]: one["host"] for one in client.ask("status")["domains"]}
     print_lines(mermaid(loaded, places))

@@ -149,14 +149,16 @@ def test_without_ray_one_line_says_how_to_install_it(
 
 
 def test_a_name_belongs_to_whoever_has_it_first(tmp_path: Path) -> None:
-    """Another file of a fleet's name does not bring it up; a machine that has the name of a host's goes on, untouched."""
+    """Another file of a fleet's name neither brings it up nor takes it down; a machine that has the name of a host's goes on, untouched."""
     fleet = FleetOfTests(tmp_path, "  a: {memory: 112}\n")
     other = tmp_path / "other.yaml"
     other.write_text(fleet.file.read_text())
     try:
         fleet.succeeds("up")
-        refused = fleet.run("up", file=other)
-        assert f"there is a fleet '{fleet.name}' already, brought up from {fleet.file}" in refused.stderr
+        says = f"there is a fleet '{fleet.name}' already, brought up from {fleet.file}"
+        for words in (("up",), ("ps",), ("drain", "a"), ("migrate", "db"), ("down",)):
+            refused = fleet.run(words[0], *words[1:], file=other)
+            assert (refused.returncode, says in refused.stderr) == (1, True), refused
     finally:
         fleet.down("a")
     name = f"{fleet.name}-a"

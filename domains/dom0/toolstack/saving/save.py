@@ -49,19 +49,18 @@ class Saving:
         """ToolstackError, and then the domain goes on, and no file is there that was not there before."""
         record, info = self.savable(wanted.domain)
         config = wanted.config or record.config.replaced(uuid=record.uuid)
-        with opened(self._parts.kernel, wanted.path) as file:
+        with being_saved(record), opened(self._parts.kernel, wanted.path) as file:
             yield from file.do(file.open)
             sink = FileSink(file)
-            with being_saved(record):
-                if record.shutdown != SHUTDOWN_suspend:
-                    yield from self._parts.suspending.suspend(record, wanted.timeout)
-                try:
-                    pages = yield from self._write(info, config, sink)
-                    yield from sink.finish()
-                except BaseException:
-                    self._parts.suspending.resume_if_there(record)
-                    raise
-                yield from self._afterwards(record, wanted)
+            if record.shutdown != SHUTDOWN_suspend:
+                yield from self._parts.suspending.suspend(record, wanted.timeout)
+            try:
+                pages = yield from self._write(info, config, sink)
+                yield from sink.finish()
+            except BaseException:
+                self._parts.suspending.resume_if_there(record)
+                raise
+            yield from self._afterwards(record, wanted)
         return Saved(pages, sink.size)
 
     def savable(self, domain: str, *, stays_here: bool = False) -> tuple[Record, DomainInfo]:
