@@ -149,7 +149,7 @@ def test_without_ray_one_line_says_how_to_install_it(
 
 
 def test_a_name_belongs_to_whoever_has_it_first(tmp_path: Path) -> None:
-    """Another file of a fleet's name neither brings it up nor takes it down; a machine that has the name of a host's goes on, untouched."""
+    """Another file of a fleet's name neither brings it up nor takes it down; a machine of a host's name goes on, untouched."""
     fleet = FleetOfTests(tmp_path, "  a: {memory: 112}\n")
     other = tmp_path / "other.yaml"
     other.write_text(fleet.file.read_text())
