@@ -33,7 +33,10 @@ def parse_duration(value: Any) -> Any:
     found = DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None:
         raise ValueError(f"'{value}' is no duration, such as 1.5ms, 50us or 2s")
-    return round(float(found.group(1)) * UNITS[found.group(2)])
+    nanoseconds = float(found.group(1)) * UNITS[found.group(2)]
+    if not 1 <= nanoseconds <= MAX_NS:
+        raise ValueError("a duration is from 1ns to 86400s, a day")
+    return round(nanoseconds)
 
 
 Duration = Annotated[int, Field(ge=1, le=MAX_NS), BeforeValidator(parse_duration)]

@@ -222,6 +222,19 @@ SAYS = [
     "6:19: strategy: Input should be 'spread' or 'pack'",
     "7:8: lease: a lease lasts for two renewals at least",
 ]
+DURATIONS = f"""\
+topology: topology.yaml
+hosts: {{a: {{memory: 112}}}}
+lease:
+  lasts: {"9" * 400}s
+  renew: 0s
+  margin: 1 week
+"""
+SAYS_OF_DURATIONS = [
+    "4:10: lasts: a duration is from 1ns to 86400s, a day",
+    "5:10: renew: a duration is from 1ns to 86400s, a day",
+    "6:11: margin: '1 week' is no duration, such as 1.5ms, 50us or 2s",
+]
 BETWEEN_PARTS = """\
 topology: topology.yaml
 hosts:
@@ -240,7 +253,9 @@ SAYS_BETWEEN = [
 ]
 
 
-@pytest.mark.parametrize(("text", "says"), [(MISTAKES, SAYS), (BETWEEN_PARTS, SAYS_BETWEEN)])
+@pytest.mark.parametrize(
+    ("text", "says"), [(MISTAKES, SAYS), (DURATIONS, SAYS_OF_DURATIONS), (BETWEEN_PARTS, SAYS_BETWEEN)]
+)
 def test_every_mistake_is_told_with_its_place(tmp_path: Path, text: str, says: list[str]) -> None:
     FleetOfTests(tmp_path, "")
     file = tmp_path / "fleet.yaml"
