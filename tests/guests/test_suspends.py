@@ -175,9 +175,9 @@ def test_a_domain_that_is_being_saved_is_neither_saved_again_nor_said_to_have_en
     machine, files = clean_machine, [str(tmp_path / "one"), str(tmp_path / "two")]
     suspended(machine, tmp_path, 64, memory=128)  # so that the first one takes long enough
     with ControlClient(MachineAddress.in_folder(machine.folder), timeout=60) as client:
-        wanted = (Save("suspend", files[0]), Save("suspend", files[1]), Shutdown("suspend"))
-        first, second, shutdown = map(client.post, wanted)
-        replies = {reply.id: reply for reply in (client.receive(60) for _ in wanted) if reply is not None}
+        first, second = (client.post(Save("suspend", file)) for file in files)
+        shutdown = client.post(Shutdown("suspend"))
+        replies = {reply.id: reply for reply in (client.receive(60) for _ in range(3)) if reply is not None}
     replies[first].result()
     with pytest.raises(ControlError, match="domain 'suspend' is being saved already"):
         replies[second].result()
