@@ -102,6 +102,14 @@ class PythonMemory(VcpuState):
         """Views that together cover `size` bytes from `va`, one a page."""
         return list(self._pages(va, size, write))
 
+    def page_views(self, va: int, count: int) -> list[memoryview]:
+        """Views, to read, of `count` whole pages from page-aligned `va` on, good for as long as they stay mapped there. Many are
+        looked up together.
+        """
+        octets = self.memory.octets.toreadonly()
+        runs = (frames << PAGE_SHIFT for _, frames in self._frames(va, count, False))
+        return [octets[at : at + PAGE_SIZE] for run in runs for at in run.tolist()]
+
     def load_pages(self, va: int, count: int) -> Words:
         """Copies of `count` whole pages from page-aligned `va` on: uint64[count, 512]."""
         pages = np.empty((count, TABLE_ENTRIES), np.uint64)

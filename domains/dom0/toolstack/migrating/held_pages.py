@@ -17,7 +17,7 @@ from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.migrating.rounds import hashes_of
 from domains.kernel.kernel import Kernel
 from domains.kernel.tasks import NEXT_TURN, Task
-from hypervisor.public.types import PAGE_SIZE, DomId, VAddr
+from hypervisor.public.types import DomId, VAddr
 
 AT_ONCE: Final = 512
 """Pages in one run, by their numbers in the domain."""
@@ -42,25 +42,37 @@ class HeldPages:
         self._runs: dict[int, Run] = {}
         self._ended = False
 
-    def hashes(self, number: int, frames: Words, where: Words) -> Words:
-        """The hash of each page of run `number`: `frames` is what a mapping names, `where` the machine frames, which is another
-        thing for a PVH domain; a page that it gave away and got back lies elsewhere. XenError: they are not all the domain's.
+    def read(self, number: int, frames: Words, where: Words) -> Words:
+        """Copies of the pages of run `number`: uint64[n, 512]. `frames` is what a mapping names, `where` the machine frames, which
+        is another thing for a PVH domain; a page that it gave away and got back lies elsewhere. XenError: not all are its own.
         """
+        run = self._run(number, frames, where)
+        pages = self._kernel.cpu.load_pages(run.va, len(frames))
+        self._keep_few(number)
+        return pages
+
+    def hashes(self, number: int, frames: Words, where: Words) -> Words:
+        """The hash of each of them. XenError."""
+        found = hashes_of(self._run(number, frames, where).views)
+        self._keep_few(number)
+        return found
+
+    def _run(self, number: int, frames: Words, where: Words) -> Run:
         if self._ended:
             raise ToolstackError(f"domain {self._domid} is being destroyed")
         run = self._runs.get(number)
         if run is None or not np.array_equal(run.where, where):
             self._let_go(number)
-            run = self._mapped(frames, where)
-            self._runs[number] = run
-        found = hashes_of(run.views)
+            run = self._runs[number] = self._mapped(frames, where)
+        return run
+
+    def _keep_few(self, number: int) -> None:
         if len(self._runs) * AT_ONCE > HELD_MOST:
             self._let_go(number)
-        return found
 
     def _mapped(self, frames: Words, where: Words) -> Run:
         va = self._kernel.memory.map_frames(self._domid, frames.tolist(), writable=False)
-        return Run(where, va, self._kernel.cpu.views(va, len(frames) * PAGE_SIZE))
+        return Run(where, va, self._kernel.cpu.page_views(va, len(frames)))
 
     def _let_go(self, number: int) -> None:
         run = self._runs.pop(number, None)

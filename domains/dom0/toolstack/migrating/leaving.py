@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -174,23 +175,24 @@ class LeavingDomain:
 
     def _round(self, number: int | None, pfns: Words, tell: Tell) -> Task[None]:
         began, size = self._kernel.now(), self._sink.size
-        for first in range(0, len(pfns), AT_ONCE):
-            yield from self._saver.pages(pfns[first : first + AT_ONCE], self._sent.note)
+        memory = self._saver.memory
+        if number == 1 and isinstance(memory, PvMemory):
+            for run, part in runs(pfns):
+                frames = memory.p2m[part]
+                yield from self._saver.pages(part, self._sent.note, partial(self._held.read, run, frames, frames))
+        else:
+            for first in range(0, len(pfns), AT_ONCE):
+                yield from self._saver.pages(pfns[first : first + AT_ONCE], self._sent.note)
         tell(Round(number, len(pfns), self._sink.size - size, (self._kernel.now() - began) / 1e9))
 
     def _changed(self) -> Task[Words]:
         """Those of its pages, but for page tables, that are not as they were sent."""
         memory, found = self._saver.memory, [np.empty(0, np.uint64)]
-        pfns = memory.ordinary
         if not self._wanted.rounds:
-            return pfns
-        ends = np.searchsorted(pfns, np.arange(AT_ONCE, int(pfns.max(initial=0)) + AT_ONCE + 1, AT_ONCE))
-        first = 0
-        for number, end in enumerate(ends.tolist()):
-            part, first = pfns[first:end], end
-            if len(part):
-                found.append(self._changed_of(number, part))
-                yield NEXT_TURN
+            return memory.ordinary
+        for number, pfns in runs(memory.ordinary):
+            found.append(self._changed_of(number, pfns))
+            yield NEXT_TURN
         return np.concatenate(found)
 
     def _changed_of(self, number: int, pfns: Words) -> Words:
@@ -242,3 +244,13 @@ class LeavingDomain:
         self._held.end()
         if self._disks is not None:
             self._disks.close()
+
+
+def runs(pfns: Words) -> Iterator[tuple[int, Words]]:
+    """Pages, from the lowest number up, in runs: the number of each run, and which of its AT_ONCE pages there are."""
+    ends = np.searchsorted(pfns, np.arange(AT_ONCE, int(pfns.max(initial=0)) + AT_ONCE + 1, AT_ONCE))
+    first = 0
+    for number, end in enumerate(ends.tolist()):
+        if end > first:
+            yield number, pfns[first:end]
+        first = end

@@ -158,8 +158,14 @@ class HvmSaver:
         still &= np.frombuffer(raw, "<u8") == gfns
         return still
 
-    def pages(self, gfns: Words, seen: Callable[[Words, Words], None] | None = None) -> Task[None]:
-        """Write these pages, as they are now. `seen(gfns, pages)` gets each batch as it is written. XenError: the domain has
+    def pages(
+        self,
+        gfns: Words,
+        seen: Callable[[Words, Words], None] | None = None,
+        read: Callable[[], Words] | None = None,
+    ) -> Task[None]:
+        """Write these pages, as they are now. `seen(gfns, pages)` gets each batch as it is written; `read`
+        gives the contents of at most AT_ONCE of them. XenError: the domain has
         ended, or gave one of them away.
         """
         for first in range(0, len(gfns), AT_ONCE):

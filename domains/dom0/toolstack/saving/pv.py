@@ -87,9 +87,15 @@ class PvSaver:
         """Copies of at most AT_ONCE of its pages, uint64[n, 512], as they are now. XenError: the domain has ended."""
         return self._pages.read(self.memory.p2m[pfns])
 
-    def pages(self, pfns: Words, seen: Callable[[Words, Words], None] | None = None) -> Task[None]:
+    def pages(
+        self,
+        pfns: Words,
+        seen: Callable[[Words, Words], None] | None = None,
+        read: Callable[[], Words] | None = None,
+    ) -> Task[None]:
         """Write these pages, as they are now. `seen(pfns, pages)` gets each batch of them as it is written, before page tables
-        are translated. ToolstackError: a page table maps what is not the domain's; XenError: the domain has ended.
+        are translated; `read` gives the contents of at most AT_ONCE ordinary ones. ToolstackError: a page table maps what is not
+        the domain's; XenError: the domain has ended.
         """
         has_tables = (self.memory.types[pfns] & np.uint64(LEVEL) != 0).any()
         at_once = TABLES_AT_ONCE if has_tables else AT_ONCE
