@@ -43,8 +43,8 @@ class HeldPages:
         self._ended = False
 
     def read(self, number: int, frames: Words, where: Words) -> Words:
-        """Copies of the pages of run `number`: uint64[n, 512]. `frames` is what a mapping names, `where` the machine frames, which
-        is another thing for a PVH domain; a page that it gave away and got back lies elsewhere. XenError: not all are its own.
+        """Copies of the pages of run `number`: uint64[n, 512]. `frames` is what a mapping names, `where` the machine frames,
+        another thing for a PVH domain; a page that it gave away and got back lies elsewhere. XenError: not all are the domain's.
         """
         run = self._run(number, frames, where)
         pages = self._kernel.cpu.load_pages(run.va, len(frames))

@@ -179,7 +179,9 @@ class LeavingDomain:
         if number == 1 and isinstance(memory, PvMemory):
             for run, part in runs(pfns):
                 frames = memory.p2m[part]
-                yield from self._saver.pages(part, self._sent.note, partial(self._held.read, run, frames, frames))
+                yield from self._saver.pages(
+                    part, self._sent.note, partial(self._held.read, run, frames, frames)
+                )
         else:
             for first in range(0, len(pfns), AT_ONCE):
                 yield from self._saver.pages(pfns[first : first + AT_ONCE], self._sent.note)
