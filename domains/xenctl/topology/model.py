@@ -15,7 +15,7 @@ from hypervisor.public.xenoscope_sched import SCHEDULER_NAMES
 
 NAME: Final = r"^[A-Za-z][A-Za-z0-9_-]{0,31}$"
 BRIDGE: Final = r"^[A-Za-z0-9_.:-]{1,15}$"
-SNAPSHOT: Final = r"^[^\s/]{1,64}$"
+SNAPSHOT: Final = r"^[^\s/]{1,80}$"
 SIZE: Final = re.compile(r"([1-9][0-9]*)\s*(KiB|MiB|GiB)?")
 UNITS: Final = {None: 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 CONSOLE: Final = re.compile(r"console\s+(?:\"(.+)\"|'(.+)'|(\S.*))")

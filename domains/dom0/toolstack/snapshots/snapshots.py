@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any, Final
 
 from domains.control.description import MAX_NAME, DomainConfig, Vif
@@ -49,7 +48,9 @@ MOST: Final = 256
 
 @dataclass(eq=False)
 class Snapshot:
-    """`config`: how the domain was made. `complete`: forks may be made. `under_way`: how many are being made just now."""
+    """`config`: how the domain was made. `complete`: forks may be made. `forks`: how many were; `under_way`: how many are being
+    made just now; `number`: the last that was part of a name.
+    """
 
     name: str
     config: DomainConfig
@@ -58,6 +59,7 @@ class Snapshot:
     complete: bool = False
     forks: int = 0
     under_way: int = 0
+    number: int = 0
     deleted: bool = False
 
     def close_if_unused(self) -> None:
@@ -188,6 +190,7 @@ class Snapshots:
         finally:
             snapshot.under_way -= 1
             snapshot.close_if_unused()
+        snapshot.forks += 1
         self._owners.give(record, numbers)
         return Created(record.domid, record.config.name, record.warnings)
 
@@ -213,12 +216,11 @@ class Snapshots:
 
     def _free_name(self, snapshot: Snapshot) -> str:
         there = {record.config.name for record in self._parts.domains.records.values()}
-        for number in count(snapshot.forks + 1):
-            snapshot.forks = number
-            name = f"{snapshot.name[: MAX_NAME - 6]}-{number}"
+        while True:
+            snapshot.number += 1
+            name = f"{snapshot.name[: MAX_NAME - 12]}-{snapshot.number}"
             if name not in there:
                 return name
-        raise AssertionError
 
     def perform(self, wanted: Any) -> Any:
         """What the operation answers. Raises ToolstackError."""
