@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
+from domains.control.address import MachineAddress
+from domains.control.arguments import Arguments
+from domains.control.client import ControlClient
+from domains.control.operations import Destroy
+from domains.control.protocol import ControlError
+from domains.control.snapshot_operations import Fork, SnapshotDelete, TakeSnapshot
 from domains.dom0.toolstack.errors import ToolstackError
 from domains.dom0.toolstack.snapshots.kept import Kept
 from domains.kernel.kernel import Kernel
@@ -29,6 +36,15 @@ def machine() -> Iterator[Machine]:
         machine.stop()
 
 
+def small_guest(machine: Machine, folder: Path, bits: int) -> None:
+    """One that has suspended."""
+    image = compile_guest(HERE / "suspend.c", folder / "suspend", bits)
+    text = f'name = "small"\nkernel = "{image}"\nmemory = 4\nvcpus = 2\non_crash = "destroy"\n'
+    done = machine.create(folder, text)
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: "s" in machine.domain("small")["state"], 40, "the guest's suspend")
+
+
 def refused(machine: Machine, *words: str) -> str:
     done = machine.xenctl(*words)
     assert done.returncode != 0
@@ -43,11 +59,7 @@ def refused(machine: Machine, *words: str) -> str:
 @pytest.mark.parametrize("in_file", [False, True])
 def test_a_guest_finds_all_as_it_left_it(machine: Machine, tmp_path: Path, bits: int, in_file: bool) -> None:
     """One that suspends by itself, again and again; in a fork it finds that it was restored, and that all is right."""
-    image = compile_guest(HERE / "suspend.c", tmp_path / "suspend", bits)
-    text = f'name = "small"\nkernel = "{image}"\nmemory = 4\nvcpus = 2\non_crash = "destroy"\n'
-    done = machine.create(tmp_path, text)
-    assert done.returncode == 0, done.stderr
-    wait_until(lambda: "s" in machine.domain("small")["state"], 40, "the guest's suspend")
+    small_guest(machine, tmp_path, bits)
     before = machine.xenctl("dmesg").stdout.count("SUCCESS")
     taken = machine.json("snapshot", "small", "kept", *(["--folder", str(tmp_path)] if in_file else []))
     assert bool(taken["memory_bytes"]) is not in_file
@@ -61,6 +73,36 @@ def test_a_guest_finds_all_as_it_left_it(machine: Machine, tmp_path: Path, bits:
     assert machine.xenctl("snapshot-delete", "kept").returncode == 0
     machine.destroy("small")
     assert not list(tmp_path.glob("*snapshot*"))
+
+
+@pytest.mark.needs_headers
+@pytest.mark.skipif(not can_compile(), reason=NEEDS)
+def test_all_at_once_leaves_nothing(machine: Machine, tmp_path: Path) -> None:
+    """Snapshots that are deleted while forks of them are made, and an original that is destroyed while it is kept: each request
+    is done or refused, and a name is free again. (The machine's log is looked at when it ends.)
+    """
+    for turn in range(6):
+        small_guest(machine, tmp_path, 64)
+        requests: list[Arguments[Any]] = [TakeSnapshot("small", "kept"), *[Fork("kept")] * turn]
+        requests += [SnapshotDelete("kept"), Destroy("small"), *[Fork("kept")] * 2]
+        with ControlClient(MachineAddress.in_folder(machine.folder), timeout=60) as client:
+            waiting = {client.post(one) for one in requests[: 1 + turn]}
+            if turn % 2:
+                first = client.receive(60)
+                assert first is not None
+                waiting.discard(first.id)
+            waiting |= {client.post(one) for one in requests[1 + turn :]}
+            while waiting:
+                reply = client.receive(60)
+                assert reply is not None, f"no answer to {waiting}"
+                waiting.discard(reply.id)
+                with suppress(ControlError):
+                    reply.result()
+        with suppress(ControlError):
+            machine.ask(SnapshotDelete("kept"))
+        machine.end_domains()
+        wait_until(machine.census_is_clean, 30, "a clean census")
+        assert machine.info()["snapshot_bytes"] == 0
 
 
 def test_what_cannot_be_kept_is_told_in_a_line_and_goes_on(machine: Machine, tmp_path: Path) -> None:
