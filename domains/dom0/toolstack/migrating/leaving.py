@@ -201,7 +201,7 @@ class LeavingDomain:
         """The same of one run of them. All, if a PVH domain has given some away since it was looked at, as the saver sees."""
         memory = self._saver.memory
         pv = isinstance(memory, PvMemory)
-        where = memory.p2m[pfns] if isinstance(memory, PvMemory) else memory.frames[pfns]
+        where = memory.p2m[pfns] if isinstance(memory, PvMemory) else memory.places[pfns]
         try:
             return self._sent.changed(pfns, self._held.hashes(number, where if pv else pfns, where))
         except XenError:

@@ -5,23 +5,19 @@ A page may come several times, and the last time counts; one that is said to be 
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 import numpy.typing as npt
 
 from domains.dom0.toolstack.builder.hvm_state import HvmState
 from domains.dom0.toolstack.domain_pages import DomainPages, Words
 from domains.dom0.toolstack.stream.framing import Record
+from domains.dom0.toolstack.stream.hvm_records import MOST_GFN
 from domains.dom0.toolstack.stream.page_data import XALLOC, PageData, has_content
 from domains.dom0.toolstack.xenctrl import EXTENTS_AT_ONCE, XenCtrl
 from domains.kernel.kernel import Kernel
 from domains.kernel.tasks import NEXT_TURN, Task
 from hypervisor.public.errno import XenError
 from hypervisor.public.types import DomId
-
-MOST_GFN: Final = 1 << 24
-"""Guests have 36 bits of physical address."""
 
 
 class HvmRestoredMemory:

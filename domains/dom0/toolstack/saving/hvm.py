@@ -22,13 +22,12 @@ from domains.dom0.toolstack.domain_pages import AT_ONCE, DomainPages, Words
 from domains.dom0.toolstack.domain_state import FRAMES_AT_ONCE, DomainState
 from domains.dom0.toolstack.stream import libxc, page_data
 from domains.dom0.toolstack.stream.framing import RecordWriter
-from domains.dom0.toolstack.stream.hvm_records import pack_params
+from domains.dom0.toolstack.stream.hvm_records import MOST_GFN, pack_params
 from domains.dom0.toolstack.stream.libxc import GuestKind, LibxcRecord
 from domains.dom0.toolstack.stream.page_data import XTAB, PageData
-from domains.dom0.toolstack.stream.page_tables import NONE
 from domains.dom0.toolstack.xenctrl import DomainInfo, XenCtrl
 from domains.kernel.kernel import Kernel
-from domains.kernel.tasks import Task
+from domains.kernel.tasks import NEXT_TURN, Task
 from hypervisor.public.arch_x86.xen_x86_64 import MACH2PHYS_VIRT_START
 from hypervisor.public.errno import XenError
 from hypervisor.public.hvm.params import (
@@ -69,16 +68,18 @@ SAVED_PARAMS: Final = (
 """Those that libxc writes: by which vector events come is the guest's to say again."""
 NO_TABLES: Final = np.empty(0, np.uint64)
 READ_ATTEMPTS: Final = 5
+LOOKED_AT_AT_ONCE: Final = 1 << 19
+"""Numbers of pages that are looked at in one turn: a guest may have its pages anywhere."""
 NO_PAGES: Final = np.empty((0, 512), np.uint64)
 
 
 class HvmMemory(NamedTuple):
-    """`ordinary`: the guest's numbers of the pages that it has, from the lowest up. `frames`: by those numbers, the machine's, or
-    NONE. `tables`: none; a PV domain has some.
+    """`ordinary`: the guest's numbers of the pages that it has, from the lowest up. `places`: by those numbers, in which machine
+    frame each is, plus 1; 0: there is none. `tables`: none; a PV domain has some.
     """
 
     ordinary: Words
-    frames: Words
+    places: Words
     tables: Words = NO_TABLES
 
 
@@ -95,8 +96,10 @@ class HvmSaver:
         self._state = DomainState(kernel, xen, info.domid)
         self._hvm = HvmState(kernel, info.domid)
         self._pages = DomainPages(kernel, info.domid)
-        self._told = np.zeros(0, np.bool_)
-        """By the guest's number, whether the stream has a page."""
+        self._told = np.zeros(MOST_GFN, np.bool_)
+        """By the guest's number, whether the stream has a page. Only what is touched takes memory."""
+        self._end = 0
+        """No page had this number or a higher one."""
         self.sent = 0
         """How many pages were written."""
 
@@ -116,17 +119,26 @@ class HvmSaver:
         grant table, is not its own.
         """
         gfns, frames = yield from frames_of(self._kernel, self._xen, self._info.domid)
-        size = max(int(gfns.max(initial=0)) + 1, len(self._told))
-        by_gfn = np.full(size, NONE)
-        by_gfn[gfns.astype(np.intp)] = frames
-        self.memory = HvmMemory(np.flatnonzero(by_gfn != NONE).astype(np.uint64), by_gfn)
-        self._told = np.concatenate([self._told, np.zeros(size - len(self._told), np.bool_)])
-        gone = np.flatnonzero(self._told & (by_gfn == NONE)).astype(np.uint64)
-        self._told[gone.astype(np.intp)] = False
+        places = np.zeros(MOST_GFN, np.uint64)
+        places[gfns.astype(np.intp)] = frames + np.uint64(1)
+        self._end = max(self._end, int(gfns.max(initial=0)) + 1)
+        ordinary, gone = yield from self._compare(places)
+        self.memory = HvmMemory(ordinary, places)
         for first in range(0, len(gone), AT_ONCE):
             part = gone[first : first + AT_ONCE]
             absent = PageData(part, np.full(len(part), XTAB, np.uint64), NO_PAGES)
             yield from self._writer.write(LibxcRecord.PAGE_DATA, *page_data.pack(absent))
+
+    def _compare(self, places: Words) -> Task[tuple[Words, Words]]:
+        """The pages that there are, and those that the stream has and that are there no more; now it has not."""
+        found, gone = [], []
+        for first in range(0, self._end, LOOKED_AT_AT_ONCE):
+            there, told = (all_of[first : first + LOOKED_AT_AT_ONCE] for all_of in (places, self._told))
+            found.append(np.flatnonzero(there) + first)
+            gone.append(np.flatnonzero(told & (there == 0)) + first)
+            self._told[gone[-1]] = False
+            yield NEXT_TURN
+        return np.concatenate(found).astype(np.uint64), np.concatenate(gone).astype(np.uint64)
 
     def read(self, gfns: Words) -> Words:
         """Copies of at most AT_ONCE of its pages, uint64[n, 512], as they are now; of those that a running domain has given away
@@ -151,7 +163,8 @@ class HvmSaver:
         """Which of these pages are still in the frames where they were. A frame that Dom0 has mapped is the domain's even after
         that: the machine's own table says then that it is no page any more.
         """
-        frames, load = self.memory.frames[gfns.astype(np.intp)], self._kernel.cpu.load
+        frames = self.memory.places[gfns.astype(np.intp)] - np.uint64(1)
+        load = self._kernel.cpu.load
         raw = b"".join(load(MACH2PHYS_VIRT_START + 8 * frame, 8) for frame in frames.tolist())
         parts = [frames[first : first + FRAMES_AT_ONCE] for first in range(0, len(frames), FRAMES_AT_ONCE)]
         still: npt.NDArray[np.bool_] = np.concatenate([self._state.types(part) != XTAB for part in parts])

@@ -15,6 +15,8 @@ from hypervisor.public.hvm.params import HVM_NR_PARAMS
 
 PARAMS_HEAD: Final = struct.Struct("<II")
 PARAM: Final = struct.Struct("<QQ")
+MOST_GFN: Final = 1 << 24
+"""Guests have 36 bits of physical address: their pages have numbers below."""
 
 
 def pack_params(params: dict[int, int]) -> list[bytes]:
