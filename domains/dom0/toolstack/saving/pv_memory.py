@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from domains.dom0.toolstack.domain_pages import DomainPages, Words
 from domains.dom0.toolstack.domain_state import FRAMES_AT_ONCE, DomainState
@@ -29,6 +30,9 @@ from hypervisor.public.errno import XenError
 from hypervisor.public.types import PAGE_SHIFT, PAGE_SIZE
 from hypervisor.public.xen import shared_info
 
+FRAMES_OF_WORDS: Final = 256
+PAGES_AT_ONCE: Final = 1 << 16
+"""How much is done in one turn: what takes a millisecond or two."""
 MORE_PFNS: Final = 1 << 20
 """A guest's numbers may go so far beyond what it has pages: Linux gives numbers to what it maps of others."""
 
@@ -38,22 +42,18 @@ class PvMemory:
     in PAGE_DATA. `p2m_pfns`: the pages that hold the guest's own table.
     """
 
-    def __init__(self, p2m: Words, types: Words, p2m_frames: Words) -> None:
+    def __init__(self, p2m: Words, types: Words, p2m_frames: Words, pages: npt.NDArray[np.uint32]) -> None:
+        """`pages`: what pages_of_frames says."""
         self.p2m = p2m
         self.types = types
-        own = np.flatnonzero(p2m != NONE)
-        order = np.argsort(p2m[own], kind="stable")
-        self._pfns = own[order].astype(np.uint64)
-        self._mfns = p2m[own][order]
+        self._pages = pages
         self.p2m_pfns = self.page_of(p2m_frames)
 
     def page_of(self, frames: Words) -> Words:
         """The domain's number for each of these machine frames; NONE: it is not a page of the domain."""
-        at = np.searchsorted(self._mfns, frames)
-        at[at == len(self._mfns)] = 0
-        if not len(self._mfns):
-            return np.full(len(frames), NONE)
-        return np.where(self._mfns[at] == frames, self._pfns[at], NONE)
+        inside = frames < len(self._pages)
+        found = self._pages[np.where(inside, frames, 0).astype(np.intp)].astype(np.uint64)
+        return np.where(inside & (found != 0), found - np.uint64(1), NONE)
 
     @property
     def tables(self) -> Words:
@@ -112,13 +112,16 @@ class PvMemoryReader:
             types[part] = self._state.types(p2m[part])
             yield NEXT_TURN
         p2m[types == XTAB] = NONE
-        drop_repeated(p2m)
-        return PvMemory(p2m, types, frames)
+        pages = yield from pages_of_frames(p2m)
+        return PvMemory(p2m, types, frames, pages)
 
     def _words(self, frames: Words) -> Task[Words]:
         """What lies in frames, as the guest's words."""
-        pages = yield from self._pages.read_all(frames)
-        return self._abi.words(pages.tobytes())
+        parts = [np.empty(0, np.uint64)]
+        for first in range(0, len(frames), FRAMES_OF_WORDS):
+            parts.append(self._abi.words(self._pages.read(frames[first : first + FRAMES_OF_WORDS]).tobytes()))
+            yield NEXT_TURN
+        return np.concatenate(parts)
 
     def _listed(self, top: int, count: int) -> Task[Words]:
         """The P2M's frames, found by its tree."""
@@ -148,12 +151,18 @@ class PvMemoryReader:
         return tables
 
 
-def drop_repeated(p2m: Words) -> None:
-    """A frame is one page: of several that a guest says are in it, the first. Else a guest could make its file as long as it
-    likes.
+def pages_of_frames(p2m: Words) -> Task[npt.NDArray[np.uint32]]:
+    """By machine frame, one more than the page that is in it; 0: none. A frame is one page: of several that a guest says are in
+    it, the first, and the others are taken out of `p2m`. Else a guest could make its file as long as it likes.
     """
-    own = np.flatnonzero(p2m != NONE)
-    _, first = np.unique(p2m[own], return_index=True)
-    repeated = np.ones(len(own), bool)
-    repeated[first] = False
-    p2m[own[repeated]] = NONE
+    pages = np.zeros(MACHINE_FRAMES, np.uint32)  # the host gives only that part of it which is written to
+    for first in range(0, len(p2m), PAGES_AT_ONCE):
+        part = p2m[first : first + PAGES_AT_ONCE]
+        there = np.flatnonzero(part != NONE)
+        frames = part[there].astype(np.intp)
+        numbers = (first + there + 1).astype(np.uint32)
+        new = pages[frames] == 0
+        pages[frames[new][::-1]] = numbers[new][::-1]  # from behind, so that the first one stays
+        part[there[pages[frames] != numbers]] = NONE
+        yield NEXT_TURN
+    return pages
