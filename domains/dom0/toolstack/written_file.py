@@ -1,7 +1,7 @@
 """A file of the host's that Dom0 writes whole or not at all, while everybody else's work goes on: a thread does the writing.
 
-It is written under another name beside its own, and takes its place when it is whole: what fails leaves what was there, and
-nothing else.
+It has no name while it is written, and takes its place when it is whole: what fails leaves what was there, and nothing else, and
+so does a Dom0 that is killed. Where the file system knows no files without a name (O_TMPFILE), it has another one beside its own.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class WrittenFile:
         self._part = f"{path}.{secrets.token_hex(4)}.part"
         """A name of its own: what is called so already is somebody's, as another one into the same file is."""
         self._fd = -1
+        self._named = False
+        """Whether it is called so already."""
 
     def do(self, work: Callable[[], None]) -> Task[None]:
         """Have the thread do something, and wait for it. Raises ToolstackError."""
@@ -61,22 +63,32 @@ class WrittenFile:
                 raise OSError(0, "it is no regular file")
         if self._folder is not None and Path(self._path).parent == self._folder:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._fd = os.open(self._part, flags, 0o600)
+        flags = os.O_WRONLY | os.O_CLOEXEC
+        try:
+            self._fd = os.open(Path(self._path).parent, flags | os.O_TMPFILE, 0o600)
+        except OSError:
+            self._fd = os.open(self._part, flags | os.O_CREAT | os.O_EXCL, 0o600)
+            self._named = True
 
     def finish(self) -> None:
         """It is whole."""
+        if (
+            not self._named
+        ):  # a descriptor of a folder, though none is needed, has Python follow the link, by linkat
+            os.link(f"/proc/self/fd/{self._fd}", self._part, src_dir_fd=self._fd, follow_symlinks=True)
+            self._named = True
+        os.replace(self._part, self._path)
         os.close(self._fd)
         self._fd = -1
-        os.replace(self._part, self._path)
 
     def close(self) -> None:
         """Let go of everything; a part of a file is nobody's."""
         self._aside.close()
         if self._fd >= 0:
             os.close(self._fd)
-            with suppress(OSError):
-                os.unlink(self._part)
+            if self._named:
+                with suppress(OSError):
+                    os.unlink(self._part)
 
 
 @contextmanager
