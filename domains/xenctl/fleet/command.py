@@ -19,6 +19,7 @@ from domains.xenctl.fleet.place import SOCKET, brought_up_from, file_of, folder_
 from domains.xenctl.launch import Born, last_words, within
 from domains.xenctl.machine import wait_for
 from domains.xenctl.output import print_json, print_lines, print_table
+from domains.xenctl.place import LOCK
 from domains.xenctl.topology.progress import shown
 
 POLL: Final = 0.2
@@ -100,8 +101,9 @@ def follow(client: Client, tell: Any) -> dict[str, Any]:
 
 
 def is_gone(name: str) -> bool:
-    """Whether no head of this fleet lives here."""
-    return not is_up(name)
+    """Whether no head of this fleet lives here. One that ends takes its folder away; its lock may go first."""
+    folder = folder_of_fleet(name)
+    return not is_up(name) and ((folder / LOCK).exists() or not folder.exists())
 
 
 def became_of(domain: Mapping[str, Any]) -> str:
