@@ -24,6 +24,11 @@ PlaceText = Annotated[str, Matches(PLACE)]
 KeyText = Annotated[str, Matches(PUBLIC_KEY)]
 
 
+def is_place(text: str) -> bool:
+    """Whether it is HOST:PORT, with a port that there may be."""
+    return PLACE.fullmatch(text) is not None and 0 < int(text.rpartition(":")[2]) < 1 << 16
+
+
 class Round(Record):
     """Some of a domain's memory that went over: `number` is None for what was sent when the domain was suspended already."""
 
@@ -66,8 +71,8 @@ class Migrate(Stream[Round, Migrated]):
     def __post_init__(self) -> None:
         if (self.folder is None) == (self.place is None) or (self.place is None) != (self.key is None):
             raise ValueError("name a machine by its folder, or by its place and its key")
-        if self.place is not None and not 0 < int(self.place.rpartition(":")[2]) < 1 << 16:
-            raise ValueError(f"{self.place} has no port that can be")
+        if self.place is not None and not is_place(self.place):
+            raise ValueError(f"'{self.place}' is no HOST:PORT, such as 10.0.0.2:7800 or [fd00::2]:7800")
 
 
 class Migration(Record):

@@ -12,6 +12,7 @@ from domains.control.migration_operations import (
     Migrated,
     Resume,
     Round,
+    is_place,
 )
 from domains.control.protocol import ControlError, Exit
 from domains.control.records import encode
@@ -121,6 +122,8 @@ def target_of(where: str, key: str | None) -> tuple[str | None, str | None, str 
     from domains.carrier.keys import KeyProblem, key_of, known
 
     place = where.removeprefix(TCP)
+    if not is_place(place):
+        raise ControlError(Exit.USAGE, f"'{place}' is no HOST:PORT, such as 10.0.0.2:7800 or [fd00::2]:7800")
     try:
         return None, place, (key_of(key) if key is not None else known(place)).hex()
     except KeyProblem as problem:
@@ -146,7 +149,7 @@ def statement(domain: str, where: str, result: Migrated) -> str:
         f"domain {printable(domain)} runs on {printable(where)}"
         + (f" with id {result.domid}" if result.domid is not None else "")
         + f": {result.total_seconds:.2f} s in all, stood still for {result.downtime_seconds * 1000:.0f} ms;"
-        f" {rounds} rounds, {size / MIB:.1f} MiB, {rate_of(size, result.total_seconds)}"
+        f" {rounds} {'round' if rounds == 1 else 'rounds'}, {size / MIB:.1f} MiB, {rate_of(size, result.total_seconds)}"
     )
 
 
