@@ -53,10 +53,13 @@ def restore(
     file: Annotated[
         Path,
         Argument(
-            help="What save has written; a CONFIG_FILE may come before it.", metavar="[CONFIG_FILE] FILE"
+            help="What save has written; or a description in place of the one in it.",
+            metavar="FILE|CONFIG_FILE",
         ),
     ],
-    second: Annotated[Path | None, Argument(help="FILE, behind a CONFIG_FILE.", metavar="")] = None,
+    second: Annotated[
+        Path | None, Argument(help="What save has written, behind a CONFIG_FILE.", metavar="[FILE]")
+    ] = None,
     paused: Annotated[bool, Option("--paused", "-p", help="Leave the domain paused.")] = False,
     unattended: Annotated[bool, Option("--unattended", "-e", help="As xl's; refused.")] = False,
     vncviewer: Annotated[

@@ -22,9 +22,10 @@ from domains.control.vxlan_operations import (
 )
 from domains.xenctl import machine
 from domains.xenctl.options import DEFAULT, Argument, Json, Machine, Option
-from domains.xenctl.output import print_json
+from domains.xenctl.output import print_json, print_warning
 from domains.xenctl.usage import checked
 
+SEVERAL = "of several machines on one host each has an address of its own by --local, such as 127.0.0.2"
 Bridge = Annotated[str, Argument(help="A bridge of Dom0, such as xenbr0.", metavar="BRIDGE")]
 PEERS = "The other hosts: 10.0.0.2, 10.0.0.2:4789, fd00::2 or [fd00::2]:4789."
 
@@ -50,6 +51,9 @@ def vxlan_attach(
     wanted = VxlanAttach(checked(lambda: described(plain)))
     with machine.connect(name) as client:
         client.call(wanted)
+        there = {port.bridge: port for port in client.call(VxlanList())}.get(bridge) if peer else None
+    if there is not None and not there.peers:
+        print_warning(f"{', '.join(peer or [])}: this host's own, and no peer; {SEVERAL}")
     if json:
         print_json(encode(wanted.vxlan))
 

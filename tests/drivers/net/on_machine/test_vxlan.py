@@ -196,6 +196,17 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert [port["bridge"] for port in machine.json("vxlan-list")] == ["there"]
 
 
+def test_a_peer_that_is_this_host_itself_is_told_to_be_none(machine: Machine) -> None:
+    """Two machines on one host, and their user gave neither an address of its own."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.bind(("", 0))
+        port = str(one.getsockname()[1])
+    done = machine.xenctl("vxlan-attach", "alone", "9", "127.0.0.3", "--port", port)
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
+    assert "127.0.0.3: this host's own, and no peer" in done.stderr
+    assert machine.xenctl("vxlan-detach", "alone").returncode == 0
+
+
 @pytest.fixture(scope="module")
 def port_there() -> Iterator[tuple[Machine, str]]:
     """A machine with a VXLAN port, and that port's address."""
