@@ -99,19 +99,26 @@ class Head(Starting):
             raise NoRoom(name, f"is {domain.state}, and only what is ready is moved")
         if target == source:
             raise NoRoom(name, f"runs on {source} already")
-        share = arriving(domain.wanted)
-        if target is not None:
-            self.placement.put(share, target)
-        else:
-            was_open = self.placement.is_open(source)
-            self.placement.close(source)
-            try:
-                target = self.placement.place(share)
-            finally:
-                if was_open:
-                    self.placement.reopen(source)
+        try:
+            target = self._place_arriving(domain.wanted, source, target)
+        except NoRoom as error:
+            raise NoRoom(name, error.why) from None
         domain.state, domain.target = State.MOVING, target
         return Action(Do.MOVE, name, source, target)
+
+    def _place_arriving(self, wanted: Wanted, source: str, target: str | None) -> str:
+        """Keep room for a domain that moves, at this target or at the best one; where. Raises NoRoom."""
+        share = arriving(wanted)
+        if target is not None:
+            self.placement.put(share, target)
+            return target
+        was_open = self.placement.is_open(source)
+        self.placement.close(source)
+        try:
+            return self.placement.place(share)
+        finally:
+            if was_open:
+                self.placement.reopen(source)
 
     def moved(self, name: str, source: str, target: str, *, why: str = "") -> list[Action]:
         """A move has ended: the domain runs at the target; or, if `why` says so, still at the source."""

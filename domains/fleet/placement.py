@@ -226,7 +226,7 @@ class Placement:
         return found
 
 
-CLOSED: Final = "that takes no more domains"
+CLOSED: Final = "closed to more domains"
 
 
 def has_labels(host: Host, wanted: Mapping[str, str]) -> bool:

@@ -60,22 +60,27 @@ def no_answer(name: str, folder: Path) -> ControlError:
 
 
 def stop_machine(name: str) -> None:
-    """End a machine and everything in it; returns when nothing of it is left, its supervisor's process neither.
+    """End a machine and everything in it; returns when nothing of it is left, its supervisor's process neither. One that
+    was started under its name meanwhile, as by the agent of a fleet, is another.
 
     Raises ControlError.
     """
     folder = folder_of(name)
     pid = supervisor_pid(folder)
+
+    def gone() -> bool:
+        return supervisor_pid(folder) != pid if pid is not None else not is_running(folder)
+
     with ExitStack() as held:
         supervisor = None if pid is None else held.enter_context(process_handle(pid))
         with connect(name) as client:
             client.post(Stop())
             with suppress(MachineEnded):
                 client.receive(GRACE)
-            if not wait_for(lambda: not is_running(folder), GRACE) and supervisor is not None:
+            if not wait_for(gone, GRACE) and supervisor is not None:
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(supervisor, signal.SIGTERM)
-        if not wait_for(lambda: not is_running(folder) and has_ended(supervisor), STOP_TIMEOUT):
+        if not wait_for(lambda: gone() and has_ended(supervisor), STOP_TIMEOUT):
             raise ControlError(Exit.TIMED_OUT, f"machine '{name}' did not end; kill process {pid}")
 
 

@@ -123,6 +123,19 @@ def test_a_move_has_its_share_at_both_ends_until_it_is_over() -> None:
         head.move("a", "h2")
 
 
+def test_a_move_that_finds_no_room_is_told_of_by_the_domains_own_name() -> None:
+    head = head_of(("h1", 100), ("h2", 5), ("h3", 100))
+    up(head, Wanted("a", "a", 60))
+    source = head.domains["a"].host or ""
+    head.placement.close("h3" if source == "h1" else "h1")
+    why = r"^a: no host has room for 60 MiB and 1 vCPU: 2 hosts with too little memory, 1 host closed to more domains$"
+    with pytest.raises(NoRoom, match=why):
+        head.move("a", None)
+    with pytest.raises(NoRoom, match=r"^a: host h2 with too little memory$"):
+        head.move("a", "h2")
+    assert head.placement.is_open(source)
+
+
 def test_a_domain_whose_source_is_lost_while_it_moves_starts_at_its_target_alone() -> None:
     head = head_of(("h1", 100), ("h2", 100), ("h3", 100))
     up(head, Wanted("a", "a", 60))

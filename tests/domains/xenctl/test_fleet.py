@@ -22,7 +22,7 @@ from domains.xenctl.fleet.begin import hosts_of
 from domains.xenctl.fleet.file import FleetError, load
 from domains.xenctl.fleet.head import HeadProcess
 from domains.xenctl.fleet.place import folder_of_fleet, is_up, take_fleet
-from domains.xenctl.folder import folder_of, is_running
+from domains.xenctl.folder import folder_of, is_running, supervisor_pid
 from domains.xenctl.launch import Hardware, start_machine
 from domains.xenctl.machine import connect, stop_machine
 from domains.xenctl.main import run
@@ -109,6 +109,10 @@ def loses_a_host(fleet: FleetOfTests) -> None:
     assert f"host {host} is lost" in fleet.refuses("drain", host)
     fleet.succeeds("up")
     assert [one["state"] for one in fleet.status()["hosts"]] == ["up"] * 3
+    name, before = f"{fleet.name}-{host}", supervisor_pid(folder_of(f"{fleet.name}-{host}"))
+    stop_machine(name)  # its agent makes it anew, perhaps before anybody sees that it was gone
+    wait_until(lambda: supervisor_pid(folder_of(name)) not in (None, before), 15, "a new machine")
+    wait_until(lambda: len(fleet.places()) == 4, 15, "all domains")
 
 
 def ends_by_itself(fleet: FleetOfTests) -> None:
