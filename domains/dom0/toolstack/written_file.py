@@ -71,15 +71,20 @@ class WrittenFile:
             self._named = True
 
     def finish(self) -> None:
-        """It is whole."""
-        if (
-            not self._named
-        ):  # a descriptor of a folder, though none is needed, has Python follow the link, by linkat
+        """It is whole, and stays so if the host loses its power: a domain is destroyed whose memory it has."""
+        os.fsync(self._fd)
+        if not self._named:
+            # a descriptor of a folder, though none is needed, has Python follow the link, by linkat
             os.link(f"/proc/self/fd/{self._fd}", self._part, src_dir_fd=self._fd, follow_symlinks=True)
             self._named = True
         os.replace(self._part, self._path)
         os.close(self._fd)
         self._fd = -1
+        folder = os.open(Path(self._path).parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def close(self) -> None:
         """Let go of everything; a part of a file is nobody's."""

@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 
 from domains.cpu.event_words import EventWords
 from domains.cpu.x86.emulator.svm import HF_GUEST, HF_SVME
-from domains.cpu.x86.hvm.context import load_context
+from domains.cpu.x86.hvm.context import load_registers
 from domains.cpu.x86.hvm.engine import HvmCpu
 from domains.cpu.x86.hvm.kinds import NATIVE
 from domains.cpu.x86.hvm.vcpu import HvmVcpu
@@ -94,7 +94,7 @@ class NoCore:
 
 def start(v: HvmVcpu, entry: int, index: int, repetitions: int) -> None:
     """As a PVH guest starts, but on a CPU that is no guest's: EBX, ESI and EDI tell it what to do (pvh.c)."""
-    load_context(v, registers_at(entry, start_info=0).pack())
+    load_registers(v, registers_at(entry, start_info=0))
     v.cpu.set_hflags(HF_GUEST | HF_SVME, 0)
     v.cpu.q[RSI], v.cpu.q[RDI] = index, repetitions
 
