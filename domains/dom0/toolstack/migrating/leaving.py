@@ -45,6 +45,8 @@ from hypervisor.public.errno import XenError
 
 SUSPEND_SECONDS: Final = 60.0
 """In which a guest must have suspended; libxl's."""
+ARRIVAL_SECONDS: Final = 5.0
+"""In which a guest that has arrived a moment ago must have told its new frames."""
 DISK_SECONDS: Final = 30.0
 DISK_LOOK: Final = 0.005
 """Seconds between two looks whether the disks are at rest."""
@@ -126,7 +128,7 @@ class LeavingDomain:
         yield from writer.raw(libxl.header())
         yield from writer.write(LibxlRecord.LIBXC_CONTEXT)
         self._saver = saver_of(self._parts, self._info, writer)
-        yield from self._saver.begin()
+        yield from self._saver.begin(ARRIVAL_SECONDS)
         if self._wanted.rounds:
             yield from self._precopy(tell)
         yield from self._parts.suspending.suspend(self._record, SUSPEND_SECONDS)

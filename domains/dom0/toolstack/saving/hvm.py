@@ -103,8 +103,8 @@ class HvmSaver:
         self.sent = 0
         """How many pages were written."""
 
-    def begin(self) -> Task[None]:
-        """Headers, and what does not change."""
+    def begin(self, patience: float = 0) -> Task[None]:
+        """Headers, and what does not change. Nobody has to wait for a PVH guest, whose pages Xen knows."""
         writer = self._writer
         version = self._kernel.hypercalls.hypercall_xen_version(int(XENVER_version))
         yield from writer.raw(libxc.headers(GuestKind.X86_HVM, version >> 16, version & 0xFFFF))

@@ -37,6 +37,8 @@ from hypervisor.public.types import PAGE_SHIFT
 from hypervisor.public.version import XENVER_version
 
 ENTRIES_OF_GDT_PAGE: Final = 512
+LOOK_SECONDS: Final = 0.05
+"""Between two looks for a guest's table of frames."""
 
 
 class PvSaver:
@@ -59,8 +61,10 @@ class PvSaver:
         self.sent = 0
         """How many pages were written."""
 
-    def begin(self) -> Task[None]:
-        """Headers, and what does not change."""
+    def begin(self, patience: float = 0) -> Task[None]:
+        """Headers, and what does not change. A guest that has just arrived says after a moment where its table of frames lies: it
+        has `patience` seconds for that.
+        """
         writer = self._writer
         version = self._kernel.hypercalls.hypercall_xen_version(int(XENVER_version))
         yield from writer.raw(libxc.headers(GuestKind.X86_PV, version >> 16, version & 0xFFFF))
@@ -69,7 +73,14 @@ class PvSaver:
         yield from writer.write(LibxcRecord.X86_CPUID_POLICY, leaves)
         yield from writer.write(LibxcRecord.X86_MSR_POLICY, msrs)
         yield from writer.write(LibxcRecord.STATIC_DATA_END)
-        yield from self.look()
+        deadline = self._kernel.now() + round(patience * 1e9)
+        while True:
+            try:
+                return (yield from self.look())
+            except ToolstackError:
+                if self._kernel.now() >= deadline:
+                    raise
+            yield from self._kernel.rest(LOOK_SECONDS)
 
     def look(self) -> Task[None]:
         """Find out anew what pages the domain has, and say where its table of them lies if that is news. ToolstackError."""
