@@ -50,5 +50,8 @@ def run_domain(domid: int, path: str, pair: socket.socket, mailbox_fd: int) -> N
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     gate = Gate(domid, path, pair, mailbox_fd)
     effects = gate.start(0)
-    engine = importlib.import_module(ENGINES[gate.mailbox.engine])
+    try:
+        engine = importlib.import_module(ENGINES[gate.mailbox.engine])
+    except ImportError as error:
+        gate.crash(0, f"its CPU cannot be loaded: {error}")
     engine.run(gate, effects)

@@ -189,17 +189,18 @@ class Agent:
         self._link.send(answer)
 
     def _ordered(self, order: Order) -> None:
-        """Carry an order out, once: it comes again until it is answered, and its answer may have been lost."""
+        """Carry an order out, once: it comes again until it is answered, and its answer may have been lost. One that comes before
+        the lease does, which the head has granted already, is left to come again.
+        """
         if order.id in self._orders:
             if (answer := self._orders[order.id]) is not None:
                 self._link.send(answer)
             return
+        if self._tenant.look(boottime()) is not Held.HELD:
+            return
         self._orders[order.id] = None
         while len(self._orders) > REMEMBERED:
             self._orders.popitem(last=False)
-        if self._tenant.look(boottime()) is not Held.HELD:
-            self._answer(Answer(order.id, "the host has no lease"))
-            return
         try:
             about = json.loads(order.about)
             if order.what == "missing":

@@ -303,7 +303,7 @@ def test_an_engine_that_cannot_be_loaded_ends_its_guest_and_not_the_machine(tmp_
     (tmp_path / "capstone.py").write_text("raise ImportError('capstone is broken here')\n")
     running = Run(str(image), "--memory", "16", modules=tmp_path)
     assert running.end() == 5
-    assert "d1 crashed: " in running.stderr
+    assert "d1 crashed: its CPU cannot be loaded: capstone is broken here" in running.stderr
     assert not running.folders
 
 
