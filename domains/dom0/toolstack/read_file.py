@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import Final
 
 from domains.dom0.toolstack.errors import ToolstackError
+from domains.dom0.toolstack.host_thread import HostThread
 from domains.kernel.kernel import Kernel
-from domains.kernel.tasks import Signal, Task
-from drivers.block.aside import Aside
+from domains.kernel.tasks import Task
 
 MOST_AT_END: Final = 1 << 24
 """Bytes that are looked at behind a stream."""
@@ -25,8 +25,7 @@ class ReadFile:
     """A file being read; its methods but `do` and `read` are the thread's to call, and raise OSError."""
 
     def __init__(self, kernel: Kernel, path: str) -> None:
-        self._kernel = kernel
-        self._aside = Aside(kernel)
+        self._thread = HostThread(kernel)
         self._path = path
         self._fd = -1
         self._buffer = memoryview(bytearray(AHEAD))
@@ -35,17 +34,10 @@ class ReadFile:
 
     def do(self, work: Callable[[], None]) -> Task[None]:
         """Have the thread do something, and wait for it. Raises ToolstackError."""
-        ended: list[OSError | None] = []
-        signal = Signal()
-
-        def done(error: OSError | None) -> None:
-            ended.append(error)
-            signal.send()
-
-        self._aside.submit(work, done)
-        yield from self._kernel.until(lambda: bool(ended), signal)
-        if (error := ended[0]) is not None:
-            raise ToolstackError(f"cannot read {self._path}: {error.strerror}")
+        try:
+            yield from self._thread.do(work)
+        except OSError as error:
+            raise ToolstackError(f"cannot read {self._path}: {error.strerror}") from None
 
     def open(self) -> None:
         """Begin. It must be a file: others may never give a byte."""
@@ -89,7 +81,7 @@ class ReadFile:
 
     def close(self) -> None:
         """Let go of it."""
-        self._aside.close()
+        self._thread.close()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from domains.dom0.toolstack.errors import ToolstackError
+from domains.dom0.toolstack.host_thread import HostThread
 from domains.kernel.kernel import Kernel
-from domains.kernel.tasks import Signal, Task
-from drivers.block.aside import Aside
+from domains.kernel.tasks import Task
 
 
 class WrittenFile:
@@ -24,9 +24,8 @@ class WrittenFile:
 
     def __init__(self, kernel: Kernel, path: str, folder: Path | None) -> None:
         """`folder` is made if the file lies in it; others must be there."""
-        self._kernel = kernel
         self._folder = folder
-        self._aside = Aside(kernel)
+        self._thread = HostThread(kernel)
         self._path = path
         self._part = f"{path}.{secrets.token_hex(4)}.part"
         """A name of its own: what is called so already is somebody's, as another one into the same file is."""
@@ -36,17 +35,10 @@ class WrittenFile:
 
     def do(self, work: Callable[[], None]) -> Task[None]:
         """Have the thread do something, and wait for it. Raises ToolstackError."""
-        ended: list[OSError | None] = []
-        signal = Signal()
-
-        def done(error: OSError | None) -> None:
-            ended.append(error)
-            signal.send()
-
-        self._aside.submit(work, done)
-        yield from self._kernel.until(lambda: bool(ended), signal)
-        if (error := ended[0]) is not None:
-            raise ToolstackError(f"cannot write {self._path}: {error.strerror}; name another file")
+        try:
+            yield from self._thread.do(work)
+        except OSError as error:
+            raise ToolstackError(f"cannot write {self._path}: {error.strerror}; name another file") from None
 
     def write(self, pieces: Sequence[bytes | memoryview]) -> Task[None]:
         """Put these behind what was written before."""
@@ -80,15 +72,11 @@ class WrittenFile:
         os.replace(self._part, self._path)
         os.close(self._fd)
         self._fd = -1
-        folder = os.open(Path(self._path).parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(Path(self._path).parent)
 
     def close(self) -> None:
         """Let go of everything; a part of a file is nobody's."""
-        self._aside.close()
+        self._thread.close()
         if self._fd >= 0:
             os.close(self._fd)
             if self._named:
@@ -104,6 +92,15 @@ def opened(kernel: Kernel, path: str, folder: Path | None = None) -> Iterator[Wr
         yield file
     finally:
         file.close()
+
+
+def sync_folder(folder: Path) -> None:
+    """See that the names in it outlive the host. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def write_all(fd: int, pieces: Sequence[bytes | memoryview]) -> None:

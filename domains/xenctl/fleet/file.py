@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from domains.control.protocol import ControlError, Exit
 from domains.fleet.placement import Placement
@@ -23,7 +23,7 @@ from domains.xenctl.place import LONGEST_NAME
 from domains.xenctl.topology import check as topologies
 from domains.xenctl.topology.expand import Planned
 from domains.xenctl.topology.model import NAME
-from domains.xenctl.topology.problems import located, problem_of, read_document
+from domains.xenctl.topology.problems import located, read_document, validated
 from domains.xenctl.topology.source import Path, Problem
 from hypervisor.machine.config import MACHINE_OVERHEAD
 
@@ -133,13 +133,8 @@ class Loaded:
 def load(path: FilePath) -> Loaded:
     """Read a fleet's file and its topology. Raises FleetError, and ControlError if one of them cannot be read."""
     document = read_document(path, FleetError)
-    problems, fleet = list(document.problems), None
-    if not problems:
-        try:
-            fleet = Fleet.model_validate(document.data)
-        except ValidationError as error:
-            problems = [problem_of(row, WHOLE, known_keys) for row in error.errors()]
-    if problems or fleet is None:
+    fleet, problems = validated(document, Fleet, WHOLE, known_keys)
+    if fleet is None:
         raise FleetError(list(dict.fromkeys(located(problems, document, str(path)))))
     project = topologies.load(path.absolute().parent / FilePath(fleet.topology).expanduser())
     planned = project.plan(MADE).domains

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from domains.control.protocol import ControlError, Exit
 from domains.xenctl.sched_sim.tasks import Does
-from domains.xenctl.topology.problems import located, problem_of, read_document
+from domains.xenctl.topology.problems import located, problem_of, read_document, validated
 from domains.xenctl.topology.source import Path, Problem
 from hypervisor.public.errno import XenError
 from hypervisor.sched.params import BvtParams, CreditParams, RtdsParams
@@ -263,13 +263,9 @@ class WorkloadError(ControlError):
 def load(file: FilePath) -> Workload:
     """WorkloadError, and ControlError if it cannot be read."""
     document = read_document(file, WorkloadError)
-    problems, workload = list(document.problems), None
-    if not problems:
-        try:
-            workload = Workload.model_validate(document.data)
-            problems = workload.problems()
-        except ValidationError as error:
-            problems = [problem_of(row, WHOLE, known_keys) for row in error.errors()]
+    workload, problems = validated(document, Workload, WHOLE, known_keys)
+    if workload is not None:
+        problems = workload.problems()
     if problems or workload is None:
         raise WorkloadError(list(dict.fromkeys(located(problems, document, str(file)))))
     return workload

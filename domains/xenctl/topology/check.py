@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path as FilePath
 from typing import Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from domains.control.description import DISK_PREFIX, PYTHON_PREFIX, DomainConfig
 from domains.control.protocol import ControlError, Exit
@@ -26,7 +26,7 @@ from domains.xenctl.topology.model import (
     VxlanNetwork,
     Wait,
 )
-from domains.xenctl.topology.problems import located, problem_of, read_document
+from domains.xenctl.topology.problems import located, read_document, validated
 from domains.xenctl.topology.source import Document, Path, Problem
 from hypervisor.machine.config import MACHINE_OVERHEAD
 
@@ -69,13 +69,8 @@ def load(path: str | FilePath) -> Project:
     """Read a file and check all of it. Raises TopologyError, and ControlError if it cannot be read."""
     file = FilePath(path)
     document = read_document(file, TopologyError)
-    problems = list(document.problems)
-    if not problems:
-        try:
-            topology = Topology.model_validate(document.data)
-        except ValidationError as error:
-            problems = [problem_of(row, "a topology", known_keys) for row in error.errors()]
-    if problems:
+    topology, problems = validated(document, Topology, "a topology", known_keys)
+    if topology is None:
         raise TopologyError(located(problems, document, str(file)))
     project = Project(topology, topology.name or name_from(file), file.absolute().parent, str(file), document)
     project.plan()

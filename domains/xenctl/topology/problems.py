@@ -5,11 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from domains.control.files import read_at_most
 from domains.control.protocol import ControlError, Exit
 from domains.xenctl.topology.source import MAX_TEXT, Document, Path, Problem, one_line, read_yaml
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def read_document(file: FilePath, refused: Callable[[list[str]], ControlError]) -> Document:
@@ -23,6 +27,18 @@ def read_document(file: FilePath, refused: Callable[[list[str]], ControlError]) 
     except UnicodeDecodeError as error:
         raise refused([f"{file}:1:1: not UTF-8: {error.reason}"]) from None
     return read_yaml(text)
+
+
+def validated(
+    document: Document, model: type[M], whole: str, known_keys: Callable[[Path], list[str]]
+) -> tuple[M | None, list[Problem]]:
+    """The document as a `model`; None, and what is wrong with it, if it is none. `whole`, `known_keys`: see `problem_of`."""
+    if document.problems:
+        return None, list(document.problems)
+    try:
+        return model.model_validate(document.data), []
+    except ValidationError as error:
+        return None, [problem_of(row, whole, known_keys) for row in error.errors()]
 
 
 def located(problems: list[Problem], document: Document, file: str) -> list[str]:

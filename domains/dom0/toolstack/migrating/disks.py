@@ -20,11 +20,11 @@ from typing import Final, Protocol
 import xxhash
 
 from domains.dom0.toolstack.errors import ToolstackError
+from domains.dom0.toolstack.host_thread import HostThread
 from domains.dom0.toolstack.migrating.offer import DiskOffer
 from domains.dom0.toolstack.stream.ends import Bytes, Sink, Source
 from domains.kernel.kernel import Kernel
-from domains.kernel.tasks import Signal, Task
-from drivers.block.aside import Aside
+from domains.kernel.tasks import Task
 
 BLOCK: Final = 1 << 18
 HEAD: Final = struct.Struct("<IIQ")
@@ -38,37 +38,19 @@ class Owner(Protocol):
         """The file for a disk."""
 
 
-class Thread:
-    """A thread for files, and a task that waits for it."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
-        self._aside = Aside(kernel)
-
-    def do(self, work: Callable[[], None]) -> Task[None]:
-        """Have it done. Raises ToolstackError."""
-        ended: list[OSError | None] = []
-        signal = Signal()
-
-        def done(error: OSError | None) -> None:
-            ended.append(error)
-            signal.send()
-
-        self._aside.submit(work, done)
-        yield from self._kernel.until(lambda: bool(ended), signal)
-        if (error := ended[0]) is not None:
-            raise ToolstackError(f"an image cannot be copied: {error.filename or ''} {error.strerror}")
-
-    def close(self) -> None:
-        """Wait for what is under way."""
-        self._aside.close()
+def done_by(thread: HostThread, work: Callable[[], None]) -> Task[None]:
+    """Have a thread do something with images, and wait for it. Raises ToolstackError."""
+    try:
+        yield from thread.do(work)
+    except OSError as error:
+        raise ToolstackError(f"an image cannot be copied: {error.filename or ''} {error.strerror}") from None
 
 
 class CopiedDisks:
     """The images at the source."""
 
     def __init__(self, kernel: Kernel, disks: Sequence[DiskOffer]) -> None:
-        self._thread = Thread(kernel)
+        self._thread = HostThread(kernel)
         self._disks = [disk for disk in disks if disk.copied]
         self._hashes: dict[tuple[int, int], int] = {}
 
@@ -85,7 +67,7 @@ class CopiedDisks:
             for offset in range(0, disk.size, BLOCK):
                 size = min(BLOCK, disk.size - offset)
                 found: list[bytes] = []
-                yield from self._thread.do(partial(self._look, disk, offset, size, found))
+                yield from done_by(self._thread, partial(self._look, disk, offset, size, found))
                 if found:
                     yield from sink.write([HEAD.pack(disk.devid, size, offset), found[0]])
         yield from sink.write([HEAD.pack(END, 0, 0)])
@@ -112,7 +94,7 @@ class DiskCopies:
     """The copies at the target, in a folder of their own; nothing of them is left unless they are kept."""
 
     def __init__(self, kernel: Kernel, folder: Path, disks: Sequence[DiskOffer]) -> None:
-        self._thread = Thread(kernel)
+        self._thread = HostThread(kernel)
         self._folder = folder
         self._disks = {disk.devid: disk for disk in disks if disk.copied}
         self._kept = False
@@ -123,7 +105,7 @@ class DiskCopies:
 
     def make(self) -> Task[None]:
         """Make the files, as holes. Raises ToolstackError."""
-        yield from self._thread.do(self._make)
+        yield from done_by(self._thread, self._make)
 
     def _make(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True)
@@ -144,7 +126,7 @@ class DiskCopies:
             if disk is None or size > BLOCK or offset + size > disk.size:
                 raise ToolstackError("a block of an image that was not offered so")
             data: Bytes = yield from source.read(size)
-            yield from self._thread.do(partial(self._write, disk, offset, data))
+            yield from done_by(self._thread, partial(self._write, disk, offset, data))
 
     def _write(self, disk: DiskOffer, offset: int, data: Bytes) -> None:
         fd = os.open(self.path_of(disk), os.O_WRONLY | os.O_CLOEXEC)

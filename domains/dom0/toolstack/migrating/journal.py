@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from domains.dom0.toolstack.written_file import sync_folder
 from drivers.block.aside import Aside, Watcher
 
 MOST: Final = 1000
@@ -64,11 +65,7 @@ def write(folder: Path, migration: str) -> None:
     try:
         os.write(fd, b"it runs here\n")
         os.fsync(fd)
-        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_folder(folder)
     except OSError:
         path.unlink()
         raise

@@ -11,21 +11,19 @@ Source: Xen docs/specs/libxc-migration-stream.pandoc, tools/libs/guest/xg_sr_res
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from domains.control.description import DomainConfig
 from domains.dom0.toolstack.builder.hvm_state import HvmState
 from domains.dom0.toolstack.builder.memory_map import set_memory_map
 from domains.dom0.toolstack.builder.rings import Built
-from domains.dom0.toolstack.domain_state import DomainState
+from domains.dom0.toolstack.restoring.contents import Contents
 from domains.dom0.toolstack.restoring.hvm_memory import HvmRestoredMemory
 from domains.dom0.toolstack.restoring.static_data import read_static_data
 from domains.dom0.toolstack.stream import page_data
 from domains.dom0.toolstack.stream.framing import Record, RecordReader
 from domains.dom0.toolstack.stream.hvm_records import unpack_params
 from domains.dom0.toolstack.stream.libxc import LibxcRecord
-from domains.dom0.toolstack.stream.pv_records import unpack_tsc_info
 from domains.dom0.toolstack.xenctrl import MAXMEM_CONSTANT, XenCtrl
 from domains.kernel.kernel import Kernel
 from domains.kernel.tasks import NEXT_TURN, Task
@@ -43,22 +41,18 @@ DOM0: Final = DomId(0)
 RINGS: Final = (int(HVM_PARAM_STORE_PFN), int(HVM_PARAM_CONSOLE_PFN))
 
 
-class HvmRestorer:
+class HvmRestorer(Contents):
     """Fills one new domain."""
+
+    WHOSE = "a PVH domain"
+    NEEDED = (LibxcRecord.X86_TSC_INFO, LibxcRecord.HVM_CONTEXT, LibxcRecord.HVM_PARAMS)
 
     def __init__(
         self, kernel: Kernel, xen: XenCtrl, domid: DomId, config: DomainConfig, records: RecordReader
     ) -> None:
-        self._kernel = kernel
-        self._xen = xen
-        self._domid = domid
-        self._config = config
-        self._records = records
-        self._state = DomainState(kernel, xen, domid)
+        super().__init__(kernel, xen, domid, config, records)
         self._hvm = HvmState(kernel, domid)
         self._memory = HvmRestoredMemory(kernel, xen, domid)
-        self._found: dict[int, Record] = {}
-        """By type: the record that says it, without its body."""
         self._context = b""
         self._params: dict[int, int] = {}
 
@@ -71,25 +65,13 @@ class HvmRestorer:
         if config.is_shadowed:
             xen.set_paging_mempool_size(domid, config.shadow_mib << 20)
         set_memory_map(self._kernel.hypercalls, domid, memory_map(config.maxmem * PAGES_PER_MIB))
-        while (record := (yield from self._records.next())).type != LibxcRecord.END:
-            handler = self.HANDLERS.get(record.type)
-            if handler is None:
-                raise record.wrong("it does not belong here in the stream of a PVH domain")
-            yield from handler(self, record)
-        return (yield from self._complete(record))
+        yield from self._take_all()
+        return (yield from self._complete())
 
     # --- records -----------------------------------------------------------------------------------
 
     def _page_data(self, record: Record) -> Task[None]:
         return self._memory.page_data(record, page_data.unpack(record))
-
-    def _tsc_info(self, record: Record) -> Task[None]:
-        self._once(record)
-        try:
-            self._state.set_tsc(unpack_tsc_info(record))
-        except XenError as error:
-            raise record.wrong(f"its clock cannot go on here: {error}") from None
-        yield NEXT_TURN
 
     def _hvm_context(self, record: Record) -> Task[None]:
         self._once(record)
@@ -101,23 +83,16 @@ class HvmRestorer:
         self._params = unpack_params(record)
         yield NEXT_TURN
 
-    def _once(self, record: Record) -> None:
-        record.need(record.type not in self._found, "there was one already")
-        self._found[record.type] = record.bare
-
-    HANDLERS: Final[dict[int, Callable[[HvmRestorer, Record], Task[None]]]] = {
+    HANDLERS = {
         LibxcRecord.PAGE_DATA: _page_data,
-        LibxcRecord.X86_TSC_INFO: _tsc_info,
+        LibxcRecord.X86_TSC_INFO: Contents._tsc_info,
         LibxcRecord.HVM_CONTEXT: _hvm_context,
         LibxcRecord.HVM_PARAMS: _hvm_params,
     }
-    """What each record behind STATIC_DATA_END does."""
 
     # --- the end -----------------------------------------------------------------------------------
 
-    def _complete(self, end: Record) -> Task[Built]:
-        for kind in (LibxcRecord.X86_TSC_INFO, LibxcRecord.HVM_CONTEXT, LibxcRecord.HVM_PARAMS):
-            end.need(kind in self._found, f"no {kind.name} came before")
+    def _complete(self) -> Task[Built]:
         store, console = self._rings()
         yield NEXT_TURN
         built = self._set_params(store, console)

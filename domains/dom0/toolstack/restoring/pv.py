@@ -10,7 +10,7 @@ Source: Xen docs/specs/libxc-migration-stream.pandoc, tools/libs/guest/xg_sr_res
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -19,8 +19,8 @@ from domains.control.description import DomainConfig
 from domains.dom0.toolstack.builder.memory_map import set_memory_map
 from domains.dom0.toolstack.builder.rings import Built, seed_grants
 from domains.dom0.toolstack.domain_pages import DomainPages
-from domains.dom0.toolstack.domain_state import DomainState
 from domains.dom0.toolstack.errors import ToolstackError
+from domains.dom0.toolstack.restoring.contents import Contents
 from domains.dom0.toolstack.restoring.pv_memory import PvRestoredMemory
 from domains.dom0.toolstack.restoring.pv_vcpus import PvRestoredVcpus
 from domains.dom0.toolstack.restoring.static_data import read_static_data
@@ -31,7 +31,6 @@ from domains.dom0.toolstack.stream.pv_records import (
     exactly,
     unpack_p2m_frames,
     unpack_pv_info,
-    unpack_tsc_info,
     unpack_vcpu_blob,
 )
 from domains.dom0.toolstack.xenctrl import MAXMEM_CONSTANT, XenCtrl
@@ -52,20 +51,17 @@ VCPU_RECORDS: Final = {
 }
 
 
-class PvRestorer:
+class PvRestorer(Contents):
     """Fills one new domain."""
+
+    WHOSE = "a PV domain"
+    NEEDED = (LibxcRecord.X86_TSC_INFO, LibxcRecord.SHARED_INFO)
 
     def __init__(
         self, kernel: Kernel, xen: XenCtrl, domid: DomId, config: DomainConfig, records: RecordReader
     ) -> None:
-        self._kernel = kernel
-        self._xen = xen
-        self._domid = domid
-        self._config = config
-        self._records = records
-        self._state = DomainState(kernel, xen, domid)
+        super().__init__(kernel, xen, domid, config, records)
         self._pages = DomainPages(kernel, domid)
-        self._seen: set[int] = set()
         self._shared_info: bytes | None = None
         self._abi: Abi
         self._memory: PvRestoredMemory
@@ -83,12 +79,8 @@ class PvRestorer:
         most = max(config.maxmem, config.memory) * PAGES_PER_MIB
         self._memory = PvRestoredMemory(self._kernel, xen, domid, most, self._abi.word)
         self._vcpus = PvRestoredVcpus(self._kernel, xen, domid, config.maxvcpus, self._abi)
-        while (record := (yield from self._records.next())).type != LibxcRecord.END:
-            handler = self.HANDLERS.get(record.type)
-            if handler is None:
-                raise record.wrong("it does not belong here in the stream of a PV domain")
-            yield from handler(self, record)
-        return (yield from self._complete(record))
+        end = yield from self._take_all()
+        return (yield from self._complete(end))
 
     def _set_width(self, record: Record) -> None:
         self._abi = NATIVE if unpack_pv_info(record) == NATIVE.word else COMPAT
@@ -107,14 +99,6 @@ class PvRestorer:
     def _page_data(self, record: Record) -> Task[None]:
         return self._memory.page_data(record, page_data.unpack(record))
 
-    def _tsc_info(self, record: Record) -> Task[None]:
-        self._once(record)
-        try:
-            self._state.set_tsc(unpack_tsc_info(record))
-        except XenError as error:
-            raise record.wrong(f"its clock cannot go on here: {error}") from None
-        yield NEXT_TURN
-
     def _shared(self, record: Record) -> Task[None]:
         self._once(record)
         exactly(record, PAGE_SIZE)
@@ -126,24 +110,17 @@ class PvRestorer:
         self._vcpus.take(record, name, unpack_vcpu_blob(record, self._config.maxvcpus))
         yield NEXT_TURN
 
-    def _once(self, record: Record) -> None:
-        record.need(record.type not in self._seen, "there was one already")
-        self._seen.add(record.type)
-
-    HANDLERS: Final[dict[int, Callable[[PvRestorer, Record], Task[None]]]] = {
+    HANDLERS = {
         LibxcRecord.X86_PV_P2M_FRAMES: _p2m_frames,
         LibxcRecord.PAGE_DATA: _page_data,
-        LibxcRecord.X86_TSC_INFO: _tsc_info,
+        LibxcRecord.X86_TSC_INFO: Contents._tsc_info,
         LibxcRecord.SHARED_INFO: _shared,
         **dict.fromkeys(VCPU_RECORDS, _vcpu),
     }
-    """What each record behind STATIC_DATA_END does."""
 
     # --- the end -----------------------------------------------------------------------------------
 
     def _complete(self, end: Record) -> Task[Built]:
-        for kind in (LibxcRecord.X86_TSC_INFO, LibxcRecord.SHARED_INFO):
-            end.need(kind in self._seen, f"no {kind.name} came before")
         end.need(len(self._memory.p2m) > 0, "no X86_PV_P2M_FRAMES came before")
         yield from self._memory.finish()
         frame = self._write_shared_info()

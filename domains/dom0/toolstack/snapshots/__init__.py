@@ -4,5 +4,4 @@ snapshots.py    the operations: snapshot, fork, snapshot-list, snapshot-delete
 kept.py         where the contents of one lie: a stream in memory, or in a file without a name
 disks.py        the disks of one: copies of images, and an overlay of a copy for each fork
 owners.py       which fork has which overlays, over its reboots
-host_thread.py  what the host may let one wait for
 """

@@ -20,7 +20,7 @@ from typing import Final
 
 from domains.control.description import Disk, DomainConfig
 from domains.dom0.toolstack.errors import ToolstackError
-from domains.dom0.toolstack.snapshots.host_thread import HostThread
+from domains.dom0.toolstack.host_thread import HostThread
 from domains.dom0.toolstack.snapshots.kept import nameless
 from domains.kernel.tasks import Task
 from drivers.block.overlay import CHUNK_SIZE, FORMAT, Overlay, Overlays

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from domains.dom0.toolstack.errors import ToolstackError
-from domains.dom0.toolstack.snapshots.host_thread import HostThread, host_thread
+from domains.dom0.toolstack.host_thread import HostThread, host_thread
 from domains.dom0.toolstack.stream.ends import Bytes, MemorySource, Source
 from domains.dom0.toolstack.stream.errors import EndOfStream
 from domains.dom0.toolstack.written_file import write_all

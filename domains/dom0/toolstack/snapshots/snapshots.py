@@ -26,12 +26,12 @@ from domains.control.snapshot_operations import (
 )
 from domains.dom0.toolstack.domains import Record
 from domains.dom0.toolstack.errors import ToolstackError
+from domains.dom0.toolstack.host_thread import host_thread
 from domains.dom0.toolstack.parts import Parts
 from domains.dom0.toolstack.restoring.restore import Restoring
 from domains.dom0.toolstack.saving.save import Saving, being_saved, write_contents
 from domains.dom0.toolstack.snapshots import disks
 from domains.dom0.toolstack.snapshots.disks import KeptDisk
-from domains.dom0.toolstack.snapshots.host_thread import host_thread
 from domains.dom0.toolstack.snapshots.kept import Kept
 from domains.dom0.toolstack.snapshots.owners import Owners
 from domains.dom0.toolstack.stream.framing import Counted, RecordWriter

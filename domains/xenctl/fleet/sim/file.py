@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path as FilePath
 from typing import Annotated, Final
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from domains.control.protocol import ControlError, Exit
 from domains.fleet.lease import NS_PER_S
@@ -13,7 +13,7 @@ from domains.fleet.simulation import Event, Play
 from domains.fleet.wanted import VCPUS_PER_CPU, HostSpec
 from domains.xenctl.fleet.parts import Labels, Lease, Part, Placed, beside_in_a_circle
 from domains.xenctl.sched_sim.workload import NAME, Duration
-from domains.xenctl.topology.problems import located, problem_of, read_document
+from domains.xenctl.topology.problems import located, read_document, validated
 from domains.xenctl.topology.source import Path, Problem
 
 WHOLE: Final = "a fleet to be simulated"
@@ -144,13 +144,9 @@ class SimulationError(ControlError):
 def load(file: FilePath) -> SimulatedFleet:
     """SimulationError, and ControlError if it cannot be read."""
     document = read_document(file, SimulationError)
-    problems, fleet = list(document.problems), None
-    if not problems:
-        try:
-            fleet = SimulatedFleet.model_validate(document.data)
-            problems = fleet.problems()
-        except ValidationError as error:
-            problems = [problem_of(row, WHOLE, known_keys) for row in error.errors()]
+    fleet, problems = validated(document, SimulatedFleet, WHOLE, known_keys)
+    if fleet is not None:
+        problems = fleet.problems()
     if problems or fleet is None:
         raise SimulationError(list(dict.fromkeys(located(problems, document, str(file)))))
     return fleet
